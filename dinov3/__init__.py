@@ -1,0 +1,1 @@
+"""DINOv3 vision transformers and the segmentation heads that go with them."""

@@ -1,0 +1,26 @@
+"""Settings shared by the whole package; environment variables are read when a name is looked up."""
+
+from __future__ import annotations
+
+import os
+
+from nnunetv2.errors import UsageError
+
+ANISO_THRESHOLD = 3  # ratio of voxel spacings above which an axis counts as low-resolution
+
+_DEFAULT_NUM_PROCESSES = 8
+
+
+def get_default_num_processes() -> int:
+    """Number of worker processes for per-case work: `nnUNet_def_n_proc`, or 8."""
+    value = os.environ.get("nnUNet_def_n_proc", str(_DEFAULT_NUM_PROCESSES))
+    if not value.isdigit() or int(value) < 1:
+        raise UsageError(f"nnUNet_def_n_proc is {value!r}; it must be a whole number of at least 1")
+    return int(value)
+
+
+def __getattr__(name: str) -> int:
+    # Upstream offers `default_num_processes` as a module constant; here it follows the environment.
+    if name == "default_num_processes":
+        return get_default_num_processes()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

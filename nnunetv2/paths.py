@@ -1,0 +1,54 @@
+"""The three roots of nnU-Net's folder tree, read from the environment each time they are used."""
+
+from __future__ import annotations
+
+import os
+
+from nnunetv2.errors import UsageError
+
+_PURPOSE = {
+    "nnUNet_raw": "raw datasets",
+    "nnUNet_preprocessed": "plans and preprocessed cases",
+    "nnUNet_results": "trained models",
+}
+
+
+class EnvironmentPath(os.PathLike):
+    """A folder named by an environment variable, usable wherever a path is.
+
+    Importing this module never fails; *using* a root whose variable is unset raises `UsageError`.
+    """
+
+    def __init__(self, variable: str) -> None:
+        self.variable = variable
+
+    def is_set(self) -> bool:
+        return bool(os.environ.get(self.variable))
+
+    def __fspath__(self) -> str:
+        value = os.environ.get(self.variable)
+        if not value:
+            raise UsageError(
+                f"The environment variable {self.variable} is not set. It names the folder for "
+                f"{_PURPOSE[self.variable]}; set it with: export {self.variable}=/path/to/folder"
+            )
+        return value
+
+    def __str__(self) -> str:
+        return self.__fspath__()
+
+    def __repr__(self) -> str:
+        return f"EnvironmentPath({self.variable!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if other is None:
+            return not self.is_set()
+        return self.is_set() and isinstance(other, (str, os.PathLike)) and os.fspath(self) == os.fspath(other)
+
+    def __hash__(self) -> int:
+        return hash(self.variable)
+
+
+nnUNet_raw = EnvironmentPath("nnUNet_raw")
+nnUNet_preprocessed = EnvironmentPath("nnUNet_preprocessed")
+nnUNet_results = EnvironmentPath("nnUNet_results")

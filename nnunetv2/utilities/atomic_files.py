@@ -1,0 +1,47 @@
+"""Write files beside their target and rename them, so that no reader ever meets half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def replace_when_complete(target: str | os.PathLike) -> Iterator[Path]:
+    """Yields a temporary path beside `target`; on success it takes the target's place, on failure it is removed.
+
+    The temporary name keeps the target's suffixes (`case.nii.gz`), because writers choose the format by them.
+    Two processes that write the same target do not disturb each other: the last to finish wins.
+
+    Raises:
+        FileNotFoundError: the block ended without writing the temporary file.
+    """
+    target = Path(target)
+    temporary = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(content: Any, path: str | os.PathLike, *, indent: int = 4, sort_keys: bool = False) -> None:
+    """Writes `content` as JSON text, atomically. Raises `TypeError` before anything is written if it is not JSON."""
+    text = json.dumps(content, indent=indent, sort_keys=sort_keys)
+    with replace_when_complete(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Reads a JSON file; a file that is not JSON raises `ValueError` with its path and the first bad line."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as err:
+        raise ValueError(f"{path} is not valid JSON (line {err.lineno}: {err.msg})") from err
