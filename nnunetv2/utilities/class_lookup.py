@@ -55,7 +55,7 @@ def find_by_name(kind: str, name: str) -> Any:
     raise UsageError(f"There is no {kind} named {name!r} in {package}{extra}{hint}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _definitions_below(folder: Path) -> dict[str, Path]:
     """Maps each top-level class and function name to its file; the file nearest to `folder` wins a tie."""
     found: dict[str, Path] = {}
