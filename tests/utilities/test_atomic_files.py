@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nnunetv2.utilities.atomic_files import read_json, replace_when_complete, write_json
+
+
+def test_a_finished_file_takes_the_place_of_the_target(tmp_path: Path) -> None:
+    target = tmp_path / "case.nii.gz"
+    target.write_text("old")
+    with replace_when_complete(target) as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.name.endswith(".nii.gz")
+        temporary.write_text("new")
+        assert target.read_text() == "old"
+    assert target.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "plans.json"
+    target.write_text("old")
+
+    def write_half_then_fail() -> None:
+        with replace_when_complete(target) as temporary:
+            temporary.write_text("half of the n")
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_half_then_fail()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_json_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        write_json({"a": object()}, tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_round_trip_and_the_message_for_a_damaged_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json({"b": [1, 2.5, None]}, path)
+    assert read_json(path) == {"b": [1, 2.5, None]}
+    path.write_text('{"b": 1,\n "c" 2}')
+    with pytest.raises(ValueError, match=r"a\.json is not valid JSON \(line 2"):
+        read_json(path)

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from nnunetv2.errors import DataError, DivergedError, NNUNetError, UsageError
+from nnunetv2.utilities.command_line import EXIT_INTERRUPTED, command
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(UsageError, 2), (DataError, 3), (DivergedError, 5), (NNUNetError, 1)], ids=lambda x: str(x)
+)
+def test_an_error_for_the_user_is_one_line_and_an_exit_code(
+    error: type[NNUNetError], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @command
+    def main(argv: object) -> None:
+        raise error("first\n   second")
+
+    assert main([]) == code
+    assert capsys.readouterr().err == "error: first second\n"
+
+
+def test_success_is_zero_and_other_codes_pass_through() -> None:
+    assert command(lambda argv: None)([]) == 0
+    assert command(lambda argv: 4)([]) == 4
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    @command
+    def main(argv: object) -> None:
+        raise KeyError("defect")
+
+    with pytest.raises(KeyError):
+        main([])
+
+
+def test_the_traceback_of_a_user_error_can_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    @command
+    def main(argv: object) -> None:
+        raise UsageError("wrong")
+
+    monkeypatch.setenv("nnUNet_traceback", "1")
+    with pytest.raises(UsageError):
+        main([])
+
+
+def test_interruption_has_its_own_code() -> None:
+    @command
+    def main(argv: object) -> None:
+        raise KeyboardInterrupt
+
+    assert main([]) == EXIT_INTERRUPTED
