@@ -5,14 +5,20 @@ from __future__ import annotations
 import ast
 import difflib
 import functools
+import hashlib
 import importlib
 import importlib.util
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from nnunetv2.errors import UsageError
+
+logger = logging.getLogger(__name__)
 
 EXTERNAL_TRAINERS = "nnUNet_extTrainer"  # os.pathsep-separated list of folders with users' trainers
 
@@ -25,6 +31,7 @@ _PACKAGES = {
     "normalization scheme": "nnunetv2.preprocessing.normalization",
     "image reader/writer": "nnunetv2.imageio",
     "label manager": "nnunetv2.utilities.label_handling",
+    "network architecture": "dynamic_network_architectures.architectures",
 }
 
 
@@ -38,14 +45,13 @@ def find_by_name(kind: str, name: str) -> Any:
     """
     package = _PACKAGES[kind]
     folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])
-    definitions = _definitions_below(folder)
+    definitions = _definitions_of_package(folder)
     if name in definitions:
-        module = ".".join((package, *definitions[name].relative_to(folder).with_suffix("").parts))
-        return getattr(importlib.import_module(module), name)
+        return getattr(importlib.import_module(_module_name(definitions[name], folder, package)), name)
     known = set(definitions)
     if kind == "trainer":
-        for external in _external_trainer_folders():
-            definitions = _definitions_below(external)
+        for external in external_trainer_folders():
+            definitions = definitions_below(external)
             if name in definitions:
                 return getattr(_import_file(definitions[name], external), name)
             known |= set(definitions)
@@ -55,29 +61,97 @@ def find_by_name(kind: str, name: str) -> Any:
     raise UsageError(f"There is no {kind} named {name!r} in {package}{extra}{hint}")
 
 
-@functools.cache
-def _definitions_below(folder: Path) -> dict[str, Path]:
-    """Maps each top-level class and function name to its file; the file nearest to `folder` wins a tie."""
+def find_in_folder(folder: Path, name: str, package: str | None = None) -> Any:
+    """Returns the class or function `name` that a file below `folder` defines, or None.
+
+    Args:
+        package: dotted name of the folder, if it is a package that can be imported.
+    """
+    path = definitions_below(folder).get(name)
+    if path is None:
+        return None
+    if package is None:
+        return getattr(_import_file(path, folder), name)
+    return getattr(importlib.import_module(_module_name(path, folder, package)), name)
+
+
+def definitions_below(folder: Path) -> dict[str, Path]:
+    """Maps each top-level class and function name to its file; the file nearest to `folder` wins a tie.
+
+    A file that is not valid Python is skipped with a warning.
+    """
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*.py"), key=lambda p: (len(p.parts), str(p))):
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    for path in sorted(_python_files(folder), key=lambda p: (len(p.parts), str(p))):
+        try:
+            tree = ast.parse(path.read_bytes(), filename=str(path))
+        except (SyntaxError, ValueError) as err:
+            logger.warning("Skipping %s, which is not valid Python: %s", path, err)
+            continue
         for node in tree.body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
                 found.setdefault(node.name, path)
     return found
 
 
-def _external_trainer_folders() -> list[Path]:
-    folders = [Path(entry) for entry in os.environ.get(EXTERNAL_TRAINERS, "").split(os.pathsep) if entry]
+_definitions_of_package = functools.cache(definitions_below)  # users' files may change while a notebook runs
+
+
+def _python_files(folder: Path) -> Iterator[Path]:
+    for parent, subfolders, names in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith((".", "__"))]
+        yield from (Path(parent, name) for name in names if name.endswith(".py"))
+
+
+def external_trainer_folders() -> list[Path]:
+    """The folders that `nnUNet_extTrainer` names. Raises `UsageError` if one of them does not exist."""
+    folders = [Path(entry) for entry in os.environ.get(EXTERNAL_TRAINERS, "").split(os.pathsep) if entry.strip()]
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{EXTERNAL_TRAINERS} names {folder}, which is not a folder")
     return folders
 
 
-def _import_file(path: Path, root: Path) -> Any:
-    """Imports one file of a user's folder; the folder joins `sys.path` so that the file can import its neighbours."""
+def import_external_module(name: str) -> ModuleType | None:
+    """Imports a module by its dotted name from the folders of `nnUNet_extTrainer`; None if none of them has it."""
+    for folder in external_trainer_folders():
+        base = folder.joinpath(*name.split("."))
+        for path in (base.with_suffix(".py"), base / "__init__.py"):
+            if path.is_file():
+                return _import_file(path, folder)
+    return None
+
+
+def _module_name(path: Path, root: Path, package: str | None = None) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    if parts[-1] == "__init__":
+        parts = parts[:-1]
+    return ".".join(parts if package is None else (package, *parts))
+
+
+def _import_file(path: Path, root: Path) -> ModuleType:
+    """Imports one file of a user's folder; the folder joins `sys.path` so that the file can import its neighbours.
+
+    Where its name already stands for another module (`utils.py` in two folders), it is imported under a longer one.
+    """
+    path = path.resolve()
+    root = root.resolve()
     if str(root) not in sys.path:
         sys.path.append(str(root))
-    name = ".".join(path.relative_to(root).with_suffix("").parts)
-    return importlib.import_module(name)
+    name = _module_name(path, root)
+    try:
+        found = importlib.util.find_spec(name)
+    except (ModuleNotFoundError, ValueError):
+        found = None
+    if found is not None and found.origin is not None and Path(found.origin).resolve() == path:
+        return importlib.import_module(name)
+    alias = f"{name.replace('.', '_')}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if alias not in sys.modules:
+        spec = importlib.util.spec_from_file_location(alias, path)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[alias] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[alias]
+            raise
+    return sys.modules[alias]

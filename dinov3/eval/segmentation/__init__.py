@@ -1,0 +1,1 @@
+"""Semantic segmentation: models, losses, schedules and inference."""

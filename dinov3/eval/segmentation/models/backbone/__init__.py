@@ -1,0 +1,1 @@
+"""Feature pyramids made from a plain vision transformer."""

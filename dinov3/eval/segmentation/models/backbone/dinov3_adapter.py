@@ -1,0 +1,193 @@
+"""ViT-Adapter without injectors: a feature pyramid around a vision transformer that itself stays as it is.
+
+Shapes: B batch, D embed dim, H W image size, N = HW/64 + HW/256 + HW/1024 tokens of the adapter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dinov3.eval.segmentation.models.backbone.extractor import ExtractorConfig, InteractionBlock
+from dinov3.eval.segmentation.models.backbone.spatial_prior import SpatialPriorModule
+from dinov3.eval.segmentation.models.utils.ms_deform_attn import MSDeformAttn, cell_centres
+
+SIZE_MULTIPLE = 32  # stride of the coarsest map
+NUM_SCALES = 4
+NUM_EXTRA_EXTRACTORS = 2  # after the last interaction
+
+
+def check_image_size(height: int, width: int) -> None:
+    """Refuses images whose coarsest map would not be whole.
+
+    Raises:
+        ValueError: If a side is not a multiple of 32; the message names the next size that is.
+    """
+    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
+        fitting = [math.ceil(side / SIZE_MULTIPLE) * SIZE_MULTIPLE for side in (height, width)]
+        raise ValueError(
+            f"An image of {height} x {width} was given to the adapter; it takes multiples of {SIZE_MULTIPLE}: "
+            f"pad or resize it to {fitting[0]} x {fitting[1]}."
+        )
+
+
+class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
+    """Maps at 1/4, 1/8, 1/16 and 1/32 of the image, made from four layers of a vision transformer and a small CNN.
+
+    The transformer runs once and is never changed by the adapter. As long as none of its parameters requires a gradient
+    it stays in eval mode, whatever `train()` says, and runs without recording gradients (unless the image itself
+    requires one). With LoRA or full fine-tuning, gradients flow through it and it follows `train()`.
+
+    Any patch size works: features are read at relative positions, so their grid need not be H/16 x W/16. Where the
+    patch does not divide the image, the transformer sees the image resized to the next multiple of the patch.
+
+    Args:
+        backbone: Has `embed_dim`, `patch_size` and `get_intermediate_layers(image, n=indices, reshape=True,
+            norm=True)`, which returns one (B, D, h, w) map per index.
+        interaction_indexes: The four transformer blocks to read, 0-based, ascending.
+        pretrain_size: Without effect; the original has it too.
+        conv_inplane: Channels of the CNN at 1/4.
+        n_points: Places that each head of an extractor reads.
+        deform_num_heads: Heads of an extractor.
+        drop_path_rate: Probability in [0, 1) that a sample skips the feed-forward network of an extractor in training.
+        init_values: Without effect; the original has it too.
+        with_cffn: Whether extractors have a feed-forward network.
+        cffn_ratio: Hidden width of that network as a part of D.
+        deform_ratio: Width of the values of an extractor as a part of D.
+        add_vit_feature: Whether the transformer's maps are added to the result.
+        use_extra_extractor: Whether two more extractors read the last layer.
+        with_cp: Recompute the extractors in the backward pass instead of keeping their activations.
+        freeze_backbone: Switch off the gradients of all backbone parameters now. False leaves them as they are.
+
+    Raises:
+        ValueError: If not exactly four blocks are named.
+
+    Source: Chen et al. 2023, "Vision Transformer Adapter for Dense Predictions", arXiv:2205.08534; Simeoni et al. 2025,
+    "DINOv3", section 6.3.2, arXiv:2508.10104.
+    """
+
+    def __init__(  # noqa: PLR0913 - names and defaults of the original
+        self,
+        backbone: nn.Module,
+        interaction_indexes: Sequence[int] = (9, 19, 29, 39),
+        pretrain_size: int = 512,
+        conv_inplane: int = 64,
+        n_points: int = 4,
+        deform_num_heads: int = 16,
+        drop_path_rate: float = 0.3,
+        init_values: float = 0.0,
+        with_cffn: bool = True,
+        cffn_ratio: float = 0.25,
+        deform_ratio: float = 0.5,
+        add_vit_feature: bool = True,
+        use_extra_extractor: bool = True,
+        with_cp: bool = True,
+        *,
+        freeze_backbone: bool = True,
+    ) -> None:
+        super().__init__()
+        if len(interaction_indexes) != NUM_SCALES:
+            raise ValueError(
+                f"{len(interaction_indexes)} backbone layers {list(interaction_indexes)} were given to the adapter; "
+                f"give {NUM_SCALES}."
+            )
+        self.interaction_indexes = list(interaction_indexes)
+        self.add_vit_feature = add_vit_feature
+        self.patch_size: int = backbone.patch_size
+        dim: int = backbone.embed_dim
+        config = ExtractorConfig(
+            dim, deform_num_heads, n_points, with_cffn, cffn_ratio, drop_path_rate, deform_ratio, with_cp
+        )
+        num_extra = [0] * (NUM_SCALES - 1) + [NUM_EXTRA_EXTRACTORS if use_extra_extractor else 0]
+        self.level_embed = nn.Parameter(torch.empty(NUM_SCALES - 1, dim))
+        self.spm = SpatialPriorModule(conv_inplane, dim)
+        self.interactions = nn.ModuleList(InteractionBlock(config, extra) for extra in num_extra)
+        self.up = nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2)
+        self.norm1 = nn.BatchNorm2d(dim)
+        self.norm2 = nn.BatchNorm2d(dim)
+        self.norm3 = nn.BatchNorm2d(dim)
+        self.norm4 = nn.BatchNorm2d(dim)
+        self._reset_parameters()
+        self.backbone = backbone
+        if freeze_backbone:
+            self.backbone.requires_grad_(False)
+        self.train(self.training)
+
+    @torch.no_grad()
+    def _reset_parameters(self) -> None:
+        nn.init.normal_(self.level_embed)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+                fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+                nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        for module in self.modules():  # its own rule replaces that of its linear layers
+            if isinstance(module, MSDeformAttn):
+                module.reset_parameters()
+
+    def backbone_is_trained(self) -> bool:
+        """Whether any parameter of the backbone requires a gradient."""
+        return any(parameter.requires_grad for parameter in self.backbone.parameters())
+
+    def train(self, mode: bool = True) -> DINOv3_Adapter:
+        """Sets the mode of everything but a frozen backbone.
+
+        In train mode DINOv3 rescales its position encoding at random and other transformers drop paths, which would
+        make the features of a frozen backbone noisy.
+        """
+        super().train(mode)
+        if not self.backbone_is_trained():
+            self.backbone.eval()
+        return self
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Makes the pyramid.
+
+        Args:
+            image: (B, 3, H, W), H and W multiples of 32.
+
+        Returns:
+            "1", "2", "3", "4": (B, D, H/4, W/4) to (B, D, H/32, W/32).
+
+        Raises:
+            ValueError: If H or W is not a multiple of 32; the message names the next size that is.
+        """
+        check_image_size(*image.shape[-2:])
+        features = self._backbone_features(image)
+        finest, *coarser = self.spm(image)
+        sizes = tuple((level.shape[-2], level.shape[-1]) for level in coarser)
+        query = torch.cat(
+            [level.flatten(2).transpose(1, 2) + embed for level, embed in zip(coarser, self.level_embed, strict=True)],
+            dim=1,
+        )  # (B, N, D)
+        reference_points = cell_centres(sizes, image.device)[None, :, None]  # (1, N, 1, 2)
+        for interaction, feature in zip(self.interactions, features, strict=True):
+            tokens = feature.flatten(2).transpose(1, 2)
+            query = interaction(query, reference_points, tokens, tuple(feature.shape[-2:]), sizes)
+
+        cells = query.transpose(1, 2).split([height * width for height, width in sizes], dim=-1)
+        maps = [level.unflatten(-1, size) for level, size in zip(cells, sizes, strict=True)]
+        maps.insert(0, self.up(maps[0]) + finest)
+        if self.add_vit_feature:
+            maps = [
+                level + F.interpolate(feature, size=level.shape[-2:], mode="bilinear", align_corners=False)
+                for level, feature in zip(maps, features, strict=True)
+            ]
+        norms = (self.norm1, self.norm2, self.norm3, self.norm4)
+        return {str(scale): norm(level) for scale, (norm, level) in enumerate(zip(norms, maps, strict=True), start=1)}
+
+    def _backbone_features(self, image: Tensor) -> Sequence[Tensor]:
+        size = [math.ceil(side / self.patch_size) * self.patch_size for side in image.shape[-2:]]
+        if size != list(image.shape[-2:]):
+            image = F.interpolate(image, size=size, mode="bilinear", align_corners=False)
+        needs_gradient = image.requires_grad or self.backbone_is_trained()
+        with torch.set_grad_enabled(needs_gradient and torch.is_grad_enabled()):
+            return self.backbone.get_intermediate_layers(image, n=self.interaction_indexes, reshape=True, norm=True)

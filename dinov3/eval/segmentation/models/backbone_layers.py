@@ -1,0 +1,60 @@
+"""Which blocks of a vision transformer feed a segmentation head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+# The released segmentation models read the fifth block of 24, not the sixth as equal intervals would.
+_EVEN_INTERVALS_OF_24 = (4, 11, 17, 23)
+
+
+class BackboneLayersSet(Enum):
+    """Named choices of blocks. FOUR_EVEN_INTERVALS is [2, 5, 8, 11] of 12, [4, 11, 17, 23] of 24, and so on."""
+
+    LAST = "LAST"
+    FOUR_LAST = "FOUR_LAST"
+    FOUR_EVEN_INTERVALS = "FOUR_EVEN_INTERVALS"
+
+
+def backbone_out_indices(num_blocks: int, layers: BackboneLayersSet | str | Sequence[int]) -> list[int]:
+    """Indices of the blocks that a choice stands for.
+
+    Args:
+        num_blocks: Depth of the backbone.
+        layers: A choice, its name, or 0-based block indices.
+
+    Returns:
+        0-based indices, ascending.
+
+    Raises:
+        ValueError: If the choice is unknown, the backbone has fewer than four blocks, or indices are not ascending ones
+            of existing blocks.
+    """
+    if isinstance(layers, str):
+        if layers not in BackboneLayersSet.__members__:
+            raise ValueError(
+                f"The backbone layers {layers!r} are unknown; choose one of {', '.join(BackboneLayersSet.__members__)} "
+                f"or list block indices."
+            )
+        layers = BackboneLayersSet[layers]
+    if isinstance(layers, BackboneLayersSet):
+        return _indices_of_choice(num_blocks, layers)
+    indices = [int(index) for index in layers]
+    if not indices or indices != sorted(set(indices)) or indices[0] < 0 or indices[-1] >= num_blocks:
+        raise ValueError(
+            f"The backbone layers {indices} were given; list ascending block indices from 0 to {num_blocks - 1}."
+        )
+    return indices
+
+
+def _indices_of_choice(num_blocks: int, choice: BackboneLayersSet) -> list[int]:
+    if choice is BackboneLayersSet.LAST:
+        return [num_blocks - 1]
+    if num_blocks < 4:
+        raise ValueError(f"{choice.value} was asked of a backbone with {num_blocks} blocks; it needs at least 4.")
+    if choice is BackboneLayersSet.FOUR_LAST:
+        return list(range(num_blocks - 4, num_blocks))
+    if num_blocks == 24:
+        return list(_EVEN_INTERVALS_OF_24)
+    return [num_blocks * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]

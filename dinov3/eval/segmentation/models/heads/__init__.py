@@ -1,0 +1,1 @@
+"""Segmentation heads that turn feature maps into predictions."""

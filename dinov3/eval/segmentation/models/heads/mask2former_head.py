@@ -1,0 +1,71 @@
+"""Mask2Former head: pixel decoder and mask transformer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dinov3.eval.segmentation.models.heads.mask2former_transformer_decoder import MultiScaleMaskedTransformerDecoder
+from dinov3.eval.segmentation.models.heads.pixel_decoder import MSDeformAttnPixelDecoder
+
+
+class Mask2FormerHead(nn.Module):
+    """Classes and masks of a fixed number of queries, from a feature pyramid.
+
+    Args:
+        in_channels: Channels of the maps "1" (1/4 of the image) to "4" (1/32).
+        num_classes: K, without "no object".
+        hidden_dim: Channels of both decoders, a multiple of 32.
+        num_heads: Heads of all attention layers; must divide `hidden_dim`.
+        dim_feedforward: Hidden width of all feed-forward networks.
+        num_queries: Q, at least the number of masks of an image.
+        num_decoder_layers: Layers of the mask transformer.
+        num_encoder_layers: Layers of the pixel decoder.
+
+    Source: Cheng et al. 2022, "Masked-attention Mask Transformer for Universal Image Segmentation", arXiv:2112.01527.
+    """
+
+    def __init__(
+        self,
+        in_channels: Mapping[str, int],
+        num_classes: int = 150,
+        hidden_dim: int = 2048,
+        *,
+        num_heads: int = 16,
+        dim_feedforward: int = 4096,
+        num_queries: int = 100,
+        num_decoder_layers: int = 9,
+        num_encoder_layers: int = 6,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.pixel_decoder = MSDeformAttnPixelDecoder(
+            in_channels,
+            hidden_dim=hidden_dim,
+            num_heads=num_heads,
+            dim_feedforward=dim_feedforward,
+            num_layers=num_encoder_layers,
+        )
+        self.predictor = MultiScaleMaskedTransformerDecoder(
+            num_classes,
+            hidden_dim=hidden_dim,
+            num_queries=num_queries,
+            num_heads=num_heads,
+            dim_feedforward=dim_feedforward,
+            num_layers=num_decoder_layers,
+        )
+
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor | list[dict[str, Tensor]]]:
+        """Takes maps "1" to "4"; returns the dictionary of `MultiScaleMaskedTransformerDecoder.forward`."""
+        mask_features, levels = self.pixel_decoder(features)
+        return self.predictor(levels, mask_features)
+
+    def predict(
+        self, features: Mapping[str, Tensor], rescale_to: Sequence[int]
+    ) -> dict[str, Tensor | list[dict[str, Tensor]]]:
+        """The forward pass with `pred_masks` resized (bilinear) to `rescale_to` (height, width)."""
+        outputs = self(features)
+        masks = F.interpolate(outputs["pred_masks"], size=tuple(rescale_to), mode="bilinear", align_corners=False)
+        return {**outputs, "pred_masks": masks}

@@ -1,0 +1,145 @@
+"""Mask transformer: learned queries become one class and one mask each.
+
+Shapes: B batch, Q queries, C hidden channels, K classes, h w size of the finest map (1/4 of the image).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dinov3.eval.segmentation.models.heads.masked_attention import (
+    CrossAttentionLayer,
+    FeedForwardLayer,
+    SelfAttentionLayer,
+)
+from dinov3.eval.segmentation.models.utils.position_encoding import sine_position_encoding
+
+NUM_LEVELS = 3
+NUM_MASK_LAYERS = 3
+
+
+class MLP(nn.Module):
+    """Linear layers of equal width with ReLUs between."""
+
+    def __init__(self, dim: int, out_dim: int, num_layers: int) -> None:
+        super().__init__()
+        widths = [dim] * num_layers + [out_dim]
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in zip(widths, widths[1:], strict=False))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Takes (..., dim) and returns (..., out_dim)."""
+        *hidden, last = self.layers
+        for layer in hidden:
+            tokens = F.relu(layer(tokens))
+        return last(tokens)
+
+
+class MultiScaleMaskedTransformerDecoder(nn.Module):
+    """Queries look in turn at three feature maps, each only where its own mask of the layer before says.
+
+    Args:
+        num_classes: K; the classifier has one more output for "no object".
+        hidden_dim: C, a multiple of 4.
+        num_queries: Q.
+        num_heads: Attention heads; must divide C.
+        dim_feedforward: Hidden width of the feed-forward networks.
+        num_layers: Decoder layers; there is one prediction more than layers.
+        mask_dim: Channels of the mask features.
+
+    Source: Cheng et al. 2022, "Masked-attention Mask Transformer for Universal Image Segmentation", section 3.2,
+    arXiv:2112.01527.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        hidden_dim: int = 2048,
+        num_queries: int = 100,
+        num_heads: int = 16,
+        dim_feedforward: int = 4096,
+        num_layers: int = 9,
+        mask_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        layers = range(num_layers)
+        self.transformer_self_attention_layers = nn.ModuleList(
+            SelfAttentionLayer(hidden_dim, num_heads) for _ in layers
+        )
+        self.transformer_cross_attention_layers = nn.ModuleList(
+            CrossAttentionLayer(hidden_dim, num_heads) for _ in layers
+        )
+        self.transformer_ffn_layers = nn.ModuleList(FeedForwardLayer(hidden_dim, dim_feedforward) for _ in layers)
+        self.post_norm = nn.LayerNorm(hidden_dim)
+        self.query_feat = nn.Embedding(num_queries, hidden_dim)
+        self.query_embed = nn.Embedding(num_queries, hidden_dim)
+        self.level_embed = nn.Embedding(NUM_LEVELS, hidden_dim)
+        self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
+        self.mask_embed = MLP(hidden_dim, mask_dim or hidden_dim, NUM_MASK_LAYERS)
+
+    def forward(self, levels: Sequence[Tensor], mask_features: Tensor) -> dict[str, Tensor | list[dict[str, Tensor]]]:
+        """Predicts classes and masks.
+
+        Args:
+            levels: Three maps (B, C, ., .), coarsest first.
+            mask_features: (B, mask_dim, h, w).
+
+        Returns:
+            `pred_logits` (B, Q, K + 1), the last class being "no object"; `pred_masks` (B, Q, h, w) logits;
+            `aux_outputs`: the predictions before each layer, as dictionaries with these two keys.
+        """
+        memories = [level.flatten(2).transpose(1, 2) for level in levels]  # (B, cells, C)
+        memories = [memory + embed for memory, embed in zip(memories, self.level_embed.weight, strict=True)]
+        positions = [_position_tokens(level) for level in levels]
+        query = self.query_feat.weight[None].expand(mask_features.shape[0], -1, -1)
+        query_position = self.query_embed.weight
+
+        predictions = [self._predict(query, mask_features)]
+        layers = zip(
+            self.transformer_cross_attention_layers,
+            self.transformer_self_attention_layers,
+            self.transformer_ffn_layers,
+            strict=True,
+        )
+        for index, (look_at_map, look_at_queries, feed_forward) in enumerate(layers):
+            level = index % NUM_LEVELS
+            allowed = attention_mask(predictions[-1]["pred_masks"], levels[level].shape[-2:])
+            query = look_at_map(query, query_position, memories[level], positions[level], allowed)
+            query = look_at_queries(query, query_position)
+            query = feed_forward(query)
+            predictions.append(self._predict(query, mask_features))
+        *auxiliary, last = predictions
+        return {**last, "aux_outputs": auxiliary}
+
+    def _predict(self, query: Tensor, mask_features: Tensor) -> dict[str, Tensor]:
+        query = self.post_norm(query)
+        masks = torch.einsum("bqc,bchw->bqhw", self.mask_embed(query), mask_features)
+        return {"pred_logits": self.class_embed(query), "pred_masks": masks}
+
+
+def _position_tokens(level: Tensor) -> Tensor:
+    encoding = sine_position_encoding(level.shape[-2], level.shape[-1], level.shape[1], level.device)
+    return encoding.flatten(2).transpose(1, 2).to(level.dtype)  # (1, cells, C)
+
+
+@torch.no_grad()
+def attention_mask(mask_logits: Tensor, size: Sequence[int]) -> Tensor:
+    """Cells at which each query may look: those that its mask covers, or all if it covers none.
+
+    Args:
+        mask_logits: (B, Q, h, w).
+        size: (height, width) of the map that is looked at.
+
+    Returns:
+        (B, 1, Q, height * width), True where looking is allowed, without gradient.
+
+    Source: Cheng et al. 2022, section 3.2.1, arXiv:2112.01527.
+    """
+    resized = F.interpolate(mask_logits, size=tuple(size), mode="bilinear", align_corners=False)
+    allowed = (resized >= 0).flatten(2)  # probability of at least one half
+    covers_nothing = ~allowed.any(dim=-1, keepdim=True)
+    return (allowed | covers_nothing)[:, None]

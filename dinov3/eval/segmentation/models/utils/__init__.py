@@ -1,0 +1,1 @@
+"""Parts shared by the adapter and the heads."""

@@ -1,0 +1,157 @@
+"""Multi-scale deformable attention in plain PyTorch, differentiable on every device.
+
+Shapes: B batch, N queries, S tokens of all levels, D embed dim, M heads, d = width of one head, L levels, P points.
+Sizes of maps are Python (height, width) pairs, so that nothing is read back from the device.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dinov3.eval.segmentation.models.utils.size_constants import constant_of_size
+
+Size = tuple[int, int]
+
+
+@constant_of_size
+def cell_centres(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
+    """Centres of the cells of one or more maps, row by row, in units of the map.
+
+    Args:
+        sizes: (height, width) of each map.
+        device: Where the centres are wanted.
+
+    Returns:
+        (S, 2) in float32, x first, each in (0, 1), S the number of cells of all maps. Do not write to it.
+    """
+    centres = []
+    for height, width in sizes:
+        y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
+        x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
+        centres.append(torch.stack((x[None].expand(height, width), y[:, None].expand(height, width)), dim=-1))
+    return torch.cat([grid.flatten(0, 1) for grid in centres])
+
+
+@constant_of_size
+def _widths_and_heights(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
+    return torch.tensor([(width, height) for height, width in sizes], device=device, dtype=torch.float32)
+
+
+def deformable_attention(value: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of values read at given places of several maps.
+
+    Values are read bilinearly; beyond the border of a map they are 0. The sum is made in at least float32, whatever the
+    type of the values: coordinates in half precision would be off by whole cells.
+
+    Args:
+        value: (B, S, M, d), the maps of all levels one after the other, row by row.
+        sizes: (height, width) of each of the L levels.
+        locations: (B, N, M, L, P, 2), x first; the map spans [0, 1].
+        weights: (B, N, M, L, P).
+
+    Returns:
+        (B, N, M * d) in the type of `value`.
+
+    Source: Zhu et al. 2021, "Deformable DETR", equation 3, arXiv:2010.04159.
+    """
+    batch, _, heads, _ = value.shape
+    dtype = torch.promote_types(value.dtype, torch.float32)
+    grids = (2 * locations.to(dtype) - 1).transpose(1, 2).flatten(0, 1)  # (B*M, N, L, P, 2)
+    weights = weights.to(dtype).transpose(1, 2).flatten(0, 1)  # (B*M, N, L, P)
+    maps = value.to(dtype).permute(0, 2, 3, 1).flatten(0, 1)  # (B*M, d, S)
+
+    total: Tensor | None = None
+    for level, (size, tokens) in enumerate(zip(sizes, maps.split([h * w for h, w in sizes], dim=-1), strict=True)):
+        sampled = F.grid_sample(tokens.unflatten(-1, size), grids[:, :, level], align_corners=False)  # (B*M, d, N, P)
+        summed = (sampled * weights[:, None, :, level]).sum(dim=-1)
+        total = summed if total is None else total + summed
+    return total.unflatten(0, (batch, heads)).permute(0, 3, 1, 2).flatten(2).to(value.dtype)
+
+
+class MSDeformAttn(nn.Module):
+    """Attention of each query to a few learned places around its reference point, on every level.
+
+    Args:
+        d_model: Channels D of queries and tokens.
+        n_levels: Number L of maps that are attended to.
+        n_heads: Number M of heads.
+        n_points: Places P per head and level.
+        ratio: Width of the values as a part of `d_model`.
+
+    Raises:
+        ValueError: If the width of the values cannot be divided among the heads.
+
+    Source: Zhu et al. 2021, "Deformable DETR", section 4.1, arXiv:2010.04159; `ratio` from Chen et al. 2023,
+    "Vision Transformer Adapter for Dense Predictions", arXiv:2205.08534.
+    """
+
+    def __init__(
+        self, d_model: int = 256, n_levels: int = 4, n_heads: int = 8, n_points: int = 4, ratio: float = 1.0
+    ) -> None:
+        super().__init__()
+        width = int(d_model * ratio)
+        if width == 0 or width % n_heads:
+            raise ValueError(
+                f"Values of {d_model} * {ratio} = {width} channels cannot be divided among {n_heads} heads; "
+                f"choose a number of heads that divides them."
+            )
+        self.n_levels, self.n_heads, self.n_points = n_levels, n_heads, n_points
+        self.sampling_offsets = nn.Linear(d_model, n_heads * n_levels * n_points * 2)
+        self.attention_weights = nn.Linear(d_model, n_heads * n_levels * n_points)
+        self.value_proj = nn.Linear(d_model, width)
+        self.output_proj = nn.Linear(width, d_model)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Lets head m look at P places 1, 2, ... cells away in its own direction, all with the same weight."""
+        for layer in (self.sampling_offsets, self.attention_weights):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for layer in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        bias = self.sampling_offsets.bias
+        angle = torch.arange(self.n_heads, device=bias.device) * (2 * math.pi / self.n_heads)
+        direction = torch.stack((angle.cos(), angle.sin()), dim=-1)
+        direction = direction / direction.abs().amax(dim=-1, keepdim=True)  # (M, 2) on the border of a square
+        distance = torch.arange(1, self.n_points + 1, device=bias.device)
+        steps = direction[:, None, None] * distance[:, None]  # (M, 1, P, 2)
+        bias.copy_(steps.expand(-1, self.n_levels, -1, -1).flatten())
+
+    def forward(self, query: Tensor, reference_points: Tensor, tokens: Tensor, sizes: Sequence[Size]) -> Tensor:
+        """Attends.
+
+        Args:
+            query: (B, N, D).
+            reference_points: (B or 1, N, L or 1, 2), x first, in units of the maps.
+            tokens: (B, S, D), the maps of all levels one after the other, row by row.
+            sizes: (height, width) of each level.
+
+        Returns:
+            (B, N, D).
+
+        Raises:
+            ValueError: If the number or the sizes of the levels do not fit.
+        """
+        sizes = tuple((int(height), int(width)) for height, width in sizes)
+        if len(sizes) != self.n_levels or sum(height * width for height, width in sizes) != tokens.shape[1]:
+            raise ValueError(
+                f"{tokens.shape[1]} tokens with levels of sizes {sizes} were given; "
+                f"give {self.n_levels} sizes whose cells are as many as the tokens."
+            )
+        value = self.value_proj(tokens).unflatten(-1, (self.n_heads, -1))
+        per_head = (self.n_heads, self.n_levels, self.n_points)
+        offsets = self.sampling_offsets(query).unflatten(-1, (*per_head, 2))
+        logits = self.attention_weights(query).unflatten(-1, (self.n_heads, -1))
+        # Places and weights in at least float32: half precision resolves 1/256 of a map at best.
+        dtype = torch.promote_types(query.dtype, torch.float32)
+        weights = logits.to(dtype).softmax(dim=-1).unflatten(-1, per_head[1:])
+        cells = _widths_and_heights(sizes, query.device)[:, None]  # (L, 1, 2)
+        locations = reference_points[:, :, None, :, None] + offsets.to(dtype) / cells
+        return self.output_proj(deformable_attention(value, sizes, locations, weights))

@@ -1,0 +1,35 @@
+"""Constant tensors that depend on map sizes and a device only.
+
+Grids and position encodings are the same in every step of a run. Making them anew costs a dozen kernel launches and,
+for tensors made from Python numbers, a wait for the device; so the last few are remembered.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec
+
+import torch
+from torch import Tensor
+
+_Arguments = ParamSpec("_Arguments")
+
+REMEMBERED = 64  # results per function; one training run needs 3, multi-scale testing about 20
+
+
+def constant_of_size(function: Callable[_Arguments, Tensor]) -> Callable[_Arguments, Tensor]:
+    """Remembers the last results of a function whose arguments (sizes, a device) are hashable.
+
+    The returned tensors are shared: they must not be written to.
+    """
+    remembered = functools.lru_cache(maxsize=REMEMBERED)(function)
+
+    @functools.wraps(function)
+    def look_up(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Tensor:
+        if torch.compiler.is_compiling():  # a traced tensor must not outlive its trace
+            return function(*args, **kwargs)
+        with torch.inference_mode(False):  # what prediction made must be usable in training
+            return remembered(*args, **kwargs)
+
+    return look_up

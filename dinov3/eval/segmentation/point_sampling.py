@@ -1,0 +1,151 @@
+"""Points at which masks are compared instead of at all pixels.
+
+Coordinates are (x, y) in units of the image, which spans [0, 1]; they fit predictions and targets of any resolution.
+Shapes: B images, M maps, P points, H W size of the targets.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+MAPS_PER_CHUNK = 512  # bounds the memory of uncertain_points: 3 * 12544 candidates take 0.45 MB per map
+
+
+class SamplingArea(Protocol):
+    """Where points may lie in each image of a batch."""
+
+    has_pixels: Tensor
+    """(B,) bool, False for images without any place to draw from."""
+
+    def draw(self, images: Tensor, num_points: int) -> Tensor:
+        """Independent, uniform points for images given by their index (M,) in the batch; returns (M, P, 2)."""
+
+
+class WholeImage:
+    """The area of images of which every pixel counts."""
+
+    def __init__(self, batch_size: int, device: torch.device) -> None:
+        self.has_pixels = torch.ones(batch_size, dtype=torch.bool, device=device)
+
+    def draw(self, images: Tensor, num_points: int) -> Tensor:
+        """See `SamplingArea.draw`."""
+        return torch.rand(len(images), num_points, 2, device=self.has_pixels.device)
+
+
+class ValidPixels:
+    """The area of images of which some pixels are ignored.
+
+    Points are uniform over the valid area, so that an image annotated on a few strokes or slices is judged at as many
+    points as any other. An image without a valid pixel gets points too (all in its first pixel); `has_pixels` tells
+    that they mean nothing.
+
+    Args:
+        valid: (B, H, W) bool.
+    """
+
+    def __init__(self, valid: Tensor) -> None:
+        self.height, self.width = valid.shape[-2:]
+        flat = valid.flatten(1)
+        rank = flat.cumsum(dim=1)
+        self.counts = rank[:, -1]
+        self.has_pixels = self.counts > 0
+        # table[b, k] = index of the k-th valid pixel; ignored pixels all go to a last column that is never read. Unlike
+        # nonzero() this needs no size from the device.
+        num_pixels = flat.shape[1]
+        pixels = torch.arange(num_pixels, dtype=torch.int32, device=valid.device).expand_as(flat)
+        self.table = torch.zeros(len(flat), num_pixels + 1, dtype=torch.int32, device=valid.device)
+        self.table.scatter_(1, torch.where(flat, rank - 1, num_pixels), pixels)
+
+    def draw(self, images: Tensor, num_points: int) -> Tensor:
+        """See `SamplingArea.draw`."""
+        counts = self.counts[images, None]
+        random = torch.rand(3, len(images), num_points, device=self.table.device)
+        # rounding can lift a product to the count itself
+        rank = torch.minimum((random[0] * counts).long(), counts - 1).clamp_(min=0)
+        pixel = self.table[images[:, None], rank]
+        x = (pixel % self.width + random[1]) / self.width
+        y = (pixel // self.width + random[2]) / self.height
+        return torch.stack((x, y), dim=-1)
+
+
+def sample_points(maps: Tensor, points: Tensor) -> Tensor:
+    """Reads maps bilinearly; beyond the border they are 0.
+
+    Args:
+        maps: (M, C, h, w), float32 or float64.
+        points: (M, P, 2).
+
+    Returns:
+        (M, C, P).
+    """
+    grid = (2 * points - 1).to(maps.dtype)[:, :, None]
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False).squeeze(-1)
+
+
+def sample_labels(masks: Tensor, points: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Reads the target masks of one image; between pixels, labels are soft.
+
+    An ignored pixel lends nothing to the points beside it: they interpolate between their valid neighbours only.
+
+    Args:
+        masks: (T, H, W) bool or number.
+        points: (T, P, 2), or (1, P, 2) if all masks are read at the same points. With `valid`, they lie in valid
+        pixels.
+        valid: (H, W) bool; None if all pixels count.
+
+    Returns:
+        (T, P) in [0, 1], float32 (float64 for masks in float64).
+    """
+    dtype = torch.promote_types(masks.dtype, torch.float32)
+    if valid is not None:
+        masks = masks * valid
+    masks = masks.to(dtype)
+    if len(points) == len(masks):
+        labels = sample_points(masks[:, None], points)[:, 0]
+    else:
+        labels = sample_points(masks[None], points)[0]
+    if valid is None:
+        return labels
+    ignored = sample_points((~valid).to(dtype)[None, None], points.reshape(1, -1, 2)).view(points.shape[:2])
+    # A point in a valid pixel takes at least a quarter from it; the bound matters for images without valid pixels only.
+    return labels / (1 - ignored).clamp(min=0.25)
+
+
+@torch.no_grad()
+def uncertain_points(
+    logits: Tensor,
+    images: Tensor,
+    area: SamplingArea,
+    *,
+    num_points: int,
+    oversample_ratio: float,
+    importance_sample_ratio: float,
+) -> Tensor:
+    """Points where predicted masks are least certain, mixed with uniform ones.
+
+    Args:
+        logits: (M, h, w) predicted masks.
+        images: (M,) index of the image of each mask.
+        area: Where points may lie.
+        num_points: P.
+        oversample_ratio: Candidates per point, at least 1.
+        importance_sample_ratio: Part in [0, 1] of the points that are the least certain candidates.
+
+    Returns:
+        (M, P, 2).
+
+    Source: Kirillov et al. 2020, "PointRend: Image Segmentation as Rendering", section 3.1, arXiv:1912.08193.
+    """
+    num_uncertain = int(importance_sample_ratio * num_points)
+    chunks = []
+    for chunk, chunk_images in zip(logits.split(MAPS_PER_CHUNK), images.split(MAPS_PER_CHUNK), strict=True):
+        candidates = area.draw(chunk_images, int(oversample_ratio * num_points))
+        certainty = sample_points(chunk[:, None], candidates)[:, 0].abs()
+        chosen = certainty.topk(num_uncertain, dim=1, largest=False, sorted=False).indices
+        uncertain = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
+        chunks.append(torch.cat((uncertain, area.draw(chunk_images, num_points - num_uncertain)), dim=1))
+    return torch.cat(chunks)

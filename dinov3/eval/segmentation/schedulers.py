@@ -1,0 +1,138 @@
+"""Learning rates that follow the iterations: a linear warm-up, then a cosine or a polynomial down.
+
+Every group of parameters keeps its own peak, so that the ratio between, say, backbone and head stays.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class WarmupScheduler(LRScheduler, abc.ABC):
+    """Multiplies the learning rate that each group had at the start with a factor in [0, 1].
+
+    Step it once after every optimiser step. Beyond `total_iter` the rate stays at its last value.
+
+    Args:
+        optimizer: Its learning rates are the peaks.
+        total_iter: Iterations until the end of the schedule.
+        warmup_iters: Iterations of the linear warm-up, part of `total_iter`.
+        warmup_start: Factor in [0, 1] of the first iteration if there is a warm-up.
+        last_epoch: Iterations already done; -1 starts anew.
+
+    Raises:
+        ValueError: If the warm-up is not shorter than the whole, or the start lies outside [0, 1].
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_iter: int,
+        *,
+        warmup_iters: int = 0,
+        warmup_start: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        if not 0 <= warmup_iters < total_iter:
+            raise ValueError(
+                f"A warm-up of {warmup_iters} of {total_iter} iterations was given; give 0 to {total_iter - 1}."
+            )
+        if not 0.0 <= warmup_start <= 1.0:
+            raise ValueError(f"A warm-up from {warmup_start} of the rate was given; give a factor from 0 to 1.")
+        self.total_iter = total_iter
+        self.warmup_iters = warmup_iters
+        self.warmup_start = warmup_start
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self, iteration: int) -> float:
+        """Part of the peak that the optimiser uses in an iteration, 0 being the first."""
+        if iteration < self.warmup_iters:
+            return self.warmup_start + (1.0 - self.warmup_start) * iteration / self.warmup_iters
+        return self.decay(min(1.0, (iteration - self.warmup_iters) / (self.total_iter - self.warmup_iters)))
+
+    @abc.abstractmethod
+    def decay(self, progress: float) -> float:
+        """Part of the peak after the warm-up; `progress` runs from 0 to 1."""
+
+    def get_lr(self) -> list[float]:
+        """One rate per group of parameters."""
+        return [peak * self.factor(self.last_epoch) for peak in self.base_lrs]
+
+
+class WarmupOneCycleLR(WarmupScheduler):
+    """Linear up from, then cosine down to, the peak divided by `final_div_factor`.
+
+    Args:
+        optimizer: Its learning rates are the peaks.
+        total_iter: Iterations until the end of the schedule.
+        warmup_iters: Iterations of the warm-up, part of `total_iter`.
+        final_div_factor: At least 1; infinity starts and ends at 0.
+        last_epoch: Iterations already done; -1 starts anew.
+
+    Raises:
+        ValueError: If a value lies outside its range.
+
+    Source: Smith and Topin 2019, "Super-Convergence", arXiv:1708.07120; Loshchilov and Hutter 2017, "SGDR", equation 5,
+    arXiv:1608.03983.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_iter: int,
+        *,
+        warmup_iters: int = 1500,
+        final_div_factor: float = math.inf,
+        last_epoch: int = -1,
+    ) -> None:
+        if not final_div_factor >= 1.0:
+            raise ValueError(f"A final_div_factor of {final_div_factor} was given; give at least 1 (inf ends at 0).")
+        self.floor = 1.0 / final_div_factor
+        super().__init__(
+            optimizer, total_iter, warmup_iters=warmup_iters, warmup_start=self.floor, last_epoch=last_epoch
+        )
+
+    def decay(self, progress: float) -> float:
+        """Half a cosine from 1 to the floor."""
+        return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+class WarmupPolyLR(WarmupScheduler):
+    """Linear up, then down to 0 as a power of what is left of the run.
+
+    Args:
+        optimizer: Its learning rates are the peaks.
+        total_iter: Iterations until the end of the schedule.
+        warmup_iters: Iterations of the warm-up, part of `total_iter`.
+        warmup_start: Factor in [0, 1] of the first iteration if there is a warm-up.
+        power: Exponent; 1 is a straight line.
+        last_epoch: Iterations already done; -1 starts anew.
+
+    Raises:
+        ValueError: If a value lies outside its range.
+
+    Source: Chen et al. 2017, "DeepLab", section 4.1.1, arXiv:1606.00915.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_iter: int,
+        *,
+        warmup_iters: int = 0,
+        warmup_start: float = 0.0,
+        power: float = 0.9,
+        last_epoch: int = -1,
+    ) -> None:
+        self.power = power
+        super().__init__(
+            optimizer, total_iter, warmup_iters=warmup_iters, warmup_start=warmup_start, last_epoch=last_epoch
+        )
+
+    def decay(self, progress: float) -> float:
+        """From 1 to 0."""
+        return (1.0 - progress) ** self.power

@@ -1,0 +1,92 @@
+"""Low-rank adaptation (LoRA) of the linear layers in the blocks of a vision transformer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from torch import nn
+
+
+def apply_lora(
+    backbone: nn.Module,
+    r: int = 8,
+    lora_alpha: int = 16,
+    lora_dropout: float = 0.1,
+    target_modules: Sequence[str] = ("qkv", "proj"),
+) -> nn.Module:
+    """Adds a trainable low-rank update to chosen linear layers and freezes everything else.
+
+    The layers are exchanged in place, so that the backbone keeps its class and methods. Its output does not change
+    until the updates are trained.
+
+    Args:
+        backbone: A vision transformer, or a module that holds one, with its blocks under `blocks`.
+        r: Rank of the updates.
+        lora_alpha: The updates are scaled with `lora_alpha / r`.
+        lora_dropout: In [0, 1), of the input of the updates while training.
+        target_modules: Last part of the names of the linear layers within a block, such as "qkv", "proj", "fc1", "fc2".
+
+    Returns:
+        The backbone.
+
+    Raises:
+        ValueError: If the blocks have no such layer, or if the backbone reads the weights of a layer past it so that an
+            update would have no effect (timm's `*_qkvb` models).
+
+    Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    # Anchored to the blocks: "proj" alone would adapt the convolution patch_embed.proj too.
+    names = "|".join(re.escape(name) for name in target_modules)
+    pattern = re.compile(rf"(?:.+\.)?blocks\.\d+\.(?:.+\.)?(?:{names})")
+    linear = {name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
+    chosen = {name for name in linear if pattern.fullmatch(name)}
+    for target in target_modules:
+        if not any(name.endswith(f".{target}") for name in chosen):
+            offered = sorted({name.rpartition(".")[2] for name in linear if "blocks." in name})
+            raise ValueError(
+                f"LoRA was asked for {target!r}, which is no linear layer in the blocks of this backbone; "
+                f"choose from: {', '.join(offered) or 'none, it has no linear layers under blocks'}."
+            )
+    _refuse_bypassed_layers(backbone, chosen)
+    config = LoraConfig(r=r, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=pattern.pattern)
+    return inject_adapter_in_model(config, backbone)
+
+
+def _refuse_bypassed_layers(backbone: nn.Module, names: set[str]) -> None:
+    for name in sorted(names):
+        attention = backbone.get_submodule(name.rpartition(".")[0])
+        keeps_bias_apart = getattr(attention, "q_bias", None) is not None
+        if name.endswith(".qkv") and keeps_bias_apart and not getattr(attention, "qkv_bias_separate", False):
+            raise ValueError(
+                f"LoRA on {name} would have no effect: this backbone keeps the bias of qkv apart and reads the weight "
+                f"past the layer, as timm's *_qkvb models do; choose the model of the same name without _qkvb."
+            )
+
+
+def merge_lora(backbone: nn.Module) -> nn.Module:
+    """Adds the updates to the weights and puts plain linear layers back, under their first names.
+
+    Args:
+        backbone: What `apply_lora` returned, trained or not; changed in place. Without LoRA layers nothing happens.
+
+    Returns:
+        The backbone, whose output in eval mode is what it was.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    adapted = [(name, module) for name, module in backbone.named_modules() if isinstance(module, BaseTunerLayer)]
+    for name, layer in adapted:
+        layer.merge(safe_merge=True)
+        parent, _, child = name.rpartition(".")
+        setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
+    return backbone
+
+
+def trainable_report(module: nn.Module) -> str:
+    """One line for the log: how many parameters are trained, of how many."""
+    total = sum(parameter.numel() for parameter in module.parameters())
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return f"{trained / 1e6:.3f} M of {total / 1e6:.3f} M parameters are trained ({trained / max(total, 1):.2%})"

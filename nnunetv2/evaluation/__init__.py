@@ -1,0 +1,1 @@
+"""Overlap metrics of predicted segmentations against references."""

@@ -1,0 +1,85 @@
+"""Overlap counts of two segmentations: one joint histogram serves all labels and regions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from nnunetv2.errors import DataError, UsageError
+
+LabelOrRegion = int | tuple[int, ...]
+
+_BLOCK = 1 << 20  # voxels counted at a time; bounds the memory for intermediate codes to a few tens of MB
+
+
+class LabelConfusion:
+    """Joint voxel counts of a reference and a prediction over chosen labels.
+
+    `counts[i, j]` is the number of voxels with reference code i and prediction code j. Code k > 0 stands for
+    `labels[k - 1]`, code 0 for every other value.
+    """
+
+    def __init__(self, labels: Iterable[int]) -> None:
+        self.labels = sorted({int(label) for label in labels})
+        if self.labels and self.labels[0] < 0:
+            raise UsageError(f"{self.labels[0]} is not a label; labels are whole numbers from 0 upwards")
+        self.counts = np.zeros((len(self.labels) + 1,) * 2, dtype=np.int64)
+        # Entry v + 1 is the code of value v. Both ends are code 0, so that clipping maps whatever is not a label there.
+        self._code_of_value = np.zeros(max(self.labels, default=0) + 3, dtype=np.int64)
+        for code, label in enumerate(self.labels, start=1):
+            self._code_of_value[label + 1] = code
+
+    def add(self, reference: np.ndarray, prediction: np.ndarray) -> None:
+        """Counts all voxels of two arrays of one shape. Raises `DataError` if a value is not a whole number."""
+        reference, prediction = reference.ravel(), prediction.ravel()
+        side = len(self.counts)
+        for start in range(0, reference.size, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            joint = self._codes(reference[block]) * side + self._codes(prediction[block])
+            self.counts += np.bincount(joint, minlength=side * side).reshape(side, side)
+
+    def drop_reference_label(self, label: int) -> None:
+        """Takes the voxels whose reference is `label` out of the counts."""
+        self.counts[1 + self.labels.index(label)] = 0
+
+    def metrics(self, region: LabelOrRegion) -> dict[str, float]:
+        """Returns Dice, IoU, FP, TP, FN, TN, n_pred and n_ref of a label or of the union of several.
+
+        Dice and IoU are NaN where the region is in neither segmentation.
+        """
+        inside = np.zeros(len(self.counts), dtype=bool)
+        inside[[1 + self.labels.index(label) for label in labels_of(region)]] = True
+        tp = int(self.counts[np.ix_(inside, inside)].sum())
+        fp = int(self.counts[np.ix_(~inside, inside)].sum())
+        fn = int(self.counts[np.ix_(inside, ~inside)].sum())
+        tn = int(self.counts[np.ix_(~inside, ~inside)].sum())
+        in_neither = tp + fp + fn == 0
+        return {
+            "Dice": math.nan if in_neither else 2 * tp / (2 * tp + fp + fn),
+            "IoU": math.nan if in_neither else tp / (tp + fp + fn),
+            "FP": fp,
+            "TP": tp,
+            "FN": fn,
+            "TN": tn,
+            "n_pred": fp + tp,
+            "n_ref": fn + tp,
+        }
+
+    def _codes(self, values: np.ndarray) -> np.ndarray:
+        if values.dtype.kind == "f":
+            if not np.isfinite(values).all():
+                raise DataError("a segmentation has values that are NaN or infinite")
+            whole = values.astype(np.int64)
+            if (whole != values).any():
+                raise DataError(
+                    f"a segmentation has values that are not whole numbers, such as {values[whole != values][0]}"
+                )
+            values = whole
+        return np.take(self._code_of_value, values.astype(np.int64, copy=False) + 1, mode="clip")
+
+
+def labels_of(region: LabelOrRegion) -> Sequence[int]:
+    """Returns the labels that a label or region stands for."""
+    return (region,) if np.isscalar(region) else tuple(region)

@@ -1,0 +1,84 @@
+"""The commands nnUNetv2_evaluate_folder and nnUNetv2_evaluate_simple."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from nnunetv2.configuration import get_default_num_processes
+from nnunetv2.utilities.command_line import command
+
+
+def build_evaluate_folder_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_evaluate_folder",
+        description="Compare predicted segmentations with references; labels and regions come from the dataset.",
+    )
+    _add_folders(parser)
+    parser.add_argument("-djfile", type=str, required=True, help="the dataset.json of the dataset")
+    parser.add_argument("-pfile", type=str, required=True, help="the plans.json of the model")
+    _add_common(parser)
+    return parser
+
+
+def build_evaluate_simple_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_evaluate_simple", description="Compare predicted segmentations with references, label by label."
+    )
+    _add_folders(parser)
+    parser.add_argument("-l", type=int, nargs="+", required=True, help="labels to evaluate, for example: 1 2 3")
+    parser.add_argument("-il", type=int, default=None, help="label of the references whose voxels are left out")
+    _add_common(parser)
+    return parser
+
+
+def _add_folders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("gt_folder", type=str, help="folder of the references")
+    parser.add_argument("pred_folder", type=str, help="folder of the predictions, under the same file names")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", type=str, default=None, help="output file (.json); default: PRED_FOLDER/summary.json")
+    parser.add_argument(
+        "-np", type=int, default=get_default_num_processes(), help="largest number of processes; default: %(default)s"
+    )
+    parser.add_argument("--chill", action="store_true", help="evaluate what is there if predictions are missing")
+    parser.add_argument(
+        "--allow_geometry_mismatch",
+        action="store_true",
+        help="only warn if spacing, origin or direction of a prediction and its reference differ",
+    )
+
+
+@command
+def evaluate_folder_entry_point(argv: Sequence[str] | None = None) -> None:
+    args = build_evaluate_folder_parser().parse_args(argv)
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder2
+
+    compute_metrics_on_folder2(
+        args.gt_folder,
+        args.pred_folder,
+        args.djfile,
+        args.pfile,
+        args.o,
+        args.np,
+        chill=args.chill,
+        allow_geometry_mismatch=args.allow_geometry_mismatch,
+    )
+
+
+@command
+def evaluate_simple_entry_point(argv: Sequence[str] | None = None) -> None:
+    args = build_evaluate_simple_parser().parse_args(argv)
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder_simple
+
+    compute_metrics_on_folder_simple(
+        args.gt_folder,
+        args.pred_folder,
+        args.l,
+        args.o,
+        args.np,
+        args.il,
+        chill=args.chill,
+        allow_geometry_mismatch=args.allow_geometry_mismatch,
+    )

@@ -1,0 +1,322 @@
+"""Dice, IoU and voxel counts of predicted segmentations against references, per case and averaged."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nnunetv2.configuration import get_default_num_processes
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.evaluation.case_pool import map_cases
+from nnunetv2.evaluation.confusion import LabelConfusion, LabelOrRegion, labels_of
+from nnunetv2.evaluation.evaluate_entry_points import evaluate_folder_entry_point, evaluate_simple_entry_point
+from nnunetv2.evaluation.geometry import placement_differences, spacings_agree
+from nnunetv2.evaluation.summary_json import (
+    key_to_label_or_region,
+    label_or_region_to_key,
+    load_summary_json,
+    save_summary_json,
+)
+from nnunetv2.utilities.atomic_files import read_json
+
+if TYPE_CHECKING:
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+__all__ = [
+    "compute_metrics",
+    "compute_metrics_on_folder",
+    "compute_metrics_on_folder2",
+    "compute_metrics_on_folder_simple",
+    "compute_tp_fp_fn_tn",
+    "evaluate_folder_entry_point",
+    "evaluate_simple_entry_point",
+    "key_to_label_or_region",
+    "label_or_region_to_key",
+    "labels_to_list_of_regions",
+    "load_summary_json",
+    "region_or_label_to_mask",
+    "save_summary_json",
+]
+
+logger = logging.getLogger(__name__)
+
+
+def labels_to_list_of_regions(labels: Sequence[int]) -> list[tuple[int]]:
+    """Turns each label into the region that holds only it."""
+    return [(label,) for label in labels]
+
+
+def region_or_label_to_mask(segmentation: np.ndarray, region_or_label: LabelOrRegion) -> np.ndarray:
+    """Returns a boolean mask of the voxels that belong to a label or to one of the labels of a region."""
+    return np.isin(segmentation, labels_of(region_or_label))
+
+
+def compute_tp_fp_fn_tn(
+    mask_ref: np.ndarray, mask_pred: np.ndarray, ignore_mask: np.ndarray | None = None
+) -> tuple[int, int, int, int]:
+    """Counts true positives, false positives, false negatives and true negatives of two boolean masks.
+
+    Voxels where `ignore_mask` is True are left out of all four.
+    """
+    counted = slice(None) if ignore_mask is None else ~ignore_mask
+    joint = np.bincount(2 * mask_ref[counted].ravel() + mask_pred[counted].ravel(), minlength=4)
+    tn, fp, fn, tp = (int(count) for count in joint)
+    return tp, fp, fn, tn
+
+
+def compute_metrics(
+    reference_file: str,
+    prediction_file: str,
+    image_reader_writer: BaseReaderWriter,
+    labels_or_regions: Sequence[LabelOrRegion],
+    ignore_label: int | None = None,
+    *,
+    allow_geometry_mismatch: bool = True,
+) -> dict[str, Any]:
+    """Compares one prediction with its reference.
+
+    Args:
+        reference_file, prediction_file: segmentations on the same voxel grid.
+        image_reader_writer: a reader instance with `read_seg`.
+        labels_or_regions: labels, or tuples of labels that count as one.
+        ignore_label: voxels with this label in the reference take no part.
+        allow_geometry_mismatch: whether spacing, origin and direction may differ (with a warning); shapes may not.
+
+    Returns:
+        `reference_file`, `prediction_file`, and `metrics`: for each label or region Dice, IoU, FP, TP, FN, TN, n_pred
+        and n_ref. Dice and IoU are NaN where a region is in neither file.
+
+    Raises:
+        DataError: the files do not lie on one voxel grid, or hold values that are no labels.
+    """
+    reference, reference_properties = image_reader_writer.read_seg(reference_file)
+    prediction, prediction_properties = image_reader_writer.read_seg(prediction_file)
+    pair = f"prediction {prediction_file} and reference {reference_file}"
+    if reference.shape != prediction.shape:
+        raise DataError(f"Shapes differ, {prediction.shape[1:]} against {reference.shape[1:]} voxels: {pair}")
+    _check_geometry(prediction_properties, reference_properties, pair, allow_geometry_mismatch)
+
+    counted = {label for region in labels_or_regions for label in labels_of(region)}
+    confusion = LabelConfusion(counted if ignore_label is None else counted | {ignore_label})
+    try:
+        confusion.add(reference, prediction)
+    except DataError as err:
+        raise DataError(f"{err}: {pair}") from err
+    if ignore_label is not None:
+        confusion.drop_reference_label(ignore_label)
+    return {
+        "reference_file": reference_file,
+        "prediction_file": prediction_file,
+        "metrics": {region: confusion.metrics(region) for region in labels_or_regions},
+    }
+
+
+def _check_geometry(prediction: dict[str, Any], reference: dict[str, Any], pair: str, allow_mismatch: bool) -> None:
+    differences = placement_differences(prediction, reference)
+    if not spacings_agree(prediction, reference):
+        differences.insert(0, f"spacing {list(prediction['spacing'])} against {list(reference['spacing'])} mm")
+    if not differences:
+        return
+    message = f"The voxel grids differ in {' and '.join(differences)}: {pair}"
+    if not allow_mismatch:
+        raise DataError(f"{message}; if the voxels do correspond, allow it with --allow_geometry_mismatch")
+    logger.warning(message)
+
+
+def compute_metrics_on_folder(
+    folder_ref: str,
+    folder_pred: str,
+    output_file: str | None,
+    image_reader_writer: BaseReaderWriter,
+    file_ending: str,
+    regions_or_labels: Sequence[LabelOrRegion],
+    ignore_label: int | None = None,
+    num_processes: int | None = None,
+    chill: bool = True,
+    *,
+    allow_geometry_mismatch: bool = True,
+) -> dict[str, Any]:
+    """Compares every prediction of a folder with the reference of the same file name.
+
+    Args:
+        folder_ref, folder_pred: folders of segmentations.
+        output_file: where the summary is written (`.json`); None writes nothing.
+        image_reader_writer: a reader instance with `read_seg`.
+        file_ending: which files count, for example ".nii.gz".
+        regions_or_labels, ignore_label, allow_geometry_mismatch: as in `compute_metrics`.
+        num_processes: upper limit for worker processes; by default `nnUNet_def_n_proc` or 8.
+        chill: whether references without a prediction may be passed over.
+
+    Returns:
+        `metric_per_case`; `mean`: for each region the mean over the cases in which a metric is defined;
+        `foreground_mean`: the mean of those over all regions but background.
+
+    Raises:
+        DataError: predictions or references are missing, or a pair cannot be compared.
+        UsageError: `output_file` is not a `.json` file.
+    """
+    if output_file is not None and not str(output_file).endswith(".json"):
+        raise UsageError(f"The output file is {output_file}; it must end with .json")
+    if not regions_or_labels:
+        raise UsageError("No labels or regions to evaluate were given; name at least one")
+    names = _matched_files(folder_ref, folder_pred, file_ending, chill)
+    jobs = [
+        (
+            os.path.join(folder_ref, name),
+            os.path.join(folder_pred, name),
+            image_reader_writer,
+            regions_or_labels,
+            ignore_label,
+        )
+        for name in names
+    ]
+    compare = functools.partial(compute_metrics, allow_geometry_mismatch=allow_geometry_mismatch)
+    results = list(map_cases(compare, jobs, num_processes or get_default_num_processes()))
+    mean = {region: _mean_over_cases([case["metrics"][region] for case in results]) for region in regions_or_labels}
+    summary = {"metric_per_case": results, "mean": mean, "foreground_mean": _mean_over_foreground(mean)}
+    if output_file is not None:
+        save_summary_json(summary, output_file)
+    return summary
+
+
+def _matched_files(folder_ref: str, folder_pred: str, file_ending: str, chill: bool) -> list[str]:
+    """Returns the names of the predictions to compare, or says what is missing."""
+    references, predictions = (_files_with_ending(folder, file_ending) for folder in (folder_ref, folder_pred))
+    if not predictions:
+        raise DataError(f"There is no prediction (*{file_ending}) in {folder_pred}")
+    without_reference = sorted(set(predictions) - set(references))
+    if without_reference:
+        raise DataError(
+            f"{len(without_reference)} of {len(predictions)} predictions in {folder_pred} have no reference in "
+            f"{folder_ref}: {_shortened(without_reference)}"
+        )
+    missing = sorted(set(references) - set(predictions))
+    if missing:
+        message = (
+            f"{len(missing)} of {len(references)} references in {folder_ref} have no prediction in {folder_pred}: "
+            f"{_shortened(missing)}"
+        )
+        if not chill:
+            raise DataError(f"{message}; predict them, or evaluate what is there with --chill")
+        logger.warning("%s. The means are over the %d others.", message, len(predictions))
+    return predictions
+
+
+def _files_with_ending(folder: str, file_ending: str) -> list[str]:
+    if not os.path.isdir(folder):
+        raise DataError(f"{folder} is not a folder")
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name.endswith(file_ending))
+
+
+def _shortened(names: Sequence[str], shown: int = 5) -> str:
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
+
+
+def _mean_over_cases(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
+    means = {}
+    for name in metrics[0]:
+        values = np.array([case[name] for case in metrics], dtype=float)
+        means[name] = math.nan if np.isnan(values).all() else float(np.nanmean(values))
+    return means
+
+
+def _mean_over_foreground(mean: dict[LabelOrRegion, dict[str, float]]) -> dict[str, float]:
+    foreground = [metrics for region, metrics in mean.items() if region not in (0, "0")]
+    names = next(iter(mean.values()))
+    return {name: float(np.mean([m[name] for m in foreground])) if foreground else math.nan for name in names}
+
+
+def compute_metrics_on_folder2(
+    folder_ref: str,
+    folder_pred: str,
+    dataset_json_file: str,
+    plans_file: str,
+    output_file: str | None = None,
+    num_processes: int | None = None,
+    chill: bool = False,
+    *,
+    allow_geometry_mismatch: bool = True,
+) -> dict[str, Any]:
+    """Evaluates the labels or regions that a dataset defines; writes `summary.json` into `folder_pred` by default.
+
+    See `compute_metrics_on_folder` for the arguments and errors.
+    """
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    dataset_json = read_json(dataset_json_file)
+    file_ending = dataset_json["file_ending"]
+    references = _files_with_ending(folder_ref, file_ending)
+    if not references:
+        raise DataError(f"There is no reference (*{file_ending}) in {folder_ref}")
+    reader_class = determine_reader_writer_from_dataset_json(
+        dataset_json, os.path.join(folder_ref, references[0]), verbose=False
+    )
+    label_manager = PlansManager(plans_file).get_label_manager(dataset_json)
+    return compute_metrics_on_folder(
+        folder_ref,
+        folder_pred,
+        os.path.join(folder_pred, "summary.json") if output_file is None else output_file,
+        reader_class(),
+        file_ending,
+        label_manager.foreground_regions if label_manager.has_regions else label_manager.foreground_labels,
+        label_manager.ignore_label,
+        num_processes,
+        chill=chill,
+        allow_geometry_mismatch=allow_geometry_mismatch,
+    )
+
+
+def compute_metrics_on_folder_simple(
+    folder_ref: str,
+    folder_pred: str,
+    labels: Sequence[int],
+    output_file: str | None = None,
+    num_processes: int | None = None,
+    ignore_label: int | None = None,
+    chill: bool = False,
+    *,
+    allow_geometry_mismatch: bool = True,
+) -> dict[str, Any]:
+    """Evaluates given labels without a dataset description; the file format is that of the references.
+
+    See `compute_metrics_on_folder` for the other arguments and errors.
+    """
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
+
+    file_ending, example = _image_ending(folder_ref)
+    reader_class = determine_reader_writer_from_file_ending(
+        file_ending, example, allow_nonmatching_filename=True, verbose=False
+    )
+    return compute_metrics_on_folder(
+        folder_ref,
+        folder_pred,
+        os.path.join(folder_pred, "summary.json") if output_file is None else output_file,
+        reader_class(),
+        file_ending,
+        labels,
+        ignore_label,
+        num_processes,
+        chill=chill,
+        allow_geometry_mismatch=allow_geometry_mismatch,
+    )
+
+
+def _image_ending(folder: str) -> tuple[str, str]:
+    """Returns the ending of the first file of a folder that a reader knows, and the path of that file."""
+    from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
+
+    endings = {ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings}
+    for name in _files_with_ending(folder, ""):
+        known = [ending for ending in endings if name.lower().endswith(ending)]
+        if known:
+            ending = max(known, key=len)
+            return name[-len(ending) :], str(Path(folder, name))
+    raise DataError(f"There is no image in {folder} that a reader knows; known endings: {', '.join(sorted(endings))}")

@@ -1,0 +1,51 @@
+"""Whether two images share one voxel grid in space, judged by the properties that the readers return."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+MAX_ORIGIN_DIFFERENCE = 1e-3  # mm
+MAX_DIRECTION_DIFFERENCE = 1e-4  # rad; for small angles also the difference of the direction cosines
+
+
+def spacings_agree(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether the voxel spacings (mm per axis) are equal up to rounding in the file headers."""
+    a, b = np.asarray(first["spacing"], dtype=float), np.asarray(second["spacing"], dtype=float)
+    return a.shape == b.shape and bool(np.allclose(a, b))
+
+
+def placement_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
+    """Names what differs of origin and direction, with both values; empty if nothing does or nothing is known.
+
+    Args:
+        first, second: property dictionaries of two images read with the same reader. Only `sitk_stuff` and
+            `nibabel_stuff` say where an image lies in space; other formats have no placement.
+    """
+    placements = _placement(first), _placement(second)
+    if None in placements:
+        return []
+    (origin_a, direction_a), (origin_b, direction_b) = placements
+    differences = []
+    if origin_a.shape != origin_b.shape or np.abs(origin_a - origin_b).max() > MAX_ORIGIN_DIFFERENCE:
+        differences.append(f"origin {_listed(origin_a)} mm against {_listed(origin_b)} mm")
+    if direction_a.shape != direction_b.shape or np.abs(direction_a - direction_b).max() > MAX_DIRECTION_DIFFERENCE:
+        differences.append(f"direction {_listed(direction_a)} against {_listed(direction_b)}")
+    return differences
+
+
+def _placement(properties: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the origin in mm and the direction cosines, flattened."""
+    if "sitk_stuff" in properties:
+        stuff = properties["sitk_stuff"]
+        return np.asarray(stuff["origin"], dtype=float), np.asarray(stuff["direction"], dtype=float).ravel()
+    if "nibabel_stuff" in properties:
+        affine = np.asarray(properties["nibabel_stuff"]["original_affine"], dtype=float)
+        axes = affine[:3, :3]
+        return affine[:3, 3], (axes / np.linalg.norm(axes, axis=0)).ravel()
+    return None
+
+
+def _listed(numbers: np.ndarray) -> str:
+    return "(" + ", ".join(f"{number:.6g}" for number in numbers) + ")"

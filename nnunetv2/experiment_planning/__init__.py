@@ -1,0 +1,1 @@
+"""From a raw dataset to plans: integrity check, fingerprint, planners."""

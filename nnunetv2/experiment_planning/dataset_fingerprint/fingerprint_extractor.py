@@ -1,0 +1,199 @@
+"""The dataset fingerprint: spacings, shapes after cropping, and the intensities of the foreground."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from nnunetv2.errors import DataError
+from nnunetv2.evaluation.case_pool import map_cases
+from nnunetv2.experiment_planning.dataset_fingerprint.intensity_distribution import IntensityDistribution
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.atomic_files import read_json, write_json
+
+if TYPE_CHECKING:
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+logger = logging.getLogger(__name__)
+
+_SEED = 1234
+_MIN_DRAWS_AT_ONCE, _MAX_DRAWS_AT_ONCE = 1 << 18, 1 << 22
+
+
+class CaseFingerprint(NamedTuple):
+    """What the fingerprint takes from one case."""
+
+    shape_after_crop: tuple[int, ...]
+    """Voxels per axis of the bounding box of the non-zero voxels."""
+    spacing: tuple[float, ...]
+    """mm per axis, in the order of the array axes."""
+    foreground_intensities: list[IntensityDistribution]
+    """One distribution of the drawn foreground voxels per channel."""
+    relative_size_after_cropping: float
+    """Share of the voxels that are inside the bounding box."""
+
+
+class DatasetFingerprintExtractor:
+    """Reads all training cases once and writes `dataset_fingerprint.json`.
+
+    Every case has equal weight in the intensity statistics: the same number of its foreground voxels is drawn with
+    replacement, 1e8 over all cases. Only how often each voxel is drawn is kept, never the drawn values, so that memory
+    depends on the number of distinct intensities and not on the number of draws.
+
+    Args:
+        dataset_name_or_id: for example 4 or "Dataset004_Hippocampus".
+        num_processes: upper limit for worker processes.
+        verbose: logs one line per case.
+    """
+
+    num_foreground_voxels_for_intensitystats = 10e7
+
+    def __init__(self, dataset_name_or_id: str | int, num_processes: int = 8, verbose: bool = False) -> None:
+        from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+        from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+        self.verbose = verbose
+        self.show_progress_bar = True
+        self.dataset_name = maybe_convert_to_dataset_name(dataset_name_or_id)
+        self.input_folder = os.path.join(nnUNet_raw, self.dataset_name)
+        self.num_processes = num_processes
+        self.dataset_json = read_json(os.path.join(self.input_folder, "dataset.json"))
+        self.dataset = get_filenames_of_train_images_and_targets(self.input_folder, self.dataset_json)
+
+    @staticmethod
+    def collect_foreground_intensities(
+        segmentation: np.ndarray, images: np.ndarray, seed: int = _SEED, num_samples: int = 10000
+    ) -> list[IntensityDistribution]:
+        """Draws foreground voxels with replacement, channel after channel from one random stream.
+
+        Args:
+            segmentation: (1, X, Y, Z); voxels above 0 are foreground.
+            images: (C, X, Y, Z).
+            seed: of the random stream.
+            num_samples: draws per channel.
+
+        Returns:
+            One distribution per channel, empty if there is no foreground.
+
+        Raises:
+            DataError: an array holds NaN.
+        """
+        for name, array in (("segmentation", segmentation), ("image", images)):
+            if np.isnan(array).any():
+                raise DataError(f"the {name} holds NaN; replace NaN by a value that makes sense for the data")
+        random_state = np.random.RandomState(seed)
+        foreground = segmentation[0] > 0
+        distributions = []
+        for channel in images:
+            distribution = IntensityDistribution()
+            values = channel[foreground]
+            if len(values):
+                distribution.add(values, _draw_counts(random_state, len(values), num_samples))
+            distributions.append(distribution)
+        return distributions
+
+    @staticmethod
+    def analyze_case(
+        image_files: Sequence[str],
+        segmentation_file: str,
+        reader_writer_class: type[BaseReaderWriter],
+        num_samples: int = 10000,
+    ) -> CaseFingerprint:
+        """Reads one case and describes it. Raises `DataError` that names the files if they cannot be used."""
+        from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+
+        reader = reader_writer_class()
+        images, properties = reader.read_images(image_files)
+        segmentation, _ = reader.read_seg(segmentation_file)
+        if images.shape[1:] != segmentation.shape[1:]:
+            raise DataError(
+                f"Shapes differ, {images.shape[1:]} voxels in {', '.join(image_files)} against "
+                f"{segmentation.shape[1:]} in {segmentation_file}"
+            )
+        cropped_images, cropped_segmentation, _ = crop_to_nonzero(images, segmentation)
+        try:
+            intensities = DatasetFingerprintExtractor.collect_foreground_intensities(
+                cropped_segmentation, cropped_images, num_samples=num_samples
+            )
+        except DataError as err:
+            raise DataError(f"{err} (images {', '.join(image_files)}, segmentation {segmentation_file})") from err
+        shape_after_crop = cropped_images.shape[1:]
+        relative_size = math.prod(shape_after_crop) / math.prod(images.shape[1:])
+        return CaseFingerprint(shape_after_crop, tuple(properties["spacing"]), intensities, relative_size)
+
+    def run(self, overwrite_existing: bool = False) -> dict[str, Any]:
+        """Returns the fingerprint; computes and writes it if there is none yet or `overwrite_existing`."""
+        fingerprint_file = Path(nnUNet_preprocessed, self.dataset_name, "dataset_fingerprint.json")
+        if fingerprint_file.is_file() and not overwrite_existing:
+            return read_json(fingerprint_file)
+        fingerprint = self._fingerprint()
+        fingerprint_file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(fingerprint, fingerprint_file, sort_keys=True)
+        return fingerprint
+
+    def _fingerprint(self) -> dict[str, Any]:
+        if not self.dataset:
+            raise DataError(f"There is no training case in {self.input_folder}")
+        spacings, shapes, relative_sizes = [], [], []
+        channel_names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
+        intensities = [IntensityDistribution() for _ in channel_names]
+        for identifier, case in zip(self.dataset, self._analyzed_cases(), strict=True):
+            if len(case.foreground_intensities) != len(intensities):
+                raise DataError(
+                    f"Case {identifier} has {len(case.foreground_intensities)} channels; dataset.json names "
+                    f"{len(intensities)}"
+                )
+            for total, of_case in zip(intensities, case.foreground_intensities, strict=True):
+                total.merge(of_case)
+            spacings.append(np.asarray(case.spacing).tolist())
+            shapes.append([int(size) for size in case.shape_after_crop])
+            relative_sizes.append(case.relative_size_after_cropping)
+            if self.verbose:
+                logger.info("%s: shape after cropping %s, spacing %s", identifier, shapes[-1], spacings[-1])
+        if any(distribution.moments.count == 0 for distribution in intensities):
+            raise DataError(f"No training case of {self.input_folder} has a labelled voxel; there is nothing to learn")
+        return {
+            "spacings": spacings,
+            "shapes_after_crop": shapes,
+            "foreground_intensity_properties_per_channel": {
+                str(channel): distribution.statistics() for channel, distribution in enumerate(intensities)
+            },
+            "median_relative_size_after_cropping": float(np.median(relative_sizes)),
+        }
+
+    def _analyzed_cases(self) -> Iterator[CaseFingerprint]:
+        from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+        cases = list(self.dataset.values())
+        reader_class = determine_reader_writer_from_dataset_json(
+            self.dataset_json, cases[0]["images"][0], verbose=False
+        )
+        num_samples = int(self.num_foreground_voxels_for_intensitystats // len(cases))
+        return map_cases(
+            type(self).analyze_case,
+            [(case["images"], case["label"], reader_class, num_samples) for case in cases],
+            self.num_processes,
+            description="Extracting dataset fingerprint",
+            show_progress=self.show_progress_bar,
+        )
+
+
+def _draw_counts(random_state: np.random.RandomState, population: int, num_samples: int) -> np.ndarray:
+    """Draws indices with replacement and returns how often each was drawn.
+
+    The stream is that of `random_state.choice(population, num_samples, replace=True)`, whatever the size of the pieces
+    it is drawn in.
+    """
+    counts = np.zeros(population, dtype=np.int64)
+    at_once = min(max(population, _MIN_DRAWS_AT_ONCE), _MAX_DRAWS_AT_ONCE)
+    index_type = np.int32 if population <= np.iinfo(np.int32).max else np.int64
+    for start in range(0, num_samples, at_once):
+        drawn = random_state.randint(0, population, size=min(at_once, num_samples - start), dtype=index_type)
+        counts += np.bincount(drawn, minlength=population)
+    return counts

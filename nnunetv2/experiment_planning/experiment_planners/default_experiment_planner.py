@@ -1,0 +1,392 @@
+"""Rules that turn a dataset's fingerprint into plans for the default U-Net."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nnunetv2.configuration import ANISO_THRESHOLD
+from nnunetv2.errors import UsageError
+from nnunetv2.experiment_planning.experiment_planners.feature_map_size import PLAIN_CONV_UNET, conv_feature_map_size
+from nnunetv2.experiment_planning.experiment_planners.network_topology import Topology
+from nnunetv2.experiment_planning.experiment_planners.patch_search import largest_fitting
+from nnunetv2.experiment_planning.experiment_planners.plans_file import copy_file, copy_splits, write_plans
+from nnunetv2.experiment_planning.experiment_planners.target_spacing import axis_order, fullres_target_spacing
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.atomic_files import read_json
+from nnunetv2.utilities.json_export import json_ready
+
+logger = logging.getLogger(__name__)
+
+_LOWRES_STEP = 1.03  # the spacing of the low-resolution stage grows by this factor until the patch covers enough
+_MIN_SIZE_RATIO_OF_LOWRES = 2  # a low-resolution stage with more than half the voxels is not worth its training
+_MASK_BELOW_RELATIVE_SIZE = 3 / 4  # cropping that removes more than a quarter means that background is empty
+
+
+class ExperimentPlanner:
+    """Plans `2d`, `3d_fullres`, and for large images `3d_lowres` and `3d_cascade_fullres`.
+
+    A planner with other rules sets other values of the attributes below, or overrides a hook: `patch_is_too_large`,
+    `encoder_depth_key`, `determine_resampling`, `determine_segmentation_softmax_export_fn`, `generate_data_identifier`.
+
+    Args:
+        dataset_name_or_id: for example 4 or "Dataset004_Hippocampus".
+        gpu_memory_target_in_gb: memory of the GPU that the patch and batch size are made for.
+        preprocessor_name: class that the plans name for preprocessing.
+        plans_name: name of the plans file, without ending.
+        overwrite_target_spacing: mm for each of the three axes, in place of the one found for `3d_fullres`; the other
+            configurations follow from it.
+        suppress_transpose: keep the order of axes that the files have.
+
+    Raises:
+        UsageError: there is no fingerprint yet, or `overwrite_target_spacing` is not three numbers.
+    """
+
+    UNet_class: str | type = PLAIN_CONV_UNET
+    UNet_base_num_features = 32
+    UNet_max_features_2d = 512
+    UNet_max_features_3d = 320
+    UNet_featuremap_min_edge_length = 4
+    UNet_blocks_per_stage_encoder: tuple[int, ...] = (2,) * 14
+    UNet_blocks_per_stage_decoder: tuple[int, ...] = (2,) * 13
+    encoder_depth_key = "n_conv_per_stage"
+    """Name under which the network class takes `UNet_blocks_per_stage_encoder`."""
+
+    # Feature map values of a network that is known to fit: with which batch size, and into how many GB.
+    UNet_reference_val_2d = 85_000_000
+    UNet_reference_val_3d = 560_000_000
+    UNet_reference_val_corresp_bs_2d = 12
+    UNet_reference_val_corresp_bs_3d = 2
+    UNet_reference_val_corresp_GB: float = 8
+    UNet_reference_com_nfeatures = 32
+
+    UNet_min_batch_size = 2
+    max_dataset_covered = 0.05
+    """Share of the dataset's voxels that a batch may hold, against overfitting."""
+    lowres_creation_threshold = 0.25
+    """Share of the median image that a full-resolution patch must hold; below it a low-resolution stage is planned."""
+    anisotropy_threshold = ANISO_THRESHOLD
+
+    def __init__(
+        self,
+        dataset_name_or_id: str | int,
+        gpu_memory_target_in_gb: float = 8,
+        preprocessor_name: str = "DefaultPreprocessor",
+        plans_name: str = "nnUNetPlans",
+        overwrite_target_spacing: Sequence[float] | None = None,
+        suppress_transpose: bool = False,
+    ) -> None:
+        from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+        from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+        self.dataset_name = maybe_convert_to_dataset_name(dataset_name_or_id)
+        self.raw_dataset_folder = os.path.join(nnUNet_raw, self.dataset_name)
+        self.preprocessed_folder = os.path.join(nnUNet_preprocessed, self.dataset_name)
+        self.dataset_json = read_json(os.path.join(self.raw_dataset_folder, "dataset.json"))
+        self.dataset = get_filenames_of_train_images_and_targets(self.raw_dataset_folder, self.dataset_json)
+        self.dataset_fingerprint = _read_fingerprint(self.preprocessed_folder)
+        self.UNet_vram_target_GB = gpu_memory_target_in_gb
+        self.preprocessor_name = preprocessor_name
+        self.plans_identifier = plans_name
+        self.overwrite_target_spacing = _checked_spacing(overwrite_target_spacing)
+        self.suppress_transpose = suppress_transpose
+        self.plans: dict[str, Any] | None = None
+
+    def determine_reader_writer(self) -> type:
+        from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+
+        example = next(iter(self.dataset.values()))["images"][0]
+        return determine_reader_writer_from_dataset_json(self.dataset_json, example, verbose=False)
+
+    @staticmethod
+    def static_estimate_VRAM_usage(  # noqa: N802
+        patch_size: Sequence[int],
+        input_channels: int,
+        output_channels: int,
+        arch_class_name: str,
+        arch_kwargs: dict[str, Any],
+        arch_kwargs_req_import: Sequence[str],
+    ) -> int:
+        """Returns the number of values in all feature maps of one sample, which stands for its GPU memory."""
+        return conv_feature_map_size(
+            patch_size, input_channels, output_channels, arch_class_name, arch_kwargs, arch_kwargs_req_import
+        )
+
+    def patch_is_too_large(self, estimate: int, reference: float, reference_batch_size: int) -> bool:
+        """Whether a network does not fit with the smallest batch size.
+
+        Args:
+            estimate: feature map values of one sample.
+            reference: feature map values that fit with `reference_batch_size`.
+        """
+        return estimate / reference_batch_size * 2 > reference
+
+    def determine_resampling(self, *args: Any, **kwargs: Any) -> tuple[Callable, dict, Callable, dict]:
+        """Returns the function and its keyword arguments for resampling images, and the same for segmentations."""
+        from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+
+        data = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
+        segmentation = {"is_seg": True, "order": 1, "order_z": 0, "force_separate_z": None}
+        return resample_data_or_seg_to_shape, data, resample_data_or_seg_to_shape, segmentation
+
+    def determine_segmentation_softmax_export_fn(self, *args: Any, **kwargs: Any) -> tuple[Callable, dict]:
+        """Returns the function and its keyword arguments that bring predicted scores back to the image's grid."""
+        from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+
+        return resample_data_or_seg_to_shape, {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
+
+    def determine_fullres_target_spacing(self) -> np.ndarray:
+        """Returns the spacing of `3d_fullres` in mm, in the order of axes that the files have."""
+        if self.overwrite_target_spacing is not None:
+            return np.array(self.overwrite_target_spacing)
+        fingerprint = self.dataset_fingerprint
+        return fullres_target_spacing(
+            fingerprint["spacings"], fingerprint["shapes_after_crop"], self.anisotropy_threshold
+        )
+
+    def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
+        """Returns, per channel, the normalisation's class name and whether it leaves the empty background at zero."""
+        from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
+
+        schemes = [get_normalization_scheme(name) for name in self._channel_names().values()]
+        has_empty_background = (
+            self.dataset_fingerprint["median_relative_size_after_cropping"] < _MASK_BELOW_RELATIVE_SIZE
+        )
+        return [scheme.__name__ for scheme in schemes], [
+            has_empty_background and scheme.leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true
+            for scheme in schemes
+        ]
+
+    def determine_transpose(self) -> tuple[list[int], list[int]]:
+        """Returns the order of axes for preprocessing, and the one that undoes it."""
+        if self.suppress_transpose:
+            return [0, 1, 2], [0, 1, 2]
+        return axis_order(self.determine_fullres_target_spacing())
+
+    def generate_data_identifier(self, configuration_name: str) -> str:
+        """Returns the folder name of the preprocessed cases; plans that share one must preprocess equally."""
+        return f"{self.plans_identifier}_{configuration_name}"
+
+    def get_plans_for_configuration(
+        self,
+        spacing: np.ndarray | Sequence[float],
+        median_shape: np.ndarray | Sequence[float],
+        data_identifier: str,
+        approximate_n_voxels_dataset: float,
+        _cache: dict,
+    ) -> dict[str, Any]:
+        """Plans one configuration.
+
+        Args:
+            spacing: mm per axis, two or three axes.
+            median_shape: median shape of the images at that spacing, in voxels.
+            data_identifier: folder name of the preprocessed cases.
+            approximate_n_voxels_dataset: voxels of all cases together.
+            _cache: memory estimates by patch size and strides, shared by the configurations of one dataset.
+        """
+        if not all(s > 0 for s in spacing):
+            raise UsageError(f"The spacing {list(spacing)} is not possible; it must be above 0 along every axis")
+        is_2d = len(spacing) == 2
+        reference = (self.UNet_reference_val_2d if is_2d else self.UNet_reference_val_3d) * (
+            self.UNet_vram_target_GB / self.UNet_reference_val_corresp_GB
+        )
+        reference_batch = self.UNet_reference_val_corresp_bs_2d if is_2d else self.UNet_reference_val_corresp_bs_3d
+
+        def fits(candidate: Topology) -> bool:
+            return not self.patch_is_too_large(self._memory(candidate, _cache), reference, reference_batch)
+
+        topology = largest_fitting(spacing, median_shape, self.UNet_featuremap_min_edge_length, fits)
+        batch_size = round(reference / self._memory(topology, _cache) * reference_batch)
+        largest = round(approximate_n_voxels_dataset * self.max_dataset_covered / math.prod(topology.patch_size))
+        resample_data, data_kwargs, resample_seg, seg_kwargs = self.determine_resampling()
+        resample_scores, scores_kwargs = self.determine_segmentation_softmax_export_fn()
+        schemes, use_mask = self.determine_normalization_scheme_and_whether_mask_is_used_for_norm()
+        return {
+            "data_identifier": data_identifier,
+            "preprocessor_name": self.preprocessor_name,
+            "batch_size": max(min(batch_size, largest), self.UNet_min_batch_size),
+            "patch_size": topology.patch_size,
+            "median_image_size_in_voxels": median_shape,
+            "spacing": spacing,
+            "normalization_schemes": schemes,
+            "use_mask_for_norm": use_mask,
+            "resampling_fn_data": resample_data.__name__,
+            "resampling_fn_seg": resample_seg.__name__,
+            "resampling_fn_data_kwargs": data_kwargs,
+            "resampling_fn_seg_kwargs": seg_kwargs,
+            "resampling_fn_probabilities": resample_scores.__name__,
+            "resampling_fn_probabilities_kwargs": scores_kwargs,
+            "architecture": self._architecture(topology),
+        }
+
+    def plan_experiment(self) -> dict[str, Any]:
+        """Plans all configurations, writes the plans file and copies dataset.json beside it; returns the plans."""
+        forward, backward = self.determine_transpose()
+        spacing = self.determine_fullres_target_spacing()
+        median_shape = self._median_shape_at(spacing)[forward]
+        configurations = self._plan_configurations(spacing[forward], median_shape)
+        fingerprint = self.dataset_fingerprint
+        median_spacing = np.median(fingerprint["spacings"], 0)[forward]
+        original_shape = np.median(fingerprint["shapes_after_crop"], 0)[forward]
+        plans = {
+            "dataset_name": self.dataset_name,
+            "plans_name": self.plans_identifier,
+            "original_median_spacing_after_transp": median_spacing,
+            "original_median_shape_after_transp": [round(size) for size in original_shape],
+            "image_reader_writer": self.determine_reader_writer().__name__,
+            "transpose_forward": forward,
+            "transpose_backward": backward,
+            "configurations": configurations,
+            "experiment_planner_used": type(self).__name__,
+            "label_manager": "LabelManager",
+            "foreground_intensity_properties_per_channel": fingerprint["foreground_intensity_properties_per_channel"],
+        }
+        self._copy_dataset_files()
+        self.save_plans(plans)
+        return self.plans
+
+    def save_plans(self, plans: dict[str, Any]) -> None:
+        """Writes the plans; other configurations of an existing file are kept."""
+        plans_file = os.path.join(self.preprocessed_folder, f"{self.plans_identifier}.json")
+        self.plans = write_plans(json_ready(plans), plans_file)
+
+    def load_plans(self, fname: str) -> None:
+        self.plans = read_json(fname)
+
+    def _plan_configurations(self, spacing: np.ndarray, median_shape: np.ndarray) -> dict[str, dict[str, Any]]:
+        """Plans all configurations; spacing and shape are those of full resolution, in transposed order."""
+        cache: dict = {}
+        num_voxels = self._voxels_of_dataset(median_shape)
+        configurations = {}
+        if median_shape[0] != 1:
+            identifier = self.generate_data_identifier("3d_fullres")
+            fullres = self.get_plans_for_configuration(spacing, median_shape, identifier, num_voxels, cache)
+            lowres = self._plan_lowres(fullres, spacing, median_shape, cache)
+            if lowres is not None:
+                configurations["3d_lowres"] = {**lowres, "batch_dice": False, "next_stage": "3d_cascade_fullres"}
+            configurations["3d_fullres"] = {**fullres, "batch_dice": lowres is not None}
+            if lowres is not None:
+                configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
+        slices = self.get_plans_for_configuration(
+            spacing[1:], median_shape[1:], self.generate_data_identifier("2d"), num_voxels, cache
+        )
+        configurations = {"2d": {**slices, "batch_dice": True}, **configurations}
+        for name, plan in configurations.items():
+            if "patch_size" in plan:
+                logger.info("%s: patch size %s, batch size %d", name, list(plan["patch_size"]), plan["batch_size"])
+        return configurations
+
+    def _plan_lowres(
+        self, fullres: dict[str, Any], spacing: np.ndarray, median_shape: np.ndarray, cache: dict
+    ) -> dict[str, Any] | None:
+        """Coarsens the spacing until a patch holds enough of the median image; None if there is no need to."""
+        num_voxels_fullres = np.prod(median_shape)
+        plan, lowres_spacing, num_voxels = None, np.array(spacing, dtype=float), num_voxels_fullres
+        num_voxels_in_patch = math.prod(fullres["patch_size"])
+        while num_voxels_in_patch / num_voxels < self.lowres_creation_threshold:
+            finer = max(lowres_spacing) / lowres_spacing > 2  # first the finest axes catch up with the coarsest
+            lowres_spacing = lowres_spacing * np.where(finer if finer.any() else True, _LOWRES_STEP, 1.0)
+            shape = spacing / lowres_spacing * median_shape
+            num_voxels = np.prod(shape)
+            plan = self.get_plans_for_configuration(
+                lowres_spacing,
+                tuple(round(size) for size in shape),
+                self.generate_data_identifier("3d_lowres"),
+                self._voxels_of_dataset(shape),
+                cache,
+            )
+            num_voxels_in_patch = math.prod(plan["patch_size"])
+        if plan is not None and num_voxels_fullres / num_voxels < _MIN_SIZE_RATIO_OF_LOWRES:
+            logger.info("3d_lowres is left out: its images would be hardly smaller than those of 3d_fullres")
+            return None
+        return plan
+
+    def _architecture(self, topology: Topology) -> dict[str, Any]:
+        """Returns the plans' entry for a network of this topology; the order of keys is part of the format."""
+        num_axes, num_stages = len(topology.patch_size), len(topology.strides)
+        most = self.UNet_max_features_2d if num_axes == 2 else self.UNet_max_features_3d
+        return {
+            "network_class_name": _dotted_name(self.UNet_class),
+            "arch_kwargs": {
+                "n_stages": num_stages,
+                "features_per_stage": tuple(min(most, self.UNet_base_num_features * 2**s) for s in range(num_stages)),
+                "conv_op": f"torch.nn.modules.conv.Conv{num_axes}d",
+                "kernel_sizes": topology.kernel_sizes,
+                "strides": topology.strides,
+                self.encoder_depth_key: self.UNet_blocks_per_stage_encoder[:num_stages],
+                "n_conv_per_stage_decoder": self.UNet_blocks_per_stage_decoder[: num_stages - 1],
+                "conv_bias": True,
+                "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{num_axes}d",
+                "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+                "dropout_op": None,
+                "dropout_op_kwargs": None,
+                "nonlin": "torch.nn.LeakyReLU",
+                "nonlin_kwargs": {"inplace": True},
+            },
+            "_kw_requires_import": ("conv_op", "norm_op", "dropout_op", "nonlin"),
+        }
+
+    def _memory(self, topology: Topology, cache: dict) -> int:
+        key = (topology.patch_size, topology.strides)
+        if key not in cache:
+            architecture = self._architecture(topology)
+            cache[key] = self.static_estimate_VRAM_usage(
+                topology.patch_size,
+                len(self._channel_names()),
+                len(self.dataset_json["labels"]),
+                architecture["network_class_name"],
+                architecture["arch_kwargs"],
+                architecture["_kw_requires_import"],
+            )
+        return cache[key]
+
+    def _channel_names(self) -> dict[str, str]:
+        return self.dataset_json["channel_names" if "channel_names" in self.dataset_json else "modality"]
+
+    def _median_shape_at(self, spacing: np.ndarray) -> np.ndarray:
+        from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+
+        fingerprint = self.dataset_fingerprint
+        cases = zip(fingerprint["shapes_after_crop"], fingerprint["spacings"], strict=True)
+        return np.median([compute_new_shape(shape, old, spacing) for shape, old in cases], 0)
+
+    def _voxels_of_dataset(self, median_shape: np.ndarray) -> float:
+        return float(np.prod(median_shape) * self.dataset_json["numTraining"])
+
+    def _copy_dataset_files(self) -> None:
+        Path(self.preprocessed_folder).mkdir(parents=True, exist_ok=True)
+        raw, preprocessed = Path(self.raw_dataset_folder), Path(self.preprocessed_folder)
+        if (raw / "splits_final.json").is_file():
+            copy_splits(raw / "splits_final.json", preprocessed / "splits_final.json")
+        copy_file(raw / "dataset.json", preprocessed / "dataset.json")
+
+
+def _read_fingerprint(preprocessed_folder: str) -> dict[str, Any]:
+    fingerprint_file = Path(preprocessed_folder, "dataset_fingerprint.json")
+    if not fingerprint_file.is_file():
+        raise UsageError(f"There is no {fingerprint_file}; run nnUNetv2_extract_fingerprint first")
+    return read_json(fingerprint_file)
+
+
+def _checked_spacing(spacing: Sequence[float] | None) -> list[float] | None:
+    if spacing is None:
+        return None
+    try:
+        numbers = [float(number) for number in spacing]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != 3 or not all(number > 0 for number in numbers):
+        raise UsageError(
+            f"The target spacing is {spacing!r}; it must be three numbers above 0 (mm, axes as in the files)"
+        )
+    return numbers
+
+
+def _dotted_name(network_class: str | type) -> str:
+    return network_class if isinstance(network_class, str) else f"{network_class.__module__}.{network_class.__name__}"

@@ -1,0 +1,81 @@
+"""Number of values in all feature maps of a network: the planner's measure of the GPU memory that training takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+_UNETS = "dynamic_network_architectures.architectures.unet"
+PLAIN_CONV_UNET = f"{_UNETS}.PlainConvUNet"
+RESIDUAL_ENCODER_UNET = f"{_UNETS}.ResidualEncoderUNet"
+
+_COUNTED_DIRECTLY = {
+    PLAIN_CONV_UNET: "n_conv_per_stage",
+    RESIDUAL_ENCODER_UNET: "n_blocks_per_stage",
+}
+# Arguments that change how many convolutions there are, or where; with them the network itself has to be asked.
+_STRUCTURAL = {"block", "bottleneck_channels", "stem_channels", "deep_supervision"}
+
+
+def conv_feature_map_size(
+    patch_size: Sequence[int],
+    input_channels: int,
+    output_channels: int,
+    arch_class_name: str,
+    arch_kwargs: Mapping[str, Any],
+    arch_kwargs_req_import: Sequence[str],
+) -> int:
+    """Returns what `network.compute_conv_feature_map_size(patch_size)` gives for the network of an architecture.
+
+    For the two U-Nets of nnU-Net this is simple arithmetic, without building a network. Others are built without
+    memory for their weights (torch's device "meta") and asked.
+    """
+    if arch_class_name in _COUNTED_DIRECTLY and not _STRUCTURAL & set(arch_kwargs):
+        return _unet_feature_map_size(patch_size, output_channels, arch_class_name, arch_kwargs)
+    import torch
+
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+    with torch.device("meta"):
+        network = get_network_from_plans(
+            arch_class_name, arch_kwargs, arch_kwargs_req_import, input_channels, output_channels, allow_init=False
+        )
+    return int(network.compute_conv_feature_map_size(patch_size))
+
+
+def _unet_feature_map_size(
+    patch_size: Sequence[int], output_channels: int, arch_class_name: str, arch_kwargs: Mapping[str, Any]
+) -> int:
+    depths = arch_kwargs[_COUNTED_DIRECTLY[arch_class_name]]
+    features = arch_kwargs["features_per_stage"]
+    num_voxels = list(_voxels_per_stage(patch_size, arch_kwargs["strides"]))
+    if arch_class_name == PLAIN_CONV_UNET:
+        total = sum(d * f * n for d, f, n in zip(depths, features, num_voxels, strict=True))
+    else:
+        total = _residual_encoder_size(math.prod(patch_size), num_voxels, features, depths)
+    # Decoder stages stand beside all encoder stages but the bottom one; each adds a transposed convolution.
+    decoder_depths = list(arch_kwargs["n_conv_per_stage_decoder"])[::-1]
+    skips = zip(decoder_depths, features[:-1], num_voxels[:-1], strict=True)
+    total += sum((d + 1) * f * n for d, f, n in skips)
+    return total + output_channels * num_voxels[0]
+
+
+def _residual_encoder_size(
+    num_input_voxels: int, num_voxels: Sequence[int], features: Sequence[int], depths: Sequence[int]
+) -> int:
+    """A stem, then blocks of two convolutions; a block that changes channels or size has a third one as its skip."""
+    total = features[0] * num_input_voxels
+    previous = (features[0], num_input_voxels)
+    for depth, channels, voxels in zip(depths, features, num_voxels, strict=True):
+        has_skip_convolution = previous != (channels, voxels)
+        total += (2 * depth + has_skip_convolution) * channels * voxels
+        previous = (channels, voxels)
+    return total
+
+
+def _voxels_per_stage(patch_size: Sequence[int], strides: Sequence[Sequence[int]]) -> Iterator[int]:
+    sizes = list(patch_size)
+    for stride in strides:
+        sizes = [size // step for size, step in zip(sizes, stride, strict=True)]
+        yield math.prod(sizes)

@@ -1,0 +1,1 @@
+"""Planners for U-Nets with a residual encoder."""

@@ -1,0 +1,49 @@
+"""The voxel spacing that a dataset is resampled to, and the order of its axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_COARSE_AXIS_PERCENTILE = 10
+_MARGIN = 1e-5  # mm
+
+
+def fullres_target_spacing(
+    spacings: Sequence[Sequence[float]], shapes: Sequence[Sequence[int]], anisotropy_threshold: float
+) -> np.ndarray:
+    """Returns the median spacing of a dataset, finer along an axis that is much coarser than the others.
+
+    An axis is much coarser if both its spacing is larger and its number of voxels smaller than those of the other axes
+    by more than `anisotropy_threshold`. Resampling such an axis to the median would make up slices in half of the cases,
+    with artefacts; the 10th percentile keeps the slices of those with the finest ones, unless that is finer than the
+    other axes.
+
+    Args:
+        spacings: mm per case and axis.
+        shapes: voxels per case and axis.
+        anisotropy_threshold: ratio above which an axis counts as coarser.
+    """
+    spacings, shapes = np.vstack(spacings), np.vstack(shapes)
+    target, median_shape = np.percentile(spacings, 50, 0), np.percentile(shapes, 50, 0)
+    worst = int(np.argmax(target))
+    others = [axis for axis in range(len(target)) if axis != worst]
+    coarsest_other = max(target[others])
+    is_coarse = target[worst] > anisotropy_threshold * coarsest_other
+    has_few_slices = median_shape[worst] * anisotropy_threshold < min(median_shape[others])
+    if is_coarse and has_few_slices:
+        finer = np.percentile(spacings[:, worst], _COARSE_AXIS_PERCENTILE)
+        target[worst] = finer if finer >= coarsest_other else coarsest_other + _MARGIN
+    return target
+
+
+def axis_order(target_spacing: Sequence[float]) -> tuple[list[int], list[int]]:
+    """Puts the coarsest axis first, so that 2-D slices have the finest resolution.
+
+    Returns:
+        Axes in the new order, and the order that undoes it.
+    """
+    coarsest = int(np.argmax(target_spacing))
+    forward = [coarsest] + [axis for axis in range(len(target_spacing)) if axis != coarsest]
+    return forward, [forward.index(axis) for axis in range(len(forward))]

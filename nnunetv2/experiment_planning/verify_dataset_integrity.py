@@ -1,0 +1,153 @@
+"""Check a raw dataset before planning: files, dataset.json, and every training case."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nnunetv2.errors import DataError
+from nnunetv2.evaluation.case_pool import map_cases
+from nnunetv2.experiment_planning.case_problems import find_case_problems, label_problems
+from nnunetv2.utilities.atomic_files import read_json
+from nnunetv2.utilities.case_identifiers import check_case_identifier
+from nnunetv2.utilities.label_handling.label_declaration import check_declaration, is_region, members
+
+if TYPE_CHECKING:
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+logger = logging.getLogger(__name__)
+
+_REQUIRED_KEYS = ("labels", "channel_names", "numTraining", "file_ending")
+
+
+def verify_labels(label_file: str, readerclass: type[BaseReaderWriter], expected_labels: Sequence[int]) -> bool:
+    """Whether a label file holds only expected labels; logs what else it holds."""
+    segmentation, _ = readerclass().read_seg(label_file)
+    problems = label_problems(segmentation, expected_labels, label_file)
+    for problem in problems:
+        logger.error(problem)
+    return not problems
+
+
+def check_cases(
+    image_files: Sequence[str], label_file: str, expected_num_channels: int, readerclass: type[BaseReaderWriter]
+) -> bool:
+    """Whether images and label of a case fit together, whatever labels it holds; logs what does not fit."""
+    segmentation, _ = readerclass().read_seg(label_file)
+    own_labels = sorted({int(value) for value in segmentation.ravel()[segmentation.ravel() % 1 == 0]})
+    problems, placement, _ = find_case_problems(image_files, label_file, expected_num_channels, own_labels, readerclass)
+    for problem in problems:
+        logger.error(problem)
+    for difference in placement:
+        logger.warning(difference)
+    return not problems
+
+
+def verify_dataset_integrity(folder: str, num_processes: int = 8, *, allow_geometry_mismatch: bool = False) -> None:
+    """Checks a raw dataset and reports every problem found.
+
+    Checked are the keys of dataset.json, case names, number of cases, presence of all files, and per case: shape,
+    spacing, origin and direction of image and label, number of channels, NaN and infinite voxels, and labels.
+
+    Args:
+        folder: the raw dataset, with dataset.json, imagesTr and labelsTr (or a `dataset` section in dataset.json).
+        num_processes: upper limit for worker processes.
+        allow_geometry_mismatch: whether different origins and directions of image and label are only warned about.
+
+    Raises:
+        DataError: something is wrong; the log has one line per problem.
+    """
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+    from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+    dataset_json = _checked_dataset_json(folder)
+    dataset = get_filenames_of_train_images_and_targets(folder, dataset_json)
+    _check_files(folder, dataset_json, dataset)
+    expected_labels = _expected_labels(dataset_json)
+    reader_class = determine_reader_writer_from_dataset_json(
+        dataset_json, next(iter(dataset.values()))["images"][0], verbose=False
+    )
+    num_channels = len(dataset_json["channel_names"])
+    jobs = [(c["images"], c["label"], num_channels, expected_labels, reader_class) for c in dataset.values()]
+    faulty = []
+    for identifier, found in zip(dataset, map_cases(find_case_problems, jobs, num_processes), strict=True):
+        faulty += _reported(identifier, *found, allow_geometry_mismatch)
+    if faulty:
+        hint = "" if allow_geometry_mismatch else _geometry_hint(faulty)
+        raise DataError(
+            f"{len(faulty)} problems in the {len(dataset)} training cases of {folder}, each logged above; the first: "
+            f"{faulty[0]}{hint}"
+        )
+    logger.info("%s: all %d training cases are usable", os.path.basename(os.path.normpath(folder)), len(dataset))
+
+
+def _checked_dataset_json(folder: str) -> dict[str, Any]:
+    name = os.path.basename(os.path.normpath(folder))
+    if not re.fullmatch(r"Dataset\d{3}_.+", name):
+        logger.warning("The folder %s is not named like Dataset004_Hippocampus; commands will not find it by id", name)
+    dataset_json_file = os.path.join(folder, "dataset.json")
+    if not os.path.isfile(dataset_json_file):
+        raise DataError(f"There is no dataset.json in {folder}")
+    dataset_json = read_json(dataset_json_file)
+    missing = [key for key in _REQUIRED_KEYS if key not in dataset_json]
+    if missing:
+        hint = "; rename 'modality' to 'channel_names'" if "modality" in dataset_json else ""
+        raise DataError(
+            f"{dataset_json_file} has no {', '.join(missing)}; required are {', '.join(_REQUIRED_KEYS)}{hint}"
+        )
+    subfolders = () if "dataset" in dataset_json else ("imagesTr", "labelsTr")
+    for subfolder in subfolders:
+        if not os.path.isdir(os.path.join(folder, subfolder)):
+            raise DataError(f"There is no folder {subfolder} in {folder}")
+    return dataset_json
+
+
+def _check_files(folder: str, dataset_json: dict[str, Any], dataset: dict[str, dict[str, Any]]) -> None:
+    for identifier in dataset:
+        check_case_identifier(identifier)
+    if len(dataset) != dataset_json["numTraining"]:
+        raise DataError(
+            f"numTraining in dataset.json is {dataset_json['numTraining']}, but {len(dataset)} training cases were found "
+            f"in {folder} (file ending {dataset_json['file_ending']}); first cases: {', '.join(list(dataset)[:5]) or 'none'}"
+        )
+    if not dataset:
+        raise DataError(f"There is no training case in {folder}")
+    files = [file for case in dataset.values() for file in (*case["images"], case["label"])]
+    missing = [str(file) for file in files if not os.path.isfile(file)]
+    if missing:
+        raise DataError(f"{len(missing)} of {len(files)} files are missing: {', '.join(missing[:10])}")
+    without_image = [identifier for identifier, case in dataset.items() if not case["images"]]
+    if without_image:
+        raise DataError(f"Cases without an image: {', '.join(without_image[:10])}")
+
+
+def _expected_labels(dataset_json: dict[str, Any]) -> list[int]:
+    """Returns all labels that may occur, the ignore label included, which must be 0, 1, 2, ... without gaps."""
+    entries = dataset_json["labels"]
+    has_regions = any(is_region(entry) for entry in entries.values())
+    check_declaration(entries, dataset_json.get("regions_class_order"), has_regions)
+    labels = sorted({label for entry in entries.values() for label in members(entry)})
+    if labels != list(range(len(labels))):
+        raise DataError(f"The labels in dataset.json are {labels}; they must be 0, 1, 2, ... without gaps, ignore last")
+    return labels
+
+
+def _reported(
+    identifier: str, problems: list[str], placement: list[str], notes: list[str], allow_geometry_mismatch: bool
+) -> list[str]:
+    """Logs what was found in a case and returns what makes it unusable."""
+    fatal = problems if allow_geometry_mismatch else problems + placement
+    for problem in fatal:
+        logger.error("%s: %s", identifier, problem)
+    for note in notes + (placement if allow_geometry_mismatch else []):
+        logger.warning("%s: %s", identifier, note)
+    return fatal
+
+
+def _geometry_hint(problems: list[str]) -> str:
+    if all(problem.startswith(("origin ", "direction ")) for problem in problems):
+        return "; if images and labels do lie on one another, allow it with --allow_geometry_mismatch"
+    return ""

@@ -1,0 +1,118 @@
+"""NIfTI by nibabel, with axes in the order that SimpleITK would give them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunetv2.errors import DataError
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.channel_grid import (
+    ORIGIN_TOLERANCE,
+    as_smallest_label_type,
+    naming,
+    require_same_geometry,
+    require_same_spacing,
+    stack_channels,
+)
+from nnunetv2.imageio.nifti_integrity import check_nifti
+from nnunetv2.utilities.atomic_files import replace_when_complete
+
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
+logger = logging.getLogger(__name__)
+
+
+class NibabelIO(BaseReaderWriter):
+    """3-D images; one channel per file.
+
+    The property `nibabel_stuff` holds `original_affine`, which takes voxel indices (x, y, z) to mm.
+    """
+
+    supported_file_endings = [".nii", ".nii.gz"]
+
+    def read_images(self, image_fnames: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
+        data, spacing, affine = _read([_load(path) for path in image_fnames], image_fnames)
+        return data, {"nibabel_stuff": {"original_affine": affine}, "spacing": spacing}
+
+    def read_seg(self, seg_fname: str) -> tuple[np.ndarray, dict]:
+        return self.read_images((seg_fname,))
+
+    def write_seg(self, seg: np.ndarray, output_fname: str, properties: dict) -> None:
+        _write(_labels_with_affine(seg, properties["nibabel_stuff"]["original_affine"]), output_fname)
+
+
+class NibabelIOWithReorient(BaseReaderWriter):
+    """3-D images, turned to the orientation RAS when read; label maps are turned back when written.
+
+    The property `nibabel_stuff` holds the affine of the file as `original_affine`, and that of the array as
+    `reoriented_affine`.
+    """
+
+    supported_file_endings = [".nii", ".nii.gz"]
+
+    def read_images(self, image_fnames: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
+        from nibabel.orientations import io_orientation
+
+        originals = [_load(path) for path in image_fnames]
+        turned = [image.as_reoriented(io_orientation(image.affine)) for image in originals]
+        data, spacing, affine = _read(turned, image_fnames)
+        affines = {"original_affine": originals[0].affine, "reoriented_affine": affine}
+        return data, {"nibabel_stuff": affines, "spacing": spacing}
+
+    def read_seg(self, seg_fname: str) -> tuple[np.ndarray, dict]:
+        return self.read_images((seg_fname,))
+
+    def write_seg(self, seg: np.ndarray, output_fname: str, properties: dict) -> None:
+        from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+        affines = properties["nibabel_stuff"]
+        labels = _labels_with_affine(seg, affines["reoriented_affine"])
+        back = ornt_transform(axcodes2ornt("RAS"), io_orientation(affines["original_affine"]))
+        restored = labels.as_reoriented(back)
+        if not np.allclose(restored.affine, affines["original_affine"]):
+            logger.warning("%s lies differently in space than its image: the affine was not restored", output_fname)
+        _write(restored, output_fname)
+
+
+def _load(path: str) -> Nifti1Image:
+    """Opens one file as an image with three axes; its voxels are read later."""
+    import nibabel
+
+    with naming(path):
+        check_nifti(path)
+        image = nibabel.load(path)
+        if image.ndim > 3:
+            image = nibabel.squeeze_image(image)
+    if image.ndim != 3:
+        raise DataError(f"{path} has shape {list(image.shape)}; this reader is for images with three axes")
+    return image
+
+
+def _read(images: list[Nifti1Image], paths: list[str] | tuple[str, ...]) -> tuple[np.ndarray, list[float], np.ndarray]:
+    """Returns the array (C, Z, Y, X), its spacing, and the affine."""
+    arrays = []
+    for image, path in zip(images, paths, strict=True):
+        with naming(path):
+            arrays.append(image.get_fdata(caching="unchanged").transpose(2, 1, 0)[None])
+    spacings = [[float(length) for length in reversed(image.header.get_zooms())] for image in images]
+    data = stack_channels(arrays, paths)
+    require_same_spacing(spacings, paths)
+    require_same_geometry([image.affine for image in images], paths, "affine", ORIGIN_TOLERANCE)
+    return data, spacings[0], images[0].affine
+
+
+def _labels_with_affine(seg: np.ndarray, affine: np.ndarray) -> Nifti1Image:
+    import nibabel
+
+    return nibabel.Nifti1Image(as_smallest_label_type(seg.transpose(2, 1, 0)), affine=affine)
+
+
+def _write(image: Nifti1Image, path: str) -> None:
+    import nibabel
+
+    with replace_when_complete(path) as temporary:
+        nibabel.save(image, temporary)

@@ -1,0 +1,96 @@
+"""Choose the class that reads the images of a dataset."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
+from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
+from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
+from nnunetv2.utilities.class_lookup import find_by_name
+
+logger = logging.getLogger(__name__)
+
+# The first that can read a dataset's first image is used.
+LIST_OF_IO_CLASSES: list[type[BaseReaderWriter]] = [
+    NaturalImage2DIO,
+    SimpleITKIO,
+    Tiff3DIO,
+    NibabelIO,
+    NibabelIOWithReorient,
+]
+
+
+def determine_reader_writer_from_dataset_json(
+    dataset_json_content: dict,
+    example_file: str | None = None,
+    allow_nonmatching_filename: bool = False,
+    verbose: bool = True,
+) -> type[BaseReaderWriter]:
+    """Returns the class that dataset.json asks for (`overwrite_image_reader_writer`), else one that fits its images.
+
+    Args: as for `determine_reader_writer_from_file_ending`.
+
+    Raises:
+        DataError: no class can read the images, or dataset.json has no `file_ending`.
+    """
+    name = dataset_json_content.get("overwrite_image_reader_writer", "None")
+    if name not in (None, "None"):
+        try:
+            return recursive_find_reader_writer_by_name(name)
+        except UsageError as err:
+            logger.warning("dataset.json: overwrite_image_reader_writer is not used. %s", err)
+    if "file_ending" not in dataset_json_content:
+        raise DataError('dataset.json has no key "file_ending", like ".nii.gz"')
+    return determine_reader_writer_from_file_ending(
+        dataset_json_content["file_ending"], example_file, allow_nonmatching_filename, verbose
+    )
+
+
+def determine_reader_writer_from_file_ending(
+    file_ending: str, example_file: str | None = None, allow_nonmatching_filename: bool = False, verbose: bool = True
+) -> type[BaseReaderWriter]:
+    """Returns the first class that is for this ending and can read the example.
+
+    Args:
+        file_ending: with its dot, `.nii.gz`.
+        example_file: an image; without it the ending alone decides.
+        allow_nonmatching_filename: also try classes that are for other endings on the example.
+        verbose: log which class is used.
+
+    Raises:
+        DataError: there is none; the message says what each class had to say about the example.
+    """
+    failures = []
+    for candidate in LIST_OF_IO_CLASSES:
+        fits = file_ending.lower() in candidate.supported_file_endings
+        if not fits and (example_file is None or not allow_nonmatching_filename):
+            continue
+        if example_file is not None:
+            try:
+                candidate().read_images((example_file,))
+            except DataError as err:
+                failures.append(f"{candidate.__name__}: {err}")
+                continue
+        logger.log(logging.INFO if verbose else logging.DEBUG, "Images are read by %s", candidate.__name__)
+        return candidate
+    if failures:
+        raise DataError(f"No reader can read {example_file}. " + ". ".join(failures))
+    known = sorted({ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings})
+    raise DataError(f"There is no reader for files that end in {file_ending!r}; convert them to {', '.join(known)}")
+
+
+def recursive_find_reader_writer_by_name(rw_class_name: str) -> type[BaseReaderWriter]:
+    """Returns the reader of that name in this package.
+
+    Raises:
+        UsageError: there is none.
+    """
+    found = find_by_name("image reader/writer", rw_class_name)
+    if not (inspect.isclass(found) and issubclass(found, BaseReaderWriter)):
+        raise UsageError(f"{rw_class_name!r} in {found.__module__} does not read images")
+    return found

@@ -1,0 +1,55 @@
+"""Start a training from the weights of another one."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from nnunetv2.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+logger = logging.getLogger(__name__)
+
+SEGMENTATION_LAYERS = ".seg_layers."  # these make the label maps: their number of outputs belongs to the dataset
+
+
+def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = False) -> None:
+    """Copies all weights of a checkpoint into `network` except those of the segmentation layers.
+
+    Args:
+        network: same architecture as in the checkpoint, possibly with another number of classes.
+        fname: nnU-Net checkpoint; its `network_weights` are used.
+        verbose: name every tensor that was copied.
+
+    Raises:
+        UsageError: the file is not there, is not a training checkpoint, or its network differs.
+        DataError: the file is damaged.
+    """
+    from pathlib import Path
+
+    from nnunetv2.training.checkpoint import shortened, unwrap, weight_differences
+    from nnunetv2.utilities.checkpoint_io import load_checkpoint
+
+    if not Path(fname).is_file():
+        raise UsageError(f"There is no file {fname}; -pretrained_weights takes the path of an nnU-Net checkpoint (.pth)")
+    content = load_checkpoint(fname)
+    if "network_weights" not in content:
+        raise UsageError(f"{fname} is not an nnU-Net checkpoint: it has no network_weights, only {sorted(content)[:5]}")
+    target = unwrap(network)
+    own = target.state_dict()
+    wanted = {name: value for name, value in own.items() if SEGMENTATION_LAYERS not in name}
+    given = {name: value for name, value in content["network_weights"].items() if name in wanted}
+    problems = weight_differences(given, wanted)
+    if problems:
+        raise UsageError(
+            f"The pretrained network in {fname} differs from the one to train: {shortened(problems)}. Pretraining needs "
+            f"the same architecture (nnUNetv2_move_plans_between_datasets), only the number of classes may differ"
+        )
+    target.load_state_dict(own | given)
+    logger.info("Loaded %d of %d tensors from %s; left as initialised: %s", len(given), len(own), fname,
+                ", ".join(name for name in own if name not in given) or "none")
+    if verbose:
+        for name, value in given.items():
+            logger.info("  %s %s", name, tuple(value.shape))

@@ -1,0 +1,431 @@
+"""The training command: find dataset, plans and trainer, then train and validate in one or several processes."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunetv2.errors import NNUNetError, UsageError
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.utilities.atomic_files import read_json
+from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.command_line import command
+
+if TYPE_CHECKING:
+    import torch
+
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TRAINER = "nnUNetTrainer"
+DEFAULT_PLANS = "nnUNetPlans"
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What one training command was asked to do; plain data, so that it can be sent to other processes."""
+
+    dataset: str | int
+    configuration: str
+    fold: int | str
+    trainer_name: str = DEFAULT_TRAINER
+    plans_identifier: str = DEFAULT_PLANS
+    pretrained_weights: str | None = None
+    save_probabilities: bool = False
+    continue_training: bool = False
+    only_validate: bool = False
+    disable_checkpointing: bool = False
+    validate_best: bool = False
+    device_type: str = "cuda"
+    trainer_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """arguments that the trainer's constructor has beyond those of nnUNetTrainer"""
+
+    def __post_init__(self) -> None:
+        if self.continue_training and self.only_validate:
+            raise UsageError("--c continues training and --val only validates; give one of them")
+        if self.continue_training and self.pretrained_weights is not None:
+            raise UsageError("-pretrained_weights is for the start of a training and --c continues one; give one of them")
+        if self.validate_best and self.disable_checkpointing:
+            raise UsageError("--val_best needs the checkpoint that --disable_checkpointing does not write")
+
+
+def find_free_network_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def parse_fold(fold: int | str) -> int | str:
+    """A fold as the trainer takes it: a number from 0, or `all`.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if fold == "all":
+        return fold
+    try:
+        number = int(fold)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise UsageError(f"fold is {fold!r}; accepted are 0, 1, 2, ... and all")
+    return number
+
+
+def get_trainer_from_args(
+    dataset_name_or_id: int | str,
+    configuration: str,
+    fold: int | str,
+    trainer_name: str = DEFAULT_TRAINER,
+    plans_identifier: str = DEFAULT_PLANS,
+    continue_training: bool = False,
+    device: torch.device | None = None,
+    trainer_kwargs: Mapping[str, Any] | None = None,
+) -> nnUNetTrainer:
+    """Makes the trainer of a preprocessed dataset; nothing is written yet.
+
+    Args:
+        dataset_name_or_id: `Dataset004_Hippocampus`, `4` or `"4"`.
+        device: None means CUDA.
+        trainer_kwargs: further arguments of the trainer's constructor.
+
+    Raises:
+        UsageError: no such dataset, plans, configuration, fold, trainer or argument.
+    """
+    import torch
+
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    trainer_class = find_by_name("trainer", trainer_name)
+    trainer_kwargs = dict(trainer_kwargs or {})
+    _require_arguments(trainer_class, trainer_kwargs)
+    if not str(dataset_name_or_id).startswith("Dataset") and not str(dataset_name_or_id).isdigit():
+        raise UsageError(f"The dataset is {dataset_name_or_id!r}; give a number such as 4 or a name such as Dataset004_Hippocampus")
+    folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset_name_or_id)
+    plans = read_plans(folder, plans_identifier)
+    if configuration not in plans["configurations"]:
+        raise UsageError(
+            f"{plans_identifier} of {folder.name} has no configuration {configuration!r}; "
+            f"there are {', '.join(plans['configurations'])}"
+        )
+    plans["continue_training"] = continue_training
+    return trainer_class(
+        plans=plans,
+        configuration=configuration,
+        fold=parse_fold(fold),
+        dataset_json=read_json(folder / "dataset.json"),
+        device=device or torch.device("cuda"),
+        **trainer_kwargs,
+    )
+
+
+def read_plans(preprocessed_folder: Path, plans_identifier: str) -> dict[str, Any]:
+    """Reads `{plans_identifier}.json` of a preprocessed dataset.
+
+    Raises:
+        UsageError: it is not there; the message names the plans that are.
+    """
+    path = preprocessed_folder / f"{plans_identifier}.json"
+    if path.is_file():
+        return read_json(path)
+    if not preprocessed_folder.is_dir():
+        raise UsageError(f"{preprocessed_folder} does not exist; run nnUNetv2_plan_and_preprocess for this dataset first")
+    others = sorted(p.stem for p in preprocessed_folder.glob("*Plans*.json"))
+    raise UsageError(
+        f"There are no plans {plans_identifier} in {preprocessed_folder} "
+        f"({'only ' + ', '.join(others) if others else 'none at all'}); choose with -p or run nnUNetv2_plan_and_preprocess"
+    )
+
+
+def _require_arguments(trainer_class: type, trainer_kwargs: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(trainer_class.__init__).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    unknown = sorted(set(trainer_kwargs) - set(parameters))
+    if unknown:
+        raise UsageError(
+            f"The trainer {trainer_class.__name__} takes no argument {', '.join(unknown)}; choose another one with -tr"
+        )
+
+
+def maybe_load_checkpoint(
+    nnunet_trainer: nnUNetTrainer,
+    continue_training: bool,
+    validation_only: bool,
+    pretrained_weights_file: str | None = None,
+    validate_best: bool = False,
+) -> None:
+    """Loads what a run starts from: the furthest checkpoint, the final one, pretrained weights, or nothing.
+
+    Args:
+        continue_training: final, else latest, else best; with none of them the training starts anew, with a warning.
+        validation_only: the final one must be there, or the best one where that is to be validated.
+
+    Raises:
+        UsageError: contradictory wishes, a checkpoint that must be there is not, or weights that do not fit.
+    """
+    from nnunetv2.training import checkpoint
+
+    if continue_training and pretrained_weights_file is not None:
+        raise UsageError("A training that continues has its weights already; leave out the pretrained weights")
+    if validation_only:
+        wanted = checkpoint.BEST if validate_best else checkpoint.FINAL
+        path = checkpoint.require_checkpoint(Path(nnunet_trainer.output_folder), wanted, "Validation")
+        nnunet_trainer.load_checkpoint(str(path))
+    elif continue_training:
+        path = checkpoint.checkpoint_to_continue(Path(nnunet_trainer.output_folder))
+        if path is None:
+            logger.warning("There is no checkpoint in %s; a new training starts", nnunet_trainer.output_folder)
+        else:
+            logger.info("Continuing from %s", path)
+            nnunet_trainer.load_checkpoint(str(path))
+    elif pretrained_weights_file is not None:
+        if not nnunet_trainer.was_initialized:
+            nnunet_trainer.initialize()
+        load_pretrained_weights(nnunet_trainer.network, pretrained_weights_file)
+
+
+def setup_ddp(rank: int, world_size: int, backend: str = "nccl") -> None:
+    """Joins the process group of a distributed training; needs MASTER_ADDR and MASTER_PORT."""
+    import torch.distributed
+
+    torch.distributed.init_process_group(backend, rank=rank, world_size=world_size)
+
+
+def cleanup_ddp() -> None:
+    """Leaves the process group."""
+    import torch.distributed
+
+    torch.distributed.destroy_process_group()
+
+
+def run_ddp(
+    rank: int,
+    dataset_name_or_id: int | str,
+    configuration: str,
+    fold: int | str,
+    tr: str,
+    p: str,
+    disable_checkpointing: bool,
+    c: bool,
+    val: bool,
+    pretrained_weights: str | None,
+    npz: bool,
+    val_with_best: bool,
+    world_size: int,
+    device_type: str = "cuda",
+    trainer_kwargs: Mapping[str, Any] | None = None,
+) -> None:
+    """One process of a distributed training; its arguments are those of the command, `rank` counts from 0."""
+    run = TrainingRun(
+        dataset=dataset_name_or_id,
+        configuration=configuration,
+        fold=fold,
+        trainer_name=tr,
+        plans_identifier=p,
+        pretrained_weights=pretrained_weights,
+        save_probabilities=npz,
+        continue_training=c,
+        only_validate=val,
+        disable_checkpointing=disable_checkpointing,
+        validate_best=val_with_best,
+        device_type=device_type,
+        trainer_kwargs=trainer_kwargs or {},
+    )
+    _run_rank(rank, run, world_size)
+
+
+def _run_rank(rank: int, run: TrainingRun, world_size: int) -> None:
+    import torch
+
+    level = logging.INFO if rank == 0 else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
+    setup_ddp(rank, world_size, "nccl" if run.device_type == "cuda" else "gloo")
+    try:
+        if run.device_type == "cuda":
+            torch.cuda.set_device(rank)
+        train_and_validate(run)
+    except NNUNetError as err:
+        # the parent sees nothing but the exit code; it raises the matching error again
+        sys.stderr.write(f"error in process {rank}: {err}\n")
+        sys.exit(err.exit_code)
+    finally:
+        cleanup_ddp()
+
+
+def train_and_validate(run: TrainingRun) -> None:
+    """Carries out a run in this process, which may be one of a group."""
+    import torch
+
+    from nnunetv2.training import checkpoint, device_settings
+
+    device_settings.set_threads(run.device_type)
+    if run.device_type == "cuda":
+        torch.backends.cudnn.benchmark = True  # patches keep one size, so the search for fast kernels pays off
+    trainer = get_trainer_from_args(
+        run.dataset,
+        run.configuration,
+        run.fold,
+        run.trainer_name,
+        run.plans_identifier,
+        run.continue_training,
+        torch.device(run.device_type),
+        run.trainer_kwargs,
+    )
+    if run.disable_checkpointing:
+        trainer.disable_checkpointing = True
+    maybe_load_checkpoint(
+        trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best
+    )
+    if not run.only_validate:
+        trainer.run_training()
+        if run.validate_best:
+            best = checkpoint.require_checkpoint(Path(trainer.output_folder), checkpoint.BEST, "--val_best")
+            trainer.load_checkpoint(str(best))
+    trainer.perform_actual_validation(run.save_probabilities)
+
+
+def run_training(
+    dataset_name_or_id: int | str,
+    configuration: str,
+    fold: int | str,
+    trainer_class_name: str = DEFAULT_TRAINER,
+    plans_identifier: str = DEFAULT_PLANS,
+    pretrained_weights: str | None = None,
+    num_gpus: int = 1,
+    export_validation_probabilities: bool = False,
+    continue_training: bool = False,
+    only_run_validation: bool = False,
+    disable_checkpointing: bool = False,
+    val_with_best: bool = False,
+    device: torch.device | None = None,
+    trainer_kwargs: Mapping[str, Any] | None = None,
+) -> None:
+    """Trains one fold and validates it; the arguments are those of the command `nnUNetv2_train`.
+
+    Args:
+        num_gpus: processes, one per GPU; on the CPU they talk through gloo.
+        device: None means CUDA.
+        trainer_kwargs: further arguments of the trainer's constructor.
+
+    Raises:
+        UsageError: see `get_trainer_from_args` and `maybe_load_checkpoint`.
+        DivergedError: the loss was not finite.
+    """
+    run = TrainingRun(
+        dataset=dataset_name_or_id,
+        configuration=configuration,
+        fold=parse_fold(fold),
+        trainer_name=trainer_class_name,
+        plans_identifier=plans_identifier,
+        pretrained_weights=pretrained_weights,
+        save_probabilities=export_validation_probabilities,
+        continue_training=continue_training,
+        only_validate=only_run_validation,
+        disable_checkpointing=disable_checkpointing,
+        validate_best=val_with_best,
+        device_type="cuda" if device is None else device.type,
+        trainer_kwargs=trainer_kwargs or {},
+    )
+    if plans_identifier == DEFAULT_PLANS:
+        logger.info("Using the default plans; the residual encoder presets (planners nnUNetPlannerResEncM, L, XL) score higher")
+    if num_gpus <= 1:
+        train_and_validate(run)
+    else:
+        _train_distributed(run, num_gpus)
+
+
+def _train_distributed(run: TrainingRun, num_processes: int) -> None:
+    import torch
+    import torch.multiprocessing
+
+    if run.device_type == "mps":
+        raise UsageError("-num_gpus above 1 needs cuda (or cpu); on mps train with one process")
+    if run.device_type == "cuda" and num_processes > torch.cuda.device_count():
+        raise UsageError(f"-num_gpus is {num_processes} and this machine shows {torch.cuda.device_count()} GPUs")
+    os.environ["MASTER_ADDR"] = "localhost"
+    os.environ.setdefault("MASTER_PORT", str(find_free_network_port()))
+    try:
+        torch.multiprocessing.spawn(_run_rank, args=(run, num_processes), nprocs=num_processes)
+    except torch.multiprocessing.ProcessExitedException as err:
+        for error in NNUNetError.__subclasses__():
+            if err.exit_code == error.exit_code:
+                raise error(f"Process {err.error_index} of the training stopped; its message is above") from err
+        raise
+
+
+def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str = DEFAULT_TRAINER) -> None:
+    """Adds the arguments that every training command has; `run_from_arguments` takes what they parse to."""
+    add = parser.add_argument
+    add("dataset_name_or_id", type=str, help="number or name of a preprocessed dataset")
+    add("configuration", type=str, help="configuration in the plans, for example 2d or 3d_fullres")
+    add("fold", type=str, help="fold of the cross-validation, 0 to 4, or all to train on every case")
+    add("-tr", type=str, default=default_trainer, help="class name of the trainer (default: %(default)s)")
+    add("-p", type=str, default=DEFAULT_PLANS, help="name of the plans (default: %(default)s)")
+    add("-pretrained_weights", type=str, default=None, help="checkpoint of the same architecture to start from")
+    add("-num_gpus", type=int, default=1, help="number of GPUs to train with (default: %(default)s)")
+    add("--npz", action="store_true", help="also save the class probabilities of the validation cases, for ensembling")
+    add("--c", action="store_true", help="continue the training from its last checkpoint")
+    add("--val", action="store_true", help="only validate; the training must have finished")
+    add("--val_best", action="store_true", help="validate checkpoint_best instead of checkpoint_final, into the same folder")
+    add("--disable_checkpointing", action="store_true", help="write no checkpoints, to try things out")
+    add("-device", type=str, default="cuda", help="cuda, cpu or mps (default: %(default)s); pick a GPU by CUDA_VISIBLE_DEVICES")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of `nnUNetv2_train`."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_train", description="Train one fold of a configuration and validate it.", allow_abbrev=False
+    )
+    add_training_arguments(parser)
+    return parser
+
+
+def run_from_arguments(
+    args: argparse.Namespace, trainer_name: str | None = None, trainer_kwargs: Mapping[str, Any] | None = None
+) -> None:
+    """Runs what `add_training_arguments` parsed.
+
+    Args:
+        trainer_name: instead of `-tr`.
+        trainer_kwargs: further arguments of the trainer's constructor.
+    """
+    from nnunetv2.utilities.devices import resolve_device
+
+    run_training(
+        args.dataset_name_or_id,
+        args.configuration,
+        args.fold,
+        trainer_name or args.tr,
+        args.p,
+        args.pretrained_weights,
+        args.num_gpus,
+        args.npz,
+        args.c,
+        args.val,
+        args.disable_checkpointing,
+        args.val_best,
+        device=resolve_device(args.device),
+        trainer_kwargs=trainer_kwargs,
+    )
+
+
+@command
+def run_training_entry(argv: Sequence[str] | None = None) -> None:
+    """Console command `nnUNetv2_train`."""
+    run_from_arguments(build_parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(run_training_entry())

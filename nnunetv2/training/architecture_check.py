@@ -1,0 +1,61 @@
+"""One model folder holds one architecture: notice a fold that would train another one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from nnunetv2.errors import UsageError
+from nnunetv2.utilities.atomic_files import read_json
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+_ABSENT = "absent"
+
+
+def require_same_architecture(model_folder: Path, configuration: str, architecture: Mapping[str, Any]) -> None:
+    """Refuses an architecture other than that of the folds already trained in `model_folder`.
+
+    Prediction rebuilds one network from the folder's plans.json for all folds, so they must agree. Without a checkpoint
+    in any fold there is nothing to agree with, and the next training overwrites plans.json.
+
+    Args:
+        model_folder: holds plans.json and `fold_*`; may be absent.
+        configuration: name in plans.json.
+        architecture: `network_class_name`, `arch_kwargs`, `_kw_requires_import`, resolved.
+
+    Raises:
+        UsageError: with every differing entry.
+    """
+    plans_file = model_folder / "plans.json"
+    if not plans_file.is_file() or not any(model_folder.glob("fold_*/checkpoint_*.pth")):
+        return
+    plans = read_json(plans_file)
+    if configuration not in plans.get("configurations", {}):
+        return
+    trained = PlansManager(plans).get_configuration(configuration).configuration["architecture"]
+    differences = architecture_differences(trained, architecture)
+    if differences:
+        raise UsageError(
+            f"{model_folder} holds checkpoints of another architecture: {'; '.join(differences)}. Train with the same "
+            f"settings, with a plans file of another name (-p), or move that folder away"
+        )
+
+
+def architecture_differences(trained: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Lists entries that differ, as `path.to.entry: trained there, wanted now`; JSON's view of values counts."""
+    there, now = (dict(_leaves(json.loads(json.dumps(section)))) for section in (trained, wanted))
+    return [
+        f"{path}: {there.get(path, _ABSENT)} there, {now.get(path, _ABSENT)} now"
+        for path in sorted(there.keys() | now.keys())
+        if there.get(path, _ABSENT) != now.get(path, _ABSENT)
+    ]
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    else:
+        yield path, value

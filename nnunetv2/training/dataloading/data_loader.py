@@ -1,0 +1,189 @@
+"""Draws training batches: random cases, patches with foreground oversampling, augmentation per sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+from batchgenerators.dataloading.data_loader import DataLoader
+
+from nnunetv2.errors import DataError
+from nnunetv2.training.dataloading.patch_position import (
+    ClassLocations,
+    Label,
+    annotated_class,
+    choose_class,
+    position_around,
+    position_bounds,
+    random_position,
+    random_voxel,
+)
+
+if TYPE_CHECKING:
+    from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+OUTSIDE_LABEL = -1  # label of voxels that a patch has beyond the case
+_NUM_SPATIAL_AXES = 3
+
+
+class nnUNetDataLoader(DataLoader):
+    """Endless iterator over batches.
+
+    A batch is a dict of `data`, float32 (B, C, *spatial); `target`, (B, 1 or R, *spatial) or a list of such, one per
+    supervised resolution; and `keys`, the identifiers of the drawn cases.
+
+    Args:
+        data: the cases to draw from.
+        batch_size: samples per batch.
+        patch_size: 2 or 3 axes, in voxels, of the patch that is cut out and handed to `transforms`.
+        final_patch_size: of the patch that the network gets; where smaller, patches may stick out of the case by the
+            difference, so that the final patch reaches its border.
+        label_manager: names the labels and tells whether there is an ignore label.
+        oversample_foreground_percent: share (0 to 1) of the samples that must show a foreground class.
+        sampling_probabilities: of each case, summing to one; `None` draws evenly.
+        pad_sides: voxels per axis by which patches may stick out in addition.
+        probabilistic_oversampling: decide on foreground by a draw per sample; otherwise the last samples of each
+            batch show foreground.
+        transforms: called with `image=` and `segmentation=` tensors without batch axis, returns a dict with both.
+    """
+
+    def __init__(
+        self,
+        data: nnUNetBaseDataset,
+        batch_size: int,
+        patch_size: Sequence[int] | np.ndarray,
+        final_patch_size: Sequence[int] | np.ndarray,
+        label_manager: LabelManager,
+        oversample_foreground_percent: float = 0.0,
+        sampling_probabilities: Sequence[float] | np.ndarray | None = None,
+        pad_sides: Sequence[int] | None = None,
+        probabilistic_oversampling: bool = False,
+        transforms: Callable[..., dict[str, Any]] | None = None,
+    ) -> None:
+        if len(data.identifiers) == 0:
+            raise DataError("there is no case to draw batches from: check the splits and the preprocessed folder")
+        super().__init__(data, batch_size, infinite=True, sampling_probabilities=sampling_probabilities)
+        self.indices = data.identifiers
+        self.oversample_foreground_percent = oversample_foreground_percent
+        self.pad_sides = pad_sides
+        self.transforms = transforms
+
+        self.patch_size_was_2d = len(patch_size) == _NUM_SPATIAL_AXES - 1
+        self.patch_size = self._as_3d(patch_size, 1)
+        self.final_patch_size = self._as_3d(final_patch_size, 1)
+        self.need_to_pad = np.subtract(self.patch_size, self.final_patch_size)
+        if pad_sides is not None:
+            self.need_to_pad = self.need_to_pad + self._as_3d(pad_sides, 0)
+
+        # Preprocessing stores the locations of all annotated voxels under this key if there is an ignore label.
+        self.annotated_classes_key = (-1, *label_manager.all_labels)
+        self.has_ignore = label_manager.has_ignore_label
+        self.get_do_oversample = (
+            self._probabilistic_oversampling if probabilistic_oversampling else self._oversample_last_XX_percent
+        )
+
+    def _as_3d(self, per_axis: Sequence[int], first_axis: int) -> tuple[int, ...]:
+        """Stored cases have three axes; in 2-D a patch is one slice of the first."""
+        leading = (first_axis,) if self.patch_size_was_2d else ()
+        return (*leading, *(int(value) for value in per_axis))
+
+    def _oversample_last_XX_percent(self, sample_idx: int) -> bool:
+        """Whether a sample of the batch must show foreground: those after the first, rounded, (1 - share)."""
+        num_unconstrained = round(self.batch_size * (1 - self.oversample_foreground_percent))
+        return sample_idx >= num_unconstrained
+
+    def _probabilistic_oversampling(self, sample_idx: int) -> bool:
+        """Whether a sample must show foreground, by one draw of numpy's global generator."""
+        return np.random.uniform() < self.oversample_foreground_percent
+
+    def get_bbox(
+        self,
+        data_shape: Sequence[int],
+        force_fg: bool,
+        class_locations: ClassLocations | None,
+        overwrite_class: Label | None = None,
+        verbose: bool = False,
+    ) -> tuple[list[int], list[int]]:
+        """Draws the patch to cut out of a case.
+
+        Args:
+            data_shape: spatial shape of the case, three axes.
+            force_fg: centre the patch on a foreground voxel if the case has any.
+            class_locations: (N, 4) voxel locations per class or region, as stored by preprocessing.
+            overwrite_class: the class to show, instead of a random one, where the case has it.
+            verbose: without effect; part of upstream's signature.
+
+        Returns:
+            First voxel and voxel after the last per axis; they may lie outside the case.
+
+        Raises:
+            DataError: `class_locations` lacks what the choice needs.
+        """
+        bounds = position_bounds(data_shape, self.patch_size, self.need_to_pad)
+        centre_class = None
+        if force_fg or self.has_ignore:
+            if class_locations is None:
+                raise DataError("foreground cannot be sampled: a case has no class_locations, preprocess it again")
+            if force_fg:
+                centre_class = choose_class(class_locations, self.annotated_classes_key, overwrite_class)
+            else:
+                centre_class = annotated_class(class_locations, self.annotated_classes_key)
+
+        if centre_class is None:
+            first = random_position(bounds)
+        else:
+            first = position_around(random_voxel(class_locations[centre_class]), bounds, self.patch_size)
+        return first, [start + size for start, size in zip(first, self.patch_size, strict=True)]
+
+    def generate_train_batch(self) -> dict[str, Any]:
+        """Draws one batch, see the class."""
+        keys = self.get_indices()
+        with torch.no_grad(), _one_torch_thread():
+            samples = [self._draw_sample(key, self.get_do_oversample(index)) for index, key in enumerate(keys)]
+        images, segmentations = zip(*samples, strict=True)
+        if isinstance(segmentations[0], list):
+            target = [torch.stack(resolution) for resolution in zip(*segmentations, strict=True)]
+        else:
+            target = torch.stack(segmentations)
+        return {"data": torch.stack(images), "target": target, "keys": keys}
+
+    def _draw_sample(self, key: str, force_fg: bool) -> tuple[torch.Tensor, torch.Tensor | list[torch.Tensor]]:
+        """One patch of one case, transformed: image (C, *spatial) and segmentation (1 or R, *spatial)."""
+        data, seg, seg_prev, properties = self._data.load_case(key)
+        first, last = self.get_bbox(data.shape[1:], force_fg, properties["class_locations"])
+        patch = [list(ends) for ends in zip(first, last, strict=True)]
+
+        image = torch.from_numpy(crop_and_pad_nd(data, patch, 0)).float()
+        segmentation = _crop_labels(seg, patch)
+        if seg_prev is not None:
+            segmentation = torch.cat((segmentation, _crop_labels(seg_prev, patch)[None]))
+        if self.patch_size_was_2d:
+            image, segmentation = image[:, 0], segmentation[:, 0]
+        if self.transforms is None:
+            return image, segmentation
+        transformed = self.transforms(image=image, segmentation=segmentation)
+        return transformed["image"], transformed["segmentation"]
+
+
+def _crop_labels(labels: Any, patch: list[list[int]]) -> torch.Tensor:
+    cropped = crop_and_pad_nd(labels, patch, OUTSIDE_LABEL, cast_cropped_to=np.int16)
+    return torch.from_numpy(cropped).to(torch.int16)
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Batches are made by many processes at once and of small tensors; more threads would only be in the way.
+
+    This takes microseconds, where threadpoolctl looks through all loaded libraries each time.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)

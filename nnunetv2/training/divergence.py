@@ -1,0 +1,71 @@
+"""Notice when training goes wrong: losses, gradients or weights that are not finite."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+from torch import nn
+
+from nnunetv2.errors import DivergedError
+
+logger = logging.getLogger(__name__)
+
+PATIENCE = 10  # bad optimiser steps in a row after which a run is given up
+
+_ADVICE = "lower the initial learning rate, use precision fp32, or look for images with infinite or NaN voxels"
+
+
+class DivergenceGuard:
+    """Decides step by step whether an update may be taken; a single bad batch is skipped, a series stops the run."""
+
+    def __init__(self, patience: int = PATIENCE) -> None:
+        self.patience = patience
+        self.bad_steps_in_a_row = 0
+
+    def accepts(self, loss: float, gradient_norm: float = 0.0) -> bool:
+        """True if loss and gradient norm are finite; a bad step is counted and reported.
+
+        Raises:
+            DivergedError: this was the `patience`-th bad step in a row.
+        """
+        if math.isfinite(loss) and math.isfinite(gradient_norm):
+            self.bad_steps_in_a_row = 0
+            return True
+        self.bad_steps_in_a_row += 1
+        if self.bad_steps_in_a_row >= self.patience:
+            raise DivergedError(
+                f"Training diverged: {self.bad_steps_in_a_row} steps in a row had a loss of {loss} and a gradient norm "
+                f"of {gradient_norm}; {_ADVICE}"
+            )
+        logger.warning("Step skipped: the loss is %s, the gradient norm %s", loss, gradient_norm)
+        return False
+
+
+def mean_of_finite_losses(losses: np.ndarray, epoch: int) -> float:
+    """Mean training loss of an epoch over its finite steps.
+
+    Raises:
+        DivergedError: no step of the epoch had a finite loss.
+    """
+    finite = np.asarray(losses)[np.isfinite(losses)]
+    if finite.size == 0:
+        raise DivergedError(f"Training diverged: no step of epoch {epoch} had a finite loss; {_ADVICE}")
+    return float(finite.mean())
+
+
+def require_finite_parameters(network: nn.Module, purpose: str) -> None:
+    """Refuses to go on with a network that holds infinite or NaN parameters.
+
+    Args:
+        purpose: what was about to be done, for the message ("write checkpoint_best.pth").
+
+    Raises:
+        DivergedError: naming the first such parameter.
+    """
+    for name, parameter in network.named_parameters():
+        if not bool(parameter.detach().isfinite().all()):
+            raise DivergedError(
+                f"Training diverged: parameter {name} is not finite, so it was refused to {purpose}; {_ADVICE}"
+            )

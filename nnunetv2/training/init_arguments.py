@@ -1,0 +1,60 @@
+"""The arguments a trainer was made with, recorded so that a checkpoint can tell them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from nnunetv2.errors import UsageError
+
+_PLAIN = (type(None), bool, int, float, str)
+
+
+def bound_arguments(init: Callable[..., None], args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Maps the parameters of a constructor to the values of one call, defaults included, `self` left out.
+
+    `**kwargs` of the constructor are merged in by their names. A call that does not fit gives an empty dict: Python
+    reports it when the constructor runs.
+    """
+    signature = inspect.signature(init)
+    try:
+        bound = signature.bind(None, *args, **kwargs)
+    except TypeError:
+        return {}
+    bound.apply_defaults()
+    named: dict[str, Any] = {}
+    for name, parameter in list(signature.parameters.items())[1:]:
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            named.update(bound.arguments[name])
+        elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+            named[name] = bound.arguments[name]
+    return named
+
+
+def plain_arguments(arguments: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """Copy of `arguments` that can be stored in a checkpoint; paths become text.
+
+    Args:
+        owner: class name for the message.
+
+    Raises:
+        UsageError: a value that is not plain data (None, bool, int, float, str, and lists, tuples or dicts of these).
+    """
+    return {name: _plain(value, f"{owner}({name}=...)") for name, value in arguments.items()}
+
+
+def _plain(value: Any, where: str) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(item, where) for item in value)
+    if isinstance(value, dict):
+        return {_plain(key, where): _plain(item, where) for key, item in value.items()}
+    raise UsageError(
+        f"{where} is a {type(value).__name__}; arguments that a trainer adds are stored in checkpoints and must be "
+        f"plain data: None, bool, int, float, str, or lists, tuples and dicts of these"
+    )

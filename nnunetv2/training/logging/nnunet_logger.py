@@ -1,0 +1,86 @@
+"""The logger that trainers talk to: keeps the history locally and passes values on to external loggers."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+from nnunetv2.errors import UsageError
+from nnunetv2.training.logging.local_logger import LocalLogger
+from nnunetv2.training.logging.wandb_logger import WandbLogger, get_cluster_job_id
+
+__all__ = ["LocalLogger", "MetaLogger", "WandbLogger", "get_cluster_job_id", "nnUNetLogger"]
+
+_EMA_OLD, _EMA_NEW = 0.9, 0.1  # shares of the previous average and of the newest Dice
+
+nnUNetLogger = LocalLogger  # the name that trainers written for nnU-Net before 2.7 import
+
+
+class MetaLogger:
+    """Reads, plots and checkpoints through a `LocalLogger`; external loggers only receive.
+
+    Args:
+        output_folder: the fold's folder.
+        resume: whether a training goes on; external loggers then continue their run.
+        verbose: have the local logger write every value to the log.
+    """
+
+    def __init__(self, output_folder: str | os.PathLike, resume: bool, verbose: bool = False) -> None:
+        self.output_folder = output_folder
+        self.resume = resume
+        self.local_logger = LocalLogger(verbose)
+        self.loggers: list[WandbLogger] = []
+        if self._is_logger_enabled("nnUNet_wandb_enabled"):
+            self.loggers.append(WandbLogger(output_folder, resume))
+
+    def log(self, key: str, value: Any, step: int) -> None:
+        """Records `value` of epoch `step`. Logging `mean_fg_dice` also logs its moving average, `ema_fg_dice`."""
+        self.local_logger.log(key, value, step)
+        parts = {key: value}
+        if isinstance(value, list):
+            parts = {f"{key}/class_{number}": entry for number, entry in enumerate(value, start=1)}
+        for logger in self.loggers:
+            for name, part in parts.items():
+                logger.log(name, part, step)
+        if key == "mean_fg_dice":
+            self.log("ema_fg_dice", self._next_ema(float(value), step), step)
+
+    def _next_ema(self, dice: float, step: int) -> float:
+        """An epoch without any foreground has no Dice; it leaves the average as it was."""
+        earlier = self.local_logger.get_value("ema_fg_dice", None)[:step]
+        if not earlier or math.isnan(earlier[-1]):
+            return dice
+        return earlier[-1] if math.isnan(dice) else _EMA_OLD * earlier[-1] + _EMA_NEW * dice
+
+    def get_value(self, key: str, step: int | None) -> Any:
+        """The value of `key` at epoch `step`, or the list of all for `None`."""
+        return self.local_logger.get_value(key, step)
+
+    def log_summary(self, key: str, value: Any) -> None:
+        """Passes a once-per-run value, such as the final Dice, to the external loggers."""
+        for logger in self.loggers:
+            logger.log_summary(key, value)
+
+    def update_config(self, config: dict[str, Any]) -> None:
+        """Passes settings of the run to the external loggers."""
+        for logger in self.loggers:
+            logger.update_config(config)
+
+    def plot_progress_png(self, output_folder: str | os.PathLike) -> None:
+        """Draws the history into `progress.png` of `output_folder`."""
+        self.local_logger.plot_progress_png(output_folder)
+
+    def get_checkpoint(self) -> dict[str, list[Any]]:
+        """The local history, ready to be saved."""
+        return self.local_logger.get_checkpoint()
+
+    def load_checkpoint(self, checkpoint: dict[str, list[Any]]) -> None:
+        """Takes over a history made by `get_checkpoint`."""
+        self.local_logger.load_checkpoint(checkpoint)
+
+    def _is_logger_enabled(self, env_var: str) -> bool:
+        value = os.environ.get(env_var, "0")
+        if value.lower() not in ("0", "1", "false", "true"):
+            raise UsageError(f"{env_var} is {value!r}; set it to 0 (off) or 1 (on)")
+        return value.lower() in ("1", "true")

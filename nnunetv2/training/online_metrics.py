@@ -1,0 +1,68 @@
+"""Hard true/false positive counts during training, and the pseudo Dice made of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+class HardCounts(NamedTuple):
+    """Voxel counts of one batch, one entry per foreground class or region, float64."""
+
+    true_positives: np.ndarray
+    false_positives: np.ndarray
+    false_negatives: np.ndarray
+
+
+def count_labels(logits: torch.Tensor, target: torch.Tensor, ignore_label: int | None = None) -> HardCounts:
+    """Counts per foreground class for plain labels; background (class 0) is left out.
+
+    Args:
+        logits: (B, K, *spatial) scores, the largest wins.
+        target: (B, 1, *spatial) whole numbers 0..K-1, or `ignore_label`.
+        ignore_label: voxels with this value are not counted.
+    """
+    num_classes = logits.shape[1]
+    predicted = logits.argmax(1).flatten()
+    expected = target[:, 0].flatten().long()
+    if ignore_label is not None:
+        counted = expected != ignore_label
+        predicted, expected = predicted[counted], expected[counted]
+    joint = torch.bincount(expected * num_classes + predicted, minlength=num_classes**2)
+    confusion = joint.reshape(num_classes, num_classes).cpu().numpy().astype(np.float64)  # (expected, predicted)
+    hits = confusion.diagonal()
+    return HardCounts(hits[1:], (confusion.sum(0) - hits)[1:], (confusion.sum(1) - hits)[1:])
+
+
+def count_regions(logits: torch.Tensor, target: torch.Tensor, has_ignore_mask: bool = False) -> HardCounts:
+    """Counts per region; regions may overlap, so each is decided by its own sigmoid (> 0.5).
+
+    Args:
+        logits: (B, R, *spatial).
+        target: (B, R, *spatial) membership (bool or 0/1); with `has_ignore_mask` one more channel at the end that
+            is true where a voxel is not counted.
+    """
+    predicted = logits > 0
+    expected = target[:, : logits.shape[1]].bool()
+    counted = ~target[:, -1:].bool() if has_ignore_mask else torch.ones_like(expected[:, :1])
+    axes = (0, *range(2, logits.ndim))
+
+    def voxels(where: torch.Tensor) -> np.ndarray:
+        return (where & counted).sum(axes).cpu().numpy().astype(np.float64)
+
+    return HardCounts(voxels(predicted & expected), voxels(predicted & ~expected), voxels(~predicted & expected))
+
+
+def pseudo_dice(true_positives: np.ndarray, false_positives: np.ndarray, false_negatives: np.ndarray) -> list[float]:
+    """Dice per class from summed counts; NaN for a class that neither occurs nor is predicted."""
+    sizes = 2 * np.asarray(true_positives, dtype=np.float64) + false_positives + false_negatives
+    with np.errstate(invalid="ignore"):
+        return (2 * np.asarray(true_positives, dtype=np.float64) / sizes).tolist()
+
+
+def mean_of_defined(values: list[float]) -> float:
+    """Mean without NaN entries; NaN if there is no other."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")

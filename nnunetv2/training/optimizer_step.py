@@ -1,0 +1,50 @@
+"""One update of the weights: backward pass, gradient clipping, and no step on gradients that are not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+
+from nnunetv2.training.divergence import DivergenceGuard
+
+
+def update_weights(
+    loss: torch.Tensor,
+    parameters: Iterable[torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None,
+    *,
+    clip_norm: float | None,
+    guard: DivergenceGuard,
+) -> np.ndarray:
+    """Takes one optimiser step along the gradient of `loss`, unless loss or gradient are not finite.
+
+    Args:
+        loss: scalar.
+        scaler: for fp16; it skips steps whose scaled gradients overflow, which is part of finding its scale.
+        clip_norm: largest L2 norm of the gradient over all parameters; None does not clip.
+        guard: counts the steps that could not be taken.
+
+    Returns:
+        The loss as a zero-dimensional float32 array.
+
+    Raises:
+        DivergedError: too many such steps in a row.
+    """
+    if scaler is not None:
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+    else:
+        loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
+    value = loss.detach().float().cpu().numpy()
+    if scaler is not None:
+        guard.accepts(float(value))
+        scaler.step(optimizer)
+        scaler.update()
+    elif guard.accepts(float(value), float(norm)):
+        optimizer.step()
+    return value

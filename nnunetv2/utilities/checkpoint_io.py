@@ -1,0 +1,73 @@
+"""Read and write checkpoints. Reading runs no code from the file; writing never leaves half a file."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnunetv2.errors import DataError
+from nnunetv2.utilities.atomic_files import replace_when_complete
+
+
+def _safe_globals() -> list[Any]:
+    """numpy's scalars and arrays, by the module names of numpy 1 and 2: upstream puts them into its log."""
+    scalar, reconstruct = np.float32(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
+    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdU"]
+    renamed = [
+        (function, f"{package}.multiarray.{function.__name__}")
+        for package in ("numpy.core", "numpy._core")
+        for function in (reconstruct, scalar)
+    ]
+    return [np.dtype, np.ndarray, *dict.fromkeys(dtypes), *renamed]
+
+
+def load_checkpoint(path: str | os.PathLike, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Reads a checkpoint of this project or of upstream nnU-Net.
+
+    Tensors, plain Python data, and numpy scalars and arrays are read; nothing in the file is executed.
+
+    Raises:
+        DataError: the file is missing or damaged, holds something else, or is not a checkpoint.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise DataError(f"There is no checkpoint {path}")
+    try:
+        with torch.serialization.safe_globals(_safe_globals()):
+            content = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as err:
+        raise DataError(_refusal(path)) from err
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as err:
+        raise DataError(f"The checkpoint {path} is damaged or incomplete ({_first_line(err)})") from err
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not a checkpoint: it holds a {type(content).__name__} where a dict is expected")
+    return content
+
+
+def _refusal(path: str) -> str:
+    try:
+        with torch.serialization.safe_globals(_safe_globals()):
+            asked_for = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError):
+        asked_for = []
+    if not asked_for:
+        return f"The checkpoint {path} is damaged, or not a file that torch.save wrote"
+    return (
+        f"The checkpoint {path} was not opened: it asks for {', '.join(asked_for)}, and a checkpoint may only hold "
+        f"tensors, plain data and numpy numbers; if you trust its author, have it saved again without that"
+    )
+
+
+def _first_line(err: BaseException) -> str:
+    return (str(err).splitlines() or [type(err).__name__])[0]
+
+
+def save_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> None:
+    """Writes a checkpoint; the file at `path` is the old one or the new one at any time, never half of one."""
+    # Given a name, torch would store it in the file, and equal checkpoints would differ in their bytes.
+    with replace_when_complete(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)

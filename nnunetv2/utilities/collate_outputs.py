@@ -1,0 +1,28 @@
+"""Put the results of an epoch's steps together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def collate_outputs(outputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Joins dictionaries with the same keys: scalars become a list, lists are chained, arrays get a new first axis.
+
+    Raises:
+        TypeError: an entry is neither scalar nor list nor array.
+    """
+    return {key: _collate(key, [output[key] for output in outputs]) for key in outputs[0]}
+
+
+def _collate(key: str, values: list[Any]) -> Any:
+    first = values[0]
+    if np.isscalar(first):
+        return values
+    if isinstance(first, np.ndarray):
+        return np.stack(values)
+    if isinstance(first, list):
+        return [entry for value in values for entry in value]
+    raise TypeError(f"output {key!r} is a {type(first).__name__}; a step may return scalars, numpy arrays and lists")

@@ -1,0 +1,30 @@
+"""Split the training cases for cross-validation, the same way each time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nnunetv2.errors import DataError
+
+
+def generate_crossval_split(
+    train_identifiers: Sequence[str], seed: int = 12345, n_splits: int = 5
+) -> list[dict[str, list[str]]]:
+    """Returns one `{"train": [...], "val": [...]}` per fold; each case is in exactly one `val`.
+
+    Args:
+        train_identifiers: the cases; their order matters, nnU-Net gives them sorted.
+
+    Raises:
+        DataError: there are fewer cases than folds.
+    """
+    if len(train_identifiers) < n_splits:
+        raise DataError(
+            f"{len(train_identifiers)} training cases cannot be split into {n_splits} folds; write a "
+            f"splits_final.json with your own splits into the preprocessed dataset's folder, or train with fold all"
+        )
+    from sklearn.model_selection import KFold
+
+    cases = [str(case) for case in train_identifiers]
+    folds = KFold(n_splits=n_splits, shuffle=True, random_state=seed).split(cases)
+    return [{"train": [cases[i] for i in train], "val": [cases[i] for i in val]} for train, val in folds]

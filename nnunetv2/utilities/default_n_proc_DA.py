@@ -1,0 +1,21 @@
+"""How many processes augment training data for one GPU."""
+
+from __future__ import annotations
+
+import os
+
+from nnunetv2.errors import UsageError
+
+_VARIABLE = "nnUNet_n_proc_DA"
+_DEFAULT = 12
+
+
+def get_allowed_n_proc_DA() -> int:  # noqa: N802 - upstream's name
+    """Number of augmentation processes per GPU: `nnUNet_n_proc_DA`, or 12, but never more than there are CPUs.
+
+    0 means that the training process does it itself.
+    """
+    value = os.environ.get(_VARIABLE, str(_DEFAULT))
+    if not value.strip().isdecimal():
+        raise UsageError(f"{_VARIABLE} is {value!r}; it must be a whole number of at least 0")
+    return min(int(value), os.cpu_count() or 1)

@@ -1,0 +1,39 @@
+"""From the word after `-device` to a device that is really there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nnunetv2.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICE_NAMES = ("cpu", "cuda", "mps")
+
+
+def available_devices() -> list[str]:
+    """The names of the devices of this machine that torch can use."""
+    import torch
+
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [name for name in DEVICE_NAMES if present[name]]
+
+
+def resolve_device(name: str) -> torch.device:
+    """Returns the device of that name.
+
+    Raises:
+        UsageError: the name is none of cpu, cuda, mps, or this machine has no such device.
+    """
+    if name not in DEVICE_NAMES:
+        raise UsageError(f"-device {name!r} is not known; it must be one of {', '.join(DEVICE_NAMES)}")
+    there = available_devices()
+    if name not in there:
+        raise UsageError(
+            f"This machine has no {name} device that torch can use; it has {', '.join(there)}: "
+            + " or ".join(f"-device {other}" for other in there)
+        )
+    import torch
+
+    return torch.device(name)

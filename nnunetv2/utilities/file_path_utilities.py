@@ -1,0 +1,90 @@
+"""Names of model folders, fold folders and ensembles, and the way back from a path to what it stands for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2.errors import UsageError
+from nnunetv2.paths import nnUNet_results
+from nnunetv2.utilities.background_workers import check_workers_alive_and_busy as check_workers_alive_and_busy
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+_MODEL_FOLDER = "TRAINER__PLANS__CONFIGURATION"
+
+
+def convert_trainer_plans_config_to_identifier(trainer_name: str, plans_identifier: str, configuration: str) -> str:
+    """Returns the name of a model folder."""
+    return f"{trainer_name}__{plans_identifier}__{configuration}"
+
+
+def convert_identifier_to_trainer_plans_config(identifier: str | os.PathLike) -> list[str]:
+    """Returns [trainer, plans, configuration] of a model folder, given by its name or path."""
+    parts = Path(identifier).name.split("__")
+    if len(parts) != 3:
+        raise UsageError(f"{os.fspath(identifier)!r} is not a model folder; its name must be {_MODEL_FOLDER}")
+    return parts
+
+
+def get_output_folder(
+    dataset_name_or_id: str | int,
+    trainer_name: str = "nnUNetTrainer",
+    plans_identifier: str = "nnUNetPlans",
+    configuration: str = "3d_fullres",
+    fold: str | int | None = None,
+) -> str:
+    """Returns the path of a model folder below `nnUNet_results`, or of one of its folds."""
+    folder = os.path.join(
+        nnUNet_results,
+        maybe_convert_to_dataset_name(dataset_name_or_id),
+        convert_trainer_plans_config_to_identifier(trainer_name, plans_identifier, configuration),
+    )
+    return folder if fold is None else os.path.join(folder, f"fold_{fold}")
+
+
+def parse_dataset_trainer_plans_configuration_from_path(path: str | os.PathLike) -> tuple[str, str, str, str]:
+    """Returns (dataset, trainer, plans, configuration) of a path to a model folder or to something inside it.
+
+    Raises:
+        UsageError: the path has no part DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION.
+    """
+    parts = Path(path).parts
+    for dataset, model in reversed(list(zip(parts, parts[1:], strict=False))):
+        names = model.split("__")
+        if dataset.startswith("Dataset") and len(names) == 3:
+            return dataset, names[0], names[1], names[2]
+    raise UsageError(f"{os.fspath(path)!r} does not lead through DatasetXXX_Name/{_MODEL_FOLDER}")
+
+
+def get_ensemble_name(model1_folder: str, model2_folder: str, folds: Sequence[int | str]) -> str:
+    """Returns the folder name of an ensemble of two models."""
+    models = "___".join(Path(folder).name for folder in (model1_folder, model2_folder))
+    return f"ensemble___{models}___{folds_tuple_to_string(folds)}"
+
+
+def get_ensemble_name_from_d_tr_c(
+    dataset: str | int, tr1: str, p1: str, c1: str, tr2: str, p2: str, c2: str, folds: Sequence[int | str]
+) -> str:
+    """Returns the folder name of an ensemble of two models of one dataset."""
+    return get_ensemble_name(get_output_folder(dataset, tr1, p1, c1), get_output_folder(dataset, tr2, p2, c2), folds)
+
+
+def convert_ensemble_folder_to_model_identifiers_and_folds(ensemble_folder: str | os.PathLike) -> tuple[list[str], str]:
+    """Returns the model folders' names and the folds, as text, of an ensemble's folder."""
+    prefix, *models, folds = Path(ensemble_folder).name.split("___")
+    if prefix != "ensemble" or not models:
+        raise UsageError(
+            f"{os.fspath(ensemble_folder)!r} is not an ensemble; its name must be ensemble___A___B___FOLDS"
+        )
+    return models, folds
+
+
+def folds_tuple_to_string(folds: Sequence[int | str]) -> str:
+    """Joins folds for use in a folder name: (0, 1, 4) becomes `0_1_4`."""
+    return "_".join(str(fold) for fold in folds)
+
+
+def folds_string_to_tuple(folds_string: str) -> list[int | str]:
+    """Splits text like `0_1_4` into folds; what is not a number, like `all`, stays text."""
+    return [int(fold) if fold.isdecimal() else fold for fold in folds_string.split("_")]

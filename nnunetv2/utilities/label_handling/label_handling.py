@@ -1,0 +1,229 @@
+"""What the labels of a dataset mean: classes or overlapping regions, ignored voxels, and the way back from scores."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from nnunetv2.errors import DataError
+from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.helpers import softmax_helper_dim0
+from nnunetv2.utilities.label_handling.label_declaration import (
+    check_declaration,
+    has_any_region,
+    members,
+    only_background,
+)
+
+if TYPE_CHECKING:
+    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+Label = int
+Region = int | tuple[int, ...]
+Array = np.ndarray | torch.Tensor
+
+IGNORE = "ignore"
+
+
+class LabelManager:
+    """The labels of one dataset.
+
+    A dataset whose labels are integers has one output per class, background included. As soon as one label is a list
+    of several integers, all foreground labels are *regions*: one output each, which may overlap. The label named
+    `ignore` marks voxels without annotation and has no output.
+
+    Args:
+        label_dict: the entry `labels` of dataset.json.
+        regions_class_order: the value that each region writes, in the order of the foreground entries of `labels`;
+            where regions overlap the later one wins. Only for datasets with regions.
+        force_use_labels: treat a dataset with regions as one with plain labels.
+        inference_nonlin: turns logits (K, ...) into scores in 0..1; default softmax, with regions sigmoid.
+
+    Raises:
+        DataError: the labels are not declared as nnU-Net needs them.
+    """
+
+    def __init__(
+        self,
+        label_dict: dict[str, int | Sequence[int]],
+        regions_class_order: Sequence[int] | None,
+        force_use_labels: bool = False,
+        inference_nonlin: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        self.label_dict = label_dict
+        self.regions_class_order = regions_class_order
+        self._force_use_labels = force_use_labels
+        self._sanity_check(label_dict)
+        default = torch.sigmoid if self.has_regions else softmax_helper_dim0
+        self.inference_nonlin = default if inference_nonlin is None else inference_nonlin
+
+    def _sanity_check(self, label_dict: dict[str, int | Sequence[int]]) -> None:
+        check_declaration(label_dict, self.regions_class_order, use_regions=not self._force_use_labels)
+
+    def _get_all_labels(self) -> list[Label]:
+        used = {value for name, entry in self.label_dict.items() if name != IGNORE for value in members(entry)}
+        return sorted(used)
+
+    def _get_regions(self) -> list[Region] | None:
+        if not self.has_regions:
+            return None
+        foreground = [entry for name, entry in self.label_dict.items() if name != IGNORE and not only_background(entry)]
+        return [tuple(entry) if isinstance(entry, list) else entry for entry in foreground]
+
+    def _determine_ignore_label(self) -> Label | None:
+        return self.label_dict.get(IGNORE)
+
+    @functools.cached_property
+    def has_regions(self) -> bool:
+        return not self._force_use_labels and has_any_region(self.label_dict)
+
+    @property
+    def has_ignore_label(self) -> bool:
+        return self.ignore_label is not None
+
+    @functools.cached_property
+    def ignore_label(self) -> Label | None:
+        return self._determine_ignore_label()
+
+    @functools.cached_property
+    def all_labels(self) -> list[Label]:
+        """All integer labels in ascending order, with background, without the ignore label."""
+        return self._get_all_labels()
+
+    @functools.cached_property
+    def all_regions(self) -> list[Region] | None:
+        """The foreground regions in the order of `labels`; None for a dataset without regions."""
+        return self._get_regions()
+
+    @property
+    def foreground_labels(self) -> list[Label]:
+        return self.filter_background(self.all_labels)
+
+    @property
+    def foreground_regions(self) -> list[Region]:
+        return self.filter_background(self.all_regions or [])
+
+    @property
+    def num_segmentation_heads(self) -> int:
+        """Number of outputs K of a network for this dataset."""
+        return len(self.foreground_regions) if self.has_regions else len(self.all_labels)
+
+    @staticmethod
+    def filter_background(classes_or_regions: Sequence[Region]) -> list[Region]:
+        """Returns the entries that are not just background; a region that contains it among others stays."""
+        return [entry for entry in classes_or_regions if not only_background(entry)]
+
+    def apply_inference_nonlin(self, logits: Array) -> torch.Tensor:
+        """Turns logits (K, ...) into scores (K, ...) in 0..1, float32, without gradients."""
+        with torch.no_grad():
+            return self.inference_nonlin(torch.as_tensor(logits).float())
+
+    def convert_probabilities_to_segmentation(self, predicted_probabilities: Array) -> Array:
+        """Turns scores (K, ...) into a label map (...): the largest score, or with regions all scores above 0.5.
+
+        Returns:
+            Labels in the kind of array that was given: int64, with regions uint16 (numpy) or int16 (torch).
+        """
+        if not isinstance(predicted_probabilities, (np.ndarray, torch.Tensor)):
+            raise TypeError(f"expected a numpy array or a tensor, got {type(predicted_probabilities).__name__}")
+        if predicted_probabilities.shape[0] != self.num_segmentation_heads:
+            raise ValueError(
+                f"scores of shape {tuple(predicted_probabilities.shape)} do not fit this dataset: "
+                f"the first axis must have one entry per output, that is {self.num_segmentation_heads}"
+            )
+        if self.has_regions:
+            return self._paint_regions(predicted_probabilities)
+        return _argmax_first_axis(predicted_probabilities)
+
+    def _paint_regions(self, scores: Array) -> Array:
+        if isinstance(scores, np.ndarray):
+            segmentation = np.zeros(scores.shape[1:], dtype=np.uint16)
+        else:  # torch can hardly compute with uint16
+            segmentation = torch.zeros(scores.shape[1:], dtype=torch.int16, device=scores.device)
+        for score, value in zip(scores, self.regions_class_order, strict=True):
+            segmentation[score > 0.5] = value
+        return segmentation
+
+    def convert_logits_to_segmentation(self, predicted_logits: Array) -> Array:
+        """Turns logits (K, ...) into a label map (...); see `convert_probabilities_to_segmentation`."""
+        if not self.has_regions:  # the largest logit is the largest probability
+            return self.convert_probabilities_to_segmentation(predicted_logits)
+        scores = self.apply_inference_nonlin(predicted_logits)
+        if isinstance(predicted_logits, np.ndarray):
+            scores = scores.numpy()
+        return self.convert_probabilities_to_segmentation(scores)
+
+    def revert_cropping_on_probabilities(
+        self, predicted_probabilities: Array, bbox: Sequence[Sequence[int]], original_shape: Sequence[int]
+    ) -> Array:
+        """Puts scores (K, ...) of a crop back into the whole image.
+
+        Outside the crop the scores say background: 1 for class 0, and 0 for every region. Not meant for logits.
+
+        Args:
+            bbox: [start, end) of the crop on each axis.
+            original_shape: shape of the whole image, without the axis of the outputs.
+        """
+        shape = (predicted_probabilities.shape[0], *original_shape)
+        if isinstance(predicted_probabilities, np.ndarray):
+            whole = np.zeros(shape, dtype=predicted_probabilities.dtype)
+        else:
+            whole = torch.zeros(shape, dtype=predicted_probabilities.dtype)
+        if not self.has_regions:
+            whole[0] = 1
+        whole[(slice(None), *(slice(start, end) for start, end in bbox))] = predicted_probabilities
+        return whole
+
+
+def _argmax_first_axis(scores: Array) -> Array:
+    if isinstance(scores, np.ndarray):
+        return scores.argmax(0)
+    if scores.device.type == "cpu" and scores.dtype != torch.bfloat16:
+        return torch.from_numpy(scores.detach().numpy().argmax(0))  # several times faster than torch's on a CPU
+    return scores.argmax(0)
+
+
+def get_labelmanager_class_from_plans(plans: dict) -> type[LabelManager]:
+    """Returns the class that the plans name as `label_manager`, by default `LabelManager`."""
+    return find_by_name("label manager", plans.get("label_manager", "LabelManager"))
+
+
+def convert_labelmap_to_one_hot(
+    segmentation: Array, all_labels: Sequence[int] | Array, output_dtype: Any = None
+) -> Array:
+    """Returns one mask per label, stacked in a new first axis; a value that is not among the labels is in no mask.
+
+    Args:
+        segmentation: integer label map of any shape, numpy array or tensor; a tensor's masks stay on its device.
+        all_labels: the labels, in the order of the masks; gaps are allowed.
+        output_dtype: type of the masks, by default unsigned 8 bit (16 if a label is 255 or more).
+    """
+    shape = (len(all_labels), *segmentation.shape)
+    wide = max(all_labels) >= 255
+    if isinstance(segmentation, torch.Tensor):
+        dtype = output_dtype or (torch.uint16 if wide else torch.uint8)
+        masks = torch.empty(shape, dtype=dtype, device=segmentation.device)
+    else:
+        masks = np.empty(shape, dtype=output_dtype or (np.uint16 if wide else np.uint8))
+    for mask, label in zip(masks, all_labels, strict=True):
+        mask[...] = segmentation == label
+    return masks
+
+
+def determine_num_input_channels(
+    plans_manager: PlansManager, configuration_or_config_manager: str | ConfigurationManager, dataset_json: dict
+) -> int:
+    """Number of input channels of a network: image channels, and in a cascade one per foreground label."""
+    configuration = configuration_or_config_manager
+    if isinstance(configuration, str):
+        configuration = plans_manager.get_configuration(configuration)
+    channels = dataset_json.get("modality", dataset_json.get("channel_names"))  # `modality` is the older name
+    if channels is None:
+        raise DataError('dataset.json has no key "channel_names"; it lists the channels, like {"0": "CT"}')
+    if configuration.previous_stage_name is None:
+        return len(channels)
+    return len(channels) + len(plans_manager.get_label_manager(dataset_json).foreground_labels)

@@ -1,0 +1,113 @@
+"""Find the images and labels of the cases in a folder of the raw dataset format."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from nnunetv2.errors import DataError
+from nnunetv2.utilities.atomic_files import read_json
+from nnunetv2.utilities.case_identifiers import check_case_identifier
+
+_CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
+
+
+def _files_of_folder(folder: str | os.PathLike, file_ending: str) -> list[str]:
+    """Sorted names of the files with this ending. Names with a leading dot are not data: macOS leaves `._x` files."""
+    if not Path(folder).is_dir():
+        raise DataError(f"There is no folder {os.fspath(folder)}")
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name.endswith(file_ending) and entry.is_file()]
+    return sorted(name for name in names if not name.startswith("."))
+
+
+def _files_by_case(folder: str | os.PathLike, file_ending: str) -> dict[str, list[str]]:
+    """The channel files' names of each case, both in ascending order."""
+    cases: dict[str, list[str]] = defaultdict(list)
+    for name in _files_of_folder(folder, file_ending):
+        match = _CHANNEL.fullmatch(name[: len(name) - len(file_ending)])
+        if not match:
+            raise DataError(
+                f"{os.path.join(folder, name)} has no channel number; images are named CASE_0000{file_ending}, "
+                f"CASE_0001{file_ending} and so on, with one file for each channel"
+            )
+        cases[match[1]].append(name)
+    return dict(sorted(cases.items()))
+
+
+def get_identifiers_from_splitted_dataset_folder(folder: str | os.PathLike, file_ending: str) -> list[str]:
+    """Returns the case identifiers of a folder of images, sorted.
+
+    Raises:
+        DataError: there is no such folder, or a file with the ending has no channel number.
+    """
+    return list(_files_by_case(folder, file_ending))
+
+
+def create_paths_fn(folder: str | os.PathLike, files: Iterable[str], file_ending: str, f: str) -> list[str]:
+    """Returns the paths of the channel files of case `f` among the files of a folder, in the order given."""
+    pattern = re.compile(re.escape(f) + r"_\d{4}" + re.escape(file_ending))
+    return [os.path.join(folder, name) for name in files if pattern.fullmatch(name)]
+
+
+def create_lists_from_splitted_dataset_folder(
+    folder: str | os.PathLike,
+    file_ending: str,
+    identifiers: Sequence[str] | None = None,
+    num_processes: int | None = None,
+) -> list[list[str]]:
+    """Returns the paths of the channel files of each case; empty lists for cases that have none.
+
+    Args:
+        identifiers: the cases, by default all in the folder, sorted.
+        num_processes: has no effect; upstream starts processes for this.
+    """
+    cases = _files_by_case(folder, file_ending)
+    wanted = cases if identifiers is None else identifiers
+    return [[os.path.join(folder, name) for name in cases.get(case, [])] for case in wanted]
+
+
+def get_filenames_of_train_images_and_targets(
+    raw_dataset_folder: str | os.PathLike, dataset_json: dict | None = None
+) -> dict[str, dict[str, str | list[str]]]:
+    """Returns `{case: {"images": [path per channel], "label": path}}` of a dataset's training cases.
+
+    They come from the entry `dataset` of dataset.json if it has one, where paths may be relative to the dataset's
+    folder and contain environment variables, else from `imagesTr` and `labelsTr`.
+
+    Raises:
+        DataError: dataset.json lacks an entry, or a case's name cannot be a file name.
+    """
+    if dataset_json is None:
+        dataset_json = read_json(os.path.join(raw_dataset_folder, "dataset.json"))
+    if "dataset" in dataset_json:
+        return {case: _listed_case(raw_dataset_folder, case, entry) for case, entry in dataset_json["dataset"].items()}
+    if "file_ending" not in dataset_json:
+        raise DataError(f'{os.path.join(raw_dataset_folder, "dataset.json")} has no key "file_ending", like ".nii.gz"')
+    ending = dataset_json["file_ending"]
+    images = os.path.join(raw_dataset_folder, "imagesTr")
+    return {
+        case: {
+            "images": [os.path.join(images, name) for name in names],
+            "label": os.path.join(raw_dataset_folder, "labelsTr", case + ending),
+        }
+        for case, names in _files_by_case(images, ending).items()
+    }
+
+
+def _listed_case(root: str | os.PathLike, case: str, entry: dict) -> dict[str, str | list[str]]:
+    check_case_identifier(case)
+    if not isinstance(entry, dict) or not {"images", "label"} <= set(entry):
+        raise DataError(f'dataset.json: case {case!r} in "dataset" must be {{"images": [path, ...], "label": path}}')
+    return {
+        "images": [_absolute(root, path) for path in entry["images"]],
+        "label": _absolute(root, entry["label"]),
+    }
+
+
+def _absolute(root: str | os.PathLike, path: str) -> str:
+    expanded = os.path.expandvars(path)
+    return expanded if os.path.isabs(expanded) else os.path.abspath(os.path.join(root, expanded))
