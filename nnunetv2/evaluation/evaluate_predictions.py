@@ -17,7 +17,7 @@ from nnunetv2.errors import DataError, UsageError
 from nnunetv2.evaluation.case_pool import map_cases
 from nnunetv2.evaluation.confusion import LabelConfusion, LabelOrRegion, labels_of
 from nnunetv2.evaluation.evaluate_entry_points import evaluate_folder_entry_point, evaluate_simple_entry_point
-from nnunetv2.evaluation.geometry import placement_differences, spacings_agree
+from nnunetv2.evaluation.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 from nnunetv2.evaluation.summary_json import (
     key_to_label_or_region,
     label_or_region_to_key,
@@ -125,7 +125,7 @@ def _check_geometry(prediction: dict[str, Any], reference: dict[str, Any], pair:
     if not differences:
         return
     message = f"The voxel grids differ in {' and '.join(differences)}: {pair}"
-    if not allow_mismatch:
+    if not (allow_mismatch or mismatch_is_allowed()):
         raise DataError(f"{message}; if the voxels do correspond, allow it with --allow_geometry_mismatch")
     logger.warning(message)
 
@@ -198,14 +198,14 @@ def _matched_files(folder_ref: str, folder_pred: str, file_ending: str, chill: b
             f"{folder_ref}: {_shortened(without_reference)}"
         )
     missing = sorted(set(references) - set(predictions))
-    if missing:
-        message = (
+    if missing and not chill:
+        raise DataError(
             f"{len(missing)} of {len(references)} references in {folder_ref} have no prediction in {folder_pred}: "
-            f"{_shortened(missing)}"
+            f"{_shortened(missing)}; predict them, or evaluate what is there with --chill"
         )
-        if not chill:
-            raise DataError(f"{message}; predict them, or evaluate what is there with --chill")
-        logger.warning("%s. The means are over the %d others.", message, len(predictions))
+    if missing:
+        counted = len(predictions), len(references)
+        logger.info("Evaluating %d of %d references; not predicted are %s", *counted, _shortened(missing))
     return predictions
 
 

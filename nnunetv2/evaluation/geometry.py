@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
 
-MAX_ORIGIN_DIFFERENCE = 1e-3  # mm
-MAX_DIRECTION_DIFFERENCE = 1e-4  # rad; for small angles also the difference of the direction cosines
+from nnunetv2.imageio.channel_grid import ALLOW_MISMATCH, DIRECTION_TOLERANCE, ORIGIN_TOLERANCE
+
+
+def mismatch_is_allowed() -> bool:
+    """Whether the environment says that headers are not to be trusted (`nnUNet_allow_geometry_mismatch=1`)."""
+    return os.environ.get(ALLOW_MISMATCH, "0") not in ("", "0")
 
 
 def spacings_agree(first: dict[str, Any], second: dict[str, Any]) -> bool:
@@ -28,9 +33,9 @@ def placement_differences(first: dict[str, Any], second: dict[str, Any]) -> list
         return []
     (origin_a, direction_a), (origin_b, direction_b) = placements
     differences = []
-    if origin_a.shape != origin_b.shape or np.abs(origin_a - origin_b).max() > MAX_ORIGIN_DIFFERENCE:
+    if origin_a.shape != origin_b.shape or np.abs(origin_a - origin_b).max() > ORIGIN_TOLERANCE:
         differences.append(f"origin {_listed(origin_a)} mm against {_listed(origin_b)} mm")
-    if direction_a.shape != direction_b.shape or np.abs(direction_a - direction_b).max() > MAX_DIRECTION_DIFFERENCE:
+    if direction_a.shape != direction_b.shape or np.abs(direction_a - direction_b).max() > DIRECTION_TOLERANCE:
         differences.append(f"direction {_listed(direction_a)} against {_listed(direction_b)}")
     return differences
 

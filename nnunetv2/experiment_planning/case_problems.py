@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnunetv2.errors import DataError
 from nnunetv2.evaluation.geometry import placement_differences, spacings_agree
+from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-NIFTI_ENDINGS = (".nii", ".nii.gz")
 _MAX_LISTED_VALUES = 5
 
 
@@ -33,16 +34,13 @@ def find_case_problems(
     try:
         images, image_properties = reader.read_images(image_files)
         segmentation, label_properties = reader.read_seg(label_file)
-    except Exception as err:  # whatever a format library raises, the user needs to know which file it was
-        return [f"cannot be read ({type(err).__name__}: {err}): {', '.join(image_files)}, {label_file}"], [], []
+    except DataError as err:  # the message names the file
+        return [str(err)], [], []
     problems = grid_problems(images, image_properties, segmentation, label_properties)
     if len(images) != expected_num_channels:
         problems.append(f"{len(images)} channels instead of {expected_num_channels}")
     problems = [f"{problem}: images {', '.join(image_files)}, label {label_file}" for problem in problems]
-    for image_file in image_files:
-        problems += non_finite_problems(
-            image_file, None if _is_nifti(image_file) else reader.read_images([image_file])[0]
-        )
+    problems += nonfinite_problems(image_files, images, label_file)
     problems += label_problems(segmentation, expected_labels, label_file)
     placement = [
         f"{difference}: images {', '.join(image_files)}, label {label_file}"
@@ -66,25 +64,20 @@ def grid_problems(
     return problems
 
 
-def non_finite_problems(image_file: str, image: np.ndarray | None) -> list[str]:
-    """Counts NaN and infinite voxels.
+def nonfinite_problems(image_files: Sequence[str], images: np.ndarray, label_file: str) -> list[str]:
+    """Counts NaN and infinite voxels of a case.
 
-    Args:
-        image_file: of one channel.
-        image: its voxels; None for NIfTI files, whose stored values are read here, because SimpleITK replaces what is
-            not finite by 0 without a word.
+    NIfTI files are counted as stored, because SimpleITK replaces such voxels by 0 without a word.
     """
-    if image is None:
-        import nibabel
-
-        stored = nibabel.load(image_file)
-        if stored.get_data_dtype().kind not in "fc":
-            return []
-        image = np.asanyarray(stored.dataobj)
-    num_nan, num_infinite = int(np.isnan(image).sum()), int(np.isinf(image).sum())
-    if num_nan + num_infinite == 0:
-        return []
-    return [f"{num_nan} NaN and {num_infinite} infinite voxels; replace them by a value that makes sense: {image_file}"]
+    problems = []
+    for file in (*image_files, label_file):
+        count = count_nonfinite_voxels(file)
+        if count:
+            problems.append(f"{count} voxels are NaN or infinite; replace them by a value that makes sense: {file}")
+    in_array = images.size - np.count_nonzero(np.isfinite(images))
+    if in_array and not problems:
+        problems.append(f"{in_array} voxels are NaN or infinite: {', '.join(image_files)}")
+    return problems
 
 
 def label_problems(segmentation: np.ndarray, expected_labels: Sequence[int], label_file: str) -> list[str]:
@@ -102,7 +95,3 @@ def label_problems(segmentation: np.ndarray, expected_labels: Sequence[int], lab
     return [
         f"unexpected labels {', '.join(listed)}{more}; dataset.json names {list(expected_labels)}{hint}: {label_file}"
     ]
-
-
-def _is_nifti(file: str) -> bool:
-    return file.lower().endswith(NIFTI_ENDINGS)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnunetv2.errors import DataError
 from nnunetv2.evaluation.case_pool import map_cases
+from nnunetv2.evaluation.geometry import mismatch_is_allowed
 from nnunetv2.experiment_planning.case_problems import find_case_problems, label_problems
 from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.case_identifiers import check_case_identifier
@@ -63,6 +64,7 @@ def verify_dataset_integrity(folder: str, num_processes: int = 8, *, allow_geome
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
+    allow_geometry_mismatch = allow_geometry_mismatch or mismatch_is_allowed()
     dataset_json = _checked_dataset_json(folder)
     dataset = get_filenames_of_train_images_and_targets(folder, dataset_json)
     _check_files(folder, dataset_json, dataset)
@@ -95,9 +97,7 @@ def _checked_dataset_json(folder: str) -> dict[str, Any]:
     missing = [key for key in _REQUIRED_KEYS if key not in dataset_json]
     if missing:
         hint = "; rename 'modality' to 'channel_names'" if "modality" in dataset_json else ""
-        raise DataError(
-            f"{dataset_json_file} has no {', '.join(missing)}; required are {', '.join(_REQUIRED_KEYS)}{hint}"
-        )
+        raise DataError(f"{dataset_json_file} lacks {', '.join(missing)} (of {', '.join(_REQUIRED_KEYS)}){hint}")
     subfolders = () if "dataset" in dataset_json else ("imagesTr", "labelsTr")
     for subfolder in subfolders:
         if not os.path.isdir(os.path.join(folder, subfolder)):
@@ -110,8 +110,8 @@ def _check_files(folder: str, dataset_json: dict[str, Any], dataset: dict[str, d
         check_case_identifier(identifier)
     if len(dataset) != dataset_json["numTraining"]:
         raise DataError(
-            f"numTraining in dataset.json is {dataset_json['numTraining']}, but {len(dataset)} training cases were found "
-            f"in {folder} (file ending {dataset_json['file_ending']}); first cases: {', '.join(list(dataset)[:5]) or 'none'}"
+            f"numTraining in dataset.json is {dataset_json['numTraining']}, but {len(dataset)} training cases "
+            f"({dataset_json['file_ending']}) were found in {folder}: {', '.join(list(dataset)[:5]) or 'none'}"
         )
     if not dataset:
         raise DataError(f"There is no training case in {folder}")

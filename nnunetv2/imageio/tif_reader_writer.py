@@ -53,9 +53,8 @@ class Tiff3DIO(BaseReaderWriter):
 
         if Path(path).suffix.lower() not in self.supported_file_endings:
             raise DataError(f"{path} is not a TIFF file; the endings are {', '.join(self.supported_file_endings)}")
-        with naming(path):
-            with _page_errors_raised():
-                image = tifffile.imread(path)
+        with naming(path), _page_errors_raised():
+            image = tifffile.imread(path)
         if image.ndim != 3:
             raise DataError(f"{path} has shape {list(image.shape)}; this reader is for images with three axes")
         return image[None]

@@ -14,7 +14,9 @@ from dinov3.eval.segmentation.models import FeatureDecoder, build_segmentation_d
 from dinov3.eval.segmentation.semantic_inference import semantic_scores
 from dinov3.layers.lora import apply_lora
 from nnunetv2.errors import UsageError
-from nnunetv2.model.backbones import InputAdapter, TimmBackbone, create_backbone, load_backbone_weights
+from nnunetv2.model.backbone_weights import load_backbone_weights
+from nnunetv2.model.backbones import TimmBackbone, create_backbone
+from nnunetv2.model.input_adapter import InputAdapter
 
 SIZE_MULTIPLE = 32  # stride of the coarsest feature map
 MASK_STRIDE = 4
@@ -30,7 +32,7 @@ class M2FSegmentationModel(nn.Module):
     Args:
         input_channels: channels C of the images.
         num_classes: outputs K: labels with background as class 0, or regions.
-        deep_supervision: without effect. The mask transformer's layers are supervised by the loss, not by resized targets.
+        deep_supervision: without effect; the loss supervises the layers of the mask transformer.
         backbone: family of the backbone, see `nnunetv2.model.backbones.FAMILIES`.
         backbone_size: size within the family.
         tuning: what of the backbone is trained: `frozen` (nothing), `lora` (adapters) or `full`.
@@ -84,7 +86,7 @@ class M2FSegmentationModel(nn.Module):
         return self.decoder.segmentation_model[0].backbone
 
     def load_backbone_weights(self, path: Path) -> None:
-        """Fills the backbone from a file, see `nnunetv2.model.backbones.load_backbone_weights`."""
+        """Fills the backbone from a file, see `nnunetv2.model.backbone_weights.load_backbone_weights`."""
         load_backbone_weights(self.backbone, path)
 
     def forward(self, x: Tensor, return_queries: bool = False) -> Tensor | dict[str, Any]:
@@ -112,8 +114,8 @@ def pad_to_multiple(x: Tensor, multiple: int = SIZE_MULTIPLE) -> Tensor:
 def dense_logits(queries: Mapping[str, Any], size: Sequence[int], *, regions: bool) -> Tensor:
     """Turns queries into one logit per class and pixel, to be averaged over windows, mirrors and folds.
 
-    The score S of a class is the sum over the queries of class probability times mask probability. Labels: log(S), whose
-    softmax is S divided by its sum. Regions: the logit of S, whose sigmoid is S, with S cut off below 1.
+    The score S of a class is the sum over the queries of class probability times mask probability. Labels: log(S),
+    whose softmax is S divided by its sum. Regions: the logit of S, whose sigmoid is S, with S cut off below 1.
 
     Args:
         queries: `pred_logits` and `pred_masks` of `M2FSegmentationModel`.

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 from nnunetv2.errors import UsageError
 
+_MAX_BLOCK_BYTES = 128 << 10
+_MAX_CHUNK_BYTES = 6 << 20
+
 Shape4d = tuple[int, int, int, int]
 
 
@@ -18,8 +21,8 @@ def comp_blosc2_params(
     image_size: Sequence[int],
     patch_size: Sequence[int],
     bytes_per_pixel: int = 4,
-    max_block_nbytes: int = 128 * 1024,
-    max_chunk_nbytes: int = 6 * 1024**2,
+    max_block_nbytes: int = _MAX_BLOCK_BYTES,
+    max_chunk_nbytes: int = _MAX_CHUNK_BYTES,
     max_chunk_to_patch_ratio_per_axis: float | None = 1.5,
     grow_singleton_patch_axes: bool = False,
 ) -> tuple[Shape4d, Shape4d]:
@@ -45,9 +48,11 @@ def comp_blosc2_params(
             f"{bytes_per_pixel}, max_block_nbytes={max_block_nbytes}, max_chunk_nbytes={max_chunk_nbytes}, "
             f"max_chunk_to_patch_ratio_per_axis={ratio}"
         )
-    longest = image if ratio is None else [max(1, min(i, math.floor(ratio * p))) for i, p in zip(image, patch)]
+    longest = (
+        image if ratio is None else [max(1, min(i, math.floor(ratio * p))) for i, p in zip(image, patch, strict=True)]
+    )
     block = _shrink_to_fit(
-        [min(_power_of_two_from(p), i) for p, i in zip(patch, image)],
+        [min(_power_of_two_from(p), i) for p, i in zip(patch, image, strict=True)],
         longest,
         min(max_block_nbytes, max_chunk_nbytes) // bytes_per_pixel,
     )

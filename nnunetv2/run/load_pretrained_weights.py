@@ -33,7 +33,9 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
     from nnunetv2.utilities.checkpoint_io import load_checkpoint
 
     if not Path(fname).is_file():
-        raise UsageError(f"There is no file {fname}; -pretrained_weights takes the path of an nnU-Net checkpoint (.pth)")
+        raise UsageError(
+            f"There is no file {fname}; -pretrained_weights takes the path of an nnU-Net checkpoint (.pth)"
+        )
     content = load_checkpoint(fname)
     if "network_weights" not in content:
         raise UsageError(f"{fname} is not an nnU-Net checkpoint: it has no network_weights, only {sorted(content)[:5]}")
@@ -44,12 +46,17 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
     problems = weight_differences(given, wanted)
     if problems:
         raise UsageError(
-            f"The pretrained network in {fname} differs from the one to train: {shortened(problems)}. Pretraining needs "
+            f"The pretrained network in {fname} differs from the one to train: {shortened(problems)}. It needs "
             f"the same architecture (nnUNetv2_move_plans_between_datasets), only the number of classes may differ"
         )
     target.load_state_dict(own | given)
-    logger.info("Loaded %d of %d tensors from %s; left as initialised: %s", len(given), len(own), fname,
-                ", ".join(name for name in own if name not in given) or "none")
+    logger.info(
+        "Loaded %d of %d tensors from %s; left as initialised: %s",
+        len(given),
+        len(own),
+        fname,
+        ", ".join(name for name in own if name not in given) or "none",
+    )
     if verbose:
         for name, value in given.items():
             logger.info("  %s %s", name, tuple(value.shape))

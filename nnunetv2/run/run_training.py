@@ -9,13 +9,20 @@ import os
 import socket
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2.errors import NNUNetError, UsageError
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.run.training_run import (
+    DEFAULT_PLANS,
+    DEFAULT_TRAINER,
+    TrainingRun,
+    add_training_arguments,
+    build_parser,
+    parse_fold,
+)
 from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.command_line import command
@@ -25,38 +32,21 @@ if TYPE_CHECKING:
 
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
+__all__ = [
+    "add_training_arguments",
+    "build_parser",
+    "cleanup_ddp",
+    "find_free_network_port",
+    "get_trainer_from_args",
+    "maybe_load_checkpoint",
+    "run_ddp",
+    "run_from_arguments",
+    "run_training",
+    "run_training_entry",
+    "setup_ddp",
+]
+
 logger = logging.getLogger(__name__)
-
-DEFAULT_TRAINER = "nnUNetTrainer"
-DEFAULT_PLANS = "nnUNetPlans"
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """What one training command was asked to do; plain data, so that it can be sent to other processes."""
-
-    dataset: str | int
-    configuration: str
-    fold: int | str
-    trainer_name: str = DEFAULT_TRAINER
-    plans_identifier: str = DEFAULT_PLANS
-    pretrained_weights: str | None = None
-    save_probabilities: bool = False
-    continue_training: bool = False
-    only_validate: bool = False
-    disable_checkpointing: bool = False
-    validate_best: bool = False
-    device_type: str = "cuda"
-    trainer_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """arguments that the trainer's constructor has beyond those of nnUNetTrainer"""
-
-    def __post_init__(self) -> None:
-        if self.continue_training and self.only_validate:
-            raise UsageError("--c continues training and --val only validates; give one of them")
-        if self.continue_training and self.pretrained_weights is not None:
-            raise UsageError("-pretrained_weights is for the start of a training and --c continues one; give one of them")
-        if self.validate_best and self.disable_checkpointing:
-            raise UsageError("--val_best needs the checkpoint that --disable_checkpointing does not write")
 
 
 def find_free_network_port() -> int:
@@ -64,23 +54,6 @@ def find_free_network_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
-
-
-def parse_fold(fold: int | str) -> int | str:
-    """A fold as the trainer takes it: a number from 0, or `all`.
-
-    Raises:
-        UsageError: anything else.
-    """
-    if fold == "all":
-        return fold
-    try:
-        number = int(fold)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise UsageError(f"fold is {fold!r}; accepted are 0, 1, 2, ... and all")
-    return number
 
 
 def get_trainer_from_args(
@@ -110,15 +83,8 @@ def get_trainer_from_args(
     trainer_class = find_by_name("trainer", trainer_name)
     trainer_kwargs = dict(trainer_kwargs or {})
     _require_arguments(trainer_class, trainer_kwargs)
-    if not str(dataset_name_or_id).startswith("Dataset") and not str(dataset_name_or_id).isdigit():
-        raise UsageError(f"The dataset is {dataset_name_or_id!r}; give a number such as 4 or a name such as Dataset004_Hippocampus")
     folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset_name_or_id)
     plans = read_plans(folder, plans_identifier)
-    if configuration not in plans["configurations"]:
-        raise UsageError(
-            f"{plans_identifier} of {folder.name} has no configuration {configuration!r}; "
-            f"there are {', '.join(plans['configurations'])}"
-        )
     plans["continue_training"] = continue_training
     return trainer_class(
         plans=plans,
@@ -140,11 +106,13 @@ def read_plans(preprocessed_folder: Path, plans_identifier: str) -> dict[str, An
     if path.is_file():
         return read_json(path)
     if not preprocessed_folder.is_dir():
-        raise UsageError(f"{preprocessed_folder} does not exist; run nnUNetv2_plan_and_preprocess for this dataset first")
-    others = sorted(p.stem for p in preprocessed_folder.glob("*Plans*.json"))
+        raise UsageError(
+            f"{preprocessed_folder} does not exist; run nnUNetv2_plan_and_preprocess for this dataset first"
+        )
+    others = ", ".join(sorted(p.stem for p in preprocessed_folder.glob("*Plans*.json")))
     raise UsageError(
-        f"There are no plans {plans_identifier} in {preprocessed_folder} "
-        f"({'only ' + ', '.join(others) if others else 'none at all'}); choose with -p or run nnUNetv2_plan_and_preprocess"
+        f"There are no plans {plans_identifier} in {preprocessed_folder} (only: {others or 'none'}); "
+        f"choose with -p or run nnUNetv2_plan_and_preprocess"
     )
 
 
@@ -210,7 +178,7 @@ def cleanup_ddp() -> None:
     torch.distributed.destroy_process_group()
 
 
-def run_ddp(
+def run_ddp(  # noqa: PLR0913 - upstream's signature
     rank: int,
     dataset_name_or_id: int | str,
     configuration: str,
@@ -285,9 +253,7 @@ def train_and_validate(run: TrainingRun) -> None:
     )
     if run.disable_checkpointing:
         trainer.disable_checkpointing = True
-    maybe_load_checkpoint(
-        trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best
-    )
+    maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
     if not run.only_validate:
         trainer.run_training()
         if run.validate_best:
@@ -296,7 +262,7 @@ def train_and_validate(run: TrainingRun) -> None:
     trainer.perform_actual_validation(run.save_probabilities)
 
 
-def run_training(
+def run_training(  # noqa: PLR0913 - upstream's signature
     dataset_name_or_id: int | str,
     configuration: str,
     fold: int | str,
@@ -339,7 +305,9 @@ def run_training(
         trainer_kwargs=trainer_kwargs or {},
     )
     if plans_identifier == DEFAULT_PLANS:
-        logger.info("Using the default plans; the residual encoder presets (planners nnUNetPlannerResEncM, L, XL) score higher")
+        logger.info(
+            "Using the default plans; the residual encoder presets (planners nnUNetPlannerResEncM, L, XL) score higher"
+        )
     if num_gpus <= 1:
         train_and_validate(run)
     else:
@@ -363,33 +331,6 @@ def _train_distributed(run: TrainingRun, num_processes: int) -> None:
             if err.exit_code == error.exit_code:
                 raise error(f"Process {err.error_index} of the training stopped; its message is above") from err
         raise
-
-
-def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str = DEFAULT_TRAINER) -> None:
-    """Adds the arguments that every training command has; `run_from_arguments` takes what they parse to."""
-    add = parser.add_argument
-    add("dataset_name_or_id", type=str, help="number or name of a preprocessed dataset")
-    add("configuration", type=str, help="configuration in the plans, for example 2d or 3d_fullres")
-    add("fold", type=str, help="fold of the cross-validation, 0 to 4, or all to train on every case")
-    add("-tr", type=str, default=default_trainer, help="class name of the trainer (default: %(default)s)")
-    add("-p", type=str, default=DEFAULT_PLANS, help="name of the plans (default: %(default)s)")
-    add("-pretrained_weights", type=str, default=None, help="checkpoint of the same architecture to start from")
-    add("-num_gpus", type=int, default=1, help="number of GPUs to train with (default: %(default)s)")
-    add("--npz", action="store_true", help="also save the class probabilities of the validation cases, for ensembling")
-    add("--c", action="store_true", help="continue the training from its last checkpoint")
-    add("--val", action="store_true", help="only validate; the training must have finished")
-    add("--val_best", action="store_true", help="validate checkpoint_best instead of checkpoint_final, into the same folder")
-    add("--disable_checkpointing", action="store_true", help="write no checkpoints, to try things out")
-    add("-device", type=str, default="cuda", help="cuda, cpu or mps (default: %(default)s); pick a GPU by CUDA_VISIBLE_DEVICES")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Parser of `nnUNetv2_train`."""
-    parser = argparse.ArgumentParser(
-        prog="nnUNetv2_train", description="Train one fold of a configuration and validate it.", allow_abbrev=False
-    )
-    add_training_arguments(parser)
-    return parser
 
 
 def run_from_arguments(

@@ -9,12 +9,12 @@ from typing import Any
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.atomic_files import read_json
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 _ABSENT = "absent"
 
 
-def require_same_architecture(model_folder: Path, configuration: str, architecture: Mapping[str, Any]) -> None:
+def require_same_architecture(model_folder: str, configuration: str, wanted: ConfigurationManager) -> None:
     """Refuses an architecture other than that of the folds already trained in `model_folder`.
 
     Prediction rebuilds one network from the folder's plans.json for all folds, so they must agree. Without a checkpoint
@@ -23,19 +23,19 @@ def require_same_architecture(model_folder: Path, configuration: str, architectu
     Args:
         model_folder: holds plans.json and `fold_*`; may be absent.
         configuration: name in plans.json.
-        architecture: `network_class_name`, `arch_kwargs`, `_kw_requires_import`, resolved.
+        wanted: the configuration to train, whose architecture is compared.
 
     Raises:
         UsageError: with every differing entry.
     """
-    plans_file = model_folder / "plans.json"
-    if not plans_file.is_file() or not any(model_folder.glob("fold_*/checkpoint_*.pth")):
+    plans_file = Path(model_folder) / "plans.json"
+    if not plans_file.is_file() or not any(plans_file.parent.glob("fold_*/checkpoint_*.pth")):
         return
     plans = read_json(plans_file)
     if configuration not in plans.get("configurations", {}):
         return
-    trained = PlansManager(plans).get_configuration(configuration).configuration["architecture"]
-    differences = architecture_differences(trained, architecture)
+    trained = PlansManager(plans).get_configuration(configuration)
+    differences = architecture_differences(trained.configuration["architecture"], wanted.configuration["architecture"])
     if differences:
         raise UsageError(
             f"{model_folder} holds checkpoints of another architecture: {'; '.join(differences)}. Train with the same "

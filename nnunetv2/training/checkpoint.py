@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2.errors import UsageError
+from nnunetv2.training.divergence import require_finite_parameters
+from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
 
 FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
@@ -26,11 +29,6 @@ def unwrap(network: nn.Module) -> nn.Module:
     if isinstance(network, DistributedDataParallel):
         network = network.module
     return getattr(network, "_orig_mod", network)
-
-
-def network_weights(network: nn.Module) -> OrderedDict[str, torch.Tensor]:
-    """State dict of the unwrapped network."""
-    return unwrap(network).state_dict()
 
 
 def load_network_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:
@@ -101,9 +99,75 @@ def require_checkpoint(fold_folder: Path, name: str, purpose: str) -> Path:
         return path
     present = sorted(p.name for p in fold_folder.glob("checkpoint_*.pth"))
     found = f"only {', '.join(present)}" if present else "no checkpoint"
-    raise UsageError(f"{purpose} needs {name} and {fold_folder} has {found}; finish the training first (--c continues it)")
+    raise UsageError(
+        f"{purpose} needs {name} and {fold_folder} has {found}; finish the training first (--c continues it)"
+    )
 
 
-def scaler_state(scaler: torch.amp.GradScaler | None) -> dict[str, Any] | None:
-    """State of the gradient scaler, None where there is none."""
-    return None if scaler is None else scaler.state_dict()
+def is_better(ema: float, best: float | None) -> bool:
+    """Whether a moving average of the Dice is the best so far; NaN never is, and anything beats NaN."""
+    return not math.isnan(ema) and (best is None or math.isnan(best) or ema > best)
+
+
+def content_of(trainer: Any) -> dict[str, Any]:
+    """What a trainer's checkpoint holds: the keys of nnU-Net, readable by both.
+
+    `current_epoch` is the epoch to go on with: the next one, as checkpoints are written at the end of an epoch, or
+    the number of epochs once all are done. A schedule that steps per iteration has a state of its own and is added.
+
+    Raises:
+        DivergedError: the network has parameters that are not finite.
+    """
+    network = unwrap(trainer.network)
+    require_finite_parameters(network)
+    scaler = trainer.grad_scaler
+    content = {
+        "network_weights": network.state_dict(),
+        "optimizer_state": trainer.optimizer.state_dict(),
+        "grad_scaler_state": None if scaler is None else scaler.state_dict(),
+        "logging": trainer.logger.get_checkpoint(),
+        "_best_ema": trainer._best_ema,
+        "current_epoch": trainer.current_epoch + (trainer.current_epoch < trainer.num_epochs),
+        "init_args": trainer.my_init_kwargs,
+        "trainer_name": type(trainer).__name__,
+        "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
+    }
+    if trainer.scheduler_step_per_iteration:
+        content["lr_scheduler_state"] = trainer.lr_scheduler.state_dict()
+    return content
+
+
+def write(trainer: Any, path: str | os.PathLike) -> None:
+    """Saves `content_of` a trainer; the file is the old one or the new one at any time."""
+    save_checkpoint(content_of(trainer), path)
+
+
+def remove(fold_folder: str | os.PathLike, name: str) -> None:
+    """Deletes a checkpoint of a fold if it is there."""
+    (Path(fold_folder) / name).unlink(missing_ok=True)
+
+
+def restore(trainer: Any, source: str | os.PathLike | Mapping[str, Any]) -> None:
+    """Puts what `write` or upstream's trainer saved back into an initialised trainer.
+
+    Args:
+        source: path of the checkpoint, or its content.
+
+    Raises:
+        UsageError: the weights do not fit the trainer's network.
+        DataError: the file is damaged or not a checkpoint.
+    """
+    content = source if isinstance(source, Mapping) else load_checkpoint(source, trainer.device)
+    source = "the given checkpoint" if isinstance(source, Mapping) else os.fspath(source)
+    load_network_weights(trainer.network, content["network_weights"], source)
+    trainer.optimizer.load_state_dict(content["optimizer_state"])
+    if trainer.grad_scaler is not None and content["grad_scaler_state"] is not None:
+        trainer.grad_scaler.load_state_dict(content["grad_scaler_state"])
+    if trainer.scheduler_step_per_iteration and "lr_scheduler_state" in content:
+        trainer.lr_scheduler.load_state_dict(content["lr_scheduler_state"])
+    trainer.logger.load_checkpoint(content["logging"])
+    trainer.current_epoch = content["current_epoch"]
+    trainer._best_ema = content["_best_ema"]
+    trainer.inference_allowed_mirroring_axes = content.get(
+        "inference_allowed_mirroring_axes", trainer.inference_allowed_mirroring_axes
+    )

@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from nnunetv2.utilities.atomic_files import write_json
+
+_HYPER_PARAMETERS = (
+    "initial_lr",
+    "weight_decay",
+    "momentum",
+    "gradient_clip_norm",
+    "oversample_foreground_percent",
+    "probabilistic_oversampling",
+    "num_iterations_per_epoch",
+    "num_val_iterations_per_epoch",
+    "num_epochs",
+    "enable_deep_supervision",
+    "precision",
+    "batch_size",
+)
+
+
+def hyper_parameters(trainer: Any) -> dict[str, Any]:
+    """The settings of a training that are numbers, switches or names."""
+    return {name: getattr(trainer, name) for name in _HYPER_PARAMETERS}
+
+
+def write_debug_json(trainer: Any, fold_folder: str) -> None:
+    """Writes into debug.json what `trainer`, its batch generators and this machine are, as text."""
+    described = describe_object(trainer)
+    for name in ("dataloader_train", "dataloader_val"):
+        described |= describe_loader(name, getattr(trainer, name))
+    write_json(described | describe_machine(trainer.device), Path(fold_folder) / "debug.json")
 
 
 def describe_object(thing: Any) -> dict[str, str]:

@@ -43,7 +43,7 @@ def precision_context(precision: str | None, device: torch.device) -> AbstractCo
 
 
 def should_compile(device: torch.device) -> bool:
-    """Whether networks are compiled: on CUDA outside Windows unless `nnUNet_compile` says otherwise; never elsewhere."""
+    """Whether networks are compiled: only on CUDA outside Windows, and not if `nnUNet_compile` says no."""
     wish = os.environ.get("nnUNet_compile")
     possible = device.type == "cuda" and sys.platform != "win32"
     if not possible:

@@ -11,7 +11,7 @@ def share_of_batch(global_batch_size: int, oversample: float, rank: int, world_s
     The loader forces foreground in the last samples of a batch: sample `i` of `n` where
     `i >= round(n * (1 - oversample))`. The samples of the global batch are dealt out in order, the first processes get
     one more when it does not divide evenly, and each process oversamples so that together they force the same samples
-    as one process would.
+    as one process would. A single process keeps both numbers as they are.
 
     Args:
         global_batch_size: samples over all processes.
@@ -21,6 +21,8 @@ def share_of_batch(global_batch_size: int, oversample: float, rank: int, world_s
     Raises:
         UsageError: fewer samples than processes.
     """
+    if world_size == 1:
+        return global_batch_size, oversample
     if global_batch_size < world_size:
         raise UsageError(
             f"The batch size {global_batch_size} cannot be shared by {world_size} processes; "

@@ -55,17 +55,12 @@ def mean_of_finite_losses(losses: np.ndarray, epoch: int) -> float:
     return float(finite.mean())
 
 
-def require_finite_parameters(network: nn.Module, purpose: str) -> None:
+def require_finite_parameters(network: nn.Module) -> None:
     """Refuses to go on with a network that holds infinite or NaN parameters.
-
-    Args:
-        purpose: what was about to be done, for the message ("write checkpoint_best.pth").
 
     Raises:
         DivergedError: naming the first such parameter.
     """
     for name, parameter in network.named_parameters():
         if not bool(parameter.detach().isfinite().all()):
-            raise DivergedError(
-                f"Training diverged: parameter {name} is not finite, so it was refused to {purpose}; {_ADVICE}"
-            )
+            raise DivergedError(f"Training diverged: parameter {name} is not finite, nothing was saved; {_ADVICE}")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +18,9 @@ from nnunetv2.errors import NNUNetError
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.inference.export_prediction import export_prediction_from_logits, resample_and_save
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.inference.worker_pool import WorkerPool, result_of
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.process_group import rank_and_world_size, wait_for_all
 from nnunetv2.training.training_log import duration_in_words, time_left
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
@@ -30,87 +29,73 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 logger = logging.getLogger(__name__)
 
 CASES_BETWEEN_BARRIERS = 20  # keeps the processes of a group within the communication time-out
-QUEUED_CASES_PER_WORKER = 2  # logits wait in memory until they are exported; this bounds how many
 
 
 @dataclass(frozen=True)
 class ValidationSetting:
-    """Where the cases of a validation come from and where its results go."""
+    """What a validation predicts with, where its cases come from and where its results go."""
 
     plans_manager: PlansManager
     configuration_manager: ConfigurationManager
     dataset_json: dict
     preprocessed_folder_base: str
     """holds gt_segmentations and, for cascades, the preprocessed cases of the next stages"""
+    model_folder: str
+    """gets, for cascades, predicted_next_stage with one folder per next stage"""
     output_folder: str
     """gets one segmentation per case and summary.json"""
-    next_stage_folder: str | None = None
-    """gets one folder per next stage of a cascade; None if there is none"""
+    trainer_name: str
+    device: torch.device
+    mirror_axes: tuple[int, ...] | None = None
+    """axes that predictions may be mirrored along; None is no mirroring"""
     save_probabilities: bool = False
     num_processes: int = 1
 
 
-class CaseExporter:
-    """Runs export functions, in this process or in a few others, and blames the case when one fails.
+def setting_of(trainer: Any, num_processes: int, save_probabilities: bool) -> ValidationSetting:
+    """The setting that a trainer's managers and folders amount to."""
+    return ValidationSetting(
+        plans_manager=trainer.plans_manager,
+        configuration_manager=trainer.configuration_manager,
+        dataset_json=trainer.dataset_json,
+        preprocessed_folder_base=trainer.preprocessed_dataset_folder_base,
+        model_folder=trainer.output_folder_base,
+        output_folder=os.path.join(trainer.output_folder, "validation"),
+        trainer_name=type(trainer).__name__,
+        device=trainer.device,
+        mirror_axes=trainer.inference_allowed_mirroring_axes,
+        save_probabilities=save_probabilities,
+        num_processes=num_processes,
+    )
 
-    At most `num_processes * QUEUED_CASES_PER_WORKER` exports are unfinished at a time; `submit` waits for room.
-    """
 
-    def __init__(self, pool: ProcessPoolExecutor | None, num_processes: int) -> None:
+class CaseExports:
+    """Exports on their way through a pool, each with the name of its case for when it fails."""
+
+    def __init__(self, pool: WorkerPool) -> None:
         self.pool = pool
-        self.limit = num_processes * QUEUED_CASES_PER_WORKER
-        self.unfinished: dict[Future, str] = {}
+        self.unfinished: list[tuple[str, Future]] = []
 
     def submit(self, case: str, function: Callable[..., Any], *args: Any) -> None:
-        if self.pool is None:
-            with _blaming(case):
-                function(*args)
-            return
-        while len(self.unfinished) >= self.limit:
-            self._collect(wait(self.unfinished, return_when=FIRST_COMPLETED).done)
-        with _blaming(case):
-            self.unfinished[self.pool.submit(function, *args)] = case
+        """Calls `function(*args)` in the pool, or waits for room first; raises errors of earlier exports."""
+        self.unfinished.append((case, self.pool.submit(function, *args)))
+        finished = [(name, future) for name, future in self.unfinished if future.done()]
+        self.unfinished = [(name, future) for name, future in self.unfinished if not future.done()]
+        _require_success(finished)
 
     def finish(self) -> None:
-        """Waits for everything submitted; raises the first error."""
-        self._collect(wait(self.unfinished).done)
-
-    def _collect(self, done: set[Future]) -> None:
-        for future in done:
-            with _blaming(self.unfinished.pop(future)):
-                future.result()
+        """Waits for all exports; raises the first error."""
+        _require_success(self.unfinished)
 
 
-@contextmanager
-def case_exporter(num_processes: int) -> Iterator[CaseExporter]:
-    """A `CaseExporter`; with one process the exports run in this one, which saves starting another."""
-    if num_processes <= 1:
-        yield CaseExporter(None, 1)
-        return
-    # spawn: this process may hold a CUDA context and threads, which a fork does not survive
-    with ProcessPoolExecutor(num_processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+def _require_success(exports: list[tuple[str, Future]]) -> None:
+    for case, future in exports:
         try:
-            exporter = CaseExporter(pool, num_processes)
-            yield exporter
-            exporter.finish()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _blaming(case: str) -> Iterator[None]:
-    try:
-        yield
-    except NNUNetError as err:
-        raise type(err)(f"Validation case {case}: {err}") from err
-    except BrokenProcessPool as err:
-        raise RuntimeError(
-            f"A process that exports validation cases died, at the latest with case {case}; most often it ran out of "
-            f"memory: set nnUNet_def_n_proc to a smaller number and repeat the validation with --val"
-        ) from err
-    except Exception as err:
-        raise RuntimeError(f"Validation case {case} could not be exported: {err}") from err
+            result_of(future)
+        except NNUNetError as err:
+            raise type(err)(f"Validation case {case}: {err}") from err
+        except Exception as err:
+            raise RuntimeError(f"Validation case {case} could not be exported: {err}") from err
 
 
 def share_of_cases(identifiers: Sequence[str], rank: int, world_size: int) -> tuple[list[str], set[int]]:
@@ -123,37 +108,46 @@ def share_of_cases(identifiers: Sequence[str], rank: int, world_size: int) -> tu
     return list(identifiers[rank::world_size]), barriers if world_size > 1 else set()
 
 
-def make_predictor(
-    network: nn.Module, setting: ValidationSetting, device: torch.device, mirror_axes: tuple[int, ...] | None
-) -> nnUNetPredictor:
-    """Predictor around the network in training, with the settings that nnU-Net validates with."""
-    predictor = nnUNetPredictor(device=device, allow_tqdm=False)
+def make_predictor(network: nn.Module, setting: ValidationSetting) -> nnUNetPredictor:
+    """Predictor around the network in training, with the tiling and mirroring that nnU-Net validates with."""
+    predictor = nnUNetPredictor(device=setting.device, allow_tqdm=False)
     predictor.manual_initialization(
-        network, setting.plans_manager, setting.configuration_manager, None, setting.dataset_json, "", mirror_axes
+        network,
+        setting.plans_manager,
+        setting.configuration_manager,
+        None,
+        setting.dataset_json,
+        setting.trainer_name,
+        setting.mirror_axes,
     )
     return predictor
 
 
 def validate(
-    predictor: nnUNetPredictor,
+    network: nn.Module,
     open_cases: Callable[[list[str]], nnUNetBaseDataset],
     identifiers: Sequence[str],
     setting: ValidationSetting,
+    metric_log: MetaLogger,
     report: Callable[[str], None] = logger.info,
-) -> dict[str, Any] | None:
-    """Predicts the cases, each process its share, and scores all of them.
+) -> None:
+    """Predicts the cases, each process its share; then the first process scores all of them.
 
     Args:
+        network: in eval mode, giving one output.
         open_cases: gives the preprocessed cases of these identifiers.
-
-    Returns:
-        The content of summary.json; None except in the first process.
+        metric_log: told the final scores.
+        report: takes lines of progress.
     """
     rank, world_size = rank_and_world_size()
     own, barriers = share_of_cases(identifiers, rank, world_size)
+    predictor = make_predictor(network, setting)
     predict_validation_cases(predictor, open_cases(own), setting, barriers=barriers, report=report)
     wait_for_all()
-    return evaluate_validation(setting) if rank == 0 else None
+    if rank == 0:
+        metrics = evaluate_validation(setting)
+        log_metrics(metrics, metric_log)
+        report(f"Mean Validation Dice: {metrics['foreground_mean']['Dice']}")
 
 
 def predict_validation_cases(
@@ -175,7 +169,9 @@ def predict_validation_cases(
     os.makedirs(setting.output_folder, exist_ok=True)
     identifiers = list(dataset.identifiers)
     durations: list[float] = []
-    with case_exporter(min(setting.num_processes, len(identifiers))) as exporter:
+    num_processes = min(setting.num_processes, len(identifiers))
+    with WorkerPool(num_processes if num_processes > 1 else 0, num_waiting=num_processes) as pool:
+        exports = CaseExports(pool)
         for position, case in enumerate(identifiers):
             remaining = time_left(durations, len(identifiers) - position)
             eta = f", about {duration_in_words(remaining)} left" if durations else ""
@@ -183,11 +179,12 @@ def predict_validation_cases(
             started = time.monotonic()
             image, properties = load_network_input(dataset, case, setting)
             logits = predictor.predict_sliding_window_return_logits(image).cpu().numpy()
-            exporter.submit(case, export_prediction_from_logits, logits, properties, *_export_arguments(setting, case))
-            export_to_next_stages(exporter, case, logits, properties, setting, report)
+            exports.submit(case, export_prediction_from_logits, logits, properties, *_export_arguments(setting, case))
+            export_to_next_stages(exports, case, logits, properties, setting, report)
             durations.append(time.monotonic() - started)
             if position in barriers:
                 wait_for_all()
+        exports.finish()
 
 
 def _export_arguments(setting: ValidationSetting, case: str) -> tuple:
@@ -213,7 +210,7 @@ def load_network_input(
 
 
 def export_to_next_stages(
-    exporter: CaseExporter,
+    exports: CaseExports,
     case: str,
     logits: np.ndarray,
     properties: dict[str, Any],
@@ -233,9 +230,9 @@ def export_to_next_stages(
         except (FileNotFoundError, NNUNetError) as err:
             report(f"No input for next stage {stage} from case {case}: {err}; preprocess {stage} first, then use --val")
             continue
-        target = os.path.join(setting.next_stage_folder, stage, case)
+        target = os.path.join(setting.model_folder, "predicted_next_stage", stage, case)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        exporter.submit(
+        exports.submit(
             case,
             resample_and_save,
             logits,
@@ -245,7 +242,7 @@ def export_to_next_stages(
             setting.configuration_manager,
             properties,
             setting.dataset_json,
-            1,  # threads; the cores are shared by the export processes
+            None,
             dataset_class,
         )
 
@@ -264,3 +261,10 @@ def evaluate_validation(setting: ValidationSetting) -> dict[str, Any]:
         num_processes=setting.num_processes,
         chill=True,
     )
+
+
+def log_metrics(metrics: dict[str, Any], log: MetaLogger) -> None:
+    """Passes the final Dice scores on to external loggers."""
+    for label, scores in metrics["mean"].items():
+        log.log_summary(f"final_val/class_{label}_dice", scores["Dice"])
+    log.log_summary("final_val/foreground_dice", metrics["foreground_mean"]["Dice"])

@@ -33,16 +33,19 @@ def bound_arguments(init: Callable[..., None], args: tuple, kwargs: Mapping[str,
     return named
 
 
-def plain_arguments(arguments: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """Copy of `arguments` that can be stored in a checkpoint; paths become text.
+def with_added(common: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """The arguments that all trainers have and those that a subclass adds, ready for a checkpoint; paths become text.
 
     Args:
-        owner: class name for the message.
+        common: arguments of the base class, stored as they are.
+        given: all arguments of the subclass's constructor.
+        owner: name of the subclass, for the message.
 
     Raises:
-        UsageError: a value that is not plain data (None, bool, int, float, str, and lists, tuples or dicts of these).
+        UsageError: an added value is not plain data (None, bool, int, float, str, lists, tuples or dicts of these).
     """
-    return {name: _plain(value, f"{owner}({name}=...)") for name, value in arguments.items()}
+    added = {name: value for name, value in given.items() if name not in common}
+    return {**common, **{name: _plain(value, f"{owner}({name}=...)") for name, value in added.items()}}
 
 
 def _plain(value: Any, where: str) -> Any:

@@ -1,4 +1,4 @@
-"""Call a trainer's `build_network_architecture`, in today's form or in the one that older trainers define."""
+"""What trainers ask of their networks: how one is built, in today's and older trainers, and its deep supervision."""
 
 from __future__ import annotations
 
@@ -8,11 +8,28 @@ from collections.abc import Callable
 
 from torch import nn
 
+from nnunetv2.model.build import build_network
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 
+def build_planned_network(
+    configuration_manager: ConfigurationManager,
+    num_input_channels: int,
+    num_output_channels: int,
+    enable_deep_supervision: bool | None,
+) -> nn.Module:
+    """Returns the network that a configuration's architecture entry describes, with fresh weights."""
+    return build_network(
+        configuration_manager.network_arch_class_name,
+        configuration_manager.network_arch_init_kwargs,
+        configuration_manager.network_arch_init_kwargs_req_import,
+        num_input_channels,
+        num_output_channels,
+        deep_supervision=enable_deep_supervision,
+    )
+
+
 def call_network_hook(
-    owner: str,
     hook: Callable[..., nn.Module],
     plans_manager: PlansManager,
     configuration_manager: ConfigurationManager,
@@ -25,15 +42,13 @@ def call_network_hook(
     A hook without a parameter `plans_manager` is of the old form: class name, arguments and names of arguments to
     import, instead of the two managers.
 
-    Args:
-        owner: class name of the trainer, for the warning.
     """
     common = (num_input_channels, num_output_channels, enable_deep_supervision)
     if "plans_manager" in inspect.signature(hook).parameters:
         return hook(plans_manager, configuration_manager, *common)
     warnings.warn(
-        f"{owner}.build_network_architecture has the old signature; change it to (plans_manager, configuration_manager, "
-        f"num_input_channels, num_output_channels, enable_deep_supervision=True)",
+        f"{hook.__qualname__} in {hook.__module__} has the old signature; change it to (plans_manager, "
+        f"configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision=True)",
         DeprecationWarning,
         stacklevel=3,
     )
@@ -43,3 +58,10 @@ def call_network_hook(
         configuration_manager.network_arch_init_kwargs_req_import,
         *common,
     )
+
+
+def switch_deep_supervision(network: nn.Module, enabled: bool) -> None:
+    """Sets `network.decoder.deep_supervision` where there is such a switch."""
+    decoder = getattr(network, "decoder", None)
+    if hasattr(decoder, "deep_supervision"):
+        decoder.deep_supervision = enabled

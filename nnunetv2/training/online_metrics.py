@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
 
 class HardCounts(NamedTuple):
     """Voxel counts of one batch, one entry per foreground class or region, float64."""
@@ -14,6 +16,18 @@ class HardCounts(NamedTuple):
     true_positives: np.ndarray
     false_positives: np.ndarray
     false_negatives: np.ndarray
+
+
+def count(logits: torch.Tensor, target: torch.Tensor | list[torch.Tensor], labels: LabelManager) -> HardCounts:
+    """`count_regions` or `count_labels`, whichever the labels of the dataset ask for.
+
+    Args:
+        target: the first of a list is the one at full resolution.
+    """
+    target = target[0] if isinstance(target, list) else target
+    if labels.has_regions:
+        return count_regions(logits, target, has_ignore_mask=labels.has_ignore_label)
+    return count_labels(logits, target, labels.ignore_label)
 
 
 def count_labels(logits: torch.Tensor, target: torch.Tensor, ignore_label: int | None = None) -> HardCounts:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from nnunetv2.training.divergence import DivergenceGuard
 
 def update_weights(
     loss: torch.Tensor,
-    parameters: Iterable[torch.nn.Parameter],
+    network: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     *,
@@ -39,7 +38,7 @@ def update_weights(
         scaler.unscale_(optimizer)
     else:
         loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(parameters, math.inf if clip_norm is None else clip_norm)
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), math.inf if clip_norm is None else clip_norm)
     value = loss.detach().float().cpu().numpy()
     if scaler is not None:
         guard.accepts(float(value))

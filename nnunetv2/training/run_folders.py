@@ -14,9 +14,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 class RunFolders:
     """Folders of one fold; those below a root that is not set are None, as on machines that only predict."""
 
-    preprocessed_base: str | None = None
+    dataset: str | None = None
     """of the dataset: plans, splits, gt_segmentations"""
-    preprocessed: str | None = None
+    cases: str | None = None
     """of the configuration: its preprocessed cases"""
     model: str | None = None
     """of trainer, plans and configuration, with one folder per fold"""
@@ -28,10 +28,10 @@ class RunFolders:
 def run_folders(trainer_name: str, plans: PlansManager, configuration: str, fold: int | str) -> RunFolders:
     """Names the folders of a fold below the roots in the environment; makes none of them."""
     manager = plans.get_configuration(configuration)
-    preprocessed_base = preprocessed = model = fold_folder = previous_stage = None
+    dataset = cases = model = fold_folder = previous_stage = None
     if nnUNet_preprocessed.is_set():
-        preprocessed_base = os.path.join(nnUNet_preprocessed, plans.dataset_name)
-        preprocessed = os.path.join(preprocessed_base, manager.data_identifier)
+        dataset = os.path.join(nnUNet_preprocessed, plans.dataset_name)
+        cases = os.path.join(dataset, manager.data_identifier)
     if nnUNet_results.is_set():
 
         def model_folder(name: str) -> str:
@@ -44,4 +44,4 @@ def run_folders(trainer_name: str, plans: PlansManager, configuration: str, fold
             previous_stage = os.path.join(
                 model_folder(manager.previous_stage_name), "predicted_next_stage", configuration
             )
-    return RunFolders(preprocessed_base, preprocessed, model, fold_folder, previous_stage)
+    return RunFolders(dataset, cases, model, fold_folder, previous_stage)

@@ -15,7 +15,7 @@ def log_file_name(started: datetime) -> str:
     return f"training_log_{started.year}_{started.month}_{started.day}_{started:%H_%M_%S}.txt"
 
 
-def write_line(path: Path | None, words: Sequence[object], *, timestamp: bool, console: bool) -> None:
+def write_line(path: str | Path | None, words: Sequence[object], *, timestamp: bool, console: bool) -> None:
     """Appends the words as one line to `path` (made with its folder when needed) and shows them on stdout.
 
     Training outlives a log that cannot be written for a while (full disk, lost network folder): the line is then
@@ -24,7 +24,7 @@ def write_line(path: Path | None, words: Sequence[object], *, timestamp: bool, c
     line = " ".join(str(word) for word in ((f"{datetime.now()}:", *words) if timestamp else words))
     if path is not None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
             with open(path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as err:

@@ -1,4 +1,4 @@
-"""Typed configuration: dataclass defaults, overlaid by a YAML file, overlaid by `key=value` words of the command line."""
+"""Typed configuration: dataclass defaults, overlaid by a YAML file, overlaid by `key=value` words of a command line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
     """Raises `UsageError` unless `low <= value <= high`; not-a-number is outside every range."""
-    if not low <= value <= high:
+    if not low <= value <= high or value == float("inf"):
         accepted = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
         raise UsageError(f"{name}={value} is out of range; it must be {accepted}")
 
@@ -83,9 +83,13 @@ def _read_yaml(schema: type, path: Path) -> Any:
         if tree is None:
             return OmegaConf.create({})
         _check_keys(schema, tree, str(path))
-        return OmegaConf.load(path)
+        content = OmegaConf.load(path)
     except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise UsageError(f"{path} is not valid YAML: {err}") from err
+        raise UsageError(f"{path} is not valid YAML: {_one_line(err)}") from err
+    for section in _sections(schema):
+        if content.get(section, "") is None:  # all its lines are commented out
+            del content[section]
+    return content
 
 
 def _read_override(schema: type, word: str) -> Any:
@@ -98,16 +102,20 @@ def _read_override(schema: type, word: str) -> Any:
     known = _dotted_keys(schema)
     if key not in known:
         raise UsageError(f"There is no setting {key!r}{_nearest(key, known)}")
+    if key in _sections(schema):
+        raise UsageError(f"{key} is a section; set one of {', '.join(_dotted_keys(_sections(schema)[key], f'{key}.'))}")
     try:
         return OmegaConf.from_dotlist([word])
     except yaml.YAMLError as err:
-        raise UsageError(f"The value in {word!r} is not valid YAML: {err}") from err
+        raise UsageError(f"The value in {word!r} is not valid YAML: {_one_line(err)}") from err
 
 
 def _check_keys(schema: type, node: Any, path: str, section: str = "") -> None:
     """Walks the parsed YAML beside the dataclasses; the first key without a field is an error with its line."""
     import yaml
 
+    if section and node.tag == "tag:yaml.org,2002:null":
+        return
     if not isinstance(node, yaml.MappingNode):
         name = section.rstrip(".") or "the file"
         raise UsageError(f"{path}, line {node.start_mark.line + 1}: {name} must hold `key: value` pairs")
@@ -143,3 +151,7 @@ def _nearest(word: str, known: Sequence[str]) -> str:
         leaf = word.rpartition(".")[2]
         near = [key for key in known if key.rpartition(".")[2] == leaf]
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def _one_line(err: Exception) -> str:
+    return " ".join(str(err).split())

@@ -57,9 +57,7 @@ def test_core_equals_transformers(seeded):
 
 
 def test_core_gradients_are_right_on_cpu(seeded):
-    inputs = [
-        tensor.requires_grad_() for tensor in random_inputs(batch=1, heads=2, width=1, queries=2, points=1)
-    ]
+    inputs = [tensor.requires_grad_() for tensor in random_inputs(batch=1, heads=2, width=1, queries=2, points=1)]
     assert torch.autograd.gradcheck(lambda v, loc, w: deformable_attention(v, SIZES, loc, w), inputs)
 
 

@@ -176,8 +176,12 @@ def geometries() -> dict[str, Any]:
 def main(preprocessed: Path, target: Path) -> None:
     synthetic = {name: batches(loader, seed) for seed, (name, loader) in enumerate(synthetic_loaders().items())}
     recorded = {" ".join(pair): batches(recorded_loader(preprocessed, *pair), 0) for pair in RECORDED}
-    text = json.dumps({"geometry": geometries(), "synthetic": synthetic, "recorded": recorded}, indent=1)
-    target.write_text(text + "\n", encoding="utf-8")
+    sections = {"geometry": geometries(), "synthetic": synthetic, "recorded": recorded}
+    parts = []
+    for section, entries in sections.items():
+        lines = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
+        parts.append(f"{json.dumps(section)}: {{\n  {lines}\n }}")
+    target.write_text("{\n " + ",\n ".join(parts) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -55,8 +55,8 @@ class IntensityDistribution:
     """Distinct values and how often each occurs; grows by `add` and `merge`.
 
     Mean, standard deviation, minimum and maximum are those of the exact values. Percentiles are exact as well while
-    there are at most `max_distinct` distinct values. Beyond that, values are rounded to 16 bits of mantissa, which leaves
-    at most 65 536 values in each power of two and moves a percentile by a factor of at most 1 +- 7.6e-6.
+    there are at most `max_distinct` distinct values. Beyond that, values are rounded to 16 bits of mantissa, which
+    leaves at most 65 536 values in each power of two and moves a percentile by a factor of at most 1 +- 7.6e-6.
     """
 
     def __init__(self, max_distinct: int = MAX_DISTINCT_VALUES) -> None:

@@ -382,9 +382,7 @@ def _checked_spacing(spacing: Sequence[float] | None) -> list[float] | None:
     except (TypeError, ValueError):
         numbers = []
     if len(numbers) != 3 or not all(number > 0 for number in numbers):
-        raise UsageError(
-            f"The target spacing is {spacing!r}; it must be three numbers above 0 (mm, axes as in the files)"
-        )
+        raise UsageError(f"The target spacing is {spacing!r}; it must be three numbers above 0 (mm per axis)")
     return numbers
 
 

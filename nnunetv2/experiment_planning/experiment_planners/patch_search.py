@@ -27,8 +27,8 @@ def topology_of(spacing: Sequence[float], patch_size: Sequence[float], min_edge:
 def shrunk(topology: Topology, spacing: Sequence[float], median_shape: Sequence[float], min_edge: int) -> Topology:
     """Returns the next smaller candidate: the axis that covers most of the median image gives way.
 
-    The step is what the axis must be divisible by *after* shrinking: 256 halved six times would lose 64 at once, but 224
-    can be halved only five times and is as good.
+    The step is what the axis must be divisible by *after* shrinking: 256, halved six times, would lose 64 at once,
+    although 224, halved five times, is a valid size between.
     """
     sizes = list(topology.patch_size)
     axis = max(range(len(sizes)), key=lambda a: (sizes[a] / median_shape[a], a))

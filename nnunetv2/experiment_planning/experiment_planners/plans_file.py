@@ -59,6 +59,6 @@ def copy_splits(source: str | os.PathLike, target: str | os.PathLike) -> None:
         same = fold < len(used) and all(set(split[part]) == set(used[fold][part]) for part in ("train", "val"))
         if not same:
             raise DataError(
-                f"Fold {fold} of {source} differs from {target}, which trainings may have used; delete the file that is "
-                "not wanted"
+                f"Fold {fold} of {source} differs from {target}, which trainings may have used; "
+                "delete the file that is not wanted"
             )

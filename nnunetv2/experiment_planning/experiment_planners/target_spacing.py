@@ -16,9 +16,8 @@ def fullres_target_spacing(
     """Returns the median spacing of a dataset, finer along an axis that is much coarser than the others.
 
     An axis is much coarser if both its spacing is larger and its number of voxels smaller than those of the other axes
-    by more than `anisotropy_threshold`. Resampling such an axis to the median would make up slices in half of the cases,
-    with artefacts; the 10th percentile keeps the slices of those with the finest ones, unless that is finer than the
-    other axes.
+    by more than `anisotropy_threshold`. At the median, half of the cases would lose slices of which they have few; the
+    10th percentile keeps those of nearly all cases. It is not taken below the spacing of the other axes.
 
     Args:
         spacings: mm per case and axis.

@@ -49,7 +49,7 @@ def compute_new_shape(old_shape: Shape, old_spacing: Spacing, new_spacing: Spaci
             f"must have one entry per axis each"
         )
     return np.array(
-        [int(round(old / new * size)) for old, new, size in zip(old_spacing, new_spacing, old_shape)]
+        [int(round(old / new * size)) for old, new, size in zip(old_spacing, new_spacing, old_shape, strict=True)]
     )
 
 
@@ -74,7 +74,9 @@ def determine_do_sep_z_and_axis(
     if force_separate_z is not None:
         decisive = current_spacing if force_separate_z else None
     else:
-        anisotropic = (s for s in (current_spacing, new_spacing) if get_do_separate_z(s, separate_z_anisotropy_threshold))
+        anisotropic = (
+            s for s in (current_spacing, new_spacing) if get_do_separate_z(s, separate_z_anisotropy_threshold)
+        )
         decisive = next(anisotropic, None)
     if decisive is None:
         return False, None
@@ -168,7 +170,7 @@ def resample_data_or_seg(
     if data.shape[1:] == new_shape:
         return data
     result = np.zeros((data.shape[0], *new_shape), dtype=data.dtype if dtype_out is None else dtype_out)
-    for channel, out in zip(data, result):
+    for channel, out in zip(data, result, strict=True):
         if do_separate_z:
             # Views with the separate axis in front; writing to `out` fills the result.
             channel, out = np.moveaxis(channel, axis, 0), np.moveaxis(out, axis, 0)

@@ -57,12 +57,12 @@ def linear_neighbours(old_length: int, new_length: int) -> LinearNeighbours:
     weight_lower = 1.0 - (centre - lower)
     lower = lower.astype(np.intp)
     indices = (np.clip(index, 0, old_length - 1) for index in (lower, lower + 1))
-    return LinearNeighbours(tuple(zip(indices, (weight_lower, 1.0 - weight_lower))), nearest)
+    return LinearNeighbours(tuple(zip(indices, (weight_lower, 1.0 - weight_lower), strict=True)), nearest)
 
 
 def resize_nearest(volume: np.ndarray, new_shape: Sequence[int]) -> np.ndarray:
     """Resizes an array of any rank by taking the nearest old voxel along each axis."""
-    for axis, (old, new) in enumerate(zip(volume.shape, new_shape)):
+    for axis, (old, new) in enumerate(zip(volume.shape, new_shape, strict=True)):
         if old != new:
             volume = np.take(volume, nearest_indices(old, new), axis=axis)
     return volume
@@ -89,7 +89,7 @@ def resize_labels(labels: np.ndarray, new_shape: Sequence[int], order: int = 1) 
 
         return resize_segmentation(labels, new_shape, order)
     labels = np.ascontiguousarray(labels)
-    axes = [linear_neighbours(old, new) for old, new in zip(labels.shape, new_shape)]
+    axes = [linear_neighbours(old, new) for old, new in zip(labels.shape, new_shape, strict=True)]
     result = np.ascontiguousarray(resize_nearest(labels, new_shape))
     undecided = np.flatnonzero(_lies_between_labels(labels, axes))
     flat_result = result.reshape(-1)
@@ -105,7 +105,7 @@ def _lies_between_labels(labels: np.ndarray, axes: Sequence[LinearNeighbours]) -
     differs = np.zeros(labels.shape, dtype=bool)
     for corner in itertools.product(*(range(len(axis.around)) for axis in axes)):
         if any(corner):
-            here = tuple(slice(None, size - step) for step, size in zip(corner, labels.shape))
+            here = tuple(slice(None, size - step) for step, size in zip(corner, labels.shape, strict=True))
             there = tuple(slice(step, None) for step in corner)
             differs[here] |= labels[here] != labels[there]
     for axis, neighbours in enumerate(axes):
@@ -122,7 +122,7 @@ def _largest_share(
 ) -> np.ndarray:
     """The winning label of each new voxel given by `positions` (one index array per axis)."""
     around, weights = _surroundings(labels, positions, axes)
-    winner = labels[tuple(axis.nearest[position] for position, axis in zip(positions, axes))]
+    winner = labels[tuple(axis.nearest[position] for position, axis in zip(positions, axes, strict=True))]
     # Most voxels end here: no other label can reach what the nearest voxel's label has.
     contested = np.flatnonzero(_share(around, weights, winner) < _SAFE_MAJORITY)
     if contested.size:
@@ -156,7 +156,7 @@ def _surroundings(
     """
     offsets: list[np.ndarray] = [np.zeros(1, dtype=np.intp)]
     weights: list[np.ndarray | None] = [None]
-    for position, axis, stride in zip(positions, axes, _element_strides(labels.shape)):
+    for position, axis, stride in zip(positions, axes, _element_strides(labels.shape), strict=True):
         chosen = [(index[position] * stride, weight[position]) for index, weight in axis.around]
         offsets = [offset + step for offset in offsets for step, _ in chosen]
         weights = [factor if weight is None else weight * factor for weight in weights for _, factor in chosen]
@@ -170,6 +170,6 @@ def _element_strides(shape: Sequence[int]) -> list[int]:
 def _share(around: np.ndarray, weights: np.ndarray, label: np.ndarray) -> np.ndarray:
     """Sum of the weights of the old voxels that carry `label`; limited to 1, as the resized indicator image is."""
     total = np.zeros(around.shape[1])
-    for neighbour, weight in zip(around, weights):  # in this order: other orders round differently
+    for neighbour, weight in zip(around, weights, strict=True):  # in this order: other orders round differently
         total += weight * (neighbour == label)
     return np.minimum(total, 1.0, out=total)

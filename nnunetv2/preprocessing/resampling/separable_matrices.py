@@ -85,7 +85,7 @@ def resize_volume(volume: np.ndarray, order: int, out: np.ndarray) -> None:
     """
     limits = _value_range(volume)
     # The axis that grows least goes first: the products that follow then run on the smallest intermediate.
-    growth = [new / old for new, old in zip(out.shape, volume.shape)]
+    growth = [new / old for new, old in zip(out.shape, volume.shape, strict=True)]
     first = int(np.argmin(growth))
     volume, out = np.moveaxis(volume, first, 0), np.moveaxis(out, first, 0)
     depth = axis_operator(volume.shape[0], out.shape[0], order)
@@ -97,7 +97,7 @@ def resize_volume(volume: np.ndarray, order: int, out: np.ndarray) -> None:
     for rows, columns, block in depth.stripes:
         slab = _as_float64(volume[columns])
         planes = (block @ slab.reshape(slab.shape[0], -1)).reshape(-1, *volume.shape[1:])
-        for index, plane in zip(range(rows.start, rows.stop), planes):
+        for index, plane in zip(range(rows.start, rows.stop), planes, strict=True):
             _write_within(limits, _resize_plane(plane, *in_plane), out[index])
 
 
@@ -110,7 +110,7 @@ def resize_planes(planes: np.ndarray, order: int, out: np.ndarray) -> None:
         out: `(N, new Y, new X)`, receives the result.
     """
     in_plane = _plane_operators(planes.shape[1:], out.shape[1:], order)
-    for plane, target in zip(planes, out):
+    for plane, target in zip(planes, out, strict=True):
         _write_within(_value_range(plane), _resize_plane(_as_float64(plane), *in_plane), target)
 
 

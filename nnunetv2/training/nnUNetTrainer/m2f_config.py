@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nnunetv2.errors import UsageError
+from nnunetv2.model.input_adapter import CHANNEL_ADAPTATIONS, INPUT_NORMS
 from nnunetv2.utilities.yaml_config import load_config, require_choice, require_range
 
 TUNINGS = ("frozen", "lora", "full")
@@ -19,6 +20,7 @@ SCHEDULERS = ("WarmupOneCycleLR", "poly")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 OUT_LAYERS = ("FOUR_EVEN_INTERVALS", "FOUR_LAST")
 NETWORK_CLASS = "nnunetv2.model.model_m2f.M2FSegmentationModel"
+CONFIG_FILE = "m2f_config.yaml"  # the settings that a fold was trained with, in its folder
 _NOT_IN_NETWORK = ("type", "pretrained", "checkpoint")  # never needed to rebuild a trained network
 
 
@@ -39,9 +41,9 @@ class M2FModelConfig:
     tuning: str | None = None
     """What of the backbone is trained: frozen (nothing), lora or full; null: as lora.enabled says."""
     channel_adaptation: str = "repeat"
-    """How images of other than three channels enter: repeat, conv1x1 or inflate (`nnunetv2.model.backbones.InputAdapter`)."""
+    """How other than three channels enter: repeat, conv1x1 or inflate, see `nnunetv2.model.input_adapter`."""
     input_norm: str = "dataset"
-    """dataset: intensities as nnU-Net's plans normalise them; imagenet: ImageNet's mean and deviation on top, for [0, 1]."""
+    """dataset: as nnU-Net's plans normalise; imagenet: with ImageNet's constants, for intensities in [0, 1]."""
     backbone_out_layers: str = "FOUR_EVEN_INTERVALS"
     """The four blocks whose features are used: FOUR_EVEN_INTERVALS or FOUR_LAST."""
     hidden_dim: int = 256
@@ -56,16 +58,21 @@ class M2FModelConfig:
     """Layers of the pixel decoder."""
     num_decoder_layers: int = 9
     """Layers of the mask transformer."""
+    drop_path_rate: float = 0.3
+    """Probability that an image skips a feed-forward network of the adapter while training, in [0, 1)."""
+    gradient_checkpointing: bool = True
+    """Recompute the adapter in the backward pass: less memory, more time."""
 
     def __post_init__(self) -> None:
         require_choice("model.type", self.type, ("m2f",))
-        require_choice("model.channel_adaptation", self.channel_adaptation, ("repeat", "conv1x1", "inflate"))
-        require_choice("model.input_norm", self.input_norm, ("dataset", "imagenet"))
+        require_choice("model.channel_adaptation", self.channel_adaptation, CHANNEL_ADAPTATIONS)
+        require_choice("model.input_norm", self.input_norm, INPUT_NORMS)
         require_choice("model.backbone_out_layers", self.backbone_out_layers, OUT_LAYERS)
         if self.tuning is not None:
             require_choice("model.tuning", self.tuning, TUNINGS)
         for name in ("num_heads", "dim_feedforward", "num_queries", "num_encoder_layers", "num_decoder_layers"):
             require_range(f"model.{name}", getattr(self, name), 1)
+        require_range("model.drop_path_rate", self.drop_path_rate, 0, 0.99)
         unit = math.lcm(32, self.num_heads)
         if self.hidden_dim < unit or self.hidden_dim % unit:
             raise UsageError(
@@ -94,7 +101,9 @@ class M2FLoRAConfig:
         require_range("lora.lora_alpha", self.lora_alpha, 1)
         require_range("lora.lora_dropout", self.lora_dropout, 0, 0.99)
         if not self.target_modules:
-            raise UsageError("lora.target_modules is empty; name layers, for example [qkv,proj], or set lora.enabled=false")
+            raise UsageError(
+                "lora.target_modules is empty; name layers, for example [qkv,proj], or set lora.enabled=false"
+            )
 
 
 @dataclass
@@ -176,15 +185,19 @@ class M2FTrainingConfig:
         if self.gradient_clip is not None and self.gradient_clip <= 0:
             raise UsageError(f"training.gradient_clip={self.gradient_clip} must be above 0, or null for no limit")
         if self.patch_size is not None and (len(self.patch_size) != 2 or min(self.patch_size) < 1):
-            raise UsageError(f"training.patch_size={self.patch_size} must be two sizes in pixels, for example [512,512]")
+            raise UsageError(
+                f"training.patch_size={self.patch_size} must be two sizes in pixels, for example [512,512]"
+            )
 
     def epochs(self) -> int:
         """Number of epochs, see the note on top of this file."""
         return self.num_epochs or math.ceil(self.total_iter / self.num_iterations_per_epoch)
 
-    def iterations(self) -> int:
-        """Number of optimiser steps of the whole training."""
-        return self.epochs() * self.num_iterations_per_epoch
+    def precision_on(self, device_type: str) -> str:
+        """fp32, bf16 or fp16 for a device type such as `cuda`."""
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if device_type == "cuda" else "fp32"
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """The trainer: hooks that users override, in the order in which a training calls them.
 
-Each body says what happens and leaves the how to functions of `nnunetv2.training`, which take values and know no trainer.
+Bodies say what happens; how it is done is in functions of `nnunetv2.training` that can be used without a trainer.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import os
 from copy import deepcopy
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from time import time
 from typing import Any
 
@@ -18,39 +17,32 @@ import torch
 from torch import nn
 
 from nnunetv2.configuration import get_default_num_processes
-from nnunetv2.model.build import build_network
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
-from nnunetv2.training import batches, checkpoint, debug_information, full_validation, model_folder, online_metrics
-from nnunetv2.training.architecture_check import require_same_architecture
-from nnunetv2.training.data_augmentation.default_pipeline import (
-    default_training_transforms,
-    default_validation_transforms,
+from nnunetv2.training import (
+    batches,
+    checkpoint,
+    debug_information,
+    device_settings,
+    divergence,
+    full_validation,
+    init_arguments,
+    model_folder,
+    network_hook,
+    online_metrics,
+    process_group,
+    training_log,
 )
-from nnunetv2.training.data_augmentation.spatial_settings import rotation_and_patch_settings
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.architecture_check import require_same_architecture
+from nnunetv2.training.data_augmentation import default_pipeline
+from nnunetv2.training.data_augmentation.patch_geometry import augmentation_geometry, deep_supervision_scales
 from nnunetv2.training.dataloading.splits import load_or_create_splits, select_fold
-from nnunetv2.training.device_settings import precision_context, resolve_precision, should_compile
 from nnunetv2.training.distributed_batch import share_of_batch
-from nnunetv2.training.divergence import DivergenceGuard, mean_of_finite_losses
-from nnunetv2.training.init_arguments import bound_arguments, plain_arguments
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.loss.default_loss import build_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from nnunetv2.training.network_hook import call_network_hook
 from nnunetv2.training.optimizer_step import update_weights
-from nnunetv2.training.process_group import (
-    device_of_this_process,
-    distribute_network,
-    gather,
-    is_distributed,
-    rank_and_world_size,
-    wait_for_all,
-)
 from nnunetv2.training.run_folders import run_folders
-from nnunetv2.training.training_log import epoch_lines, log_file_name, write_line
-from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
 from nnunetv2.utilities.collate_outputs import collate_outputs
-from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -75,86 +67,68 @@ class nnUNetTrainer:
     initial_lr: float = 1e-2
     weight_decay: float = 3e-5
     momentum: float = 0.99
-    gradient_clip_norm: float | None = 12
-    """largest L2 norm of the gradient; None does not clip"""
-    oversample_foreground_percent: float = 0.33
-    """share of the samples that must contain foreground, 0 to 1"""
+    gradient_clip_norm: float | None = 12  # largest L2 norm of the gradient; None does not clip
+    oversample_foreground_percent: float = 0.33  # share of the samples that must contain foreground, 0 to 1
     probabilistic_oversampling: bool = False
     num_epochs: int = 1000
     num_iterations_per_epoch: int = 250
     num_val_iterations_per_epoch: int = 50
     enable_deep_supervision: bool = True
-    precision: str | None = None
-    """fp32, bf16 or fp16; None is fp16 on CUDA and fp32 elsewhere"""
-    scheduler_step_per_iteration: bool = False
-    """step the learning rate after every update instead of setting it at the start of every epoch"""
-    save_every: int = 50
-    """epochs between two writes of checkpoint_latest.pth"""
+    precision: str | None = None  # fp32, bf16 or fp16; None is fp16 on CUDA and fp32 elsewhere
+    scheduler_step_per_iteration: bool = False  # after every update; otherwise set at the start of every epoch
+    save_every: int = 50  # epochs between two writes of checkpoint_latest.pth
     disable_checkpointing: bool = False
 
     def __new__(cls, *args: Any, **kwargs: Any) -> nnUNetTrainer:
         trainer = super().__new__(cls)
         # Only here are the arguments of the outermost constructor known, whatever subclasses add to theirs.
-        trainer._constructor_arguments = bound_arguments(cls.__init__, args, kwargs)
+        trainer._constructor_arguments = init_arguments.bound_arguments(cls.__init__, args, kwargs)
         return trainer
 
     def __init__(
         self, plans: dict, configuration: str, fold: int | str, dataset_json: dict, device: torch.device = _CUDA
     ) -> None:
-        self.is_ddp = is_distributed()
-        self.local_rank, self._world_size = rank_and_world_size()
-        self.device = device_of_this_process(device)
+        self.is_ddp = process_group.is_distributed()
+        self.local_rank = process_group.rank_and_world_size()[0]
+        self.device = process_group.device_of_this_process(device)
         self._resume = bool(plans.get("continue_training", False))
         plans = deepcopy({key: value for key, value in plans.items() if key != "continue_training"})
         PlansManager(plans).get_configuration(configuration)  # a wrong name is reported before plans are adapted
         self.plans_manager = PlansManager(self.adapt_plans(plans, configuration))
-        self.configuration_manager: ConfigurationManager = self.plans_manager.get_configuration(configuration)
-        self.configuration_name = configuration
-        self.dataset_json = dataset_json
-        self.fold = fold
+        self.configuration_manager = self.plans_manager.get_configuration(configuration)
+        self.configuration_name, self.fold, self.dataset_json = configuration, fold, dataset_json
         self.label_manager = self.plans_manager.get_label_manager(dataset_json)
-        own = dict(configuration=configuration, fold=fold, dataset_json=dataset_json, device=device)
-        self.my_init_kwargs = {"plans": self.plans_manager.plans, **own}
-        added = {k: v for k, v in self._constructor_arguments.items() if k not in self.my_init_kwargs}
-        self.my_init_kwargs |= plain_arguments(added, type(self).__name__)
-
+        common = {"configuration": configuration, "fold": fold, "dataset_json": dataset_json, "device": device}
+        self.my_init_kwargs = init_arguments.with_added(
+            {"plans": self.plans_manager.plans, **common}, self._constructor_arguments, type(self).__name__
+        )
         folders = run_folders(type(self).__name__, self.plans_manager, configuration, fold)
-        self.preprocessed_dataset_folder_base = folders.preprocessed_base
-        self.preprocessed_dataset_folder = folders.preprocessed
-        self.output_folder_base = folders.model
-        self.output_folder = folders.fold
+        self.preprocessed_dataset_folder_base, self.preprocessed_dataset_folder = folders.dataset, folders.cases
+        self.output_folder_base, self.output_folder = folders.model, folders.fold
         self.folder_with_segs_from_previous_stage = folders.previous_stage
         self.is_cascaded = self.configuration_manager.previous_stage_name is not None
 
-        self.num_input_channels: int | None = None
-        self.network: nn.Module | None = None
-        self.optimizer: torch.optim.Optimizer | None = None
-        self.lr_scheduler: Any = None
-        self.loss: Any = None
-        self.grad_scaler = torch.amp.GradScaler("cuda") if self.device.type == "cuda" else None
-        self.dataset_class: type[nnUNetBaseDataset] | None = None
-        self.dataloader_train: Any = None
-        self.dataloader_val: Any = None
-        self.batch_size: int = self.configuration_manager.batch_size
-        self.inference_allowed_mirroring_axes: tuple[int, ...] | None = None  # set with the augmentation
-        self.current_epoch = 0
         self.was_initialized = False
-        self._best_ema: float | None = None
-        self._divergence_guard = DivergenceGuard()
+        self.network = self.optimizer = self.lr_scheduler = self.loss = None  # made by initialize
+        self.num_input_channels = self.dataset_class = None
+        self.batch_size = self.configuration_manager.batch_size
+        self.grad_scaler = torch.amp.GradScaler("cuda") if self.device.type == "cuda" else None
+        self.dataloader_train = self.dataloader_val = None  # made by on_train_start
+        self.inference_allowed_mirroring_axes = None  # decided with the augmentation
+        self.current_epoch, self._best_ema = 0, None
+        self._divergence_guard = divergence.DivergenceGuard()
 
     @cached_property
     def logger(self) -> Any:
         """History of losses and metrics; made at first use, because external loggers start a run."""
         logger = MetaLogger(self.output_folder, self._resume)
-        arguments = self.my_init_kwargs
-        logger.update_config({key: arguments[key] for key in ("plans", "configuration", "fold")})
-        logger.update_config({"dataset": self.dataset_json})
+        logger.update_config({key: value for key, value in self.my_init_kwargs.items() if key != "device"})
         return logger
 
     @cached_property
     def log_file(self) -> str | None:
         """Path of this run's text log; None without a results folder."""
-        return self.output_folder and os.path.join(self.output_folder, log_file_name(datetime.now()))
+        return self.output_folder and os.path.join(self.output_folder, training_log.log_file_name(datetime.now()))
 
     def adapt_plans(self, plans: dict, configuration: str) -> dict:
         """Hook: returns the plans to train with; `plans` is a copy that may be changed. Called by the constructor."""
@@ -165,36 +139,28 @@ class nnUNetTrainer:
         if self.was_initialized:
             raise RuntimeError("initialize was called a second time; a trainer is initialised once")
         self._set_batch_size_and_oversample()
-        self.num_input_channels = determine_num_input_channels(
-            self.plans_manager, self.configuration_manager, self.dataset_json
-        )
-        self.network = call_network_hook(
-            type(self).__name__,
-            self.build_network_architecture,
-            self.plans_manager,
-            self.configuration_manager,
-            self.num_input_channels,
-            self.label_manager.num_segmentation_heads,
-            self.enable_deep_supervision,
-        ).to(self.device)
+        managers = (self.plans_manager, self.configuration_manager)
+        self.num_input_channels = determine_num_input_channels(*managers, self.dataset_json)
+        channels = (self.num_input_channels, self.label_manager.num_segmentation_heads)
+        hook, supervised = self.build_network_architecture, self.enable_deep_supervision
+        self.network = network_hook.call_network_hook(hook, *managers, *channels, supervised).to(self.device)
         if self._do_i_compile():
             self.network = torch.compile(self.network)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
-            self.network = distribute_network(self.network, self.device)
+            self.network = process_group.distribute_network(self.network, self.device)
         self.loss = self._build_loss()
-        if resolve_precision(self.precision, self.device) != "fp16":
+        if device_settings.resolve_precision(self.precision, self.device) != "fp16":
             self.grad_scaler = None
         self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         self.was_initialized = True
         self.logger.update_config({"hparas": debug_information.hyper_parameters(self)})
 
     def _set_batch_size_and_oversample(self) -> None:
-        self.batch_size = self.configuration_manager.batch_size
-        if self.is_ddp:
-            self.batch_size, self.oversample_foreground_percent = share_of_batch(
-                self.batch_size, self.oversample_foreground_percent, self.local_rank, self._world_size
-            )
+        rank, world_size = process_group.rank_and_world_size()
+        self.batch_size, self.oversample_foreground_percent = share_of_batch(
+            self.configuration_manager.batch_size, self.oversample_foreground_percent, rank, world_size
+        )
 
     @staticmethod
     def build_network_architecture(
@@ -205,17 +171,12 @@ class nnUNetTrainer:
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
         """Hook: returns the network, here the one that the plans describe. Training and prediction both call it."""
-        return build_network(
-            configuration_manager.network_arch_class_name,
-            configuration_manager.network_arch_init_kwargs,
-            configuration_manager.network_arch_init_kwargs_req_import,
-            num_input_channels,
-            num_output_channels,
-            deep_supervision=enable_deep_supervision,
+        return network_hook.build_planned_network(
+            configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
 
     def _do_i_compile(self) -> bool:
-        return should_compile(self.device)
+        return device_settings.should_compile(self.device)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Hook: groups of parameters for the optimiser, each with the settings in which it differs."""
@@ -228,30 +189,22 @@ class nnUNetTrainer:
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def _build_loss(self) -> Any:
-        return build_loss(
-            self.label_manager,
-            self.configuration_manager.batch_dice,
-            self._get_deep_supervision_scales(),
-            is_ddp=self.is_ddp,
-            is_compiled=self._do_i_compile(),
-        )
+        scales, is_compiled = self._get_deep_supervision_scales(), self._do_i_compile()
+        batch_dice = self.configuration_manager.batch_dice
+        return build_loss(self.label_manager, batch_dice, scales, is_ddp=self.is_ddp, is_compiled=is_compiled)
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
-        if not self.enable_deep_supervision:
-            return None
-        strides = np.array(self.configuration_manager.pool_op_kernel_sizes)
-        return (1 / strides.cumprod(axis=0)).tolist()[:-1]  # the bottleneck has no output
+        strides = self.configuration_manager.pool_op_kernel_sizes if self.enable_deep_supervision else None
+        return strides and deep_supervision_scales(strides)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Hook: switches between outputs at several resolutions and one; networks without the switch are left alone."""
-        decoder = getattr(checkpoint.unwrap(self.network), "decoder", None)
-        if hasattr(decoder, "deep_supervision"):
-            decoder.deep_supervision = enabled
+        network_hook.switch_deep_supervision(checkpoint.unwrap(self.network), enabled)
 
     def print_to_log_file(self, *args: object, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
         """Writes one line to the log file and to the console; only the first of several processes does."""
         if self.local_rank == 0:
-            write_line(self.log_file, args, timestamp=add_timestamp, console=also_print_to_console)
+            training_log.write_line(self.log_file, args, timestamp=add_timestamp, console=also_print_to_console)
 
     def print_plans(self) -> None:
         """Hook: logs the configuration and the part of the plans that all configurations share."""
@@ -262,21 +215,20 @@ class nnUNetTrainer:
     def plot_network_architecture(self) -> None:
         """Hook: leaves a picture of the network, here its layers as text."""
         if self.local_rank == 0:
-            listing = Path(self.output_folder) / "network_architecture.txt"
-            model_folder.write_network_listing(checkpoint.unwrap(self.network), listing)
+            model_folder.write_network_listing(checkpoint.unwrap(self.network), self.output_folder)
 
     def _save_debug_information(self) -> None:
         if self.local_rank == 0:
-            debug_information.write_debug_json(self, Path(self.output_folder) / "debug.json")
+            debug_information.write_debug_json(self, self.output_folder)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
         """Hook: returns rotation range, whether to rotate within slices, patch size to cut out, and mirror axes."""
-        settings = rotation_and_patch_settings(self.configuration_manager.patch_size)
+        settings = augmentation_geometry(self.configuration_manager.patch_size)
         self.inference_allowed_mirroring_axes = settings.mirror_axes
         return settings.rotation, settings.do_dummy_2d, settings.initial_patch_size, settings.mirror_axes
 
-    get_training_transforms = staticmethod(default_training_transforms)
-    get_validation_transforms = staticmethod(default_validation_transforms)
+    get_training_transforms = staticmethod(default_pipeline.training_transforms)
+    get_validation_transforms = staticmethod(default_pipeline.validation_transforms)
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Hook: returns the identifiers of training and validation cases of this fold."""
@@ -287,62 +239,42 @@ class nnUNetTrainer:
         return select_fold(splits, self.fold, cases)
 
     def _open_cases(self, identifiers: list[str]) -> nnUNetBaseDataset:
-        previous = self.folder_with_segs_from_previous_stage
-        folder = self.preprocessed_dataset_folder
+        folder, previous = self.preprocessed_dataset_folder, self.folder_with_segs_from_previous_stage
         return self.dataset_class(folder, identifiers, folder_with_segs_from_previous_stage=previous)
 
     def get_tr_and_val_datasets(self) -> tuple[nnUNetBaseDataset, nnUNetBaseDataset]:
         """Hook: returns the training and validation cases of this fold."""
-        training, validation = self.do_split()
-        return self._open_cases(training), self._open_cases(validation)
+        return tuple(map(self._open_cases, self.do_split()))
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Hook: returns endless iterators over augmented training batches and plain validation batches."""
         labels, patch_size = self.label_manager, self.configuration_manager.patch_size
         scales = self._get_deep_supervision_scales()
         rotation, dummy_2d, cut_size, axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        for_labels = {
-            "is_cascaded": self.is_cascaded,
-            "foreground_labels": labels.foreground_labels,
-            "regions": labels.foreground_regions if labels.has_regions else None,
-            "ignore_label": labels.ignore_label,
-        }
+        shared = batches.label_arguments(labels, self.is_cascaded)
         masked = self.configuration_manager.use_mask_for_norm
         augment = self.get_training_transforms(
-            patch_size, rotation, scales, axes, dummy_2d, use_mask_for_norm=masked, **for_labels
+            patch_size, rotation, scales, axes, dummy_2d, use_mask_for_norm=masked, **shared
         )
-        convert = self.get_validation_transforms(scales, **for_labels)
-        training, validation = self.get_tr_and_val_datasets()
-        drawing = {
-            "oversample_foreground_percent": self.oversample_foreground_percent,
-            "probabilistic_oversampling": self.probabilistic_oversampling,
-        }
-        loaders = [
-            nnUNetDataLoader(cases, self.batch_size, size, patch_size, labels, transforms=transforms, **drawing)
-            for cases, size, transforms in ((training, cut_size, augment), (validation, patch_size, convert))
-        ]
-        return batches.start_augmenters(*loaders, get_allowed_n_proc_DA(), pin_memory=self.device.type == "cuda")
+        convert = self.get_validation_transforms(scales, **shared)
+        oversample = self.oversample_foreground_percent
+        drawing = batches.Drawing(self.batch_size, patch_size, labels, oversample, self.probabilistic_oversampling)
+        cases, sizes = self.get_tr_and_val_datasets(), (cut_size, patch_size)
+        return batches.start(cases, sizes, (augment, convert), drawing, pin_memory=self.device.type == "cuda")
 
     def on_train_start(self) -> None:
-        folder, architecture = Path(self.output_folder_base), self.configuration_manager.configuration["architecture"]
-        require_same_architecture(folder, self.configuration_name, architecture)
+        require_same_architecture(self.output_folder_base, self.configuration_name, self.configuration_manager)
         if not self.was_initialized:
             self.initialize()
-        os.makedirs(self.output_folder, exist_ok=True)
         if self.local_rank == 0:
-            self.dataset_class.unpack_dataset(
-                self.preprocessed_dataset_folder,
-                overwrite_existing=False,
-                num_processes=max(1, get_allowed_n_proc_DA() // 2),
-                verify=True,
-            )
-        wait_for_all()
+            batches.unpack(self.dataset_class, self.preprocessed_dataset_folder)
+        process_group.wait_for_all()
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
-        self.print_plans()
         if self.local_rank == 0:
-            dataset_folder = Path(self.preprocessed_dataset_folder_base)
-            model_folder.write_model_files(folder, self.plans_manager.plans, self.dataset_json, dataset_folder)
+            plans, dataset_folder = self.plans_manager.plans, self.preprocessed_dataset_folder_base
+            model_folder.write_model_files(self.output_folder, plans, self.dataset_json, dataset_folder)
+        self.print_plans()
         self.plot_network_architecture()
         self._save_debug_information()
         empty_cache(self.device)
@@ -390,23 +322,18 @@ class nnUNetTrainer:
         """Hook: one update of the weights; returns a dict with the batch's `loss`."""
         data, target = batches.to_device(batch, self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        with precision_context(self.precision, self.device):
+        with device_settings.precision_context(self.precision, self.device):
             loss, _ = self.forward_loss(data, target)
-        value = update_weights(
-            loss,
-            self.network.parameters(),
-            self.optimizer,
-            self.grad_scaler,
-            clip_norm=self.gradient_clip_norm,
-            guard=self._divergence_guard,
-        )
+        clip_norm, guard = self.gradient_clip_norm, self._divergence_guard
+        value = update_weights(loss, self.network, self.optimizer, self.grad_scaler, clip_norm=clip_norm, guard=guard)
         if self.scheduler_step_per_iteration:
             self.lr_scheduler.step()
         return {"loss": value}
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
-        losses = np.concatenate(gather(collate_outputs(train_outputs)["loss"]), axis=None)
-        self.logger.log("train_losses", mean_of_finite_losses(losses, self.current_epoch), self.current_epoch)
+        losses = np.concatenate(process_group.gather(collate_outputs(train_outputs)["loss"]), axis=None)
+        mean = divergence.mean_of_finite_losses(losses, self.current_epoch)
+        self.logger.log("train_losses", mean, self.current_epoch)
 
     def on_validation_epoch_start(self) -> None:
         self.network.eval()
@@ -414,19 +341,16 @@ class nnUNetTrainer:
     def validation_step(self, batch: dict) -> dict:
         """Hook: returns a dict with the batch's `loss` and, per foreground class, `tp_hard`, `fp_hard`, `fn_hard`."""
         data, target = batches.to_device(batch, self.device)
-        with precision_context(self.precision, self.device):
+        with device_settings.precision_context(self.precision, self.device):
             loss, output = self.forward_loss(data, target)
-        target = target[0] if isinstance(target, list) else target
-        tp, fp, fn = online_metrics.count(
-            self.dense_logits(output), target, self.label_manager.has_regions, self.label_manager.ignore_label
-        )
+        tp, fp, fn = online_metrics.count(self.dense_logits(output), target, self.label_manager)
         return {"loss": loss.float().cpu().numpy(), "tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         outputs = collate_outputs(val_outputs)
-        losses = np.concatenate(gather(outputs["loss"]), axis=None)
-        counts = [np.sum(gather(outputs[key].sum(0)), axis=0) for key in ("tp_hard", "fp_hard", "fn_hard")]
-        dice = online_metrics.pseudo_dice(*counts)
+        losses = np.concatenate(process_group.gather(outputs["loss"]), axis=None)
+        counts = (process_group.gather(outputs[key].sum(0)) for key in ("tp_hard", "fp_hard", "fn_hard"))
+        dice = online_metrics.pseudo_dice(*(np.sum(of_each_process, axis=0) for of_each_process in counts))
         self.logger.log("mean_fg_dice", online_metrics.mean_of_defined(dice), self.current_epoch)
         self.logger.log("dice_per_class_or_region", dice, self.current_epoch)
         self.logger.log("val_losses", float(losses.mean()), self.current_epoch)
@@ -434,7 +358,7 @@ class nnUNetTrainer:
     def on_epoch_end(self) -> None:
         self.logger.log("epoch_end_timestamps", time(), self.current_epoch)
         remaining = self.num_epochs - self.current_epoch - 1
-        for line in epoch_lines(self.logger, remaining):
+        for line in training_log.epoch_lines(self.logger, remaining):
             self.print_to_log_file(line)
         if remaining and (self.current_epoch + 1) % self.save_every == 0:
             self.save_checkpoint(os.path.join(self.output_folder, checkpoint.LATEST))
@@ -450,54 +374,27 @@ class nnUNetTrainer:
     def on_train_end(self) -> None:
         self.save_checkpoint(os.path.join(self.output_folder, checkpoint.FINAL))
         if self.local_rank == 0:
-            (Path(self.output_folder) / checkpoint.LATEST).unlink(missing_ok=True)
+            checkpoint.remove(self.output_folder, checkpoint.LATEST)
         batches.stop_augmenters(self.dataloader_train, self.dataloader_val)
         empty_cache(self.device)
         self.print_to_log_file("Training done.")
 
     def save_checkpoint(self, filename: str) -> None:
         """Writes network, optimiser and history; a training that loads the file goes on with the next epoch."""
-        if self.local_rank != 0:
-            return
-        if self.disable_checkpointing:
-            self.print_to_log_file(f"Checkpointing is disabled, {os.path.basename(filename)} was not written")
-            return
-        save_checkpoint(checkpoint.content_of(self), filename)
+        if self.local_rank == 0 and not self.disable_checkpointing:
+            checkpoint.write(self, filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Takes over network, optimiser and history of a checkpoint file, or of its content."""
         if not self.was_initialized:
             self.initialize()
-        if isinstance(filename_or_checkpoint, dict):
-            checkpoint.restore(self, filename_or_checkpoint, "the given checkpoint")
-        else:
-            content = load_checkpoint(filename_or_checkpoint, self.device)
-            checkpoint.restore(self, content, os.fspath(filename_or_checkpoint))
+        checkpoint.restore(self, filename_or_checkpoint)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Predicts the whole cases of the validation split and writes them with their metrics below the fold."""
-        setting = full_validation.ValidationSetting(
-            plans_manager=self.plans_manager,
-            configuration_manager=self.configuration_manager,
-            dataset_json=self.dataset_json,
-            preprocessed_dataset_folder_base=self.preprocessed_dataset_folder_base,
-            output_folder=os.path.join(self.output_folder, "validation"),
-            next_stage_folder=os.path.join(self.output_folder_base, "predicted_next_stage"),
-            save_probabilities=save_probabilities,
-            num_processes=get_default_num_processes(),
-        )
+        setting = full_validation.setting_of(self, get_default_num_processes(), save_probabilities)
         self.set_deep_supervision_enabled(False)
         self.network.eval()
-        try:
-            predictor = full_validation.make_predictor(
-                self.network, setting, self.device, self.inference_allowed_mirroring_axes
-            )
-            _, identifiers = self.do_split()
-            metrics = full_validation.validate(
-                predictor, self._open_cases, identifiers, setting, report=self.print_to_log_file
-            )
-        finally:
-            self.set_deep_supervision_enabled(self.enable_deep_supervision)
-        if metrics is not None:
-            full_validation.log_metrics(metrics, self.logger)
-            self.print_to_log_file(f"Mean Validation Dice: {metrics['foreground_mean']['Dice']}")
+        cases = self.do_split()[1]
+        full_validation.validate(self.network, self._open_cases, cases, setting, self.logger, self.print_to_log_file)
+        self.set_deep_supervision_enabled(self.enable_deep_supervision)

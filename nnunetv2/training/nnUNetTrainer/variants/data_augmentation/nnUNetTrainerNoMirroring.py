@@ -11,9 +11,7 @@ class nnUNetTrainerNoMirroring(nnUNetTrainer):
     """For structures whose left and right differ in meaning."""
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
-        rotation, dummy_2d, initial_patch_size, _ = (
-            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        )
+        rotation, dummy_2d, initial_patch_size, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         self.inference_allowed_mirroring_axes = None
         return rotation, dummy_2d, initial_patch_size, None
 
@@ -22,9 +20,7 @@ class nnUNetTrainer_onlyMirror01(nnUNetTrainer):
     """Mirrors along the first two axes of 3-D patches and along the first axis of 2-D patches."""
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
-        rotation, dummy_2d, initial_patch_size, _ = (
-            super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        )
+        rotation, dummy_2d, initial_patch_size, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         axes = (0,) if len(self.configuration_manager.patch_size) == 2 else (0, 1)
         self.inference_allowed_mirroring_axes = axes
         return rotation, dummy_2d, initial_patch_size, axes

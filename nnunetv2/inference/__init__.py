@@ -1,0 +1,1 @@
+"""From images to segmentations with a trained model."""

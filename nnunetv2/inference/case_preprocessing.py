@@ -1,0 +1,75 @@
+"""The network's input of one case: preprocessed channels, and in a cascade the previous stage's labels on top."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnunetv2.errors import DataError
+from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot, determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+Item = dict[str, Any]
+"""A preprocessed case: `data` (C, *spatial) float32, `data_properties`, `ofile` (output path without ending or None)."""
+
+
+class CasePreprocessor:
+    """Makes the network's input of one case. Plain data inside, so that it can be sent to other processes."""
+
+    def __init__(
+        self,
+        plans_manager: PlansManager,
+        dataset_json: dict,
+        configuration_manager: ConfigurationManager,
+        verbose: bool = False,
+        preprocessor: Any = None,
+    ) -> None:
+        self.plans_manager = plans_manager
+        self.dataset_json = dataset_json
+        self.configuration_manager = configuration_manager
+        self.preprocessor = preprocessor or configuration_manager.preprocessor_class(verbose=verbose)
+
+    def from_files(self, files: Sequence[str], previous_stage: str | None, ofile: str | None) -> Item:
+        """Reads and preprocesses a case.
+
+        Args:
+            files: one image per channel.
+            previous_stage: label map of a cascade's previous stage.
+            ofile: output path without ending, or None.
+
+        Raises:
+            DataError: files are missing or unusable, or do not have the model's channels.
+        """
+        if previous_stage is not None and not os.path.isfile(previous_stage):
+            raise DataError(f"There is no segmentation of the previous stage {previous_stage}; predict it first")
+        self._check_number_of_files(files)
+        managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
+        data, seg, properties = self.preprocessor.run_case(list(files), previous_stage, *managers)
+        return self._item(data, seg if previous_stage is not None else None, properties, ofile)
+
+    def from_npy(self, image: np.ndarray, previous_stage: np.ndarray | None, properties: dict, ofile: str | None) -> Item:
+        """Preprocesses an image (C, Z, Y, X); `previous_stage` is a label map (1, Z, Y, X) or None."""
+        managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
+        data, seg, properties = self.preprocessor.run_case_npy(image, previous_stage, dict(properties), *managers)
+        return self._item(data, seg if previous_stage is not None else None, properties, ofile)
+
+    def _check_number_of_files(self, files: Sequence[str]) -> None:
+        channels = self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
+        if len(files) not in (1, len(channels)):
+            raise DataError(
+                f"{os.path.basename(files[0])} comes with {len(files)} files; this model needs {len(channels)} channels "
+                f"({', '.join(str(name) for name in channels.values())}), numbered _0000 to _{len(channels) - 1:04d}"
+            )
+
+    def _item(self, data: np.ndarray, seg: np.ndarray | None, properties: dict, ofile: str | None) -> Item:
+        data = np.asarray(data, dtype=np.float32)
+        if seg is not None:
+            labels = self.plans_manager.get_label_manager(self.dataset_json).foreground_labels
+            data = np.vstack((data, convert_labelmap_to_one_hot(seg[0], labels, data.dtype)))
+        wanted = determine_num_input_channels(self.plans_manager, self.configuration_manager, self.dataset_json)
+        if len(data) != wanted:
+            raise DataError(f"The image gives {len(data)} input channels where this model needs {wanted}")
+        return {"data": np.ascontiguousarray(data), "data_properties": properties, "ofile": ofile}

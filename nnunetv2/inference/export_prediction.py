@@ -1,0 +1,209 @@
+"""From logits on the network's grid to a segmentation on the grid of the original image, and into files."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
+from nnunetv2.utilities.atomic_files import read_json, replace_when_complete
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.restricted_pickle import save_pickle
+
+Logits = torch.Tensor | np.ndarray
+Resampling = Callable[[Logits], Logits]
+
+# Resampled logits of many classes can be far larger than the image. Up to this many values are held at a time.
+MAX_VALUES_AT_A_TIME = 2**29
+
+
+def convert_predicted_logits_to_segmentation_with_correct_shape(
+    predicted_logits: Logits,
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    label_manager: LabelManager,
+    properties_dict: dict[str, Any],
+    return_probabilities: bool = False,
+    num_threads_torch: int | None = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """Undoes the preprocessing: resampling, cropping and the order of axes.
+
+    Args:
+        predicted_logits: (K, *spatial) on the grid of the preprocessed image.
+        properties_dict: what the preprocessing said about the case.
+        num_threads_torch: threads of torch while this runs; None leaves them as they are.
+
+    Returns:
+        Labels (Z, Y, X) on the grid of the image as it was read, uint8 (uint16 from 255 labels on); with
+        `return_probabilities` also the scores (K, Z, Y, X), float32.
+    """
+    shape = properties_dict["shape_after_cropping_and_before_resampling"]
+    original_spacing = [properties_dict["spacing"][axis] for axis in plans_manager.transpose_forward]
+    network_spacing = _spacing_of_network(configuration_manager, original_spacing)
+
+    def resample(logits: Logits) -> Logits:
+        return configuration_manager.resampling_fn_probabilities(logits, shape, network_spacing, original_spacing)
+
+    with _torch_threads(num_threads_torch):
+        if not return_probabilities:
+            labels = _resample_to_labels(predicted_logits, shape, resample, label_manager)
+            return _uncrop_labels(labels, plans_manager, label_manager, properties_dict)
+        scores = label_manager.apply_inference_nonlin(resample(predicted_logits))
+        labels = label_manager.convert_probabilities_to_segmentation(scores)
+        scores = label_manager.revert_cropping_on_probabilities(
+            scores, properties_dict["bbox_used_for_cropping"], properties_dict["shape_before_cropping"]
+        )
+        axes = [0, *(axis + 1 for axis in plans_manager.transpose_backward)]
+        segmentation = _uncrop_labels(labels, plans_manager, label_manager, properties_dict)
+        return segmentation, _as_numpy(scores).transpose(axes)
+
+
+def _spacing_of_network(configuration_manager: ConfigurationManager, original_spacing: Sequence[float]) -> list[float]:
+    """Spacing of the preprocessed grid; a 2-D configuration leaves the first axis as it was."""
+    missing = len(original_spacing) - len(configuration_manager.spacing)
+    return [*original_spacing[:missing], *configuration_manager.spacing]
+
+
+def _resample_to_labels(
+    logits: Logits, shape: Sequence[int], resample: Resampling, label_manager: LabelManager
+) -> Logits:
+    """Resamples logits (K, *spatial) and turns them into labels; classes go in groups where all are too many.
+
+    Keeping the largest value so far and its class gives the same labels as the largest of all.
+    """
+    num_at_a_time = max(1, MAX_VALUES_AT_A_TIME // math.prod(shape))
+    if label_manager.has_regions or len(logits) <= num_at_a_time:
+        return label_manager.convert_logits_to_segmentation(resample(logits))
+    label_type = np.uint8 if len(logits) <= 256 else np.uint16
+    labels = best = None
+    for first in range(0, len(logits), num_at_a_time):
+        group = _as_numpy(resample(logits[first : first + num_at_a_time]))
+        winner = group.argmax(0)
+        value = np.take_along_axis(group, winner[None], 0)[0]
+        if best is None:
+            labels, best = winner.astype(label_type), value
+            continue
+        better = value > best
+        best[better] = value[better]
+        labels[better] = first + winner[better]
+    return labels
+
+
+def _uncrop_labels(
+    labels: Logits, plans_manager: PlansManager, label_manager: LabelManager, properties: dict[str, Any]
+) -> np.ndarray:
+    """Puts the labels of the crop into the whole image, with the axes in the order of the file."""
+    whole = np.zeros(properties["shape_before_cropping"], dtype=_label_type(label_manager))
+    whole[tuple(slice(start, end) for start, end in properties["bbox_used_for_cropping"])] = _as_numpy(labels)
+    return whole.transpose(plans_manager.transpose_backward)
+
+
+def _label_type(label_manager: LabelManager) -> type[np.unsignedinteger]:
+    return np.uint8 if len(label_manager.foreground_labels) < 255 else np.uint16
+
+
+def _as_numpy(array: Logits) -> np.ndarray:
+    return array.cpu().numpy() if isinstance(array, torch.Tensor) else array
+
+
+@contextmanager
+def _torch_threads(number: int | None) -> Iterator[None]:
+    if number is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def export_prediction_from_logits(
+    predicted_array_or_file: Logits,
+    properties_dict: dict[str, Any],
+    configuration_manager: ConfigurationManager,
+    plans_manager: PlansManager,
+    dataset_json_dict_or_file: dict | str,
+    output_file_truncated: str,
+    save_probabilities: bool = False,
+    num_threads_torch: int | None = None,
+) -> None:
+    """Writes the segmentation of a case; see `convert_predicted_logits_to_segmentation_with_correct_shape`.
+
+    The segmentation is written last: where it is, everything of the case is complete.
+
+    Args:
+        output_file_truncated: path of the segmentation without its ending.
+        save_probabilities: also write the scores into `.npz`, under the name `probabilities`, and the properties into
+            `.pkl`.
+    """
+    dataset_json = _loaded(dataset_json_dict_or_file)
+    converted = convert_predicted_logits_to_segmentation_with_correct_shape(
+        predicted_array_or_file,
+        plans_manager,
+        configuration_manager,
+        plans_manager.get_label_manager(dataset_json),
+        properties_dict,
+        return_probabilities=save_probabilities,
+        num_threads_torch=num_threads_torch,
+    )
+    segmentation = converted
+    if save_probabilities:
+        segmentation, scores = converted
+        with replace_when_complete(f"{output_file_truncated}.npz") as temporary:
+            np.savez_compressed(temporary, probabilities=scores)
+        save_pickle(properties_dict, f"{output_file_truncated}.pkl")
+    writer = plans_manager.image_reader_writer_class()
+    writer.write_seg(segmentation, output_file_truncated + dataset_json["file_ending"], properties_dict)
+
+
+def resample_and_save(
+    predicted: Logits,
+    target_shape: Sequence[int],
+    output_file: str,
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    properties_dict: dict[str, Any],
+    dataset_json_dict_or_file: dict | str,
+    num_threads_torch: int | None = None,
+    dataset_class: type | None = None,
+) -> None:
+    """Writes a segmentation as training data of a cascade's next stage, on that stage's grid.
+
+    Args:
+        predicted: logits (K, *spatial) on the grid of `configuration_manager`.
+        target_shape: spatial shape of the case as preprocessed for the next stage.
+        output_file: path without ending.
+        dataset_class: the format of the next stage's cases; None means `nnUNetDatasetBlosc2`.
+    """
+    label_manager = plans_manager.get_label_manager(_loaded(dataset_json_dict_or_file))
+    original_spacing = [properties_dict["spacing"][axis] for axis in plans_manager.transpose_forward]
+    spacing = _spacing_of_network(configuration_manager, original_spacing)
+
+    def resample(logits: Logits) -> Logits:
+        # the spacings only decide whether one axis is resampled apart, and upstream lets this stage's decide alone
+        return configuration_manager.resampling_fn_probabilities(logits, target_shape, spacing, spacing)
+
+    with _torch_threads(num_threads_torch):
+        labels = _resample_to_labels(predicted, target_shape, resample, label_manager)
+    segmentation = _as_numpy(labels).astype(_label_type(label_manager))
+    dataset_class = dataset_class or nnUNetDatasetBlosc2
+    if dataset_class is not nnUNetDatasetBlosc2:
+        dataset_class.save_seg(segmentation, output_file)
+        return
+    blocks, chunks = comp_blosc2_params(
+        (1, *segmentation.shape), tuple(configuration_manager.patch_size), segmentation.itemsize
+    )
+    nnUNetDatasetBlosc2.save_seg(segmentation, output_file, chunks_seg=chunks[1:], blocks_seg=blocks[1:])
+
+
+def _loaded(dataset_json: dict | str | os.PathLike) -> dict:
+    return dataset_json if isinstance(dataset_json, dict) else read_json(dataset_json)

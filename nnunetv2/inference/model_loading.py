@@ -1,0 +1,177 @@
+"""Read a trained model from its folder: plans, dataset, and the weights of one or several folds."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.utilities.atomic_files import read_json
+from nnunetv2.utilities.checkpoint_io import load_checkpoint
+from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+FOLD_PREFIX = "fold_"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """What prediction needs of a model folder."""
+
+    plans_manager: PlansManager
+    configuration_manager: ConfigurationManager
+    dataset_json: dict
+    trainer_name: str
+    network: nn.Module
+    """with the weights of the first fold"""
+    parameters: list[dict[str, torch.Tensor]]
+    """weights of each fold"""
+    mirroring_axes: tuple[int, ...] | None
+    """spatial axes along which the training mirrored"""
+
+
+def load_trained_model(
+    folder: str | os.PathLike, folds: Sequence[int | str] | int | str | None, checkpoint_name: str
+) -> TrainedModel:
+    """Reads a model; its network is described by the folder's plans and made by the trainer that the checkpoint names.
+
+    Args:
+        folder: `TRAINER__PLANS__CONFIGURATION`.
+        folds: numbers, or "all" for the fold of that name; None for every numbered fold that has the checkpoint.
+
+    Raises:
+        UsageError: the folder, a fold, the checkpoint or the trainer does not exist.
+        DataError: a file of the model is damaged, or weights do not fit the network.
+    """
+    folder = Path(folder)
+    _require_model_folder(folder)
+    if folds is None:
+        folds = available_folds(folder, checkpoint_name)
+    elif isinstance(folds, (int, str)):
+        folds = [folds]
+    paths = [_checkpoint_path(folder, fold, checkpoint_name) for fold in folds]
+    if not paths:
+        raise UsageError(f"No fold of {folder} has a {checkpoint_name}; {_describe_folds(folder)}")
+    plans_manager = PlansManager(read_json(folder / "plans.json"))
+    dataset_json = read_json(folder / "dataset.json")
+    parameters = []
+    for path in reversed(paths):  # the first fold comes last and stays: it says how the model was trained
+        checkpoint = _read_checkpoint(path)
+        parameters.insert(0, checkpoint["network_weights"])
+    configuration_manager = plans_manager.get_configuration(checkpoint["init_args"]["configuration"])
+    network = build_network_for_inference(
+        checkpoint["trainer_name"], plans_manager, configuration_manager, dataset_json
+    )
+    for weights, path in reversed(list(zip(parameters, paths, strict=True))):
+        load_weights(network, weights, str(path))
+    axes = checkpoint.get("inference_allowed_mirroring_axes")
+    return TrainedModel(
+        plans_manager=plans_manager,
+        configuration_manager=configuration_manager,
+        dataset_json=dataset_json,
+        trainer_name=checkpoint["trainer_name"],
+        network=network,
+        parameters=parameters,
+        mirroring_axes=None if axes is None else tuple(axes),
+    )
+
+
+def build_network_for_inference(
+    trainer_name: str,
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    dataset_json: dict,
+) -> nn.Module:
+    """Makes the network of a trainer class, without weights worth keeping and without deep supervision."""
+    trainer_class = find_by_name("trainer", trainer_name)
+    build = trainer_class.build_network_architecture
+    num_inputs = determine_num_input_channels(plans_manager, configuration_manager, dataset_json)
+    num_outputs = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
+    if "plans_manager" in inspect.signature(build).parameters:
+        architecture = (plans_manager, configuration_manager)
+    else:
+        warnings.warn(
+            f"{trainer_name}.build_network_architecture takes the architecture apart into three arguments; nnU-Net now "
+            f"calls it with (plans_manager, configuration_manager, num_input_channels, num_output_channels, "
+            f"enable_deep_supervision), and support for the older form will end",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        architecture = (
+            configuration_manager.network_arch_class_name,
+            configuration_manager.network_arch_init_kwargs,
+            configuration_manager.network_arch_init_kwargs_req_import,
+        )
+    return build(*architecture, num_inputs, num_outputs, enable_deep_supervision=False)
+
+
+def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
+    """Loads weights into a network, compiled or not.
+
+    Raises:
+        DataError: names or shapes differ; the message names `source`.
+    """
+    try:
+        unwrapped(network).load_state_dict(weights)
+    except RuntimeError as err:
+        reasons = " ".join(str(err).split())
+        shown = reasons if len(reasons) <= 600 else f"{reasons[:600]} ..."
+        raise DataError(f"{source} does not fit the network that the model folder's plans.json describes: {shown}") from err
+
+
+def unwrapped(network: nn.Module) -> nn.Module:
+    """The network inside `DistributedDataParallel` and `torch.compile`."""
+    if isinstance(network, nn.parallel.DistributedDataParallel):
+        network = network.module
+    return getattr(network, "_orig_mod", network)
+
+
+def available_folds(folder: str | os.PathLike, checkpoint_name: str) -> list[int]:
+    """Numbers of the folds that have the checkpoint, in ascending order; `fold_all` is left out."""
+    folds = [path.parent.name[len(FOLD_PREFIX) :] for path in Path(folder).glob(f"{FOLD_PREFIX}*/{checkpoint_name}")]
+    return sorted(int(fold) for fold in folds if fold.isdecimal())
+
+
+def _require_model_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        others = sorted(path.name for path in folder.parent.glob("*__*__*") if path.is_dir())
+        there = f"{folder.parent} has {', '.join(others)}" if others else f"{folder.parent} has no trained model"
+        raise UsageError(f"There is no model folder {folder}; {there}")
+    for name in ("dataset.json", "plans.json"):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder} is not a complete model folder: it has no {name}")
+
+
+def _checkpoint_path(folder: Path, fold: int | str, checkpoint_name: str) -> Path:
+    if fold != "all" and not str(fold).isdecimal():
+        raise UsageError(f"The fold {fold!r} is neither a number nor all; {_describe_folds(folder)}")
+    path = folder / f"{FOLD_PREFIX}{fold if fold == 'all' else int(fold)}" / checkpoint_name
+    if not path.is_file():
+        raise UsageError(f"There is no {path}; {_describe_folds(folder)}; choose with -f and -chk")
+    return path
+
+
+def _describe_folds(folder: Path) -> str:
+    """For example `the model has fold 0 (checkpoint_final.pth), fold all (checkpoint_best.pth)`."""
+    folds = [
+        f"fold {path.name[len(FOLD_PREFIX) :]} ({', '.join(sorted(p.name for p in path.glob('*.pth'))) or 'empty'})"
+        for path in sorted(folder.glob(f"{FOLD_PREFIX}*"))
+    ]
+    return f"the model has {', '.join(folds)}" if folds else "the model has no folds"
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    checkpoint = load_checkpoint(path)
+    missing = {"trainer_name", "init_args", "network_weights"} - set(checkpoint)
+    if missing:
+        raise DataError(f"{path} is not a checkpoint of nnU-Net: it has no {', '.join(sorted(missing))}")
+    return checkpoint

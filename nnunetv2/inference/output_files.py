@@ -1,0 +1,144 @@
+"""Which files a prediction reads and writes, and which of them are there already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.utilities.atomic_files import write_json
+from nnunetv2.utilities.json_export import json_ready
+from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
+
+logger = logging.getLogger(__name__)
+
+Source = str | os.PathLike | Sequence[Sequence[str]]
+Target = str | os.PathLike | Sequence[str] | None
+
+_CHANNEL_LENGTH = len("_0000")
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Files of one case."""
+
+    images: list[str]
+    """one per channel"""
+    output: str | None
+    """path of the segmentation without ending; None to return it instead"""
+    previous_stage: str | None
+    """segmentation of a cascade's previous stage"""
+
+
+def find_cases(
+    source: Source,
+    target: Target,
+    file_ending: str,
+    *,
+    previous_stage_folder: str | None = None,
+    part_id: int = 0,
+    num_parts: int = 1,
+) -> list[CaseFiles]:
+    """Lists the cases to predict.
+
+    Args:
+        source: folder of images, or the channel files of each case.
+        target: output folder, output path without ending of each case, or None.
+        part_id: which share of the cases, 0 to `num_parts - 1`.
+
+    Raises:
+        DataError: the folder has no images, or is not there.
+        UsageError: `part_id` is out of range, or `target` has another length than `source`.
+    """
+    if num_parts < 1 or not 0 <= part_id < num_parts:
+        raise UsageError(f"part_id is {part_id} with num_parts {num_parts}; it must be from 0 to num_parts - 1")
+    images = _list_images(source, file_ending)
+    names = [os.path.basename(files[0])[: -len(file_ending) - _CHANNEL_LENGTH] for files in images]
+    outputs = _list_outputs(target, names)
+    cases = [
+        CaseFiles(
+            images=list(files),
+            output=output,
+            previous_stage=previous_stage_folder and os.path.join(previous_stage_folder, name + file_ending),
+        )
+        for files, name, output in zip(images, names, outputs, strict=True)
+    ]
+    return cases[part_id::num_parts]
+
+
+def _list_images(source: Source, file_ending: str) -> Sequence[Sequence[str]]:
+    if not isinstance(source, (str, os.PathLike)):
+        if not all(not isinstance(files, str) and len(files) for files in source):
+            raise UsageError("Images must be given as one list of files per case, with one file per channel")
+        return source
+    images = create_lists_from_splitted_dataset_folder(source, file_ending)
+    if not images:
+        others = sorted(name for name in os.listdir(source) if not name.startswith("."))
+        there = f"it has {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}" if others else "it is empty"
+        raise DataError(
+            f"There are no images in {os.fspath(source)}: this model reads files named CASE_0000{file_ending} "
+            f"(CASE_0001{file_ending} for a second channel), and {there}"
+        )
+    return images
+
+
+def _list_outputs(target: Target, names: Sequence[str]) -> list[str | None]:
+    if target is None:
+        return [None] * len(names)
+    if isinstance(target, (str, os.PathLike)):
+        return [os.path.join(target, name) for name in names]
+    if len(target) != len(names):
+        raise UsageError(f"There are {len(names)} cases and {len(target)} output files; give one for each case")
+    return list(target)
+
+
+def output_folder_of(target: Target) -> str | None:
+    """The folder that gets what describes the prediction; of a list of files, that of the first."""
+    if target is None or isinstance(target, (str, os.PathLike)):
+        return None if target is None else os.fspath(target)
+    return (os.path.dirname(target[0]) or os.path.curdir) if len(target) else None
+
+
+def write_description(folder: str, arguments: dict[str, Any], dataset_json: dict, plans: dict) -> None:
+    """Writes how a prediction was made, and what later steps need to know about the model."""
+    os.makedirs(folder, exist_ok=True)
+    readable = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in arguments.items()}
+    write_json(json_ready(readable), os.path.join(folder, "predict_from_raw_data_args.json"), sort_keys=True)
+    write_json(dataset_json, os.path.join(folder, "dataset.json"))
+    write_json(plans, os.path.join(folder, "plans.json"))
+
+
+def is_complete(
+    output: str, file_ending: str, save_probabilities: bool, read_segmentation: Callable[[str], Any]
+) -> bool:
+    """Whether a case was predicted before: its segmentation can be read, and its probabilities if they are wanted.
+
+    Args:
+        output: path without ending.
+        read_segmentation: reads the segmentation or raises.
+    """
+    segmentation = output + file_ending
+    if not os.path.isfile(segmentation):
+        return False
+    try:
+        read_segmentation(segmentation)
+    except Exception as err:  # readers raise all kinds of errors for damaged files
+        logger.warning("%s exists but cannot be read (%s); predicting it again", segmentation, err)
+        return False
+    return not save_probabilities or _has_probabilities(f"{output}.npz")
+
+
+def _has_probabilities(path: str) -> bool:
+    """Looks into the table of contents, which stands at the end: a file that was cut off has none."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "probabilities.npy" in archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        logger.warning("%s exists but cannot be read; predicting it again", path)
+        return False

@@ -1,0 +1,124 @@
+"""Where the tiles of a sliding window lie, and how much each of their voxels counts."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d
+
+from nnunetv2.errors import UsageError
+
+Slicer = tuple[slice | int, ...]
+
+
+@functools.lru_cache(maxsize=2)
+def compute_gaussian(
+    tile_size: tuple[int, ...],
+    sigma_scale: float = 1.0 / 8,
+    value_scaling_factor: float = 1,
+    dtype: torch.dtype = torch.float16,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
+) -> torch.Tensor:
+    """Weights of a tile's voxels: a Gaussian bell around the centre, positive everywhere.
+
+    Near the border of a tile the network sees little context, so these predictions count least. The result is cached;
+    do not change it in place.
+
+    Args:
+        tile_size: voxels per axis.
+        sigma_scale: standard deviation as a fraction of the tile's size.
+        value_scaling_factor: the largest weight.
+
+    Returns:
+        Tensor of shape `tile_size`. Weights that `dtype` cannot tell from 0 get the smallest one that it can.
+    """
+    weights = np.ones(())
+    for size in tile_size:
+        impulse = np.zeros(size)
+        impulse[size // 2] = 1
+        profile = gaussian_filter1d(impulse, size * sigma_scale, mode="constant")
+        weights = weights[..., None] * profile
+    weights /= weights.max() / value_scaling_factor
+    weights = torch.from_numpy(weights).to(device=device, dtype=dtype)
+    vanished = weights == 0
+    weights[vanished] = weights[~vanished].min()
+    return weights
+
+
+def compute_steps_for_sliding_window(
+    image_size: Sequence[int], tile_size: Sequence[int], tile_step_size: float
+) -> list[list[int]]:
+    """First voxels of the tiles, per axis.
+
+    The tiles cover each axis evenly with the fewest steps that are not longer than `tile_step_size` of a tile: an axis
+    of 110 voxels with tiles of 64 and step 0.5 gives [0, 23, 46].
+
+    Raises:
+        UsageError: the step is not in (0, 1], or the image is smaller than a tile.
+    """
+    if not 0 < tile_step_size <= 1:
+        raise UsageError(f"The step size is {tile_step_size}; it is a fraction of the tile, above 0 and at most 1")
+    if len(image_size) != len(tile_size) or any(i < t for i, t in zip(image_size, tile_size, strict=True)):
+        raise UsageError(
+            f"An image of size {tuple(image_size)} cannot be covered by tiles of size {tuple(tile_size)}; "
+            f"pad it to the tile's size first"
+        )
+    return [_axis_steps(image, tile, tile_step_size) for image, tile in zip(image_size, tile_size, strict=True)]
+
+
+def _axis_steps(image: int, tile: int, step_size: float) -> list[int]:
+    last = image - tile
+    num_intervals = math.ceil(last / (tile * step_size))
+    if num_intervals == 0:
+        return [0]
+    return [round(last / num_intervals * position) for position in range(num_intervals + 1)]
+
+
+def tile_slicers(image_size: Sequence[int], tile_size: Sequence[int], tile_step_size: float) -> list[Slicer]:
+    """Index expressions that cut the tiles out of an image (C, *image_size).
+
+    A tile with one axis less than the image is moved over each slice of the first axis.
+
+    Raises:
+        UsageError: see `compute_steps_for_sliding_window`.
+    """
+    num_slice_axes = len(image_size) - len(tile_size)
+    if num_slice_axes not in (0, 1):
+        raise UsageError(
+            f"Tiles of size {tuple(tile_size)} do not fit an image of size {tuple(image_size)}: "
+            f"they must have as many axes as the image, or one less"
+        )
+    slices = [range(image_size[0])] if num_slice_axes else []
+    steps = compute_steps_for_sliding_window(image_size[num_slice_axes:], tile_size, tile_step_size)
+    return [
+        (
+            slice(None),
+            *position[:num_slice_axes],
+            *(slice(start, start + size) for start, size in zip(position[num_slice_axes:], tile_size, strict=True)),
+        )
+        for position in itertools.product(*slices, *steps)
+    ]
+
+
+def pad_to_tile_size(image: torch.Tensor, tile_size: Sequence[int]) -> tuple[torch.Tensor, Slicer]:
+    """Pads the last axes of an image with zeros on both sides until a tile fits.
+
+    Returns:
+        The image (itself if nothing was missing), and the index expression that cuts it out of the padded one.
+    """
+    margins = []
+    inner: list[slice] = [slice(None)] * (image.ndim - len(tile_size))
+    for size, tile in zip(image.shape[-len(tile_size) :], tile_size, strict=True):
+        missing = max(tile - size, 0)
+        before = missing // 2
+        margins.append((before, missing - before))
+        inner.append(slice(before, before + size))
+    if any(any(margin) for margin in margins):
+        flat = [voxels for margin in reversed(margins) for voxels in margin]
+        image = torch.nn.functional.pad(image, flat)
+    return image, tuple(inner)

@@ -1,0 +1,126 @@
+"""Send the tiles of an image through a network and blend the predictions into one volume."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from nnunetv2.errors import NNUNetError
+from nnunetv2.inference.sliding_window_prediction import Slicer
+from nnunetv2.utilities.helpers import empty_cache
+
+logger = logging.getLogger(__name__)
+
+TilePredictor = Callable[[torch.Tensor], torch.Tensor]
+
+# torch's convolutions on a CPU leave oneDNN for a slow generic path when one small image is alone in its batch. Two
+# are enough to avoid that; more only cost memory. Large tiles, which do not profit, stay alone.
+CPU_TILES_PER_FORWARD = 2
+CPU_MAX_VOXELS_PER_FORWARD = 2**19
+
+
+@dataclass(frozen=True)
+class TileBlending:
+    """How tiles are computed and blended."""
+
+    num_outputs: int
+    """K, channels of a prediction"""
+    weights: torch.Tensor | None
+    """weight of each voxel of a tile, of the tile's shape; None weighs all the same"""
+    device: torch.device
+    """where the network is"""
+    tiles_per_forward: int = 1
+    show_progress: bool = False
+
+
+class NotFiniteError(NNUNetError, ArithmeticError):
+    """The blended logits contain infinite values or NaN."""
+
+
+def tiles_per_forward(tile_size: Sequence[int], device: torch.device) -> int:
+    """How many tiles go through the network together."""
+    voxels = CPU_TILES_PER_FORWARD
+    for size in tile_size:
+        voxels *= size
+    return CPU_TILES_PER_FORWARD if device.type == "cpu" and voxels <= CPU_MAX_VOXELS_PER_FORWARD else 1
+
+
+@torch.inference_mode()
+def predict_tiles(
+    predict: TilePredictor,
+    image: torch.Tensor,
+    slicers: Sequence[Slicer],
+    blending: TileBlending,
+    results_device: torch.device,
+) -> torch.Tensor:
+    """Weighted mean of the predictions of all tiles that contain a voxel.
+
+    Args:
+        predict: maps tiles (B, C, *tile) to logits (B, K, *tile).
+        image: (C, *spatial).
+        slicers: index expressions of the tiles; together they cover the image.
+        results_device: where image and sums are kept while tiles are predicted.
+
+    Returns:
+        float16 logits (K, *spatial) on `results_device`. Half precision keeps large volumes in memory.
+
+    Raises:
+        NotFiniteError: some value is infinite or NaN.
+    """
+    image = image.to(results_device)
+    sums = torch.zeros((blending.num_outputs, *image.shape[1:]), dtype=torch.half, device=results_device)
+    total_weights = torch.zeros(image.shape[1:], dtype=torch.half, device=results_device)
+    weights = 1 if blending.weights is None else blending.weights.to(results_device)
+    disable = None if blending.show_progress else True  # None draws it where the output is a terminal
+    with tqdm(total=len(slicers), unit="tile", leave=False, disable=disable) as progress:
+        for first in range(0, len(slicers), blending.tiles_per_forward):
+            group = slicers[first : first + blending.tiles_per_forward]
+            tiles = torch.stack([image[slicer] for slicer in group]).to(blending.device)
+            for slicer, prediction in zip(group, predict(tiles).to(results_device), strict=True):
+                sums[slicer] += prediction * weights
+                total_weights[slicer[1:]] += weights
+            progress.update(len(group))
+    torch.div(sums, total_weights, out=sums)
+    if not all(bool(torch.isfinite(channel).all()) for channel in sums):
+        raise NotFiniteError(
+            "The network's output has infinite values or NaN, or values above 65504, the largest that half precision "
+            "can hold; the image or the model's weights are unusable"
+        )
+    return sums
+
+
+def predict_tiles_within_memory(
+    predict: TilePredictor,
+    image: torch.Tensor,
+    slicers: Sequence[Slicer],
+    blending: TileBlending,
+    *,
+    keep_on_device: bool,
+) -> torch.Tensor:
+    """`predict_tiles` with the sums on the network's device if that is wanted and they fit, else in main memory.
+
+    Raises:
+        NNUNetError: the device's memory is too small even for the network alone.
+        NotFiniteError: see `predict_tiles`.
+    """
+    if keep_on_device:
+        try:
+            return predict_tiles(predict, image, slicers, blending, blending.device)
+        except torch.OutOfMemoryError:
+            logger.warning(
+                "An image of size %s does not fit into the memory of %s; keeping its logits in main memory instead",
+                tuple(image.shape[1:]),
+                blending.device,
+            )
+        empty_cache(blending.device)
+    try:
+        return predict_tiles(predict, image, slicers, blending, torch.device("cpu"))
+    except torch.OutOfMemoryError as err:
+        raise NNUNetError(
+            f"The memory of {blending.device} is too small for this network's tiles; free it from other processes, "
+            f"use a larger one, or predict with -device cpu"
+        ) from err

@@ -1,0 +1,280 @@
+"""Turns raw cases into what networks are trained and run on: cropped, normalised, resampled, stored for quick reads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from nnunetv2.preprocessing.preprocessors.case_workers import run_for_each_case
+from nnunetv2.preprocessing.preprocessors.foreground_locations import sample_foreground_locations
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
+from nnunetv2.utilities.atomic_files import read_json
+from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
+
+if TYPE_CHECKING:
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+logger = logging.getLogger(__name__)
+
+
+class DefaultPreprocessor:
+    """nnU-Net's preprocessing; plans name this class.
+
+    A subclass may override any step, most often `modify_seg_fn`; plans then carry its name in `preprocessor_name`.
+
+    Args:
+        verbose: log what happens to each case.
+    """
+
+    def __init__(self, verbose: bool = True) -> None:
+        self.verbose = verbose
+        self.show_progress_bar = True
+
+    def run_case_npy(
+        self,
+        data: np.ndarray,
+        seg: np.ndarray | None,
+        properties: dict,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict | str,
+    ) -> tuple[np.ndarray, np.ndarray, dict]:
+        """Preprocesses a case that is in memory.
+
+        Args:
+            data: image as its reader returns it, `(C, X, Y, Z)`.
+            seg: labels `(1, X, Y, Z)`, or None.
+            properties: of the image; `spacing` (mm per axis of `data`) is needed.
+            plans_manager: says how to transpose.
+            configuration_manager: says how to normalise and to which spacing to resample.
+            dataset_json: content or path of dataset.json; names the classes whose locations are recorded.
+
+        Returns:
+            Image (float32), labels (int8, or int16 above 127; without `seg` 0 inside the nonzero region and -1
+            outside), and a copy of the properties to which was added what is needed to undo the steps.
+
+        Raises:
+            DataError: image and labels differ in shape.
+        """
+        if seg is not None and data.shape[1:] != seg.shape[1:]:
+            raise DataError(
+                f"The image has {_dimensions(data)} voxels and its label {_dimensions(seg)}; they must be the same"
+            )
+        properties = dict(properties)
+        axes = plans_manager.transpose_forward
+        array_axes = [0, *(axis + 1 for axis in axes)]
+        spacing = [properties["spacing"][axis] for axis in axes]
+        data = np.asarray(data, dtype=np.float32).transpose(array_axes)
+        cropped_seg = None if seg is None else seg.transpose(array_axes)
+
+        properties["shape_before_cropping"] = data.shape[1:]
+        data, cropped_seg, properties["bbox_used_for_cropping"] = crop_to_nonzero(data, cropped_seg)
+        shape = data.shape[1:]
+        properties["shape_after_cropping_and_before_resampling"] = shape
+
+        # Normalised first: interpolation would blur the border of the nonzero region, which normalisation relies on.
+        data = self._normalize(
+            data, cropped_seg, configuration_manager, plans_manager.foreground_intensity_properties_per_channel
+        )
+        # 2-D configurations have no spacing for the first axis; the distance of slices stays as it is.
+        target = [*spacing[: len(spacing) - len(configuration_manager.spacing)], *configuration_manager.spacing]
+        new_shape = compute_new_shape(shape, spacing, target)
+        data = configuration_manager.resampling_fn_data(data, new_shape, spacing, target)
+        resampled_seg = configuration_manager.resampling_fn_seg(cropped_seg, new_shape, spacing, target)
+        if self.verbose:
+            logger.info("Resampled from %s voxels of %s mm to %s of %s mm", shape, spacing, data.shape[1:], target)
+
+        if seg is not None:
+            if isinstance(dataset_json, (str, os.PathLike)):
+                dataset_json = read_json(dataset_json)
+            classes = _classes_to_locate(plans_manager.get_label_manager(dataset_json))
+            properties["class_locations"] = self._sample_foreground_locations(
+                resampled_seg, classes, verbose=self.verbose
+            )
+            resampled_seg = self.modify_seg_fn(resampled_seg, plans_manager, dataset_json, configuration_manager)
+        return data, resampled_seg.astype(np.int16 if np.max(resampled_seg) > 127 else np.int8), properties
+
+    def run_case(
+        self,
+        image_files: Sequence[str],
+        seg_file: str | None,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict | str,
+    ) -> tuple[np.ndarray, np.ndarray, dict]:
+        """Reads and preprocesses a case; see `run_case_npy` for what it returns.
+
+        Args:
+            image_files: one file per channel, or one with all channels.
+            seg_file: label file; None for cases to predict.
+            plans_manager: names the reader.
+            configuration_manager: the configuration to preprocess for.
+            dataset_json: content or path of dataset.json.
+
+        Raises:
+            DataError: a file cannot be read, has NaN or infinite voxels, or image and label differ in shape.
+        """
+        reader = plans_manager.image_reader_writer_class()
+        data, properties = reader.read_images(image_files)
+        _check_finite(image_files, data)
+        seg = None
+        if seg_file is not None:
+            seg, _ = reader.read_seg(seg_file)
+            if data.shape[1:] != seg.shape[1:]:
+                raise DataError(
+                    f"{', '.join(map(str, image_files))} has {_dimensions(data)} voxels but {seg_file} has "
+                    f"{_dimensions(seg)}; image and label must be on the same grid"
+                )
+        if self.verbose:
+            logger.info("Preprocessing %s", ", ".join(map(str, image_files)))
+        return self.run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
+
+    def run_case_save(
+        self,
+        output_filename_truncated: str,
+        image_files: Sequence[str],
+        seg_file: str,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        dataset_json: dict | str,
+    ) -> None:
+        """Preprocesses a case with `run_case` and stores it; the path goes up to and including the case's name."""
+        data, seg, properties = self.run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
+        data = data.astype(np.float32, copy=False)
+        seg = seg.astype(np.int16, copy=False)
+        patch_size = tuple(configuration_manager.patch_size)
+        blocks, chunks = comp_blosc2_params(data.shape, patch_size, data.itemsize)
+        blocks_seg, chunks_seg = comp_blosc2_params(seg.shape, patch_size, seg.itemsize)
+        nnUNetDatasetBlosc2.save_case(
+            data,
+            seg,
+            properties,
+            output_filename_truncated,
+            chunks=chunks,
+            blocks=blocks,
+            chunks_seg=chunks_seg,
+            blocks_seg=blocks_seg,
+        )
+
+    def run(
+        self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
+    ) -> None:
+        """Preprocesses all training cases of a dataset; what an earlier run stored for the configuration is deleted.
+
+        Args:
+            dataset_name_or_id: `DatasetXXX_Name`, or XXX.
+            configuration_name: configuration of the plans, such as `3d_fullres`.
+            plans_identifier: name of the plans file without `.json`.
+            num_processes: worker processes; 1 or less works in this process.
+
+        Raises:
+            UsageError: the dataset, its plans or the configuration do not exist.
+            DataError: a case cannot be used; the message names it.
+        """
+        dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
+        raw_folder = Path(nnUNet_raw, dataset)
+        if not raw_folder.is_dir():
+            raise UsageError(f"There is no folder {raw_folder}; it should hold the raw images and dataset.json")
+        folder = Path(nnUNet_preprocessed, dataset)
+        plans_file = folder / f"{plans_identifier}.json"
+        if not plans_file.is_file():
+            raise UsageError(f"There are no plans {plans_file}; make them with nnUNetv2_plan_experiment")
+        plans_manager = PlansManager(read_json(plans_file))
+        configuration_manager = plans_manager.get_configuration(configuration_name)
+        dataset_json = read_json(folder / "dataset.json")
+        cases = get_filenames_of_train_images_and_targets(raw_folder, dataset_json)
+
+        output_folder = folder / configuration_manager.data_identifier
+        if output_folder.is_dir():
+            shutil.rmtree(output_folder)
+        output_folder.mkdir(parents=True)
+        shared = (plans_manager, configuration_manager, dataset_json)
+        run_for_each_case(
+            self.run_case_save,
+            {case: (str(output_folder / case), f["images"], f["label"], *shared) for case, f in cases.items()},
+            num_processes,
+            description=f"Preprocessing {configuration_name}",
+            show_progress=self.show_progress_bar,
+        )
+
+    def modify_seg_fn(
+        self,
+        seg: np.ndarray,
+        plans_manager: PlansManager,
+        dataset_json: dict,
+        configuration_manager: ConfigurationManager,
+    ) -> np.ndarray:
+        """Returns the labels to store; a place for subclasses to change them after resampling."""
+        return seg
+
+    def _normalize(
+        self,
+        data: np.ndarray,
+        seg: np.ndarray,
+        configuration_manager: ConfigurationManager,
+        foreground_intensity_properties_per_channel: dict,
+    ) -> np.ndarray:
+        """Normalises each channel by the scheme that the plans name for it."""
+        schemes = configuration_manager.normalization_schemes
+        if len(schemes) != len(data):
+            raise DataError(f"The case has {len(data)} channels, but the plans are for {len(schemes)}")
+        result = np.empty(data.shape, dtype=np.float32)
+        for channel, scheme in enumerate(schemes):
+            normalizer = find_by_name("normalization scheme", scheme)(
+                use_mask_for_norm=configuration_manager.use_mask_for_norm[channel],
+                intensityproperties=foreground_intensity_properties_per_channel[str(channel)],
+            )
+            result[channel] = normalizer.run(data[channel], seg[0])
+        return result
+
+    @staticmethod
+    def _sample_foreground_locations(
+        seg: np.ndarray,
+        classes_or_regions: Sequence[int | Sequence[int]],
+        seed: int = 1234,
+        verbose: bool = False,
+        min_num_samples: int = 10000,
+        min_percent_coverage: float = 0.01,
+    ) -> dict:
+        """See `sample_foreground_locations`; `verbose` logs how many voxels were drawn per class."""
+        locations = sample_foreground_locations(seg, classes_or_regions, seed, min_num_samples, min_percent_coverage)
+        if verbose:
+            logger.info("Voxels drawn per class: %s", {label: len(voxels) for label, voxels in locations.items()})
+        return locations
+
+
+def _classes_to_locate(label_manager: LabelManager) -> list:
+    """The classes that training oversamples, and the whole annotated area where some of the image is ignored."""
+    classes = list(label_manager.foreground_regions if label_manager.has_regions else label_manager.foreground_labels)
+    if label_manager.has_ignore_label:
+        classes.append([-1, *label_manager.all_labels])
+    return classes
+
+
+def _check_finite(image_files: Sequence[str], data: np.ndarray) -> None:
+    channels = data if len(image_files) == len(data) else [data] * len(image_files)
+    for file, voxels in zip(image_files, channels, strict=True):
+        number = count_nonfinite_voxels(file, voxels)
+        if number:
+            raise DataError(
+                f"{file} has {number} voxels that are NaN or infinite; replace them by a value that makes sense for "
+                f"this kind of image (for example that of the background)"
+            )
+
+
+def _dimensions(array: np.ndarray) -> str:
+    return " x ".join(map(str, array.shape[1:]))

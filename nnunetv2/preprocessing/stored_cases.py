@@ -1,0 +1,308 @@
+"""Preprocessed cases on disk: what preprocessing writes and training reads.
+
+A case consists of `CASE.b2nd` (image, float32, `(C, X, Y, Z)`), `CASE_seg.b2nd` (labels, int16, `(1, X, Y, Z)`) and
+`CASE.pkl` (properties). The .b2nd files are compressed chunk by chunk, so that a patch can be read without the rest.
+Older folders hold `CASE.npz` with both arrays instead, which training unpacks to .npy before it starts.
+
+Files are written beside their target and renamed; the image comes last, so a case that is listed is complete.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+
+from nnunetv2.errors import DataError
+from nnunetv2.preprocessing.chunk_shapes import comp_blosc2_params
+from nnunetv2.preprocessing.npz_unpacking import unpack_dataset
+from nnunetv2.utilities.atomic_files import replace_when_complete
+from nnunetv2.utilities.restricted_pickle import load_restricted, save_pickle
+
+__all__ = [
+    "comp_blosc2_params",
+    "file_ending_dataset_mapping",
+    "infer_dataset_class",
+    "nnUNetBaseDataset",
+    "nnUNetDatasetBlosc2",
+    "nnUNetDatasetNumpy",
+    "unpack_dataset",
+]
+
+logger = logging.getLogger(__name__)
+
+CompressedArray = blosc2.NDArray | np.ndarray
+Case = tuple[CompressedArray, CompressedArray, CompressedArray | None, dict]
+_FALLBACK_PATCH = (128, 128, 128)  # assumed where the caller does not say which patches will be read
+
+
+class nnUNetBaseDataset(ABC):  # noqa: N801 - upstream's name
+    """A folder of preprocessed cases.
+
+    Args:
+        folder: the folder.
+        identifiers: the cases to use; None uses all that are there.
+        folder_with_segs_from_previous_stage: predictions of the previous cascade stage, same format, optional.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        identifiers: Sequence[str] | None = None,
+        folder_with_segs_from_previous_stage: str | None = None,
+    ) -> None:
+        self.source_folder = folder
+        self.folder_with_segs_from_previous_stage = folder_with_segs_from_previous_stage
+        self.identifiers = sorted(self.get_identifiers(folder) if identifiers is None else identifiers)
+
+    def __getitem__(self, identifier: str) -> Case:
+        return self.load_case(identifier)
+
+    @abstractmethod
+    def load_case(self, identifier: str) -> Case:
+        """Returns `(image, labels, labels of the previous stage or None, properties)`; arrays are read when sliced.
+
+        Raises:
+            DataError: a file of the case is missing or damaged.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def save_case(data: np.ndarray, seg: np.ndarray, properties: dict, output_filename_truncated: str) -> None:
+        """Writes a case; `output_filename_truncated` is the path up to and including the identifier."""
+
+    @staticmethod
+    @abstractmethod
+    def get_identifiers(folder: str) -> list[str]:
+        """Lists the cases in a folder."""
+
+    @staticmethod
+    def unpack_dataset(
+        folder: str, overwrite_existing: bool = False, num_processes: int | None = None, verify: bool = True
+    ) -> None:
+        """Prepares the folder for fast reading; nothing to do for formats that are read as they are."""
+        return
+
+    def _load_properties(self, identifier: str) -> dict:
+        return _read(load_restricted, os.path.join(self.source_folder, f"{identifier}.pkl"))
+
+
+class nnUNetDatasetNumpy(nnUNetBaseDataset):  # noqa: N801 - upstream's name
+    """Cases in .npz files, read from the unpacked .npy files where those are there."""
+
+    def load_case(self, identifier: str) -> Case:
+        packed = os.path.join(self.source_folder, identifier)
+        data = _read_npy_or_npz(f"{packed}.npy", f"{packed}.npz", "data")
+        seg = _read_npy_or_npz(f"{packed}_seg.npy", f"{packed}.npz", "seg")
+        seg_prev = None
+        if self.folder_with_segs_from_previous_stage is not None:
+            previous = os.path.join(self.folder_with_segs_from_previous_stage, identifier)
+            seg_prev = _read_npy_or_npz(f"{previous}.npy", f"{previous}.npz", "seg")
+        return data, seg, seg_prev, self._load_properties(identifier)
+
+    @staticmethod
+    def save_case(data: np.ndarray, seg: np.ndarray, properties: dict, output_filename_truncated: str) -> None:
+        save_pickle(properties, f"{output_filename_truncated}.pkl")
+        with replace_when_complete(f"{output_filename_truncated}.npz") as temporary:
+            np.savez_compressed(temporary, data=data, seg=seg)
+
+    @staticmethod
+    def save_seg(seg: np.ndarray, output_filename_truncated: str) -> None:
+        """Writes a label map alone, as the next cascade stage reads it."""
+        with replace_when_complete(f"{output_filename_truncated}.npz") as temporary:
+            np.savez_compressed(temporary, seg=seg)
+
+    @staticmethod
+    def get_identifiers(folder: str) -> list[str]:
+        return [name.removesuffix(".npz") for name in _visible_files(folder) if name.endswith(".npz")]
+
+    @staticmethod
+    def unpack_dataset(
+        folder: str, overwrite_existing: bool = False, num_processes: int | None = None, verify: bool = True
+    ) -> None:
+        """Writes .npy files beside the .npz files."""
+        unpack_dataset(folder, True, overwrite_existing, num_processes, verify)
+
+
+class nnUNetDatasetBlosc2(nnUNetBaseDataset):  # noqa: N801 - upstream's name
+    """Cases in .b2nd files, of which training decompresses the chunks that a patch touches."""
+
+    def __init__(
+        self,
+        folder: str,
+        identifiers: Sequence[str] | None = None,
+        folder_with_segs_from_previous_stage: str | None = None,
+    ) -> None:
+        super().__init__(folder, identifiers, folder_with_segs_from_previous_stage)
+        blosc2.set_nthreads(1)  # many loader processes read at once; threads inside each would only compete
+        # Windows cannot delete or replace files that are memory mapped.
+        self.mmap_kwargs = {} if os.name == "nt" else {"mmap_mode": "r"}
+
+    def load_case(self, identifier: str) -> Case:
+        stored = os.path.join(self.source_folder, identifier)
+        data, seg = self._open(f"{stored}.b2nd"), self._open(f"{stored}_seg.b2nd")
+        seg_prev = None
+        if self.folder_with_segs_from_previous_stage is not None:
+            seg_prev = self._open(os.path.join(self.folder_with_segs_from_previous_stage, f"{identifier}.b2nd"))
+        return data, seg, seg_prev, self._load_properties(identifier)
+
+    def _open(self, path: str) -> blosc2.NDArray:
+        reader = partial(blosc2.open, mode="r", dparams={"nthreads": 1}, **self.mmap_kwargs)
+        return _read(reader, path)
+
+    @staticmethod
+    def _select_filter(
+        arr: np.ndarray, blocks: Sequence[int], chunks: Sequence[int], codec: blosc2.Codec, clevel: int
+    ) -> blosc2.Filter:
+        """Compresses one chunk from the middle of the array with and without byte shuffling and takes the smaller.
+
+        Shuffling helps interpolated values and harms the few distinct ones of images that were not resampled, and no
+        property of the array predicts which case it is. Ties go to no filter.
+        """
+        sizes = [min(int(chunk), length) for chunk, length in zip(chunks, arr.shape, strict=True)]
+        starts = [(length - size) // 2 for size, length in zip(sizes, arr.shape, strict=True)]
+        sample = np.ascontiguousarray(arr[tuple(slice(a, a + size) for a, size in zip(starts, sizes, strict=True))])
+        sample_blocks = tuple(max(1, min(int(block), size)) for block, size in zip(blocks, sizes, strict=True))
+
+        def compressed_bytes(candidate: blosc2.Filter) -> int:
+            cparams = _compression(codec, clevel, [candidate])
+            return blosc2.asarray(sample, chunks=tuple(sizes), blocks=sample_blocks, cparams=cparams).schunk.cbytes
+
+        return min((blosc2.Filter.NOFILTER, blosc2.Filter.SHUFFLE), key=compressed_bytes)
+
+    @staticmethod
+    def save_case(
+        data: np.ndarray,
+        seg: np.ndarray,
+        properties: dict[str, Any],
+        output_filename_truncated: str,
+        chunks: Sequence[int] | None = None,
+        blocks: Sequence[int] | None = None,
+        chunks_seg: Sequence[int] | None = None,
+        blocks_seg: Sequence[int] | None = None,
+        clevel: int = 5,
+        codec: blosc2.Codec = blosc2.Codec.LZ4HC,
+        filters: Sequence[blosc2.Filter] | None = None,
+        filters_seg: Sequence[blosc2.Filter] | None = None,
+    ) -> None:
+        """Writes a case.
+
+        Args:
+            data: image, `(C, X, Y, Z)`.
+            seg: labels, `(1, X, Y, Z)`.
+            properties: stored as a pickle.
+            output_filename_truncated: path up to and including the identifier.
+            chunks: chunk shape of the image, from `comp_blosc2_params` with the patch size of the configuration.
+            blocks: block shape of the image.
+            chunks_seg: chunk shape of the labels; by default that of the image.
+            blocks_seg: block shape of the labels; by default that of the image.
+            clevel: compression level, 0 to 9.
+            codec: compression method.
+            filters: filters for the image; by default the better one is found by trial.
+            filters_seg: filters for the labels; likewise.
+        """
+        if chunks is None or blocks is None:
+            blocks, chunks = comp_blosc2_params(data.shape, _FALLBACK_PATCH)
+            logger.warning(
+                "%s: no chunk and block shape was given, so they are made for patches of %s voxels; other patches will "
+                "be read slowly. Pass chunks and blocks from comp_blosc2_params.",
+                output_filename_truncated,
+                "x".join(map(str, _FALLBACK_PATCH)),
+            )
+        chunks_seg = chunks if chunks_seg is None else chunks_seg
+        blocks_seg = blocks if blocks_seg is None else blocks_seg
+        blosc2.set_nthreads(1)
+        select = nnUNetDatasetBlosc2._select_filter
+        filters = filters or [select(data, blocks, chunks, codec, clevel)]
+        filters_seg = filters_seg or [select(seg, blocks_seg, chunks_seg, codec, clevel)]
+        save_pickle(properties, f"{output_filename_truncated}.pkl")
+        _write_b2nd(
+            seg,
+            f"{output_filename_truncated}_seg.b2nd",
+            chunks=chunks_seg,
+            blocks=blocks_seg,
+            cparams=_compression(codec, clevel, filters_seg),
+        )
+        _write_b2nd(
+            data,
+            f"{output_filename_truncated}.b2nd",
+            chunks=chunks,
+            blocks=blocks,
+            cparams=_compression(codec, clevel, filters),
+        )
+
+    @staticmethod
+    def save_seg(
+        seg: np.ndarray,
+        output_filename_truncated: str,
+        chunks_seg: Sequence[int] | None = None,
+        blocks_seg: Sequence[int] | None = None,
+    ) -> None:
+        """Writes a label map alone, as the next cascade stage reads it, in place of an older one."""
+        blosc2.set_nthreads(1)
+        _write_b2nd(seg, f"{output_filename_truncated}.b2nd", chunks=chunks_seg, blocks=blocks_seg)
+
+    @staticmethod
+    def get_identifiers(folder: str) -> list[str]:
+        names = (name for name in _visible_files(folder) if name.endswith(".b2nd"))
+        return [name.removesuffix(".b2nd") for name in names if not name.endswith("_seg.b2nd")]
+
+
+file_ending_dataset_mapping: dict[str, type[nnUNetBaseDataset]] = {
+    "npz": nnUNetDatasetNumpy,
+    "b2nd": nnUNetDatasetBlosc2,
+}
+
+
+def infer_dataset_class(folder: str) -> type[nnUNetDatasetBlosc2] | type[nnUNetDatasetNumpy]:
+    """Tells the format of a folder of cases by the endings of its files.
+
+    Raises:
+        DataError: the folder is missing, has no cases or mixes formats.
+    """
+    endings = {Path(name).suffix[1:] for name in _visible_files(folder)} - {"pkl", "npy"}
+    if len(endings) == 1 and endings <= set(file_ending_dataset_mapping):
+        return file_ending_dataset_mapping[endings.pop()]
+    raise DataError(
+        f"{folder} has files ending in {', '.join(sorted(endings)) or 'nothing'}; a folder of preprocessed cases holds "
+        f"either .b2nd or .npz files beside the .pkl files, so run nnUNetv2_preprocess again"
+    )
+
+
+def _visible_files(folder: str) -> list[str]:
+    """Names of the files in a folder, sorted; hidden ones are left over from writes that were interrupted."""
+    if not os.path.isdir(folder):
+        raise DataError(f"There is no folder {folder}; run nnUNetv2_preprocess to make it")
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+
+
+def _compression(codec: blosc2.Codec, clevel: int, filters: Sequence[blosc2.Filter]) -> dict[str, Any]:
+    return {"codec": codec, "clevel": clevel, "filters": list(filters), "nthreads": 1}
+
+
+def _write_b2nd(array: np.ndarray, path: str, **options: Any) -> None:
+    with replace_when_complete(path) as temporary:
+        blosc2.asarray(np.ascontiguousarray(array), urlpath=str(temporary), **options)
+
+
+def _read_npy_or_npz(unpacked: str, packed: str, key: str) -> np.ndarray:
+    if os.path.isfile(unpacked):
+        return _read(partial(np.load, mmap_mode="r", allow_pickle=False), unpacked)
+    return _read(lambda path: np.load(path, allow_pickle=False)[key], packed)
+
+
+def _read(reader: Callable[[str], Any], path: str) -> Any:
+    """Calls `reader(path)` and turns whatever a damaged file makes it raise into an error that names the file."""
+    if not os.path.isfile(path):
+        raise DataError(f"There is no file {path}; run nnUNetv2_preprocess for this case")
+    try:
+        return reader(path)
+    except Exception as err:  # each library has its own exceptions for files that it cannot make sense of
+        raise DataError(f"{path} cannot be read; run nnUNetv2_preprocess for this case again ({err})") from err

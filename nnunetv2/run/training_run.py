@@ -1,0 +1,96 @@
+"""What one training command is asked to do, as plain data and as command line arguments."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nnunetv2.errors import UsageError
+
+DEFAULT_TRAINER = "nnUNetTrainer"
+DEFAULT_PLANS = "nnUNetPlans"
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What one training command was asked to do; plain data, so that it can be sent to other processes."""
+
+    dataset: str | int
+    configuration: str
+    fold: int | str
+    trainer_name: str = DEFAULT_TRAINER
+    plans_identifier: str = DEFAULT_PLANS
+    pretrained_weights: str | None = None
+    save_probabilities: bool = False
+    continue_training: bool = False
+    only_validate: bool = False
+    disable_checkpointing: bool = False
+    validate_best: bool = False
+    device_type: str = "cuda"
+    trainer_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """arguments that the trainer's constructor has beyond those of nnUNetTrainer"""
+
+    def __post_init__(self) -> None:
+        if self.continue_training and self.only_validate:
+            raise UsageError("--c continues training and --val only validates; give one of them")
+        if self.continue_training and self.pretrained_weights is not None:
+            raise UsageError(
+                "-pretrained_weights is for the start of a training and --c continues one; give one of them"
+            )
+        if self.validate_best and self.disable_checkpointing:
+            raise UsageError("--val_best needs the checkpoint that --disable_checkpointing does not write")
+
+
+def parse_fold(fold: int | str) -> int | str:
+    """A fold as the trainer takes it: a number from 0, or `all`.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if fold == "all":
+        return fold
+    try:
+        number = int(fold)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise UsageError(f"fold is {fold!r}; accepted are 0, 1, 2, ... and all")
+    return number
+
+
+def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str = DEFAULT_TRAINER) -> None:
+    """Adds the arguments that every training command has; `run_from_arguments` takes what they parse to."""
+    add = parser.add_argument
+    add("dataset_name_or_id", type=str, help="number or name of a preprocessed dataset")
+    add("configuration", type=str, help="configuration in the plans, for example 2d or 3d_fullres")
+    add("fold", type=str, help="fold of the cross-validation, 0 to 4, or all to train on every case")
+    add("-tr", type=str, default=default_trainer, help="class name of the trainer (default: %(default)s)")
+    add("-p", type=str, default=DEFAULT_PLANS, help="name of the plans (default: %(default)s)")
+    add("-pretrained_weights", type=str, default=None, help="checkpoint of the same architecture to start from")
+    add("-num_gpus", type=int, default=1, help="number of GPUs to train with (default: %(default)s)")
+    add("--npz", action="store_true", help="also save the class probabilities of the validation cases, for ensembling")
+    add("--c", action="store_true", help="continue the training from its last checkpoint")
+    add("--val", action="store_true", help="only validate; the training must have finished")
+    add(
+        "--val_best",
+        action="store_true",
+        help="validate checkpoint_best instead of checkpoint_final, into the same folder",
+    )
+    add("--disable_checkpointing", action="store_true", help="write no checkpoints, to try things out")
+    add(
+        "-device",
+        type=str,
+        default="cuda",
+        help="cuda, cpu or mps (default: %(default)s); pick a GPU by CUDA_VISIBLE_DEVICES",
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of `nnUNetv2_train`."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_train", description="Train one fold of a configuration and validate it.", allow_abbrev=False
+    )
+    add_training_arguments(parser)
+    return parser

@@ -1,0 +1,5 @@
+"""Upstream's home of `unpack_dataset`, which is in `nnunetv2.preprocessing.npz_unpacking`."""
+
+from nnunetv2.preprocessing.npz_unpacking import unpack_dataset
+
+__all__ = ["unpack_dataset"]

@@ -1,0 +1,173 @@
+"""Trains DINOv3 + Mask2Former in nnU-Net's pipeline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
+from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR
+from dinov3.layers.lora import trainable_report
+from nnunetv2.errors import UsageError
+from nnunetv2.model.backbone_weights import find_weights
+from nnunetv2.model.model_m2f import MASK_STRIDE, dense_logits
+from nnunetv2.training.checkpoint import unwrap
+from nnunetv2.training.mask_targets import mask_targets
+from nnunetv2.training.nnUNetTrainer.m2f_config import CONFIG_FILE, M2FnnUNetConfig, load_m2f_config
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.parameter_groups import parameter_groups
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.yaml_config import save_config
+
+_SCHEDULERS = {"WarmupOneCycleLR": WarmupOneCycleLR, "poly": WarmupPolyLR}
+_CUDA = torch.device("cuda")
+
+
+class nnUNetTrainer_m2f(nnUNetTrainer):
+    """nnU-Net's training with another network, loss and optimiser.
+
+    Args:
+        plans: content of a plans file.
+        configuration: name of one of its 2-D configurations.
+        fold: number of the split, or "all".
+        dataset_json: content of the dataset's dataset.json.
+        device: where to train.
+        m2f_config_path: YAML file of settings (`m2f_config.py`); None: the defaults.
+        m2f_overrides: `key=value` words that go before the file.
+
+    Raises:
+        UsageError: wrong settings, or a configuration that is 3-D or part of a cascade.
+    """
+
+    enable_deep_supervision = False  # nnU-Net's, with resized targets; Mask2Former has `supervise_all_layers`
+    scheduler_step_per_iteration = True
+    supervise_all_layers = True
+    """compute the loss after every layer of the mask transformer, not after the last one alone"""
+
+    def __init__(
+        self,
+        plans: dict,
+        configuration: str,
+        fold: int | str,
+        dataset_json: dict,
+        device: torch.device = _CUDA,
+        m2f_config_path: str | None = None,
+        m2f_overrides: Sequence[str] = (),
+    ) -> None:
+        self.m2f_config: M2FnnUNetConfig = load_m2f_config(m2f_config_path, m2f_overrides)
+        self.dataset_json = dataset_json  # adapt_plans asks it for the kind of labels
+        self._needs_backbone_weights = True
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        training = self.m2f_config.training
+        self.initial_lr = training.lr
+        self.weight_decay = training.weight_decay
+        self.gradient_clip_norm = training.gradient_clip
+        self.oversample_foreground_percent = training.oversample_foreground_percent
+        self.num_epochs = training.epochs()
+        self.num_iterations_per_epoch = training.num_iterations_per_epoch
+        self.num_val_iterations_per_epoch = training.num_val_iterations_per_epoch
+        self.save_every = training.save_every
+        self.precision = training.precision_on(self.device.type)
+
+    def adapt_plans(self, plans: dict, configuration: str) -> dict:
+        manager = PlansManager(plans)
+        require_suitable_configuration(manager, configuration, self.m2f_config)
+        regions = manager.get_label_manager(self.dataset_json).has_regions
+        training = self.m2f_config.training
+        changes = {"patch_size": training.patch_size, "batch_size": training.batch_size}
+        changes["architecture"] = self.m2f_config.architecture(regions=regions)
+        plans["configurations"][configuration].update(
+            {key: value for key, value in changes.items() if value is not None}
+        )
+        return plans
+
+    def initialize(self) -> None:
+        model = self.m2f_config.model
+        weights = None
+        if self._needs_backbone_weights:
+            weights = find_weights(
+                model.backbone, model.backbone_size, pretrained=model.pretrained, checkpoint=model.checkpoint
+            )
+        super().initialize()
+        network = unwrap(self.network)
+        if weights is not None:
+            network.load_backbone_weights(weights)
+        self.print_to_log_file(
+            f"{model.backbone} {model.backbone_size} ({model.tuning}) from {weights or 'random weights'}: "
+            f"{trainable_report(network)}"
+        )
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
+        self._needs_backbone_weights = False  # the checkpoint holds the whole network
+        super().load_checkpoint(filename_or_checkpoint)
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        if self.local_rank == 0:
+            save_config(self.m2f_config, Path(self.output_folder) / CONFIG_FILE)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        network, training = unwrap(self.network), self.m2f_config.training
+        slower = training.backbone_lr_multiplier if self.m2f_config.model.tuning == "full" else 1.0
+        return parameter_groups(
+            network,
+            network.backbone,
+            lr=self.initial_lr,
+            backbone_lr=slower * self.initial_lr,
+            weight_decay=self.weight_decay,
+        )
+
+    def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+        training = self.m2f_config.training
+        iterations = self.num_epochs * self.num_iterations_per_epoch
+        fused = self.device.type == "cuda"
+        optimizer = torch.optim.AdamW(self.parameter_groups(), self.initial_lr, fused=fused)
+        scheduler = _SCHEDULERS[training.scheduler]
+        return optimizer, scheduler(optimizer, iterations, warmup_iters=min(training.warmup_iters, iterations // 10))
+
+    def _build_loss(self) -> MaskClassificationLoss:
+        return MaskClassificationLoss(self.label_manager.num_segmentation_heads, **vars(self.m2f_config.m2f_train))
+
+    def forward_loss(self, data: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        output = self.network(data, return_queries=True)
+        if not self.supervise_all_layers:
+            output = {**output, "aux_outputs": []}
+        targets, valid = mask_targets(
+            target,
+            self.label_manager.num_segmentation_heads,
+            regions=self.label_manager.has_regions,
+            ignore_label=self.label_manager.ignore_label,
+            size=[MASK_STRIDE * side for side in output["pred_masks"].shape[-2:]],
+        )
+        return self.loss.total(self.loss(output, targets, valid)), output
+
+    def dense_logits(self, output: dict[str, Any]) -> Tensor:
+        return dense_logits(output, self.configuration_manager.patch_size, regions=self.label_manager.has_regions)
+
+
+def require_suitable_configuration(plans: PlansManager, configuration: str, settings: M2FnnUNetConfig) -> None:
+    """Refuses what a 2-D network with this input cannot be trained on.
+
+    Raises:
+        UsageError: the configuration is 3-D or the second stage of a cascade, or `model.input_norm=imagenet` meets
+            intensities that are not in [0, 1].
+    """
+    chosen = plans.get_configuration(configuration)
+    flat = [name for name in plans.available_configurations if len(plans.get_configuration(name).patch_size) == 2]
+    if len(chosen.patch_size) != 2 or chosen.previous_stage_name is not None:
+        problem = "is 3-D" if len(chosen.patch_size) != 2 else "is the second stage of a cascade"
+        raise UsageError(
+            f"The configuration {configuration} {problem}, and this trainer's network takes 2-D images; "
+            f"use {' or '.join(flat) or 'plans with a 2-D configuration, there is none in these'}"
+        )
+    schemes = set(chosen.normalization_schemes)
+    if settings.model.input_norm == "imagenet" and not schemes <= {"RGBTo01Normalization", "NoNormalization"}:
+        raise UsageError(
+            f"model.input_norm=imagenet expects intensities in [0, 1], and the plans use {', '.join(sorted(schemes))}; "
+            f"set model.input_norm=dataset, or plan the channels as rgb_to_0_1 (or noNorm) in dataset.json"
+        )

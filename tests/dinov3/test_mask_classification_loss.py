@@ -1,0 +1,310 @@
+"""The loss: against transformers, against dense losses, and with ignored pixels, empty or too many targets."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from dinov3.eval.segmentation import mask_classification_loss
+from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss, average_num_masks
+from dinov3.eval.segmentation.point_sampling import WholeImage
+
+K = 4
+TERMS = ("loss_class", "loss_mask", "loss_dice")
+
+
+def make_outputs(batch=2, queries=6, num_aux=2, size=8, dtype=torch.float32):
+    def prediction():
+        return {
+            "pred_logits": torch.randn(batch, queries, K + 1, dtype=dtype, requires_grad=True),
+            "pred_masks": (torch.randn(batch, queries, size, size, dtype=dtype) * 3).requires_grad_(),
+        }
+
+    return {**prediction(), "aux_outputs": [prediction() for _ in range(num_aux)]}
+
+
+def make_targets(counts=(2, 3), size=16):
+    return [{"labels": torch.randperm(K)[:count], "masks": torch.rand(count, size, size) > 0.5} for count in counts]
+
+
+def make_loss(**kwargs):
+    return MaskClassificationLoss(K, **{"num_points": 128, **kwargs})
+
+
+def leaves(outputs):
+    return [p[key] for p in (outputs, *outputs["aux_outputs"]) for key in ("pred_logits", "pred_masks")]
+
+
+def gradients(outputs, total):
+    return torch.autograd.grad(total, leaves(outputs))
+
+
+def test_all_terms_and_their_gradients_equal_transformers(seeded, monkeypatch):
+    from transformers import Mask2FormerConfig
+    from transformers.models.mask2former import modeling_mask2former as hf
+
+    pool = torch.rand(4096, 2)
+
+    class HfTorch:
+        """torch as transformers sees it, whose random points come from the pool."""
+
+        def __getattr__(self, name):
+            return getattr(torch, name)
+
+        @staticmethod
+        def rand(*shape, device=None):
+            return pool[: shape[1]].expand(shape)
+
+    monkeypatch.setattr(hf, "torch", HfTorch())
+    monkeypatch.setattr(WholeImage, "draw", lambda self, images, n: pool[:n].expand(len(images), n, 2))
+    config = Mask2FormerConfig(
+        num_labels=K,
+        train_num_points=200,
+        no_object_weight=0.1,
+        class_weight=2.0,
+        mask_weight=5.0,
+        dice_weight=5.0,
+        oversample_ratio=3.0,
+        importance_sample_ratio=0.75,
+    )
+    theirs = hf.Mask2FormerLoss(config, weight_dict={})
+    outputs, targets = make_outputs(), make_targets()
+    expected = theirs(
+        outputs["pred_masks"],
+        outputs["pred_logits"],
+        [target["masks"].float() for target in targets],
+        [target["labels"] for target in targets],
+        [
+            {"masks_queries_logits": aux["pred_masks"], "class_queries_logits": aux["pred_logits"]}
+            for aux in outputs["aux_outputs"]
+        ],
+    )
+    expected = {name.replace("cross_entropy", "class"): value for name, value in expected.items()}
+    criterion = make_loss(num_points=200)
+    losses = criterion(outputs, targets)
+    assert_close(losses, expected)
+    weight = {"loss_class": 2.0, "loss_mask": 5.0, "loss_dice": 5.0}
+    total = sum(weight[name.rstrip("_012")] * value for name, value in expected.items())
+    assert_close(criterion.total(losses), total)
+    assert_close(gradients(outputs, criterion.total(losses)), gradients(outputs, total))
+
+
+def test_losses_at_all_pixel_centres_are_the_dense_ones(seeded, monkeypatch):
+    size = 8
+    rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    centres = torch.stack(((columns + 0.5) / size, (rows + 0.5) / size), dim=-1).view(1, -1, 2)
+    monkeypatch.setattr(WholeImage, "draw", lambda self, images, n: centres[:, :n].expand(len(images), -1, 2))
+    outputs, targets = make_outputs(batch=1, num_aux=0), make_targets((2,), size)
+    criterion = make_loss(num_points=size * size, oversample_ratio=1.0, importance_sample_ratio=1.0)
+    losses = criterion(outputs, targets)
+
+    logits, masks = outputs["pred_masks"][0], targets[0]["masks"].float()
+    prob = outputs["pred_logits"][0].softmax(-1)
+    cost = torch.empty(6, 2)
+    dense = {}
+    for q in range(6):
+        for t in range(2):
+            bce = F.binary_cross_entropy_with_logits(logits[q], masks[t])
+            overlap = (logits[q].sigmoid() * masks[t]).sum()
+            dice = 1 - (2 * overlap + 1) / (logits[q].sigmoid().sum() + masks[t].sum() + 1)
+            dense[q, t] = (bce, dice)
+            cost[q, t] = 5 * bce + 5 * dice - 2 * prob[q, targets[0]["labels"][t]]
+    pairs = [(a, b) for a in range(6) for b in range(6) if a != b]
+    best = min(pairs, key=lambda pair: float(cost[pair[0], 0] + cost[pair[1], 1]))
+    classes = torch.full((6,), K)
+    classes[list(best)] = targets[0]["labels"]
+    weight = torch.tensor([1.0] * K + [0.1])
+    assert_close(losses["loss_mask"], (dense[best[0], 0][0] + dense[best[1], 1][0]) / 2)
+    assert_close(losses["loss_dice"], (dense[best[0], 0][1] + dense[best[1], 1][1]) / 2)
+    assert_close(losses["loss_class"], F.cross_entropy(outputs["pred_logits"][0], classes, weight=weight))
+
+
+def test_loss_names_last_and_auxiliary_terms(seeded):
+    criterion = make_loss()
+    losses = criterion(make_outputs(num_aux=11), make_targets())
+    assert set(losses) == {f"{term}{suffix}" for term in TERMS for suffix in ("", *[f"_{i}" for i in range(11)])}
+    by_hand = sum({"c": 2, "m": 5, "d": 5}[name[5]] * value for name, value in losses.items())
+    assert_close(criterion.total(losses), by_hand)
+
+
+def test_loss_works_without_auxiliary_outputs(seeded):
+    outputs = make_outputs(num_aux=0)
+    del outputs["aux_outputs"]
+    assert set(make_loss()(outputs, make_targets())) == set(TERMS)
+
+
+def test_order_of_queries_and_targets_does_not_matter(seeded):
+    outputs, targets = make_outputs(num_aux=0), make_targets()
+    order = torch.tensor([3, 1, 5, 4, 0, 2])
+    permuted = {key: outputs[key][:, order] for key in ("pred_logits", "pred_masks")}
+    turned = [{key: value.flip(0) for key, value in target.items()} for target in targets]
+    criterion = make_loss(num_points=4096)  # many points: what is left is the noise of sampling
+    expected = criterion(outputs, targets)
+    assert_close(criterion(permuted, turned)["loss_class"], expected["loss_class"])
+    assert_close(criterion(permuted, turned)["loss_mask"], expected["loss_mask"], rtol=0.05, atol=0)
+
+
+def test_empty_targets_give_zero_mask_loss_with_gradient(seeded):
+    outputs = make_outputs()
+    criterion = make_loss()
+    losses = criterion(outputs, make_targets((0, 0)))
+    assert losses["loss_mask"].item() == losses["loss_dice_1"].item() == 0.0
+    no_object = F.cross_entropy(outputs["pred_logits"].flatten(0, 1), torch.full((12,), K))
+    assert_close(losses["loss_class"], no_object)
+    for leaf, gradient in zip(leaves(outputs), gradients(outputs, criterion.total(losses)), strict=True):
+        assert gradient.any() == (leaf.ndim == 3)
+
+
+def test_one_empty_image_of_two_is_fine(seeded):
+    losses = make_loss()(make_outputs(), make_targets((0, 2)))
+    assert all(value.isfinite() and value > 0 for value in losses.values())
+
+
+def test_more_targets_than_queries_count_matched_pairs_only(seeded):
+    outputs = make_outputs(batch=1, queries=2, num_aux=1)
+    criterion = make_loss()
+    losses = criterion(outputs, make_targets((4,)))
+    assert all(value.isfinite() for value in losses.values())
+    # every query has a target, so there is no "no object" in the class loss
+    assert (losses["loss_class"] > 0).item()
+    assert all(gradient.any() for gradient in gradients(outputs, criterion.total(losses)))
+    alone = criterion(outputs, [{key: value[:2] for key, value in make_targets((4,))[0].items()}])
+    assert set(alone) == set(losses)
+
+
+def test_costs_that_are_not_finite_are_counted(seeded):
+    outputs, targets = make_outputs(num_aux=0), make_targets((2, 2))
+    criterion = make_loss()
+    criterion(outputs, targets)
+    assert criterion.num_nonfinite_costs == 0
+    with torch.no_grad():
+        outputs["pred_masks"][0, 1] = float("nan")
+    losses = criterion(outputs, targets)
+    assert criterion.num_nonfinite_costs == 2
+    assert losses["loss_mask"].isfinite()  # five other queries of the image were free
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_predictions_give_the_loss_of_their_float32_values(seeded, dtype):
+    outputs, targets = make_outputs(num_aux=0), make_targets()
+    half = {key: outputs[key].to(dtype) for key in ("pred_logits", "pred_masks")}
+    exact = {key: value.float() for key, value in half.items()}
+    criterion = make_loss()
+    values = []
+    for given, autocast in ((half, True), (exact, False)):
+        torch.manual_seed(3)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            values.append(criterion.total(criterion(given, targets)))
+    assert values[0].dtype == torch.float32
+    assert_close(values[0], values[1])
+
+
+def test_gradients_are_right(seeded, monkeypatch):
+    points = torch.rand(64, 2)
+    monkeypatch.setattr(WholeImage, "draw", lambda self, images, n: points[:n].expand(len(images), n, 2))
+    outputs = make_outputs(batch=2, queries=3, num_aux=0, size=3, dtype=torch.float64)
+    targets, criterion = make_targets((1, 2), 6), make_loss(num_points=9, importance_sample_ratio=0.0)
+
+    def total(logits, masks):
+        return criterion.total(criterion({"pred_logits": logits, "pred_masks": masks}, targets))
+
+    assert torch.autograd.gradcheck(total, (outputs["pred_logits"], outputs["pred_masks"]))
+
+
+def test_what_lies_in_ignored_pixels_changes_nothing(seeded):
+    outputs, targets = make_outputs(size=16), make_targets()
+    valid = torch.zeros(2, 16, 16, dtype=torch.bool)
+    valid[0, :, :6] = valid[1, 9:, 3:] = True
+    criterion, totals = make_loss(), []
+    for fill in (False, True):
+        changed = [
+            {**target, "masks": torch.where(v, target["masks"], fill)} for target, v in zip(targets, valid, strict=True)
+        ]
+        torch.manual_seed(5)
+        totals.append(criterion.total(criterion(outputs, changed, valid)))
+    assert_close(totals[0], totals[1])
+    for leaf, gradient in zip(leaves(outputs), gradients(outputs, totals[1]), strict=True):
+        if leaf.ndim == 4:  # a prediction is read bilinearly, so the pixel next to a valid one may have a gradient
+            near = F.max_pool2d(valid[:, None].float(), 3, stride=1, padding=1).bool()
+            assert not gradient[~near.expand_as(gradient)].any()
+            assert gradient.any()
+
+
+def test_everything_valid_is_the_loss_without_a_mask(seeded):
+    outputs, targets = make_outputs(num_aux=0), make_targets()
+    criterion = make_loss(num_points=8192)
+    expected = criterion(outputs, targets)
+    everything = criterion(outputs, targets, torch.ones(2, 16, 16, dtype=torch.bool))
+    assert_close(everything, expected, rtol=0.03, atol=0)
+
+
+def test_fully_ignored_image_adds_nothing(seeded):
+    outputs, targets = make_outputs(), make_targets((2, 2))
+    valid = torch.ones(2, 16, 16, dtype=torch.bool)
+    valid[1] = False
+    criterion = make_loss()
+    torch.manual_seed(1)
+    both = criterion(outputs, targets, valid)
+    for gradient in gradients(outputs, criterion.total(both)):
+        assert gradient[0].any()
+        assert not gradient[1].any()
+    first = {key: outputs[key][:1] for key in ("pred_logits", "pred_masks")}
+    alone = criterion(first, targets[:1], valid[:1])
+    assert_close(both["loss_class"], alone["loss_class"])
+    assert_close(both["loss_dice"], alone["loss_dice"], rtol=0.3, atol=0)  # the divisor is 2 masks in both cases
+
+
+def test_fully_ignored_batch_is_zero_with_gradient(seeded):
+    outputs = make_outputs()
+    criterion = make_loss()
+    losses = criterion(outputs, make_targets((0, 2)), torch.zeros(2, 16, 16, dtype=torch.bool))
+    total = criterion.total(losses)
+    assert total.item() == 0.0
+    assert not any(gradient.any() for gradient in gradients(outputs, total))
+
+
+def test_masks_are_averaged_over_processes(monkeypatch):
+    """Two processes with 1 and 4 masks divide by 2.5: the mean of their losses is the sum over 5 masks / 5."""
+    dist = mask_classification_loss.dist
+
+    def add_the_four_of_the_other(tensor):
+        tensor += 4
+
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", add_the_four_of_the_other)
+    assert average_num_masks(torch.tensor(1)).item() == 2.5
+
+
+def test_divisor_is_at_least_one():
+    assert average_num_masks(torch.tensor(0)).item() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda o, t, v: (o, t[:1], v), "Targets of 1 images and valid of 2 were given for predictions of 2"),
+        (lambda o, t, v: (o, t, v[:, :8]), r"masks of image 0 are \(16, 16\) and valid is \(8, 16\)"),
+        (
+            lambda o, t, v: (o, [t[0], {**t[1], "labels": t[1]["labels"][:2]}], v),
+            r"Image 1 has labels of shape \(2,\) and masks of shape \(3, 16, 16\)",
+        ),
+        (
+            lambda o, t, v: ({**o, "pred_logits": o["pred_logits"][..., :3], "aux_outputs": []}, t, v),
+            "Predictions have 3 classes; a loss of 4 classes takes one more",
+        ),
+    ],
+)
+def test_targets_that_do_not_fit_are_refused(change, message):
+    arguments = make_outputs(), make_targets(), torch.ones(2, 16, 16, dtype=torch.bool)
+    with pytest.raises(ValueError, match=message):
+        make_loss()(*change(*arguments))
+
+
+def test_ratios_out_of_range_are_refused():
+    with pytest.raises(ValueError, match=r"oversample_ratio of 0.5 and an importance_sample_ratio of 0.75"):
+        make_loss(oversample_ratio=0.5)
+    with pytest.raises(ValueError, match="0 classes and 128 points were given"):
+        MaskClassificationLoss(0, num_points=128)

@@ -1,0 +1,87 @@
+"""Learning rate schedules by hand-computed values."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR
+
+
+def make_optimizer():
+    head, backbone = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    return torch.optim.SGD([{"params": [head], "lr": 1.0}, {"params": [backbone], "lr": 0.1}])
+
+
+def rates(scheduler, optimizer, steps):
+    seen = [tuple(group["lr"] for group in optimizer.param_groups)]
+    for _ in range(steps):
+        optimizer.step()
+        scheduler.step()
+        seen.append(tuple(group["lr"] for group in optimizer.param_groups))
+    return seen
+
+
+def test_one_cycle_rises_linearly_and_falls_as_a_cosine_to_zero():
+    optimizer = make_optimizer()
+    seen = [head for head, _ in rates(WarmupOneCycleLR(optimizer, 12, warmup_iters=4), optimizer, 14)]
+    assert seen[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
+    assert seen[6] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
+    assert seen[8] == pytest.approx(0.5)
+    assert seen[12:] == pytest.approx([0, 0, 0])
+
+
+def test_one_cycle_starts_and_ends_at_the_final_division():
+    optimizer = make_optimizer()
+    scheduler = WarmupOneCycleLR(optimizer, 10, warmup_iters=2, final_div_factor=20)
+    seen = [head for head, _ in rates(scheduler, optimizer, 10)]
+    assert (seen[0], seen[2], seen[10]) == pytest.approx((0.05, 1.0, 0.05))
+
+
+def test_poly_falls_as_a_power_after_the_warm_up():
+    optimizer = make_optimizer()
+    scheduler = WarmupPolyLR(optimizer, 10, warmup_iters=2, warmup_start=0.5, power=0.9)
+    seen = [head for head, _ in rates(scheduler, optimizer, 10)]
+    assert seen[:3] == pytest.approx([0.5, 0.75, 1.0])
+    assert seen[6] == pytest.approx(0.5**0.9)
+    assert seen[10] == 0
+
+
+def test_poly_without_warm_up_equals_torch():
+    ours, theirs = make_optimizer(), make_optimizer()
+    reference = torch.optim.lr_scheduler.PolynomialLR(theirs, total_iters=7, power=0.9)
+    for left, right in zip(rates(WarmupPolyLR(ours, 7), ours, 9), rates(reference, theirs, 9), strict=True):
+        assert left == pytest.approx(right, abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [WarmupOneCycleLR, WarmupPolyLR])
+def test_ratio_of_the_groups_stays(schedule):
+    optimizer = make_optimizer()
+    for head, backbone in rates(schedule(optimizer, 9, warmup_iters=3), optimizer, 9):
+        assert backbone == pytest.approx(0.1 * head)
+
+
+@pytest.mark.parametrize("schedule", [WarmupOneCycleLR, WarmupPolyLR])
+def test_schedule_resumes_where_it_stopped(schedule):
+    optimizer = make_optimizer()
+    expected = rates(schedule(optimizer, 9, warmup_iters=3), optimizer, 9)[5:]
+    first = make_optimizer()
+    stopped = schedule(first, 9, warmup_iters=3)
+    rates(stopped, first, 5)
+    second = make_optimizer()
+    resumed = schedule(second, 9, warmup_iters=3)
+    second.load_state_dict(first.state_dict())
+    resumed.load_state_dict(stopped.state_dict())
+    for left, right in zip(rates(resumed, second, 4), expected, strict=True):
+        assert left == pytest.approx(right)
+
+
+def test_schedules_refuse_values_out_of_range():
+    with pytest.raises(ValueError, match="warm-up of 5 of 5 iterations was given; give 0 to 4"):
+        WarmupPolyLR(make_optimizer(), 5, warmup_iters=5)
+    with pytest.raises(ValueError, match="warm-up from 2.0 of the rate"):
+        WarmupPolyLR(make_optimizer(), 5, warmup_start=2.0)
+    with pytest.raises(ValueError, match="final_div_factor of 0.5 was given; give at least 1"):
+        WarmupOneCycleLR(make_optimizer(), 5, warmup_iters=1, final_div_factor=0.5)

@@ -1,0 +1,59 @@
+"""Rotation ranges, initial patch sizes, mirror axes and target sizes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nnunetv2.errors import UsageError
+from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
+from nnunetv2.training.data_augmentation.patch_geometry import augmentation_geometry, deep_supervision_scales
+from tests.recorded import make_loader_batches
+
+RECORDED = json.loads((Path(make_loader_batches.__file__).parent / "loader_batches.json").read_text())["geometry"]
+
+
+@pytest.fixture(scope="module")
+def computed():
+    return make_loader_batches.geometries()
+
+
+@pytest.mark.parametrize("patch_size", RECORDED)
+def test_geometry_equals_upstream(computed, patch_size):
+    assert computed[patch_size] == RECORDED[patch_size]
+
+
+def test_without_rotation_only_the_scale_counts():
+    assert get_patch_size((80, 100), 0, 0, 0, (0.5, 2)).tolist() == [160, 200]
+
+
+def test_a_right_angle_swaps_the_sides():
+    assert get_patch_size((80, 100), math.pi / 2, 0, 0, (1, 1)).tolist() == [100, 100]
+
+
+def test_a_range_counts_by_its_larger_end():
+    wide = get_patch_size((64, 64, 32), (-0.1, 0.5), (-0.5, 0.2), 0.5, (0.85, 1.25))
+    assert wide.tolist() == get_patch_size((64, 64, 32), 0.5, 0.5, 0.5, (0.85, 1.25)).tolist()
+
+
+def test_the_patch_size_given_is_not_changed():
+    patch_size = np.array([16, 64, 64])
+    augmentation_geometry(patch_size)
+    assert patch_size.tolist() == [16, 64, 64]
+
+
+def test_a_patch_of_four_axes_is_refused():
+    with pytest.raises(UsageError, match=r"a patch has 2 or 3 axes, the plans say \[1, 2, 3, 4\]"):
+        augmentation_geometry([1, 2, 3, 4])
+
+
+def test_scales_are_the_inverse_of_the_strides_so_far():
+    assert deep_supervision_scales([[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]]) == [
+        [1.0, 1.0, 1.0],
+        [1.0, 0.5, 0.5],
+        [0.5, 0.25, 0.25],
+    ]
