@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nnunetv2.errors import NNUNetError
-from nnunetv2.utilities.atomic_files import write_json
+from nnunetv2.utilities.atomic_files import read_json, write_json
 from nnunetv2.utilities.background_workers import BackgroundWorkerError
 
 logger = logging.getLogger(__name__)
@@ -26,11 +26,13 @@ class CaseFailures:
     """Collects the errors of cases."""
 
     def __init__(self) -> None:
+        self.begun: set[str] = set()
         self.errors: dict[str, Exception] = {}
 
     @contextmanager
     def of(self, case: str) -> Iterator[None]:
         """Blames an error in the block on a case and goes on after the block; the death of a worker goes through."""
+        self.begun.add(case)
         try:
             yield
         except BackgroundWorkerError:
@@ -58,12 +60,26 @@ class CaseFailures:
         return ", ".join(shown) + (f" and {len(self.errors) - 3} more" if len(self.errors) > 3 else "")
 
     def write(self, folder: str) -> None:
-        """Writes `failures.json`, {case: reason}; without failures, removes the one of an earlier attempt."""
+        """Brings `failures.json`, {case: reason}, up to date; it lists the cases that failed and did not succeed since.
+
+        The file disappears when it would be empty. Cases of other runs into the same folder stay as they are.
+        """
         path = os.path.join(folder, FAILURES_FILE)
-        if self.errors:
-            write_json({case: _described(error) for case, error in self.errors.items()}, path)
-        elif os.path.exists(path):
+        known = _read_failures(path)
+        others = {case: reason for case, reason in known.items() if case not in self.begun}
+        failures = {**others, **{case: _described(error) for case, error in self.errors.items()}}
+        if failures:
+            write_json(failures, path)
+        elif known:
             os.remove(path)
+
+
+def _read_failures(path: str) -> dict[str, str]:
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _described(error: Exception) -> str:

@@ -13,7 +13,7 @@ from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 Item = dict[str, Any]
-"""A preprocessed case: `data` (C, *spatial) float32, `data_properties`, `ofile` (output path without ending or None)."""
+"""A preprocessed case: `data` (C, *spatial) float32, `data_properties`, `ofile` (output path or None)."""
 
 
 class CasePreprocessor:
@@ -50,7 +50,9 @@ class CasePreprocessor:
         data, seg, properties = self.preprocessor.run_case(list(files), previous_stage, *managers)
         return self._item(data, seg if previous_stage is not None else None, properties, ofile)
 
-    def from_npy(self, image: np.ndarray, previous_stage: np.ndarray | None, properties: dict, ofile: str | None) -> Item:
+    def from_npy(
+        self, image: np.ndarray, previous_stage: np.ndarray | None, properties: dict, ofile: str | None
+    ) -> Item:
         """Preprocesses an image (C, Z, Y, X); `previous_stage` is a label map (1, Z, Y, X) or None."""
         managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
         data, seg, properties = self.preprocessor.run_case_npy(image, previous_stage, dict(properties), *managers)
@@ -60,8 +62,8 @@ class CasePreprocessor:
         channels = self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
         if len(files) not in (1, len(channels)):
             raise DataError(
-                f"{os.path.basename(files[0])} comes with {len(files)} files; this model needs {len(channels)} channels "
-                f"({', '.join(str(name) for name in channels.values())}), numbered _0000 to _{len(channels) - 1:04d}"
+                f"{os.path.basename(files[0])} comes with {len(files)} files; this model needs {len(channels)} "
+                f"channels ({', '.join(map(str, channels.values()))}), numbered _0000 to _{len(channels) - 1:04d}"
             )
 
     def _item(self, data: np.ndarray, seg: np.ndarray | None, properties: dict, ofile: str | None) -> Item:

@@ -137,7 +137,7 @@ def preprocess_fromfiles_save_to_queue(
     plans_manager: PlansManager,
     dataset_json: dict,
     configuration_manager: ConfigurationManager,
-    target_queue: Queue,
+    target_queue: Queue[Item],
     done_event: Event,
     abort_event: Event,
     verbose: bool = False,
@@ -156,7 +156,7 @@ def preprocess_fromnpy_save_to_queue(
     plans_manager: PlansManager,
     dataset_json: dict,
     configuration_manager: ConfigurationManager,
-    target_queue: Queue,
+    target_queue: Queue[Item],
     done_event: Event,
     abort_event: Event,
     verbose: bool = False,
@@ -168,7 +168,11 @@ def preprocess_fromnpy_save_to_queue(
 
 
 def _save_to_queue(
-    preprocess: Callable[..., Item], jobs: Sequence[tuple], target_queue: Queue, done_event: Event, abort_event: Event
+    preprocess: Callable[..., Item],
+    jobs: Sequence[tuple],
+    target_queue: Queue[Item],
+    done_event: Event,
+    abort_event: Event,
 ) -> None:
     """Sets `done_event` after the last item, or `abort_event` after an error; stops early if that is set already."""
     try:

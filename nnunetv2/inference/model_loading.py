@@ -16,11 +16,12 @@ from torch import nn
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
-from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 FOLD_PREFIX = "fold_"
+_AFFIRMATIVE = ("true", "1", "t")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def build_network_for_inference(
     dataset_json: dict,
 ) -> nn.Module:
     """Makes the network of a trainer class, without weights worth keeping and without deep supervision."""
-    trainer_class = find_by_name("trainer", trainer_name)
+    trainer_class = recursive_find_trainer_class_by_name(trainer_name)
     build = trainer_class.build_network_architecture
     num_inputs = determine_num_input_channels(plans_manager, configuration_manager, dataset_json)
     num_outputs = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
@@ -125,7 +126,9 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: s
     except RuntimeError as err:
         reasons = " ".join(str(err).split())
         shown = reasons if len(reasons) <= 600 else f"{reasons[:600]} ..."
-        raise DataError(f"{source} does not fit the network that the model folder's plans.json describes: {shown}") from err
+        raise DataError(
+            f"{source} does not fit the network that the model folder's plans.json describes: {shown}"
+        ) from err
 
 
 def unwrapped(network: nn.Module) -> nn.Module:
@@ -133,6 +136,14 @@ def unwrapped(network: nn.Module) -> nn.Module:
     if isinstance(network, nn.parallel.DistributedDataParallel):
         network = network.module
     return getattr(network, "_orig_mod", network)
+
+
+def compile_if_wanted(network: nn.Module) -> nn.Module:
+    """Compiles the network if `nnUNet_compile` asks for it explicitly; compiling pays only for many images."""
+    wanted = os.environ.get("nnUNet_compile", "").lower() in _AFFIRMATIVE
+    if not wanted or unwrapped(network) is not network:
+        return network
+    return torch.compile(network)
 
 
 def available_folds(folder: str | os.PathLike, checkpoint_name: str) -> list[int]:

@@ -12,6 +12,7 @@ from typing import Any
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.utilities.atomic_files import write_json
 from nnunetv2.utilities.json_export import json_ready
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
 
 logger = logging.getLogger(__name__)
@@ -94,6 +95,21 @@ def _list_outputs(target: Target, names: Sequence[str]) -> list[str | None]:
     if len(target) != len(names):
         raise UsageError(f"There are {len(names)} cases and {len(target)} output files; give one for each case")
     return list(target)
+
+
+def check_previous_stage(configuration_manager: ConfigurationManager, folder: str | None) -> None:
+    """Raises `UsageError` unless a folder with the previous stage's segmentations is given just for a cascade."""
+    stage = configuration_manager.previous_stage_name
+    if stage is not None and folder is None:
+        raise UsageError(
+            f"This model is the second stage of a cascade; predict the images with {stage} first and name the folder "
+            f"of its segmentations (-prev_stage_predictions)"
+        )
+    if stage is None and folder is not None:
+        raise UsageError(
+            "This model is not the second stage of a cascade and takes no segmentations of a previous stage; leave out "
+            "-prev_stage_predictions"
+        )
 
 
 def output_folder_of(target: Target) -> str | None:

@@ -6,29 +6,23 @@ import os
 import pickle
 from typing import Any
 
-import numpy as np
 import torch
 
 from nnunetv2.errors import DataError
 from nnunetv2.utilities.atomic_files import replace_when_complete
+from nnunetv2.utilities.numpy_in_pickles import PickledDtype, scalar, stand_ins
 
 
-def _safe_globals() -> list[Any]:
-    """numpy's scalars and arrays, by the module names of numpy 1 and 2: upstream puts them into its log."""
-    scalar, reconstruct = np.float32(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
-    dtypes = [type(np.dtype(code)) for code in "?bBhHiIlLqQefdU"]
-    renamed = [
-        (function, f"{package}.multiarray.{function.__name__}")
-        for package in ("numpy.core", "numpy._core")
-        for function in (reconstruct, scalar)
-    ]
-    return [np.dtype, np.ndarray, *dict.fromkeys(dtypes), *renamed]
+def _numpy_numbers() -> list[tuple[Any, str]]:
+    """What upstream's checkpoints need beside tensors and plain data: the losses in its log are numpy's numbers."""
+    names = stand_ins().items()
+    return [(stand_in, f"{module}.{name}") for (module, name), stand_in in names if stand_in in (PickledDtype, scalar)]
 
 
 def load_checkpoint(path: str | os.PathLike, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """Reads a checkpoint of this project or of upstream nnU-Net.
 
-    Tensors, plain Python data, and numpy scalars and arrays are read; nothing in the file is executed.
+    Tensors, plain Python data and numpy scalars are read; nothing in the file is executed.
 
     Raises:
         DataError: the file is missing or damaged, holds something else, or is not a checkpoint.
@@ -37,7 +31,7 @@ def load_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
     if not os.path.isfile(path):
         raise DataError(f"There is no checkpoint {path}")
     try:
-        with torch.serialization.safe_globals(_safe_globals()):
+        with torch.serialization.safe_globals(_numpy_numbers()):
             content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as err:
         raise DataError(_refusal(path)) from err
@@ -50,7 +44,7 @@ def load_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
 
 def _refusal(path: str) -> str:
     try:
-        with torch.serialization.safe_globals(_safe_globals()):
+        with torch.serialization.safe_globals(_numpy_numbers()):
             asked_for = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError):
         asked_for = []

@@ -72,12 +72,12 @@ def get_ensemble_name_from_d_tr_c(
 
 def convert_ensemble_folder_to_model_identifiers_and_folds(ensemble_folder: str | os.PathLike) -> tuple[list[str], str]:
     """Returns the model folders' names and the folds, as text, of an ensemble's folder."""
-    prefix, *models, folds = Path(ensemble_folder).name.split("___")
-    if prefix != "ensemble" or not models:
+    parts = Path(ensemble_folder).name.split("___")
+    if parts[0] != "ensemble" or len(parts) < 3:
         raise UsageError(
             f"{os.fspath(ensemble_folder)!r} is not an ensemble; its name must be ensemble___A___B___FOLDS"
         )
-    return models, folds
+    return parts[1:-1], parts[-1]
 
 
 def folds_tuple_to_string(folds: Sequence[int | str]) -> str:

@@ -7,12 +7,13 @@ import collections
 import os
 import pickle
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from nnunetv2.errors import DataError
 from nnunetv2.utilities.atomic_files import replace_when_complete
+from nnunetv2.utilities.numpy_in_pickles import PickledDtype, set_array_state, stand_ins
 
 _BUILTINS = (
     "bool",
@@ -24,49 +25,39 @@ _BUILTINS = (
     "frozenset",
     "int",
     "list",
-    "range",
     "set",
-    "slice",
+    "str",
+    "tuple",
 )
-_BUILTINS += ("str", "tuple")
-_PLAIN_KINDS = frozenset("?bBhHiIlLqQefdgFDGmMUSc")  # dtypes without Python objects and without fields
-
-
-def _plain_dtype(spec: Any, *flags: Any) -> np.dtype:
-    """`numpy.dtype` for numbers and text. Others could hold objects, or memory that is taken for objects."""
-    dtype = np.dtype(spec)
-    if dtype.char not in _PLAIN_KINDS:
-        raise pickle.UnpicklingError(f"an array of dtype {dtype}")
-    return np.dtype(spec, *flags)
-
-
-def _allowed_globals() -> dict[tuple[str, str], Any]:
-    allowed: dict[tuple[str, str], Any] = {
-        ("numpy", "dtype"): _plain_dtype,
-        ("numpy", "ndarray"): np.ndarray,
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("_codecs", "encode"): _latin1_bytes,
-    }
-    for package in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2 write different module names
-        allowed[f"{package}.multiarray", "scalar"] = np.float32(0).__reduce__()[0]
-        allowed[f"{package}.multiarray", "_reconstruct"] = np.zeros(1).__reduce__()[0]
-        allowed[f"{package}.numeric", "_frombuffer"] = np.zeros(1).__reduce_ex__(5)[0]
-    for module in ("builtins", "__builtin__"):
-        allowed.update({(module, name): getattr(builtins, name) for name in _BUILTINS})
-    return allowed
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """Bytes, the way pickle's protocol 2 writes them."""
+    """Stands for `_codecs.encode`, by which bytes come in pickles of protocols below 3."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"text encoded as {encoding}")
     return text.encode("latin1")
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    def __init__(self, file: Any, extra: Mapping[tuple[str, str], Any]) -> None:
+def _allowed_names() -> dict[tuple[str, str], Any]:
+    allowed = {
+        **stand_ins(),
+        ("numpy", "ndarray"): np.ndarray,
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("_codecs", "encode"): _latin1_bytes,
+    }
+    for module in ("builtins", "__builtin__"):
+        allowed.update({(module, name): getattr(builtins, name) for name in _BUILTINS})
+    return allowed
+
+
+class _RestrictedUnpickler(pickle._Unpickler):
+    """Python's unpickler in Python: the one in C offers no way to control how objects get their state."""
+
+    dispatch = dict(pickle._Unpickler.dispatch)
+
+    def __init__(self, file: BinaryIO, extra: Mapping[tuple[str, str], Any]) -> None:
         super().__init__(file)
-        self._allowed = {**_allowed_globals(), **extra}
+        self._allowed = {**_allowed_names(), **extra}
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -74,9 +65,21 @@ class _RestrictedUnpickler(pickle.Unpickler):
         except KeyError:
             raise pickle.UnpicklingError(f"{module}.{name}") from None
 
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        if isinstance(target, np.ndarray):
+            set_array_state(target, state)
+        elif isinstance(target, PickledDtype):
+            target.__setstate__(state)
+        else:
+            raise pickle.UnpicklingError(f"the state of a {type(target).__name__}")
+
+    dispatch[pickle.BUILD[0]] = load_build
+
 
 def load_restricted(path: str | os.PathLike, extra: Mapping[tuple[str, str], Any] | None = None) -> Any:
-    """Reads a pickle of Python's containers and scalars and of numpy arrays, scalars and dtypes.
+    """Reads a pickle of Python's containers and scalars and of numpy arrays and scalars.
 
     Args:
         extra: further names that the file may use, for example `{("package.module", "function"): function}`; the file
@@ -96,7 +99,7 @@ def load_restricted(path: str | os.PathLike, extra: Mapping[tuple[str, str], Any
             f"{path} was not opened: it is damaged, or holds more than plain data and numpy arrays ({err}); "
             f"make the file again with nnU-Net, and do not trust one that others sent"
         ) from err
-    except (EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError, ImportError, MemoryError) as err:
+    except Exception as err:  # damaged bytes can mean anything to an unpickler
         raise DataError(f"{path} is damaged ({type(err).__name__}: {err}); make it again") from err
 
 

@@ -13,7 +13,9 @@ from dinov3.eval.segmentation.models import (
     backbone_out_indices,
     build_segmentation_decoder,
 )
+from dinov3.eval.segmentation.semantic_inference import semantic_scores
 from tests.dinov3.fake_backbone import FakeBackbone
+from tests.dinov3.meta_tensors import meta_tensors
 
 SMALL = {"hidden_dim": 32, "num_classes": 3, "num_heads": 4, "dim_feedforward": 48, "num_queries": 8}
 
@@ -56,7 +58,7 @@ def test_backbone_layers_that_do_not_exist_are_refused(num_blocks, layers, messa
 
 
 def test_model_has_the_479_tensors_of_the_released_one():
-    with torch.device("meta"):
+    with meta_tensors():
         model = build_segmentation_decoder(FakeBackbone(embed_dim=4096, n_blocks=40), num_classes=150)
     assert isinstance(model, FeatureDecoder)
     names = [name for name in model.state_dict() if "backbone" not in name]
@@ -111,7 +113,7 @@ def test_unknown_decoder_type_is_refused():
 @pytest.mark.slow
 def test_model_learns_one_batch_by_heart(seeded):
     model = make_model(drop_path_rate=0.0).train()
-    criterion = MaskClassificationLoss(3, num_points=256)
+    criterion = MaskClassificationLoss(3, num_points=128)
     image = torch.randn(2, 3, 64, 64)
     label_map = torch.zeros(2, 64, 64, dtype=torch.long)
     label_map[0, 8:40, 8:30], label_map[0, 40:, 40:], label_map[1, 20:50, 24:60] = 1, 2, 2
@@ -119,16 +121,20 @@ def test_model_learns_one_batch_by_heart(seeded):
         {"labels": labels.unique(), "masks": torch.stack([labels == c for c in labels.unique()])}
         for labels in label_map
     ]
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     history = []
-    for _ in range(60):
+    for _ in range(40):
         loss = criterion.total(criterion(model(image), targets))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         history.append(loss.item())
-    assert sum(history[-5:]) < 0.35 * sum(history[:5])
+    assert history[-1] < 0.2 * history[0]
+    with torch.no_grad():
+        outputs = model.predict(image, rescale_to=(64, 64))
+    predicted = semantic_scores(outputs["pred_logits"], outputs["pred_masks"]).argmax(dim=1)
+    assert (predicted == label_map).float().mean() > 0.95
 
 
 def test_a_step_is_the_same_twice(seeded):

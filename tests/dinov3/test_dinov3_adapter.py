@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from dinov3.eval.segmentation.models.backbone.dinov3_adapter import DINOv3_Adapter
 from tests.dinov3.fake_backbone import FakeBackbone
+from tests.dinov3.meta_tensors import meta_tensors
 
 BLOCKS = (0, 1, 2, 3)
 
@@ -26,7 +27,7 @@ def own_state(adapter):
     [(384, 3_698_432), (768, 10_193_984), (1024, 16_654_272), (1280, 24_818_496), (4096, 227_084_736)],
 )
 def test_adapter_has_the_tensors_of_released_weights(embed_dim, num_parameters):
-    with torch.device("meta"):
+    with meta_tensors():
         adapter = make_adapter(embed_dim=embed_dim)
     assert len(own_state(adapter)) == 187
     own = [value.numel() for key, value in adapter.named_parameters() if not key.startswith("backbone.")]
@@ -34,7 +35,7 @@ def test_adapter_has_the_tensors_of_released_weights(embed_dim, num_parameters):
 
 
 def test_adapter_names_and_shapes_are_those_of_released_weights():
-    with torch.device("meta"):
+    with meta_tensors():
         state = own_state(make_adapter(embed_dim=384))
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     expected = {

@@ -78,7 +78,8 @@ def test_lora_works_on_a_timm_model_held_by_a_wrapper(seeded):
     with torch.no_grad():
         before = wrapper.eval().model.forward_features(image)
         train_a_little(wrapper)
-        assert (wrapper.model.forward_features(image) - before).abs().max() > 1e-3
+        changed = (wrapper.model.forward_features(image) - before).abs().max()
+    assert changed > 1e-4  # a fresh block is scaled with 1e-5
 
 
 def test_lora_refuses_timm_models_that_read_past_the_layer():

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from dinov3.eval.segmentation.models.heads.mask2former_head import Mask2FormerHead
 from dinov3.eval.segmentation.models.heads.pixel_decoder import MSDeformAttnPixelDecoder
+from tests.dinov3.meta_tensors import meta_tensors
 
 NAMES = ("1", "2", "3", "4")
 
@@ -36,7 +37,7 @@ def make_pyramid(batch=2, channels=24, dtype=torch.float32):
     ],
 )
 def test_head_has_the_tensors_of_released_weights(embed_dim, hidden_dim, num_parameters):
-    with torch.device("meta"):
+    with meta_tensors():
         head = Mask2FormerHead(dict.fromkeys(NAMES, embed_dim), 150, hidden_dim)
     assert len(head.state_dict()) == 292
     assert sum(parameter.numel() for parameter in head.parameters()) == num_parameters
@@ -45,7 +46,7 @@ def test_head_has_the_tensors_of_released_weights(embed_dim, hidden_dim, num_par
 
 
 def test_head_names_and_shapes_are_those_of_released_weights():
-    with torch.device("meta"):
+    with meta_tensors():
         head = Mask2FormerHead(dict.fromkeys(NAMES, 4096), 150)
     shapes = {key: tuple(value.shape) for key, value in head.state_dict().items()}
     expected = {

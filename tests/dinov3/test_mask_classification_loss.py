@@ -29,6 +29,16 @@ def make_targets(counts=(2, 3), size=16):
     return [{"labels": torch.randperm(K)[:count], "masks": torch.rand(count, size, size) > 0.5} for count in counts]
 
 
+def make_certain(outputs, targets):
+    """Makes query t predict the class of target t, so that the matching does not hang on the points drawn."""
+    with torch.no_grad():
+        for image, target in enumerate(targets):
+            for query, label in enumerate(target["labels"].tolist()):
+                outputs["pred_logits"][image, query, label] += 12
+                outputs["pred_masks"][image, query] = 0.0
+    return outputs
+
+
 def make_loss(**kwargs):
     return MaskClassificationLoss(K, **{"num_points": 128, **kwargs})
 
@@ -55,7 +65,7 @@ def test_all_terms_and_their_gradients_equal_transformers(seeded, monkeypatch):
 
         @staticmethod
         def rand(*shape, device=None):
-            return pool[: shape[1]].expand(shape)
+            return pool[: shape[1]].repeat(shape[0], 1, 1)
 
     monkeypatch.setattr(hf, "torch", HfTorch())
     monkeypatch.setattr(WholeImage, "draw", lambda self, images, n: pool[:n].expand(len(images), n, 2))
@@ -112,7 +122,7 @@ def test_losses_at_all_pixel_centres_are_the_dense_ones(seeded, monkeypatch):
             dense[q, t] = (bce, dice)
             cost[q, t] = 5 * bce + 5 * dice - 2 * prob[q, targets[0]["labels"][t]]
     pairs = [(a, b) for a in range(6) for b in range(6) if a != b]
-    best = min(pairs, key=lambda pair: float(cost[pair[0], 0] + cost[pair[1], 1]))
+    best = min(pairs, key=lambda pair: (cost[pair[0], 0] + cost[pair[1], 1]).item())
     classes = torch.full((6,), K)
     classes[list(best)] = targets[0]["labels"]
     weight = torch.tensor([1.0] * K + [0.1])
@@ -136,14 +146,14 @@ def test_loss_works_without_auxiliary_outputs(seeded):
 
 
 def test_order_of_queries_and_targets_does_not_matter(seeded):
-    outputs, targets = make_outputs(num_aux=0), make_targets()
+    targets = make_targets()
+    outputs = make_certain(make_outputs(num_aux=0), targets)
     order = torch.tensor([3, 1, 5, 4, 0, 2])
     permuted = {key: outputs[key][:, order] for key in ("pred_logits", "pred_masks")}
     turned = [{key: value.flip(0) for key, value in target.items()} for target in targets]
     criterion = make_loss(num_points=4096)  # many points: what is left is the noise of sampling
     expected = criterion(outputs, targets)
-    assert_close(criterion(permuted, turned)["loss_class"], expected["loss_class"])
-    assert_close(criterion(permuted, turned)["loss_mask"], expected["loss_mask"], rtol=0.05, atol=0)
+    assert_close(criterion(permuted, turned), expected, rtol=0.02, atol=0)
 
 
 def test_empty_targets_give_zero_mask_loss_with_gradient(seeded):
@@ -233,7 +243,8 @@ def test_what_lies_in_ignored_pixels_changes_nothing(seeded):
 
 
 def test_everything_valid_is_the_loss_without_a_mask(seeded):
-    outputs, targets = make_outputs(num_aux=0), make_targets()
+    targets = make_targets()
+    outputs = make_certain(make_outputs(num_aux=0), targets)
     criterion = make_loss(num_points=8192)
     expected = criterion(outputs, targets)
     everything = criterion(outputs, targets, torch.ones(2, 16, 16, dtype=torch.bool))
@@ -241,11 +252,11 @@ def test_everything_valid_is_the_loss_without_a_mask(seeded):
 
 
 def test_fully_ignored_image_adds_nothing(seeded):
-    outputs, targets = make_outputs(), make_targets((2, 2))
+    targets = make_targets((2, 2))
+    outputs = make_certain(make_outputs(), targets)
     valid = torch.ones(2, 16, 16, dtype=torch.bool)
     valid[1] = False
     criterion = make_loss()
-    torch.manual_seed(1)
     both = criterion(outputs, targets, valid)
     for gradient in gradients(outputs, criterion.total(both)):
         assert gradient[0].any()
@@ -253,7 +264,7 @@ def test_fully_ignored_image_adds_nothing(seeded):
     first = {key: outputs[key][:1] for key in ("pred_logits", "pred_masks")}
     alone = criterion(first, targets[:1], valid[:1])
     assert_close(both["loss_class"], alone["loss_class"])
-    assert_close(both["loss_dice"], alone["loss_dice"], rtol=0.3, atol=0)  # the divisor is 2 masks in both cases
+    assert_close(both["loss_dice"], alone["loss_dice"], rtol=0.1, atol=0)  # the divisor is 2 masks in both cases
 
 
 def test_fully_ignored_batch_is_zero_with_gradient(seeded):

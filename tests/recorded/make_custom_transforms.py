@@ -25,7 +25,12 @@ def batch() -> dict[str, np.ndarray]:
 
 def fingerprint(array: np.ndarray) -> list[Any]:
     flat = array.astype(np.float64).ravel()
-    return [list(array.shape), str(array.dtype), round(float(flat.sum()), 3), round(float(flat @ np.cos(np.arange(len(flat)))), 3)]
+    return [
+        list(array.shape),
+        str(array.dtype),
+        round(float(flat.sum()), 3),
+        round(float(flat @ np.cos(np.arange(len(flat)))), 3),
+    ]
 
 
 def pipelines() -> dict[str, list[Any]]:
@@ -40,7 +45,10 @@ def pipelines() -> dict[str, list[Any]]:
         "one-hot previous stage": [move],
         "one-hot, kept": [cascade.MoveSegAsOneHotToData(1, (0, 2), remove_from_origin=False)],
         "morphology": [move, cascade.ApplyRandomBinaryOperatorTransform([-2, -1], p_per_sample=1, strel_size=(1, 3))],
-        "morphology, some": [move, cascade.ApplyRandomBinaryOperatorTransform([1, 2], 0.6, strel_size=(1, 4), p_per_label=0.5)],
+        "morphology, some": [
+            move,
+            cascade.ApplyRandomBinaryOperatorTransform([1, 2], 0.6, strel_size=(1, 4), p_per_label=0.5),
+        ],
         "components": [move, remove([1, 2], p_per_sample=1)],
         "components, replaced": [move, remove([1, 2], "data", 1, 1, 0.5, 0.7)],
         "targets": [downsampling.DownsampleSegForDSTransform2([1, 0.5, (0.5, 0.25, 1)])],
@@ -59,7 +67,11 @@ def compute() -> dict[str, list[Any]]:
         data = batch()
         for transform in transforms:
             data = transform(**data)
-        arrays = [data["data"], *(data["seg"] if isinstance(data["seg"], list) else [data["seg"]]), *data.get("targets", [])]
+        arrays = [
+            data["data"],
+            *(data["seg"] if isinstance(data["seg"], list) else [data["seg"]]),
+            *data.get("targets", []),
+        ]
         results[name] = [fingerprint(array) for array in arrays]
     return results
 

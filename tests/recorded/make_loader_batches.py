@@ -23,7 +23,16 @@ RECORDED = [  # dataset, configuration
     ("Dataset903_SynMRIRegions", "3d_tiny"),
     ("Dataset904_SynIgnore", "3d_tiny"),
 ]
-PATCH_SIZES = [(256, 256), (320, 192), (48, 56), (80, 160, 160), (16, 64, 64), (128, 128, 128), (40, 256, 224), (7, 9, 30)]
+PATCH_SIZES = [
+    (256, 256),
+    (320, 192),
+    (48, 56),
+    (80, 160, 160),
+    (16, 64, 64),
+    (128, 128, 128),
+    (40, 256, 224),
+    (7, 9, 30),
+]
 
 
 class MemoryCases:
@@ -38,7 +47,9 @@ class MemoryCases:
         number = int(identifier[-1])
         shape = (10 + 3 * number, 28 + number, 30 - number)
         z, y, x = np.indices(shape)
-        image = np.stack([np.sin(0.3 * y + number) * np.cos(0.2 * x), np.sin(0.25 * x * (z + 1) / 5)]).astype(np.float32)
+        image = np.stack([np.sin(0.3 * y + number) * np.cos(0.2 * x), np.sin(0.25 * x * (z + 1) / 5)]).astype(
+            np.float32
+        )
         seg = (image[0] > 0.3).astype(np.int16) + (image[0] > 0.6) + (image[1] > 0.7)
         seg[(y < 4) & (x < 5)] = -1
         if number == 3:
@@ -168,7 +179,12 @@ def geometries() -> dict[str, Any]:
     results = {}
     for patch_size in PATCH_SIZES:
         rotation, dummy_2d, initial, mirror_axes = geometry(patch_size)
-        entry = [[round(float(angle), 8) for angle in rotation], bool(dummy_2d), list(map(int, initial)), list(mirror_axes)]
+        entry = [
+            [round(float(angle), 8) for angle in rotation],
+            bool(dummy_2d),
+            list(map(int, initial)),
+            list(mirror_axes),
+        ]
         results[" ".join(map(str, patch_size))] = entry
     return results
 

@@ -80,7 +80,9 @@ def count_results() -> dict[str, Any]:
         "counts squared": {"square": True},
     }
     results = {
-        name: [float(entry) for count in get_tp_fp_fn_tn(probabilities, labels(), **kwargs) for entry in count.flatten()]
+        name: [
+            float(entry) for count in get_tp_fp_fn_tn(probabilities, labels(), **kwargs) for entry in count.flatten()
+        ]
         for name, kwargs in settings.items()
     }
     unsummed = get_tp_fp_fn_tn(probabilities, labels()[:, 0], axes=())

@@ -1,4 +1,3 @@
-import os
 import time
 from multiprocessing import get_context
 from pathlib import Path
@@ -91,12 +90,11 @@ def test_dead_worker_is_described():
         paths.check_workers_alive_and_busy(None, [_Worker(1)], [])
 
 
-def test_killed_process_of_a_real_pool_is_noticed():
-    with get_context("fork").Pool(1) as pool:
-        workers = list(pool._pool)
-        result = pool.apply_async(time.sleep, (30,))
-        assert paths.check_workers_alive_and_busy(pool, workers, [result])
-        os.kill(workers[0].pid, 9)
-        workers[0].join(5)
-        with pytest.raises(BackgroundWorkerError, match="SIGKILL"):
-            paths.check_workers_alive_and_busy(pool, workers, [result])
+def test_killed_process_is_noticed():
+    worker = get_context("fork").Process(target=time.sleep, args=(30,))
+    worker.start()
+    assert not paths.check_workers_alive_and_busy(None, [worker], [])
+    worker.kill()
+    worker.join()
+    with pytest.raises(BackgroundWorkerError, match="SIGKILL"):
+        paths.check_workers_alive_and_busy(None, [worker], [])

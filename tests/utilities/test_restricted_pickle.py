@@ -64,9 +64,8 @@ def call(function, *arguments):
     return type("Payload", (), {"__reduce__": lambda self: (function, arguments)})()
 
 
-class _State:
-    def __init__(self, payload):
-        self.payload = payload
+class _Instance:
+    pass
 
 
 def payloads(marker):
@@ -77,10 +76,10 @@ def payloads(marker):
         "eval": call(eval, f"open({str(marker)!r}, 'w')"),
         "exec": call(exec, f"open({str(marker)!r}, 'w')"),
         "subprocess": call(subprocess.check_call, ["touch", str(marker)]),
-        "getattr": call(getattr, os, "system") if False else call(getattr, {}, "keys"),
+        "getattr": call(getattr, {}, "keys"),
         "nested in a dict": {"spacing": [1, 2, {"deep": call(os.system, command)}]},
         "in an object array": np.array([call(os.system, command)], dtype=object),
-        "instance": _State(1),
+        "instance": _Instance(),
     }
 
 
@@ -108,6 +107,30 @@ def test_object_arrays_are_refused(tmp_path):
         load_restricted(path)
     path.write_bytes(pickle.dumps(np.zeros(1, dtype=[("field", object)])))
     with pytest.raises(DataError, match="was not opened"):
+        load_restricted(path)
+
+
+class _State:
+    """Gives an object a state of our choice when it is unpickled."""
+
+    def __init__(self, make, arguments, state):
+        self._parts = (make, arguments, state)
+
+    def __reduce__(self):
+        return self._parts
+
+
+def test_memory_flags_of_a_dtype_are_not_taken_over(tmp_path):
+    """Flags 63 make numpy take integers for addresses of objects."""
+    path = tmp_path / "case.pkl"
+    path.write_bytes(pickle.dumps(_State(np.dtype, ("i8", False, True), (3, "<", None, None, None, -1, -1, 63))))
+    assert load_restricted(path).dtype.flags == np.dtype("i8").flags
+
+
+def test_functions_get_no_state(tmp_path):
+    path = tmp_path / "case.pkl"
+    path.write_bytes(b"cnumpy._core.multiarray\nscalar\n}S'x'\nI1\nsb.")
+    with pytest.raises(DataError, match="the state of a function"):
         load_restricted(path)
 
 

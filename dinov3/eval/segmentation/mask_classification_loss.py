@@ -112,10 +112,10 @@ class MaskClassificationLoss(nn.Module):
             ValueError: If the numbers of images, labels and masks or the sizes of masks and `valid` do not fit.
         """
         predictions = [outputs, *outputs.get("aux_outputs", ())]
-        logits = torch.stack([prediction["pred_logits"] for prediction in predictions])  # (L, B, Q, K+1)
         masks = [prediction["pred_masks"] for prediction in predictions]
-        check_targets(logits, targets, valid, self.num_classes)
-        with torch.autocast(logits.device.type, enabled=False):
+        with torch.autocast(masks[0].device.type, enabled=False):
+            logits = torch.stack([prediction["pred_logits"] for prediction in predictions])  # (L, B, Q, K+1)
+            check_targets(logits, targets, valid, self.num_classes)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             area = WholeImage(len(targets), logits.device) if valid is None else ValidPixels(valid)
             matching = self.matcher(logits, masks, targets, area, valid)

@@ -17,14 +17,18 @@ from nnunetv2.experiment_planning.experiment_planners.feature_map_size import PL
 from nnunetv2.experiment_planning.experiment_planners.network_topology import Topology
 from nnunetv2.experiment_planning.experiment_planners.patch_search import largest_fitting
 from nnunetv2.experiment_planning.experiment_planners.plans_file import copy_file, copy_splits, write_plans
-from nnunetv2.experiment_planning.experiment_planners.target_spacing import axis_order, fullres_target_spacing
+from nnunetv2.experiment_planning.experiment_planners.target_spacing import (
+    axis_order,
+    fullres_target_spacing,
+    slightly_coarser,
+)
+from nnunetv2.experiment_planning.experiment_planners.unet_architecture import unet_architecture
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.json_export import json_ready
 
 logger = logging.getLogger(__name__)
 
-_LOWRES_STEP = 1.03  # the spacing of the low-resolution stage grows by this factor until the patch covers enough
 _MIN_SIZE_RATIO_OF_LOWRES = 2  # a low-resolution stage with more than half the voxels is not worth its training
 _MASK_BELOW_RELATIVE_SIZE = 3 / 4  # cropping that removes more than a quarter means that background is empty
 
@@ -290,8 +294,7 @@ class ExperimentPlanner:
         plan, lowres_spacing, num_voxels = None, np.array(spacing, dtype=float), num_voxels_fullres
         num_voxels_in_patch = math.prod(fullres["patch_size"])
         while num_voxels_in_patch / num_voxels < self.lowres_creation_threshold:
-            finer = max(lowres_spacing) / lowres_spacing > 2  # first the finest axes catch up with the coarsest
-            lowres_spacing = lowres_spacing * np.where(finer if finer.any() else True, _LOWRES_STEP, 1.0)
+            lowres_spacing = slightly_coarser(lowres_spacing)
             shape = spacing / lowres_spacing * median_shape
             num_voxels = np.prod(shape)
             plan = self.get_plans_for_configuration(
@@ -308,29 +311,15 @@ class ExperimentPlanner:
         return plan
 
     def _architecture(self, topology: Topology) -> dict[str, Any]:
-        """Returns the plans' entry for a network of this topology; the order of keys is part of the format."""
-        num_axes, num_stages = len(topology.patch_size), len(topology.strides)
-        most = self.UNet_max_features_2d if num_axes == 2 else self.UNet_max_features_3d
-        return {
-            "network_class_name": _dotted_name(self.UNet_class),
-            "arch_kwargs": {
-                "n_stages": num_stages,
-                "features_per_stage": tuple(min(most, self.UNet_base_num_features * 2**s) for s in range(num_stages)),
-                "conv_op": f"torch.nn.modules.conv.Conv{num_axes}d",
-                "kernel_sizes": topology.kernel_sizes,
-                "strides": topology.strides,
-                self.encoder_depth_key: self.UNet_blocks_per_stage_encoder[:num_stages],
-                "n_conv_per_stage_decoder": self.UNet_blocks_per_stage_decoder[: num_stages - 1],
-                "conv_bias": True,
-                "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{num_axes}d",
-                "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-                "dropout_op": None,
-                "dropout_op_kwargs": None,
-                "nonlin": "torch.nn.LeakyReLU",
-                "nonlin_kwargs": {"inplace": True},
-            },
-            "_kw_requires_import": ("conv_op", "norm_op", "dropout_op", "nonlin"),
-        }
+        is_2d = len(topology.patch_size) == 2
+        return unet_architecture(
+            topology,
+            self.UNet_class,
+            base_features=self.UNet_base_num_features,
+            max_features=self.UNet_max_features_2d if is_2d else self.UNet_max_features_3d,
+            encoder_depths={self.encoder_depth_key: self.UNet_blocks_per_stage_encoder},
+            decoder_depths=self.UNet_blocks_per_stage_decoder,
+        )
 
     def _memory(self, topology: Topology, cache: dict) -> int:
         key = (topology.patch_size, topology.strides)
@@ -384,7 +373,3 @@ def _checked_spacing(spacing: Sequence[float] | None) -> list[float] | None:
     if len(numbers) != 3 or not all(number > 0 for number in numbers):
         raise UsageError(f"The target spacing is {spacing!r}; it must be three numbers above 0 (mm per axis)")
     return numbers
-
-
-def _dotted_name(network_class: str | type) -> str:
-    return network_class if isinstance(network_class, str) else f"{network_class.__module__}.{network_class.__name__}"

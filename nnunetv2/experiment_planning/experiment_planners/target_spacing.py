@@ -8,6 +8,8 @@ import numpy as np
 
 _COARSE_AXIS_PERCENTILE = 10
 _MARGIN = 1e-5  # mm
+_COARSENING_STEP = 1.03
+_MAX_RATIO_IN_LOWRES = 2
 
 
 def fullres_target_spacing(
@@ -46,3 +48,13 @@ def axis_order(target_spacing: Sequence[float]) -> tuple[list[int], list[int]]:
     coarsest = int(np.argmax(target_spacing))
     forward = [coarsest] + [axis for axis in range(len(target_spacing)) if axis != coarsest]
     return forward, [forward.index(axis) for axis in range(len(forward))]
+
+
+def slightly_coarser(spacing: np.ndarray) -> np.ndarray:
+    """Returns the next spacing to try for a low-resolution stage.
+
+    Axes that are more than twice as fine as the coarsest one catch up first; after that all of them grow.
+    """
+    much_finer = max(spacing) / spacing > _MAX_RATIO_IN_LOWRES
+    grows = much_finer if much_finer.any() else np.ones(len(spacing), dtype=bool)
+    return np.where(grows, spacing * _COARSENING_STEP, spacing)

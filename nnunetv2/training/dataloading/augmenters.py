@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import signal
@@ -17,11 +16,13 @@ from batchgenerators.dataloading.single_threaded_augmenter import SingleThreaded
 
 from nnunetv2.errors import NNUNetError
 
-_log = logging.getLogger(__name__)
-
 _FAILURE = "worker_failure"
 _POLL_SECONDS = 0.002
 _SHUTDOWN_SECONDS = 5
+
+
+class AugmentationWorkerDied(NNUNetError, RuntimeError):
+    """A background worker vanished without an exception of its own, mostly for lack of memory."""
 
 
 def make_augmenter(
@@ -90,7 +91,8 @@ class WorkerAugmenter(NonDetMultiThreadedAugmenter):
 
         Raises:
             DataError: a worker met bad data; the message is the worker's.
-            RuntimeError: a worker raised something else (its traceback is in the message) or was killed.
+            RuntimeError: a worker raised something else; its traceback is in the message.
+            AugmentationWorkerDied: a worker was killed.
         """
         if not self.initialized:
             self._start()
@@ -98,7 +100,7 @@ class WorkerAugmenter(NonDetMultiThreadedAugmenter):
         try:
             batch = super().__next__()
         except RuntimeError as err:
-            raise RuntimeError(_explain_death(workers)) from err
+            raise AugmentationWorkerDied(_explain_death(workers)) from err
         if _FAILURE in batch:
             self._finish()
             raise batch[_FAILURE]

@@ -195,7 +195,7 @@ class nnUNetTrainer:
 
     def _get_deep_supervision_scales(self) -> list[list[float]] | None:
         strides = self.configuration_manager.pool_op_kernel_sizes if self.enable_deep_supervision else None
-        return strides and deep_supervision_scales(strides)
+        return None if strides is None else deep_supervision_scales(strides)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Hook: switches between outputs at several resolutions and one; networks without the switch are left alone."""

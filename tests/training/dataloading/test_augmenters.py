@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from nnunetv2.errors import DataError
-from nnunetv2.training.dataloading.augmenters import make_augmenter, worker_seeds
+from nnunetv2.training.dataloading.augmenters import AugmentationWorkerDied, make_augmenter, worker_seeds
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -113,7 +113,9 @@ def test_a_killed_worker_is_explained(started):
     augmenter = started(_Draws(), 2)
     victim = next(augmenter)["pid"]
     os.kill(victim, signal.SIGKILL)
-    with pytest.raises(RuntimeError, match=r"worker died \(signal 9\).*too little memory.*/dev/shm.*ulimit -n"):
+    with pytest.raises(
+        AugmentationWorkerDied, match=r"worker died \(signal 9\).*too little memory.*/dev/shm.*ulimit -n"
+    ):
         for _ in range(1000):
             next(augmenter)
 

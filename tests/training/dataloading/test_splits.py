@@ -51,7 +51,8 @@ def test_too_few_cases_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", '{"train": []}', '[{"train": ["a"]}]', '[{"train": ["a"], "val": "b"}]', '[{"train": [1], "val": []}]']
+    "content",
+    ["[]", '{"train": []}', '[{"train": ["a"]}]', '[{"train": ["a"], "val": "b"}]', '[{"train": [1], "val": []}]'],
 )
 def test_a_file_of_another_form_is_refused(tmp_path, content):
     (tmp_path / "splits_final.json").write_text(content)

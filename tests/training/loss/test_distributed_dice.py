@@ -1,50 +1,54 @@
-"""The batch Dice of several processes is that of the whole batch, also where they hold different numbers of samples."""
+"""The batch Dice of several processes is that of the whole batch, also where they hold different numbers of samples.
+
+Two ranks are played one after the other; that the real exchange carries gradients is tested with `AllGatherGrad`.
+"""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
 
+from nnunetv2.training.loss import dice
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss, SoftDiceLoss
 
-SHARES = (slice(0, 2), slice(2, 3))
+SHARES = (slice(0, 2), slice(2, 3))  # of the batch, per rank
 
 
-def _batch() -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(3, 2, 4, 4, generator=generator), torch.randint(0, 2, (3, 1, 4, 4), generator=generator)
+class _Exchange:
+    """Stands in for `AllGatherGrad`: stacks a rank's tensors with those that the other rank gave, in the same order."""
+
+    def __init__(self, from_other_rank: list[torch.Tensor]) -> None:
+        self.from_other_rank = iter(from_other_rank)
+        self.given: list[torch.Tensor] = []
+
+    def apply(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.given.append(tensor.detach())
+        other = next(self.from_other_rank, torch.zeros_like(tensor))
+        return torch.stack([tensor, other])
 
 
-def _losses_of_rank(rank: int, store: str, results: multiprocessing.Queue) -> None:
-    distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=len(SHARES))
-    prediction, target = (part[SHARES[rank]] for part in _batch())
-    prediction.requires_grad_()
-    values = []
-    for loss_class in (MemoryEfficientSoftDiceLoss, SoftDiceLoss):
-        value = loss_class(batch_dice=True, ddp=True)(prediction, target)
-        (gradient,) = torch.autograd.grad(value, prediction)
-        values.append((value.item(), gradient.numpy()))
-    results.put((rank, values))
-    distributed.barrier()
-    distributed.destroy_process_group()
+@pytest.mark.parametrize("loss_class", [SoftDiceLoss, MemoryEfficientSoftDiceLoss])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_batch_dice_is_taken_over_all_ranks(seeded, monkeypatch, loss_class, rank):
+    prediction, target = torch.rand(3, 2, 4, 4, requires_grad=True), torch.randint(0, 2, (3, 1, 4, 4))
+    whole = loss_class(batch_dice=True, ddp=False)(prediction, target)
+    (gradient,) = torch.autograd.grad(whole, prediction)
+
+    loss = loss_class(batch_dice=True, ddp=True)
+    other_rank = _Exchange([])
+    monkeypatch.setattr(dice, "AllGatherGrad", other_rank)
+    loss(prediction[SHARES[1 - rank]], target[SHARES[1 - rank]])
+
+    monkeypatch.setattr(dice, "AllGatherGrad", _Exchange(other_rank.given))
+    share = prediction[SHARES[rank]].detach().requires_grad_()
+    value = loss(share, target[SHARES[rank]])
+    torch.testing.assert_close(value, whole)
+    torch.testing.assert_close(torch.autograd.grad(value, share)[0], gradient[SHARES[rank]])
 
 
-@pytest.mark.slow
-def test_batch_dice_is_taken_over_all_ranks(tmp_path):
-    results = multiprocessing.get_context("spawn").SimpleQueue()
-    processes = multiprocessing.spawn(_losses_of_rank, (str(tmp_path / "store"), results), len(SHARES), join=False)
-    by_rank = dict(results.get() for _ in SHARES)
-    while not processes.join(timeout=60):
-        pass  # True once all have ended; raises if one failed
-
-    prediction, target = _batch()
-    prediction.requires_grad_()
-    for index, loss_class in enumerate((MemoryEfficientSoftDiceLoss, SoftDiceLoss)):
-        whole = loss_class(batch_dice=True, ddp=False)(prediction, target)
-        (gradient,) = torch.autograd.grad(whole, prediction)
-        for rank, share in enumerate(SHARES):
-            value, part = by_rank[rank][index]
-            assert value == pytest.approx(whole.item(), rel=1e-6)
-            # DDP averages gradients over ranks; each rank's is scaled up by their number beforehand.
-            torch.testing.assert_close(torch.from_numpy(part), len(SHARES) * gradient[share])
+@pytest.mark.parametrize("loss_class", [SoftDiceLoss, MemoryEfficientSoftDiceLoss])
+def test_the_dice_per_sample_is_not_exchanged(monkeypatch, loss_class):
+    exchange = _Exchange([])
+    monkeypatch.setattr(dice, "AllGatherGrad", exchange)
+    loss_class(batch_dice=False, ddp=True)(torch.rand(3, 2, 4, 4), torch.zeros(3, 1, 4, 4))
+    assert exchange.given == []

@@ -1,0 +1,90 @@
+"""Predict preprocessed cases one after the other, export them, and go on when one of them fails."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import os
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from nnunetv2.inference.case_export import CaseExporter, ExportSetting
+from nnunetv2.inference.case_failures import CaseFailures
+from nnunetv2.inference.case_preprocessing import Item
+
+logger = logging.getLogger(__name__)
+
+
+def predict_cases(
+    items: Iterable[Item], predict_logits: Callable[[torch.Tensor], torch.Tensor], setting: ExportSetting
+) -> list[Any]:
+    """Predicts and exports every item, and closes the iterator.
+
+    Args:
+        items: see `nnUNetPredictor.predict_from_data_iterator`.
+        predict_logits: maps (C, *spatial) to logits (K, *spatial).
+
+    Returns:
+        What the exports returned, in the order of the items.
+
+    Raises:
+        PartialPredictionError: some of several cases with an output path failed; the others are complete, and
+            `failures.json` beside them says why. The error of a case without output path is raised at once.
+    """
+    failures = CaseFailures()
+    folders: set[str] = set()
+    started = time.monotonic()
+    number = 0
+    try:
+        with CaseExporter(setting, failures) as exporter:
+            for number, item in enumerate(items, start=1):
+                output = item["ofile"]
+                case = f"image {number}" if output is None else os.path.basename(output)
+                logger.info("Predicting %s%s", case, _progress(number, items, started))
+                if output is None:
+                    exporter.submit(case, item, _logits(item, predict_logits))
+                    continue
+                folders.add(os.path.dirname(output))
+                with failures.of(case):
+                    exporter.submit(case, item, _logits(item, predict_logits))
+            results = exporter.results()
+    finally:
+        _close(items)
+        for folder in folders:
+            failures.write(folder)
+    failures.raise_any(number)
+    return results
+
+
+def _logits(item: Item, predict_logits: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+    data = item["data"]
+    if isinstance(data, str):
+        path, data = data, np.load(data, allow_pickle=False)
+        os.remove(path)
+    data = data if isinstance(data, torch.Tensor) else torch.from_numpy(data)
+    # numpy: tensors that travel to another process need shared memory, of which containers have little
+    return predict_logits(data).cpu().numpy()
+
+
+def _progress(number: int, items: Iterable[Item], started: float) -> str:
+    """For example ` (3 of 10, about 40 s left)`; empty if the number of cases is not known."""
+    num_left = operator.length_hint(items)
+    if not num_left and number == 1:
+        return ""
+    eta = ""
+    if number > 1:
+        seconds = (time.monotonic() - started) / (number - 1) * (num_left + 1)
+        eta = f", about {seconds:.0f} s left" if seconds < 90 else f", about {seconds / 60:.0f} min left"
+    return f" ({number} of {number + num_left}{eta})"
+
+
+def _close(items: Iterable[Item]) -> None:
+    """Ends the processes behind an iterator: ours and generators have `close`, batchgenerators' loaders `_finish`."""
+    for method in ("close", "_finish"):
+        if hasattr(items, method):
+            getattr(items, method)()
+            return

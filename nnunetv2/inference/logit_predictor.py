@@ -1,0 +1,202 @@
+"""A model, and its logits for preprocessed images by sliding window."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from nnunetv2.errors import UsageError
+from nnunetv2.inference.mirroring import predict_mirrored
+from nnunetv2.inference.model_loading import available_folds, compile_if_wanted, load_trained_model, load_weights
+from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussian, pad_to_tile_size, tile_slicers
+from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory, tiles_per_forward
+from nnunetv2.utilities.helpers import dummy_context, empty_cache
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+logger = logging.getLogger(__name__)
+
+_LARGEST_WEIGHT = 10  # keeps the Gaussian's flanks above what half precision rounds to 0
+
+
+class LogitPredictor:
+    """Predicts logits of preprocessed images with one model, averaging its folds.
+
+    Args:
+        tile_step_size: distance of neighbouring tiles, as a fraction of the tile; above 0, at most 1.
+        use_gaussian: the centre of a tile counts more than its border.
+        use_mirroring: average over mirrored copies, along the axes that the training mirrored.
+        perform_everything_on_device: keep image and logits on a CUDA device if they fit.
+        verbose: log what is computed.
+        verbose_preprocessing: let the preprocessor log what it does.
+        allow_tqdm: show a progress bar where the output is a terminal.
+    """
+
+    def __init__(
+        self,
+        tile_step_size: float = 0.5,
+        use_gaussian: bool = True,
+        use_mirroring: bool = True,
+        perform_everything_on_device: bool = True,
+        device: torch.device = torch.device("cuda"),  # noqa: B008 - immutable
+        verbose: bool = False,
+        verbose_preprocessing: bool = False,
+        allow_tqdm: bool = True,
+    ) -> None:
+        self.tile_step_size = tile_step_size
+        self.use_gaussian = use_gaussian
+        self.use_mirroring = use_mirroring
+        self.device = device
+        self.perform_everything_on_device = perform_everything_on_device and device.type == "cuda"
+        self.verbose = verbose
+        self.verbose_preprocessing = verbose_preprocessing
+        self.allow_tqdm = allow_tqdm
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # all tiles have the same size, so trying algorithms out pays
+
+        self.plans_manager: PlansManager | None = None
+        self.configuration_manager: ConfigurationManager | None = None
+        self.list_of_parameters: list[dict] | None = None
+        self.network: nn.Module | None = None
+        self.dataset_json: dict | None = None
+        self.trainer_name: str | None = None
+        self.allowed_mirroring_axes: tuple[int, ...] | None = None
+        self.label_manager: LabelManager | None = None
+
+    def initialize_from_trained_model_folder(
+        self,
+        model_training_output_dir: str | os.PathLike,
+        use_folds: Sequence[int | str] | int | str | None,
+        checkpoint_name: str = "checkpoint_final.pth",
+    ) -> None:
+        """Loads a trained model.
+
+        Args:
+            model_training_output_dir: the folder `TRAINER__PLANS__CONFIGURATION`.
+            use_folds: folds to average, numbers or "all"; None for every numbered one that has the checkpoint.
+
+        Raises:
+            UsageError: folder, fold or checkpoint does not exist; the message names those that do.
+            DataError: a file of the model is damaged or does not fit the others.
+        """
+        model = load_trained_model(model_training_output_dir, use_folds, checkpoint_name)
+        self.manual_initialization(
+            model.network,
+            model.plans_manager,
+            model.configuration_manager,
+            model.parameters,
+            model.dataset_json,
+            model.trainer_name,
+            model.mirroring_axes,
+        )
+
+    def manual_initialization(
+        self,
+        network: nn.Module,
+        plans_manager: PlansManager,
+        configuration_manager: ConfigurationManager,
+        parameters: list[dict] | None,
+        dataset_json: dict,
+        trainer_name: str,
+        inference_allowed_mirroring_axes: tuple[int, ...] | None,
+    ) -> None:
+        """Takes a model from memory.
+
+        Args:
+            parameters: weights of each fold; None predicts with those that the network has.
+        """
+        self.plans_manager = plans_manager
+        self.configuration_manager = configuration_manager
+        self.list_of_parameters = parameters
+        self.network = compile_if_wanted(network)
+        self.dataset_json = dataset_json
+        self.trainer_name = trainer_name
+        self.allowed_mirroring_axes = inference_allowed_mirroring_axes
+        self.label_manager = plans_manager.get_label_manager(dataset_json)
+
+    @staticmethod
+    def auto_detect_available_folds(model_training_output_dir: str | os.PathLike, checkpoint_name: str) -> list[int]:
+        """Numbers of the folds that have the checkpoint."""
+        return available_folds(model_training_output_dir, checkpoint_name)
+
+    @torch.inference_mode()
+    def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
+        """Mean logits of all folds.
+
+        Args:
+            data: (C, *spatial), preprocessed; for a cascade with the previous stage's labels as one-hot channels.
+
+        Returns:
+            float16 (K, *spatial) in main memory.
+        """
+        if self.list_of_parameters is None:
+            return self.predict_sliding_window_return_logits(data).cpu()
+        total: torch.Tensor | None = None
+        for number, weights in enumerate(self.list_of_parameters):
+            load_weights(self.network, weights, f"Entry {number} of list_of_parameters")
+            logits = self.predict_sliding_window_return_logits(data).cpu()
+            total = logits if total is None else total.add_(logits)
+        return total if len(self.list_of_parameters) == 1 else total.div_(len(self.list_of_parameters))
+
+    @torch.inference_mode()
+    def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
+        """Logits of the network as it is.
+
+        Args:
+            input_image: (C, *spatial) with three spatial axes; a 2-D configuration predicts each slice of the first.
+
+        Returns:
+            float16 (K, *spatial), on the device if everything is done there.
+
+        Raises:
+            UsageError: the image has not four axes.
+        """
+        if input_image.ndim != 4:
+            raise UsageError(f"The image has shape {tuple(input_image.shape)}; it must be (C, X, Y, Z)")
+        self.network = self.network.to(self.device).eval()
+        image, inner = pad_to_tile_size(input_image, self.configuration_manager.patch_size)
+        slicers = self._internal_get_sliding_window_slicers(image.shape[1:])
+        if self.verbose:
+            mirror_axes = self.allowed_mirroring_axes if self.use_mirroring else None
+            logger.info(
+                "%d tiles on an image of size %s, mirrored along %s", len(slicers), image.shape[1:], mirror_axes
+            )
+        # elsewhere half precision is slow or missing
+        context = torch.autocast("cuda") if self.device.type == "cuda" else dummy_context()
+        with context:
+            logits = self._internal_predict_sliding_window_return_logits(
+                image, slicers, self.perform_everything_on_device
+            )
+        empty_cache(self.device)
+        return logits[inner]
+
+    def _internal_get_sliding_window_slicers(self, image_size: Sequence[int]) -> list[Slicer]:
+        return tile_slicers(tuple(image_size), self.configuration_manager.patch_size, self.tile_step_size)
+
+    @torch.inference_mode()
+    def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K, *tile) of tiles (B, C, *tile)."""
+        axes = self.allowed_mirroring_axes if self.use_mirroring else None
+        return predict_mirrored(self.network, x, axes, tiles_per_forward(x.shape[2:], self.device))
+
+    def _internal_predict_sliding_window_return_logits(
+        self, data: torch.Tensor, slicers: list[Slicer], do_on_device: bool = True
+    ) -> torch.Tensor:
+        """Blended logits (K, *spatial) of an image that the tiles cover."""
+        tile_size = tuple(self.configuration_manager.patch_size)
+        weights = None
+        if self.use_gaussian:
+            weights = compute_gaussian(tile_size, value_scaling_factor=_LARGEST_WEIGHT)
+        blending = TileBlending(
+            num_outputs=self.label_manager.num_segmentation_heads,
+            weights=weights,
+            device=self.device,
+            tiles_per_forward=tiles_per_forward(tile_size, self.device),
+            show_progress=self.allow_tqdm,
+        )
+        predict = self._internal_maybe_mirror_and_predict
+        return predict_tiles_within_memory(predict, data, slicers, blending, keep_on_device=do_on_device)

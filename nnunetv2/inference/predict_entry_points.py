@@ -1,0 +1,173 @@
+"""The commands nnUNetv2_predict and nnUNetv2_predict_from_modelfolder."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from nnunetv2.errors import UsageError
+from nnunetv2.utilities.command_line import command
+
+_CITATION = (
+    "Please cite: Isensee et al., nnU-Net: a self-configuring method for deep learning-based biomedical image "
+    "segmentation. Nature Methods 18, 203-211 (2021)."
+)
+_DEFAULT_FOLDS = (0, 1, 2, 3, 4)
+
+
+def build_predict_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_predict",
+        description="Predict images with a model of the folder that nnUNet_results names.",
+        epilog=_CITATION,
+    )
+    _add_input_and_output(parser)
+    parser.add_argument("-d", type=str, required=True, help="dataset of the model, by number or by name")
+    parser.add_argument("-p", type=str, default="nnUNetPlans", help="plans of the model; default: %(default)s")
+    parser.add_argument("-tr", type=str, default="nnUNetTrainer", help="trainer of the model; default: %(default)s")
+    parser.add_argument("-c", type=str, required=True, help="configuration of the model, for example 2d or 3d_fullres")
+    _add_prediction(parser, _number_from_environment("nnUNet_npp", 3), _number_from_environment("nnUNet_nps", 3))
+    parser.add_argument("--continue_prediction", action="store_true", help=_CONTINUE_HELP)
+    parser.add_argument(
+        "-num_parts", type=int, default=1, help="share the cases among so many calls of this command; default: 1"
+    )
+    parser.add_argument(
+        "-part_id", type=int, default=0, help="which of these calls this one is, from 0 to NUM_PARTS - 1; default: 0"
+    )
+    return parser
+
+
+def build_predict_from_modelfolder_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_predict_from_modelfolder",
+        description="Predict images with the model in a folder; needs no environment variables.",
+        epilog=_CITATION,
+    )
+    _add_input_and_output(parser)
+    parser.add_argument("-m", type=str, required=True, help="model folder, the one that has the folders fold_X")
+    _add_prediction(parser, 3, 3)
+    parser.add_argument("--continue_prediction", "--c", action="store_true", help=_CONTINUE_HELP)
+    parser.set_defaults(num_parts=1, part_id=0)
+    return parser
+
+
+_CONTINUE_HELP = "leave out cases that are predicted already; an output that cannot be read is made again"
+
+
+def _add_input_and_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-i",
+        type=str,
+        required=True,
+        help="folder of the images, named CASE_0000.ENDING, CASE_0001.ENDING, ... with one file for each channel, with "
+        "the ending that the training images had",
+    )
+    parser.add_argument("-o", type=str, required=True, help="folder for the segmentations, CASE.ENDING; made if needed")
+
+
+def _add_prediction(parser: argparse.ArgumentParser, npp: int, nps: int) -> None:
+    add = parser.add_argument
+    add(
+        "-f",
+        nargs="+",
+        type=_fold,
+        default=_DEFAULT_FOLDS,
+        help="folds whose predictions are averaged, numbers or all; default: 0 1 2 3 4",
+    )
+    add(
+        "-step_size",
+        type=float,
+        default=0.5,
+        help="distance of neighbouring tiles as a fraction of the tile, at most 1; more is faster and less accurate; "
+        "default: %(default)s",
+    )
+    add("--disable_tta", action="store_true", help="do not average over mirrored images: faster, less accurate")
+    add("--verbose", action="store_true", help="say more about what is computed")
+    add("--save_probabilities", action="store_true", help="also write probabilities, which ensembling needs")
+    add("-chk", type=str, default="checkpoint_final.pth", help="file name of the checkpoint; default: %(default)s")
+    add(
+        "-npp",
+        type=int,
+        default=npp,
+        help="at most so many processes preprocess images; they are started only where that pays, 0 never starts one; "
+        "default: %(default)s",
+    )
+    add("-nps", type=int, default=nps, help="likewise for the export of segmentations; default: %(default)s")
+    add(
+        "-prev_stage_predictions",
+        type=str,
+        default=None,
+        help="for the second stage of a cascade: folder of the first stage's segmentations of these images",
+    )
+    add(
+        "-device",
+        type=str,
+        default="cuda",
+        help="cuda, cpu or mps; choose a GPU with CUDA_VISIBLE_DEVICES; default: %(default)s",
+    )
+    add("--disable_progress_bar", action="store_true", help="show no progress bar (there is none in log files anyway)")
+    add("--not_on_device", action="store_true", help="keep logits in main memory, if a GPU's memory is too small")
+
+
+def _fold(text: str) -> int | str:
+    if text != "all" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor all")
+    return text if text == "all" else int(text)
+
+
+def _number_from_environment(variable: str, default: int) -> int:
+    value = os.environ.get(variable, str(default))
+    if not value.strip().isdecimal():
+        raise UsageError(f"{variable} is {value!r}; it must be a whole number of at least 0")
+    return int(value)
+
+
+@command
+def predict_entry_point(argv: Sequence[str] | None = None) -> None:
+    args = build_predict_parser().parse_args(argv)
+    from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+    _predict(args, get_output_folder(args.d, args.tr, args.p, args.c))
+
+
+@command
+def predict_entry_point_modelfolder(argv: Sequence[str] | None = None) -> None:
+    args = build_predict_from_modelfolder_parser().parse_args(argv)
+    _predict(args, args.m)
+
+
+def _predict(args: argparse.Namespace, model_folder: str) -> None:
+    """Checks what costs nothing first, then loads the model and predicts."""
+    if not 0 < args.step_size <= 1:
+        raise UsageError(f"-step_size is {args.step_size}; it must be above 0 and at most 1")
+    if args.num_parts < 1 or not 0 <= args.part_id < args.num_parts:
+        raise UsageError(f"-part_id is {args.part_id} with -num_parts {args.num_parts}; it must be 0 to NUM_PARTS - 1")
+    if args.npp < 0 or args.nps < 0:
+        raise UsageError(f"-npp is {args.npp} and -nps {args.nps}; both must be 0 or more")
+    from nnunetv2.utilities.devices import resolve_device
+
+    device = resolve_device(args.device)
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(
+        tile_step_size=args.step_size,
+        use_mirroring=not args.disable_tta,
+        perform_everything_on_device=not args.not_on_device,
+        device=device,
+        verbose=args.verbose,
+        verbose_preprocessing=args.verbose,
+        allow_tqdm=not args.disable_progress_bar,
+    )
+    predictor.initialize_from_trained_model_folder(model_folder, args.f, args.chk)
+    predictor.predict_from_files(
+        args.i,
+        args.o,
+        save_probabilities=args.save_probabilities,
+        overwrite=not args.continue_prediction,
+        num_processes_preprocessing=args.npp,
+        num_processes_segmentation_export=args.nps,
+        folder_with_segs_from_prev_stage=args.prev_stage_predictions,
+        num_parts=args.num_parts,
+        part_id=args.part_id,
+    )

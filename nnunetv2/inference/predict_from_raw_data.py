@@ -1,0 +1,297 @@
+"""Predict images with a trained model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from nnunetv2.configuration import get_default_num_processes
+from nnunetv2.inference import output_files
+from nnunetv2.inference.case_export import ExportSetting
+from nnunetv2.inference.case_loop import predict_cases
+from nnunetv2.inference.case_preprocessing import CasePreprocessor, Item
+from nnunetv2.inference.data_iterators import (
+    PreprocessedCases,
+    num_useful_processes,
+    preprocessing_iterator_fromfiles,
+    preprocessing_iterator_fromnpy,
+)
+from nnunetv2.inference.logit_predictor import LogitPredictor
+from nnunetv2.inference.output_files import CaseFiles, Source, Target
+from nnunetv2.inference.predict_entry_points import predict_entry_point, predict_entry_point_modelfolder
+from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.utilities.helpers import empty_cache
+
+__all__ = ["nnUNetPredictor", "predict_entry_point", "predict_entry_point_modelfolder"]
+
+logger = logging.getLogger(__name__)
+
+Arrays = np.ndarray | list[np.ndarray]
+
+
+class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
+    """Predicts image files or arrays with one model, averaging its folds.
+
+    Give it a model with `initialize_from_trained_model_folder` or `manual_initialization`, then call one of the
+    `predict_...` methods. For the arguments see `LogitPredictor`.
+    """
+
+    def predict_from_files(
+        self,
+        list_of_lists_or_source_folder: Source,
+        output_folder_or_list_of_truncated_output_files: Target,
+        save_probabilities: bool = False,
+        overwrite: bool = True,
+        num_processes_preprocessing: int | None = None,
+        num_processes_segmentation_export: int | None = None,
+        folder_with_segs_from_prev_stage: str | None = None,
+        num_parts: int = 1,
+        part_id: int = 0,
+    ) -> list | None:
+        """Predicts image files.
+
+        Args:
+            list_of_lists_or_source_folder: a folder, or for each case the list of its channels' files.
+            output_folder_or_list_of_truncated_output_files: a folder, or for each case the path of its segmentation
+                without ending, or None to get the segmentations back.
+            overwrite: False leaves out the cases whose output is there and can be read.
+            num_processes_preprocessing: at most so many processes, only where they pay; 0 for none, None for
+                `nnUNet_def_n_proc`.
+            num_processes_segmentation_export: likewise.
+            folder_with_segs_from_prev_stage: for a cascade, the previous stage's segmentations of the same cases.
+            num_parts: predict only each `num_parts`-th case, beginning with case `part_id`.
+
+        Returns:
+            One entry per predicted case, see `predict_from_data_iterator`; None if there was nothing to do.
+
+        Raises:
+            UsageError: arguments contradict each other or the model.
+            DataError: there are no images, or a single case cannot be used.
+            PartialPredictionError: some of several cases failed; the others are complete.
+        """
+        arguments = {name: value for name, value in locals().items() if name != "self"}
+        cases = self._describe_and_find_cases(arguments)
+        return self._predict_cases(
+            cases, save_probabilities, num_processes_preprocessing, num_processes_segmentation_export
+        )
+
+    def predict_from_files_sequential(
+        self,
+        list_of_lists_or_source_folder: Source,
+        output_folder_or_list_of_truncated_output_files: Target,
+        save_probabilities: bool = False,
+        overwrite: bool = True,
+        folder_with_segs_from_prev_stage: str | None = None,
+    ) -> list | None:
+        """Like `predict_from_files`, without starting any process."""
+        arguments = {name: value for name, value in locals().items() if name != "self"}
+        return self._predict_cases(self._describe_and_find_cases(arguments), save_probabilities, 0, 0)
+
+    def _describe_and_find_cases(self, arguments: dict[str, Any]) -> list[CaseFiles]:
+        target = arguments["output_folder_or_list_of_truncated_output_files"]
+        previous = arguments["folder_with_segs_from_prev_stage"]
+        output_files.check_previous_stage(self.configuration_manager, previous)
+        inputs, outputs, previous_files = self._manage_input_and_output_lists(
+            arguments["list_of_lists_or_source_folder"],
+            target,
+            previous,
+            arguments["overwrite"],
+            arguments.get("part_id", 0),
+            arguments.get("num_parts", 1),
+            arguments["save_probabilities"],
+        )
+        folder = output_files.output_folder_of(target)
+        if folder is not None:
+            output_files.write_description(folder, arguments, self.dataset_json, self.plans_manager.plans)
+        outputs = outputs or [None] * len(inputs)
+        return [CaseFiles(*files) for files in zip(inputs, outputs, previous_files, strict=True)]
+
+    def _manage_input_and_output_lists(
+        self,
+        list_of_lists_or_source_folder: Source,
+        output_folder_or_list_of_truncated_output_files: Target,
+        folder_with_segs_from_prev_stage: str | None = None,
+        overwrite: bool = True,
+        part_id: int = 0,
+        num_parts: int = 1,
+        save_probabilities: bool = False,
+    ) -> tuple[list[list[str]], list[str] | None, list[str | None]]:
+        """Returns the cases that remain to be predicted: images, outputs (None for none) and previous-stage files."""
+        ending = self.dataset_json["file_ending"]
+        cases = output_files.find_cases(
+            list_of_lists_or_source_folder,
+            output_folder_or_list_of_truncated_output_files,
+            ending,
+            previous_stage_folder=folder_with_segs_from_prev_stage,
+            part_id=part_id,
+            num_parts=num_parts,
+        )
+        has_outputs = output_folder_or_list_of_truncated_output_files is not None
+        logger.info("There are %d cases to predict", len(cases))
+        if has_outputs and not overwrite:
+            read = self.plans_manager.image_reader_writer_class().read_seg
+            cases = [c for c in cases if not output_files.is_complete(c.output, ending, save_probabilities, read)]
+            logger.info("%d of them remain, the others are there already", len(cases))
+        outputs = [case.output for case in cases] if has_outputs else None
+        return [case.images for case in cases], outputs, [case.previous_stage for case in cases]
+
+    def _predict_cases(
+        self,
+        cases: list[CaseFiles],
+        save_probabilities: bool,
+        num_processes_preprocessing: int | None,
+        num_processes_export: int | None,
+    ) -> list | None:
+        if not cases:
+            return None
+        num_bytes = sum(os.path.getsize(path) for case in cases for path in case.images if os.path.isfile(path))
+        has_previous = self.configuration_manager.previous_stage_name is not None
+        iterator = self._internal_get_data_iterator_from_lists_of_filenames(
+            [case.images for case in cases],
+            [case.previous_stage for case in cases] if has_previous else None,
+            [case.output for case in cases],
+            num_useful_processes(_or_default(num_processes_preprocessing), len(cases), num_bytes),
+        )
+        if len(cases) == 1:
+            num_processes_export = 0  # nothing could be done meanwhile
+        return self.predict_from_data_iterator(iterator, save_probabilities, num_processes_export)
+
+    def _internal_get_data_iterator_from_lists_of_filenames(
+        self,
+        input_list_of_lists: list[list[str]],
+        seg_from_prev_stage_files: list[str | None] | None,
+        output_filenames_truncated: list[str | None] | None,
+        num_processes: int,
+    ) -> PreprocessedCases:
+        return preprocessing_iterator_fromfiles(
+            input_list_of_lists,
+            seg_from_prev_stage_files,
+            output_filenames_truncated,
+            self.plans_manager,
+            self.dataset_json,
+            self.configuration_manager,
+            num_processes,
+            verbose=self.verbose_preprocessing,
+        )
+
+    def get_data_iterator_from_raw_npy_data(
+        self,
+        image_or_list_of_images: Arrays,
+        segs_from_prev_stage_or_list_of_segs_from_prev_stage: Arrays | None,
+        properties_or_list_of_properties: dict | list[dict],
+        truncated_ofname: str | list[str] | None,
+        num_processes: int = 3,
+    ) -> PreprocessedCases:
+        """Iterates over preprocessed images, for `predict_from_data_iterator`.
+
+        Args:
+            image_or_list_of_images: (C, Z, Y, X) each, with the axes as the reader named in plans.json returns them.
+            segs_from_prev_stage_or_list_of_segs_from_prev_stage: for a cascade, label maps (1, Z, Y, X).
+            properties_or_list_of_properties: with the key `spacing`, (Z, Y, X) in mm; to write files, as the reader
+                returns them.
+            truncated_ofname: output paths without ending, or None.
+            num_processes: at most so many processes, only where they pay.
+        """
+        images = _as_list(image_or_list_of_images)
+        num_bytes = sum(image.nbytes for image in images)
+        return preprocessing_iterator_fromnpy(
+            images,
+            _as_list(segs_from_prev_stage_or_list_of_segs_from_prev_stage),
+            _as_list(properties_or_list_of_properties),
+            _as_list(truncated_ofname),
+            self.plans_manager,
+            self.dataset_json,
+            self.configuration_manager,
+            num_useful_processes(num_processes, len(images), num_bytes),
+            verbose=self.verbose_preprocessing,
+        )
+
+    def predict_from_list_of_npy_arrays(
+        self,
+        image_or_list_of_images: Arrays,
+        segs_from_prev_stage_or_list_of_segs_from_prev_stage: Arrays | None,
+        properties_or_list_of_properties: dict | list[dict],
+        truncated_ofname: str | list[str] | None,
+        num_processes: int = 3,
+        save_probabilities: bool = False,
+        num_processes_segmentation_export: int | None = None,
+    ) -> list:
+        """Predicts arrays; see `get_data_iterator_from_raw_npy_data` and `predict_from_data_iterator`."""
+        iterator = self.get_data_iterator_from_raw_npy_data(
+            image_or_list_of_images,
+            segs_from_prev_stage_or_list_of_segs_from_prev_stage,
+            properties_or_list_of_properties,
+            truncated_ofname,
+            num_processes,
+        )
+        return self.predict_from_data_iterator(iterator, save_probabilities, num_processes_segmentation_export)
+
+    def predict_from_data_iterator(
+        self,
+        data_iterator: Iterable[Item],
+        save_probabilities: bool = False,
+        num_processes_segmentation_export: int | None = None,
+    ) -> list:
+        """Predicts preprocessed cases.
+
+        Args:
+            data_iterator: yields dictionaries with `data` (C, *spatial), a tensor or the path of an .npy file that is
+                removed after reading; `data_properties`; and `ofile`, the output path without ending, or None.
+            num_processes_segmentation_export: at most so many processes; 0 for none, None for `nnUNet_def_n_proc`.
+
+        Returns:
+            For each case None where a file was written, else the segmentation (Z, Y, X), with `save_probabilities` the
+            pair (segmentation, scores (K, Z, Y, X)).
+
+        Raises:
+            PartialPredictionError: some of several cases with files failed; the others are complete. The error of a
+                case without file is raised at once.
+        """
+        setting = ExportSetting(
+            self.plans_manager,
+            self.configuration_manager,
+            self.dataset_json,
+            save_probabilities,
+            _or_default(num_processes_segmentation_export),
+        )
+        try:
+            return predict_cases(data_iterator, self.predict_logits_from_preprocessed_data, setting)
+        finally:
+            compute_gaussian.cache_clear()
+            empty_cache(self.device)
+
+    def predict_single_npy_array(
+        self,
+        input_image: np.ndarray,
+        image_properties: dict,
+        segmentation_previous_stage: np.ndarray | None = None,
+        output_file_truncated: str | None = None,
+        save_or_return_probabilities: bool = False,
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray] | None:
+        """Predicts one image, (C, Z, Y, X) with the axes as the reader that plans.json names returns them.
+
+        Args:
+            image_properties: with the key `spacing`, (Z, Y, X) in mm; to write a file, as the reader returns them.
+            segmentation_previous_stage: for a cascade, the label map (1, Z, Y, X).
+
+        Returns:
+            The segmentation (Z, Y, X), with probabilities the pair (segmentation, scores (K, Z, Y, X)); None if it was
+            written to `output_file_truncated`.
+        """
+        preprocessor = CasePreprocessor(
+            self.plans_manager, self.dataset_json, self.configuration_manager, self.verbose_preprocessing
+        )
+        item = preprocessor.from_npy(input_image, segmentation_previous_stage, image_properties, output_file_truncated)
+        return self.predict_from_data_iterator([item], save_or_return_probabilities, 0)[0]
+
+
+def _or_default(num_processes: int | None) -> int:
+    return get_default_num_processes() if num_processes is None else num_processes
+
+
+def _as_list(value: Any) -> list | None:
+    return value if value is None or isinstance(value, list) else [value]

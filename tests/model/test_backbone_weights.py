@@ -1,0 +1,136 @@
+"""Where backbone weights come from, and what happens if they are not there or do not fit."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from urllib.error import URLError
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dinov3.layers.lora import apply_lora
+from nnunetv2.errors import UsageError
+from nnunetv2.model.backbone_weights import find_weights, load_backbone_weights
+from nnunetv2.model.backbones import TimmBackbone, create_backbone
+
+
+def backbone(seed: int, in_channels: int = 3) -> TimmBackbone:
+    torch.manual_seed(seed)
+    return create_backbone("dinov3", "tiny", in_channels=in_channels).eval()
+
+
+@pytest.fixture
+def source() -> TimmBackbone:
+    return backbone(seed=1)
+
+
+@pytest.mark.parametrize("container", [None, "model", "state_dict"])
+def test_a_torch_file_fills_the_backbone(tmp_path, source, container):
+    weights = source.vit.state_dict()
+    torch.save({container: weights, "epoch": 3} if container else weights, tmp_path / "weights.pth")
+    target = backbone(seed=2)
+    load_backbone_weights(target, tmp_path / "weights.pth")
+    torch.testing.assert_close(target.vit.state_dict(), weights, rtol=0, atol=0)
+
+
+def test_a_half_precision_safetensors_file_fills_the_backbone(tmp_path, source):
+    save_file({key: tensor.half() for key, tensor in source.vit.state_dict().items()}, tmp_path / "weights.safetensors")
+    target = backbone(seed=2)
+    load_backbone_weights(target, tmp_path / "weights.safetensors")
+    assert target.vit.cls_token.dtype == torch.float32
+    torch.testing.assert_close(target.vit.state_dict(), source.vit.state_dict(), rtol=1e-3, atol=1e-6)
+
+
+def test_lora_does_not_change_what_loaded_weights_compute(tmp_path, source):
+    torch.save(source.vit.state_dict(), tmp_path / "weights.pth")
+    adapted = apply_lora(backbone(seed=2), r=2).eval()
+    load_backbone_weights(adapted, tmp_path / "weights.pth")
+    image = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(adapted.get_intermediate_layers(image), source.get_intermediate_layers(image))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_more_or_fewer_channels_keep_the_response_to_an_image_that_is_equal_in_all(tmp_path, source, channels):
+    torch.save(source.vit.state_dict(), tmp_path / "weights.pth")
+    target = backbone(seed=2, in_channels=channels)
+    load_backbone_weights(target, tmp_path / "weights.pth")
+    theirs = source.vit.patch_embed.proj.weight
+    expected = theirs[:, [c % 3 for c in range(channels)]] * 3 / channels
+    torch.testing.assert_close(target.vit.patch_embed.proj.weight, expected)
+
+
+def broken_copies(weights: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        "norm.bias is missing": {key: tensor for key, tensor in weights.items() if key != "norm.bias"},
+        "head.weight is not part of the model": weights | {"head.weight": torch.zeros(2, 2)},
+        r"norm.bias has shape \(7,\) instead of \(128,\)": weights | {"norm.bias": torch.zeros(7)},
+    }
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_tensors_that_do_not_fit_are_named_and_nothing_is_loaded(tmp_path, source, number):
+    message, weights = list(broken_copies(source.vit.state_dict()).items())[number]
+    torch.save(weights, tmp_path / "weights.pth")
+    target = backbone(seed=2)
+    before = {key: tensor.clone() for key, tensor in target.vit.state_dict().items()}
+    with pytest.raises(UsageError, match=message):
+        load_backbone_weights(target, tmp_path / "weights.pth")
+    torch.testing.assert_close(target.vit.state_dict(), before, rtol=0, atol=0)
+
+
+class Payload:
+    def __reduce__(self) -> tuple:
+        return (open, ("executed", "w"))
+
+
+def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Payload()}, "weights.pth")
+    with pytest.raises(UsageError, match="cannot be read as a file of weights"):
+        load_backbone_weights(source, tmp_path / "weights.pth")
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_a_file_that_is_something_else_is_refused(tmp_path, source, name):
+    (tmp_path / name).write_bytes(b"not weights")
+    with pytest.raises(UsageError, match=f"{name} cannot be read as a file of weights"):
+        load_backbone_weights(source, tmp_path / name)
+
+
+def test_a_dictionary_of_other_things_is_refused(tmp_path, source):
+    torch.save({"epoch": 3}, tmp_path / "weights.pth")
+    with pytest.raises(UsageError, match="holds no plain state dict"):
+        load_backbone_weights(source, tmp_path / "weights.pth")
+
+
+def test_a_given_file_goes_before_the_released_weights(tmp_path):
+    file = tmp_path / "weights.pth"
+    file.touch()
+    assert find_weights("dinov3", "large", pretrained=True, checkpoint=str(file)) == file
+    with pytest.raises(UsageError, match=r"model.checkpoint=.*other.pth does not exist"):
+        find_weights("dinov3", "large", pretrained=True, checkpoint=str(tmp_path / "other.pth"))
+
+
+def test_random_weights_are_announced(caplog):
+    assert find_weights("dinov3", "base", pretrained=False, checkpoint=None) is None
+    assert "dinov3 base backbone starts from random weights" in caplog.text
+
+
+def test_a_size_without_released_weights_does_not_start_from_random_ones_by_itself():
+    with pytest.raises(UsageError, match="no released weights for dinov3 tiny: set model.pretrained=false"):
+        find_weights("dinov3", "tiny", pretrained=True, checkpoint=None)
+
+
+def test_without_a_network_the_settings_that_help_are_named_within_seconds(tmp_path, monkeypatch):
+    def no_network(*args: object, **kwargs: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", no_network)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    start = time.monotonic()
+    with pytest.raises(UsageError, match=r"timm/vit_large_patch16_dinov3.lvd1689m .*model.checkpoint=FILE.*model.pretrained=false"):
+        find_weights("dinov3", "large", pretrained=True, checkpoint=None)
+    assert time.monotonic() - start < 5
