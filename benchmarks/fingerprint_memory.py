@@ -24,7 +24,12 @@ from pathlib import Path
 import psutil
 
 _ENTRY = "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints"
-_CALL = f"import sys\nfrom {_ENTRY} import extract_fingerprint_entry as run\nif __name__ == '__main__':\n    sys.exit(run())\n"
+_CALL = f"""
+import sys
+from {_ENTRY} import extract_fingerprint_entry
+if __name__ == "__main__":
+    sys.exit(extract_fingerprint_entry())
+"""
 _SECONDS_BETWEEN_SAMPLES = 0.05
 
 

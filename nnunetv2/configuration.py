@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 
 from nnunetv2.errors import UsageError
@@ -20,7 +21,9 @@ def get_default_num_processes() -> int:
 
 
 def __getattr__(name: str) -> int:
-    # Upstream offers `default_num_processes` as a module constant; here it follows the environment.
+    # Upstream offers these two as module constants; here they follow the environment.
     if name == "default_num_processes":
         return get_default_num_processes()
+    if name == "default_n_proc_DA":
+        return importlib.import_module("nnunetv2.utilities.default_n_proc_DA").get_allowed_n_proc_DA()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

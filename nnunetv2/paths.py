@@ -1,4 +1,4 @@
-"""The three roots of nnU-Net's folder tree, read from the environment each time they are used."""
+"""The roots of nnU-Net's folder tree, read from the environment each time they are used."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ _PURPOSE = {
     "nnUNet_raw": "raw datasets",
     "nnUNet_preprocessed": "plans and preprocessed cases",
     "nnUNet_results": "trained models",
+    "nnUNet_extTrainer": "trainers of your own",
 }
 
 
@@ -22,17 +23,27 @@ class EnvironmentPath(os.PathLike):
     def __init__(self, variable: str) -> None:
         self.variable = variable
 
+    def get(self) -> str | None:
+        """The folder, or None where the variable is unset or empty."""
+        return os.environ.get(self.variable) or None
+
     def is_set(self) -> bool:
-        return bool(os.environ.get(self.variable))
+        return self.get() is not None
+
+    def __bool__(self) -> bool:
+        return self.is_set()
 
     def __fspath__(self) -> str:
-        value = os.environ.get(self.variable)
-        if not value:
+        value = self.get()
+        if value is None:
             raise UsageError(
                 f"The environment variable {self.variable} is not set. It names the folder for "
                 f"{_PURPOSE[self.variable]}; set it with: export {self.variable}=/path/to/folder"
             )
         return value
+
+    def require(self) -> str:
+        return self.__fspath__()
 
     def __str__(self) -> str:
         return self.__fspath__()
@@ -52,3 +63,4 @@ class EnvironmentPath(os.PathLike):
 nnUNet_raw = EnvironmentPath("nnUNet_raw")
 nnUNet_preprocessed = EnvironmentPath("nnUNet_preprocessed")
 nnUNet_results = EnvironmentPath("nnUNet_results")
+nnUNet_extTrainer = EnvironmentPath("nnUNet_extTrainer")

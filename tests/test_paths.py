@@ -22,9 +22,12 @@ def test_a_root_follows_the_environment(tmp_path: Path, monkeypatch: pytest.Monk
 def test_an_unset_root_fails_on_use_and_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)
     assert not nnUNet_preprocessed.is_set()
+    assert not nnUNet_preprocessed
     assert nnUNet_preprocessed == None  # noqa: E711 - users' scripts compare upstream's constant with None
     with pytest.raises(UsageError, match="export nnUNet_preprocessed="):
         os.fspath(nnUNet_preprocessed)
+    with pytest.raises(UsageError, match="plans and preprocessed cases"):
+        nnUNet_preprocessed.require()
 
 
 def test_number_of_processes_is_read_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,3 +38,10 @@ def test_number_of_processes_is_read_when_asked_for(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("nnUNet_def_n_proc", "0")
     with pytest.raises(UsageError, match="at least 1"):
         configuration.get_default_num_processes()
+
+
+def test_number_of_augmentation_workers_is_read_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("nnUNet_n_proc_DA", "0")
+    assert configuration.default_n_proc_DA == 0
+    with pytest.raises(AttributeError, match="no_such_setting"):
+        configuration.no_such_setting  # noqa: B018

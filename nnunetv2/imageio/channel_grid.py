@@ -29,7 +29,7 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
         yield
     except NNUNetError:
         raise
-    except Exception as err:  # noqa: BLE001 - image libraries raise anything on damaged files
+    except Exception as err:  # image libraries raise anything on damaged files
         reason = ([line.strip() for line in str(err).splitlines() if line.strip()] or [type(err).__name__])[-1]
         raise DataError(f"{os.fspath(path)} cannot be read; it may be damaged or of another format ({reason})") from err
 

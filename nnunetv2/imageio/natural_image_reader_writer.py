@@ -12,6 +12,8 @@ from nnunetv2.utilities.atomic_files import replace_when_complete
 # The formats know no spacing. The slice axis gets one that no planner mistakes for in-plane.
 _SPACING = (999, 1, 1)
 
+_PNG_END = b"IEND\xae\x42\x60\x82"  # type and checksum of the last chunk
+
 
 class NaturalImage2DIO(BaseReaderWriter):
     """2-D images, grey, RGB or RGBA; colours become channels. There is no JPEG: its losses would spoil label maps."""
@@ -42,6 +44,8 @@ def _load(path: str) -> np.ndarray:
     from skimage import io
 
     with naming(path):
+        if str(path).lower().endswith(".png"):
+            _check_png_end(path)
         image = io.imread(path)
     if image.ndim == 2:
         return image[None, None]
@@ -51,3 +55,10 @@ def _load(path: str) -> np.ndarray:
         f"{path} has shape {list(image.shape)}; a 2-D image has shape [Y, X] if it is grey and [Y, X, 3 or 4] if it is "
         f"RGB or RGBA"
     )
+
+
+def _check_png_end(path: str) -> None:
+    """Raises if the last chunk is missing: the libraries accept a file that is cut off behind its last pixel."""
+    with open(path, "rb") as file:
+        if _PNG_END not in file.read():
+            raise DataError(f"{path} is cut off: it has no end mark; copy or convert it again")

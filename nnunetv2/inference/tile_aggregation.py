@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 TilePredictor = Callable[[torch.Tensor], torch.Tensor]
 
-# torch's convolutions on a CPU leave oneDNN for a slow generic path when one small image is alone in its batch. Two
-# are enough to avoid that; more only cost memory. Large tiles, which do not profit, stay alone.
+# On a CPU torch computes a 3-D convolution of one small image by a generic method and of two by oneDNN, which is several
+# times faster (measured: 4.5 times for 16 x 64 x 64 voxels, no gain from about 32 x 64 x 64 on, and little in 2-D).
 CPU_TILES_PER_FORWARD = 2
-CPU_MAX_VOXELS_PER_FORWARD = 2**19
+CPU_MAX_VOXELS_PER_FORWARD = 2**18
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,8 @@ class NotFiniteError(NNUNetError, ArithmeticError):
 
 def tiles_per_forward(tile_size: Sequence[int], device: torch.device) -> int:
     """How many tiles go through the network together."""
-    voxels = CPU_TILES_PER_FORWARD
-    for size in tile_size:
-        voxels *= size
-    return CPU_TILES_PER_FORWARD if device.type == "cpu" and voxels <= CPU_MAX_VOXELS_PER_FORWARD else 1
+    is_small = CPU_TILES_PER_FORWARD * math.prod(tile_size) < CPU_MAX_VOXELS_PER_FORWARD
+    return CPU_TILES_PER_FORWARD if device.type == "cpu" and len(tile_size) == 3 and is_small else 1
 
 
 @torch.inference_mode()

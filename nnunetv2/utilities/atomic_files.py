@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.errors import DataError
+
 
 @contextmanager
 def replace_when_complete(target: str | os.PathLike) -> Iterator[Path]:
@@ -40,8 +42,8 @@ def write_json(content: Any, path: str | os.PathLike, *, indent: int = 4, sort_k
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file; a file that is not JSON raises `ValueError` with its path and the first bad line."""
+    """Reads a JSON file; a file that is not JSON raises `DataError` with its path and the first bad line."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as err:
-        raise ValueError(f"{path} is not valid JSON (line {err.lineno}: {err.msg})") from err
+        raise DataError(f"{path} is not valid JSON (line {err.lineno}: {err.msg}); mend or remove the file") from err

@@ -10,7 +10,7 @@ _VARIABLE = "nnUNet_n_proc_DA"
 _DEFAULT = 12
 
 
-def get_allowed_n_proc_DA() -> int:  # noqa: N802 - upstream's name
+def get_allowed_n_proc_DA() -> int:
     """Number of augmentation processes per GPU: `nnUNet_n_proc_DA`, or 12, but never more than there are CPUs.
 
     0 means that the training process does it itself.

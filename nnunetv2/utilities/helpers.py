@@ -26,7 +26,7 @@ def empty_cache(device: torch.device) -> None:
         torch.mps.empty_cache()
 
 
-class dummy_context(contextlib.AbstractContextManager):  # noqa: N801 - upstream's name
+class dummy_context(contextlib.AbstractContextManager):
     """A context that does nothing, where an autocast would stand on other devices."""
 
     def __exit__(

@@ -7,7 +7,7 @@ from torch import nn
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-class InitWeights_He:  # noqa: N801 - upstream's name
+class InitWeights_He:
     """For `network.apply`: convolutions get He-normal weights and zero biases, other modules stay as they are.
 
     Args:

@@ -76,6 +76,12 @@ def test_adapter_refuses_other_sizes_and_names_the_next():
         make_adapter()(torch.zeros(1, 3, 50, 64))
 
 
+def test_parts_of_the_adapter_can_be_left_out(seeded):
+    adapter = make_adapter(with_cffn=False, use_extra_extractor=False, add_vit_feature=False)
+    assert not any("ffn" in name or "extra" in name for name in own_state(adapter))
+    assert adapter(torch.randn(1, 3, 64, 64))["2"].shape == (1, 64, 8, 8)
+
+
 def test_adapter_refuses_other_than_four_layers():
     with pytest.raises(ValueError, match=r"1 backbone layers \[3\] were given to the adapter; give 4"):
         DINOv3_Adapter(FakeBackbone(), [3])

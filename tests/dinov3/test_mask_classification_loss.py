@@ -276,17 +276,22 @@ def test_fully_ignored_batch_is_zero_with_gradient(seeded):
     assert not any(gradient.any() for gradient in gradients(outputs, total))
 
 
-def test_masks_are_averaged_over_processes(monkeypatch):
-    """Two processes with 1 and 4 masks divide by 2.5: the mean of their losses is the sum over 5 masks / 5."""
+def test_two_processes_with_one_image_each_average_to_one_with_both(seeded, monkeypatch):
+    pool = torch.rand(4096, 2)
+    monkeypatch.setattr(WholeImage, "draw", lambda self, images, n: pool[:n].expand(len(images), n, 2))
+    outputs, targets, criterion = make_outputs(num_aux=0), make_targets((1, 4)), make_loss()
+    together = criterion(outputs, targets)
+
     dist = mask_classification_loss.dist
-
-    def add_the_four_of_the_other(tensor):
-        tensor += 4
-
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(dist, "all_reduce", add_the_four_of_the_other)
-    assert average_num_masks(torch.tensor(1)).item() == 2.5
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor: tensor.fill_(1 + 4))
+    apart = [
+        criterion({key: outputs[key][rank : rank + 1] for key in ("pred_logits", "pred_masks")}, [targets[rank]])
+        for rank in range(2)
+    ]
+    for term in ("loss_mask", "loss_dice"):
+        assert_close((apart[0][term] + apart[1][term]) / 2, together[term])
 
 
 def test_divisor_is_at_least_one():

@@ -39,7 +39,7 @@ def test_ending_alone_chooses_the_first_reader(ending, reader):
 
 def test_example_decides_between_readers_of_one_ending(tmp_path):
     path = tmp_path / "a_0000.tif"
-    tifffile.imwrite(path, np.zeros((3, 20, 30), np.uint8))
+    tifffile.imwrite(path, np.zeros((5, 20, 30), np.uint8))
     assert determine_reader_writer_from_file_ending(".tif", str(path)) is Tiff3DIO
     tifffile.imwrite(path, np.zeros((20, 30), np.uint8))
     assert determine_reader_writer_from_file_ending(".tif", str(path)) is NaturalImage2DIO
@@ -59,7 +59,7 @@ def test_example_that_nobody_can_read_lists_the_reasons(tmp_path):
 
 def test_other_readers_are_tried_on_demand(tmp_path):
     path = str(tmp_path / "a_0000.nii")
-    nibabel.save(nibabel.Nifti1Image(np.zeros((3, 4, 5), np.uint8), np.eye(4)), path)
+    nibabel.save(nibabel.Nifti1Image(np.zeros((6, 7, 8), np.uint8), np.eye(4)), path)
     with pytest.raises(DataError, match="There is no reader for files that end in '.x'"):
         determine_reader_writer_from_file_ending(".x", path)
     assert determine_reader_writer_from_file_ending(".x", path, allow_nonmatching_filename=True) is SimpleITKIO

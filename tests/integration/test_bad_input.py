@@ -106,10 +106,12 @@ def test_unknown_dataset_id(planned: Path, capsys: pytest.CaptureFixture[str]) -
 def test_fold_that_does_not_exist(
     planned: Path, nnunet_folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = contents(nnunet_folders["nnUNet_results"])
-    check(train, ["950", "2d", "7"], "7", "0", "4", capsys=capsys)
+    assert preprocess(["-d", "950", "-c", "2d"]) == 0
+    before = contents(*nnunet_folders.values())
     check(train, ["950", "2d", "first"], "first", capsys=capsys)
-    assert contents(nnunet_folders["nnUNet_results"]) == before
+    assert contents(*nnunet_folders.values()) == before
+    check(train, ["950", "2d", "7"], "fold 7", "0, 1, 2, 3, 4", capsys=capsys)
+    assert contents(nnunet_folders["nnUNet_results"]) == {}
 
 
 def test_wrong_configuration_name(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,14 +40,15 @@ def pipelines() -> dict[str, list[Any]]:
     from nnunetv2.training.data_augmentation.custom_transforms import transforms_for_dummy_2d as dummy_2d
 
     move = cascade.MoveSegAsOneHotToData(1, [1, 2])
+    change = cascade.ApplyRandomBinaryOperatorTransform
     remove = cascade.RemoveRandomConnectedComponentFromOneHotEncodingTransform
     return {
         "one-hot previous stage": [move],
         "one-hot, kept": [cascade.MoveSegAsOneHotToData(1, (0, 2), remove_from_origin=False)],
-        "morphology": [move, cascade.ApplyRandomBinaryOperatorTransform([-2, -1], p_per_sample=1, strel_size=(1, 3))],
+        "morphology": [move, change([-2, -1], p_per_sample=1, strel_size=(1, 3))],
         "morphology, some": [
             move,
-            cascade.ApplyRandomBinaryOperatorTransform([1, 2], 0.6, strel_size=(1, 4), p_per_label=0.5),
+            change([1, 2], 0.6, strel_size=(1, 4), p_per_label=0.5),
         ],
         "components": [move, remove([1, 2], p_per_sample=1)],
         "components, replaced": [move, remove([1, 2], "data", 1, 1, 0.5, 0.7)],

@@ -139,8 +139,8 @@ def synthetic_loaders() -> dict[str, Any]:
             ),
         ),
         "3d, drawn oversampling": nnUNetDataLoader(
-            MemoryCases(), 2, geometry((12, 16, 18))[2], (12, 16, 18), plain, 0.6, [0.4, 0.3, 0.2, 0.1], (2, 0, 5), True,
-            transforms=training_pipeline((12, 16, 18), geometry((12, 16, 18))[0], None, (0, 2), False),
+            MemoryCases(), 2, geometry((12, 16, 18))[2], (12, 16, 18), plain, 0.6, [0.4, 0.3, 0.2, 0.1],
+            (2, 0, 5), True, transforms=training_pipeline((12, 16, 18), geometry((12, 16, 18))[0], None, (0, 2), False),
         ),
         "validation, cascade": nnUNetDataLoader(
             MemoryCases(True), 3, (12, 24, 24), (12, 24, 24), plain, 0.33,
@@ -166,7 +166,7 @@ def recorded_loader(preprocessed: Path, dataset: str, configuration_name: str) -
     strides = np.cumprod(np.vstack(configuration.pool_op_kernel_sizes), axis=0)
     transforms = training_pipeline(
         patch_size, rotation, [list(scale) for scale in 1 / strides][:-1], mirror_axes, dummy_2d,
-        use_mask_for_norm=configuration.use_mask_for_norm, is_cascaded=False, foreground_labels=labels.foreground_labels,
+        use_mask_for_norm=configuration.use_mask_for_norm, foreground_labels=labels.foreground_labels,
         regions=labels.foreground_regions if labels.has_regions else None, ignore_label=labels.ignore_label,
     )  # fmt: skip
     cases = nnUNetDatasetBlosc2(str(folder / configuration.data_identifier), train)

@@ -11,7 +11,9 @@ recorded, here = Path(sys.argv[1]), Path(__file__).parent
 api = json.loads((recorded / "api.json").read_text())
 hooks = api["nnunetv2.training.nnUNetTrainer.nnUNetTrainer"]["nnUNetTrainer"]["methods"]
 variants = {
-    module: sorted(classes) for module, classes in api.items() if module.startswith("nnunetv2.training.nnUNetTrainer.variants")
+    module: sorted(classes)
+    for module, classes in api.items()
+    if module.startswith("nnunetv2.training.nnUNetTrainer.variants")
 }
 run = {module: api[module] for module in ("nnunetv2.run.run_training", "nnunetv2.run.load_pretrained_weights")}
 flags = json.loads((recorded / "cli.json").read_text())["nnUNetv2_train"]["args"]

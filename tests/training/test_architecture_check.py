@@ -44,4 +44,7 @@ def test_without_a_checkpoint_the_architecture_may_change(trained: Path) -> None
 
 def test_differences_see_tuples_as_lists_and_name_what_is_absent() -> None:
     assert architecture_differences({"a": (1, 2), "b": {}}, {"a": [1, 2], "b": {}}) == []
-    assert architecture_differences({"k": {"x": 1}}, {"k": {"y": 2}}) == ["k.x: 1 there, absent now", "k.y: absent there, 2 now"]
+    assert architecture_differences({"k": {"x": 1}}, {"k": {"y": 2}}) == [
+        "k.x: 1 there, absent now",
+        "k.y: absent there, 2 now",
+    ]

@@ -37,7 +37,14 @@ def test_precision_context_decides_the_dtype_of_products(precision: str | None, 
 
 @pytest.mark.parametrize(
     ("device", "wish", "expected"),
-    [(CUDA, None, True), (CUDA, "f", False), (CUDA, "True", True), (CPU, "t", False), (CPU, None, False), (MPS, "1", False)],
+    [
+        (CUDA, None, True),
+        (CUDA, "f", False),
+        (CUDA, "True", True),
+        (CPU, "t", False),
+        (CPU, None, False),
+        (MPS, "1", False),
+    ],
 )
 def test_compilation_follows_device_and_wish(
     monkeypatch: pytest.MonkeyPatch, device: torch.device, wish: str | None, expected: bool

@@ -8,7 +8,11 @@ from nnunetv2.errors import UsageError
 from nnunetv2.training.distributed_batch import share_of_batch
 
 GRID = [
-    (batch, oversample, world) for batch in (2, 3, 7, 12) for oversample in (0.0, 0.33, 1.0) for world in (2, 3) if batch >= world
+    (batch, oversample, world)
+    for batch in (2, 3, 7, 12)
+    for oversample in (0.0, 0.33, 1.0)
+    for world in (2, 3)
+    if batch >= world
 ]
 
 

@@ -23,7 +23,8 @@ def test_backbone_and_head_have_their_rates_and_only_kernels_decay():
     groups = parameter_groups(network, network.backbone, lr=1.0, backbone_lr=0.1, weight_decay=0.05)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     found = [
-        (group["name"], group["lr"], group["weight_decay"], sorted(names[id(p)] for p in group["params"])) for group in groups
+        (group["name"], group["lr"], group["weight_decay"], sorted(names[id(p)] for p in group["params"]))
+        for group in groups
     ]
     assert found == [
         ("head", 1.0, 0.05, ["conv.weight"]),

@@ -15,7 +15,8 @@ def test_log_file_is_named_as_upstream_names_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (273600, "3 d 4 h")]
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (273600, "3 d 4 h")],
 )
 def test_duration_in_words(seconds: float, words: str) -> None:
     assert duration_in_words(seconds) == words

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-from nnunetv2.preprocessing.stored_cases import nnUNetDatasetBlosc2
+from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
 
 NAME = "Dataset777_Tiny"
 CASES = [f"case_{number}" for number in range(6)]
@@ -103,7 +103,10 @@ def write_tiny_dataset(preprocessed_root: Path) -> Path:
             "bbox_used_for_cropping": [[0, 1], [0, SIZE], [0, SIZE]],
             "class_locations": {label: np.argwhere(segmentation == label) for label in (1, 2)},
         }
-        nnUNetDatasetBlosc2.save_case(image.astype(np.float32), segmentation, properties, str(cases / case))
+        blocks, chunks = comp_blosc2_params(segmentation.shape, (32, 32), 4)
+        nnUNetDatasetBlosc2.save_case(
+            image.astype(np.float32), segmentation, properties, str(cases / case), chunks, blocks, chunks, blocks
+        )
         NaturalImage2DIO().write_seg(segmentation[0].astype(np.uint8), str(references / f"{case}.png"), properties)
     return folder
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunetv2.errors import DataError
 from nnunetv2.utilities.atomic_files import read_json, replace_when_complete, write_json
 
 
@@ -45,5 +46,5 @@ def test_json_round_trip_and_the_message_for_a_damaged_file(tmp_path: Path) -> N
     write_json({"b": [1, 2.5, None]}, path)
     assert read_json(path) == {"b": [1, 2.5, None]}
     path.write_text('{"b": 1,\n "c" 2}')
-    with pytest.raises(ValueError, match=r"a\.json is not valid JSON \(line 2"):
+    with pytest.raises(DataError, match=r"a\.json is not valid JSON \(line 2"):
         read_json(path)

@@ -122,3 +122,16 @@ def test_upstream_checkpoints_open(oracle_recorded):
         assert ours["init_args"] == theirs["init_args"]
         assert ours["logging"] == theirs["logging"]
         torch.testing.assert_close(ours["network_weights"], theirs["network_weights"], rtol=0, atol=0)
+
+
+class _WithState:
+    """Gives an object a state of our choice when it is unpickled."""
+
+    def __reduce__(self):
+        return np.dtype, ("i8", False, True), (3, "<", None, None, None, -1, -1, 63)
+
+
+def test_memory_flags_of_a_dtype_are_not_taken_over(tmp_path):
+    """Flags 63 make numpy take integers for addresses of objects."""
+    torch.save({"x": _WithState()}, tmp_path / "c.pth")
+    assert load_checkpoint(tmp_path / "c.pth")["x"].dtype.flags == np.dtype("i8").flags

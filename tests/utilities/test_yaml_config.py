@@ -64,7 +64,10 @@ def test_a_missing_file_is_an_error(tmp_path):
         ("head: 3\n", "line 1: head must hold `key: value` pairs"),
         ("- name\n", "line 1: the file must hold `key: value` pairs"),
         ("head: [\n", "is not valid YAML"),
-        ("head:\n  width: wide\n", "head.width in .*settings.yaml: Value 'wide' of type 'str' could not be converted to Int"),
+        (
+            "head:\n  width: wide\n",
+            "head.width in .*settings.yaml: Value 'wide' of type 'str' could not be converted to Int",
+        ),
         ("verbose: perhaps\n", "verbose in .*settings.yaml: Value 'perhaps' is not a valid bool"),
         ("head:\n  sizes: 3\n", "head.sizes in .*settings.yaml"),
         ("head:\n  dropout: 2\n", "head.dropout=2.0 is out of range; it must be between 0 and 1"),

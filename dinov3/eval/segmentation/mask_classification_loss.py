@@ -101,7 +101,8 @@ class MaskClassificationLoss(nn.Module):
             outputs: `pred_logits` (B, Q, K + 1), the last class being "no object"; `pred_masks` (B, Q, h, w) logits;
                 and `aux_outputs`, a sequence of such dictionaries (may be absent).
             targets: Per image `labels` (T,) int64 in [0, K) and `masks` (T, H, W) bool or number in [0, 1], T from 0.
-                With T > Q the targets that match worst go without a query.
+                With T > Q the targets that match worst go without a query. A mask without any valid pixel is learned as
+                an empty one.
             valid: (B, H, W) bool, False where pixels are to be ignored; None if all count.
 
         Returns:
@@ -175,15 +176,7 @@ class MaskClassificationLoss(nn.Module):
             nothing = torch.stack([mask[..., :0].sum() for mask in masks]).to(dtype)
             return nothing, nothing
 
-        num_queries = masks[0].shape[1]
-        matched = torch.stack(
-            [
-                mask[matching.images, queries.clamp(max=num_queries - 1)]
-                for mask, queries in zip(masks, matching.queries, strict=True)
-            ],
-            dim=1,
-        ).to(dtype)  # (N, L, h, w)
-        matched = matched.flatten(0, 1)
+        matched = _matched_masks(masks, matching).to(dtype).flatten(0, 1)  # (N*L, h, w)
         points = uncertain_points(
             matched.detach(),
             matching.images.repeat_interleave(num_predictions),
@@ -195,10 +188,20 @@ class MaskClassificationLoss(nn.Module):
         sampled = sample_points(matched[:, None], points)[:, 0]
         labels = _labels_of_all(targets, points.view(num_targets, -1, 2), valid).view_as(sampled)
 
-        weights = counted[:, None] & matching.queries.lt(num_queries).T  # (N, L)
+        weights = counted[:, None] & matching.queries.lt(masks[0].shape[1]).T  # (N, L)
         entropy = F.binary_cross_entropy_with_logits(sampled, labels.to(dtype), reduction="none").mean(dim=-1)
         dice = dice_loss(sampled, labels)
         return tuple((weights * loss.view_as(weights)).sum(dim=0) / num_masks for loss in (entropy, dice))
+
+
+def _matched_masks(masks: Sequence[Tensor], matching: Matching) -> Tensor:
+    """(N, L, h, w) mask logits of the query of each target; of any query where a target has none."""
+    last_query = masks[0].shape[1] - 1
+    matched = [
+        mask[matching.images, queries.clamp(max=last_query)]
+        for mask, queries in zip(masks, matching.queries, strict=True)
+    ]
+    return torch.stack(matched, dim=1)
 
 
 def _labels_of_all(targets: Targets, points: Tensor, valid: Tensor | None) -> Tensor:

@@ -41,17 +41,20 @@ class ExperimentPlanner:
 
     Args:
         dataset_name_or_id: for example 4 or "Dataset004_Hippocampus".
-        gpu_memory_target_in_gb: memory of the GPU that the patch and batch size are made for.
+        gpu_memory_target_in_gb: memory of the GPU that the patch and batch size are made for; by default what the
+            planner's reference network was measured with.
         preprocessor_name: class that the plans name for preprocessing.
-        plans_name: name of the plans file, without ending.
+        plans_name: name of the plans file, without ending; by default `default_plans_name`.
         overwrite_target_spacing: mm for each of the three axes, in place of the one found for `3d_fullres`; the other
             configurations follow from it.
         suppress_transpose: keep the order of axes that the files have.
 
     Raises:
-        UsageError: there is no fingerprint yet, or `overwrite_target_spacing` is not three numbers.
+        UsageError: there is no fingerprint yet, `overwrite_target_spacing` is not three numbers, or the memory target
+            is not above 0.
     """
 
+    default_plans_name = "nnUNetPlans"
     UNet_class: str | type = PLAIN_CONV_UNET
     UNet_base_num_features = 32
     UNet_max_features_2d = 512
@@ -80,9 +83,9 @@ class ExperimentPlanner:
     def __init__(
         self,
         dataset_name_or_id: str | int,
-        gpu_memory_target_in_gb: float = 8,
+        gpu_memory_target_in_gb: float | None = None,
         preprocessor_name: str = "DefaultPreprocessor",
-        plans_name: str = "nnUNetPlans",
+        plans_name: str | None = None,
         overwrite_target_spacing: Sequence[float] | None = None,
         suppress_transpose: bool = False,
     ) -> None:
@@ -95,9 +98,13 @@ class ExperimentPlanner:
         self.dataset_json = read_json(os.path.join(self.raw_dataset_folder, "dataset.json"))
         self.dataset = get_filenames_of_train_images_and_targets(self.raw_dataset_folder, self.dataset_json)
         self.dataset_fingerprint = _read_fingerprint(self.preprocessed_folder)
-        self.UNet_vram_target_GB = gpu_memory_target_in_gb
+        self.UNet_vram_target_GB = (
+            self.UNet_reference_val_corresp_GB if gpu_memory_target_in_gb is None else gpu_memory_target_in_gb
+        )
+        if not self.UNet_vram_target_GB > 0:
+            raise UsageError(f"The GPU memory target is {gpu_memory_target_in_gb} GB; it must be above 0")
         self.preprocessor_name = preprocessor_name
-        self.plans_identifier = plans_name
+        self.plans_identifier = plans_name or self.default_plans_name
         self.overwrite_target_spacing = _checked_spacing(overwrite_target_spacing)
         self.suppress_transpose = suppress_transpose
         self.plans: dict[str, Any] | None = None

@@ -344,7 +344,7 @@ class nnUNetTrainer:
         with device_settings.precision_context(self.precision, self.device):
             loss, output = self.forward_loss(data, target)
         tp, fp, fn = online_metrics.count(self.dense_logits(output), target, self.label_manager)
-        return {"loss": loss.float().cpu().numpy(), "tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
+        return {"loss": loss.detach().float().cpu().numpy(), "tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         outputs = collate_outputs(val_outputs)

@@ -25,6 +25,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.yaml_config import save_config
 
 _SCHEDULERS = {"WarmupOneCycleLR": WarmupOneCycleLR, "poly": WarmupPolyLR}
+_SHORTEST_TRAINING_IN_WARMUPS = 10
 _CUDA = torch.device("cuda")
 
 
@@ -105,6 +106,7 @@ class nnUNetTrainer_m2f(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         self._needs_backbone_weights = False  # the checkpoint holds the whole network
         super().load_checkpoint(filename_or_checkpoint)
+        self.lr_scheduler.total_iter = self._num_iterations()  # a training made longer follows the longer schedule
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -124,11 +126,13 @@ class nnUNetTrainer_m2f(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         training = self.m2f_config.training
-        iterations = self.num_epochs * self.num_iterations_per_epoch
-        fused = self.device.type == "cuda"
-        optimizer = torch.optim.AdamW(self.parameter_groups(), self.initial_lr, fused=fused)
-        scheduler = _SCHEDULERS[training.scheduler]
-        return optimizer, scheduler(optimizer, iterations, warmup_iters=min(training.warmup_iters, iterations // 10))
+        optimizer = torch.optim.AdamW(self.parameter_groups(), self.initial_lr, fused=self.device.type == "cuda")
+        iterations = self._num_iterations()
+        warmup = min(training.warmup_iters, iterations // _SHORTEST_TRAINING_IN_WARMUPS)
+        return optimizer, _SCHEDULERS[training.scheduler](optimizer, iterations, warmup_iters=warmup)
+
+    def _num_iterations(self) -> int:
+        return self.num_epochs * self.num_iterations_per_epoch
 
     def _build_loss(self) -> MaskClassificationLoss:
         return MaskClassificationLoss(self.label_manager.num_segmentation_heads, **vars(self.m2f_config.m2f_train))

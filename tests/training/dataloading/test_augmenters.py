@@ -108,6 +108,7 @@ def test_no_worker_is_left_after_a_failure(started):
     assert not [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # raised by batchgenerators too
 def test_a_killed_worker_is_explained(started):
     augmenter = started(_Draws(), 2)
@@ -120,6 +121,7 @@ def test_a_killed_worker_is_explained(started):
             next(augmenter)
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     script = (
         "import os, signal\n"

@@ -1,0 +1,1 @@
+"""Planners that resample in other ways."""

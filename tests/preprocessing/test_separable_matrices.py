@@ -1,0 +1,72 @@
+"""Resizing by matrices against the library call that it replaces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from skimage.transform import resize
+
+from nnunetv2.preprocessing.resampling.separable_matrices import axis_operator, resize_planes, resize_volume
+
+
+def _reference(image, shape, order):
+    return resize(image, shape, order, mode="edge", anti_aliasing=False)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(8))
+def test_volume_equals_skimage(order, seed):
+    random = np.random.default_rng(seed)
+    shape, new_shape = tuple(random.integers(1, 24, 3)), tuple(random.integers(1, 40, 3))
+    volume, out = random.standard_normal(shape), np.empty(new_shape)
+    resize_volume(volume, order, out)
+    np.testing.assert_allclose(out, _reference(volume, new_shape, order), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("length", "new_length"), [(7, 200), (200, 7), (150, 149), (64, 128)])
+def test_axes_longer_than_a_stripe_equal_skimage(length, new_length):
+    random = np.random.default_rng(0)
+    volume, out = random.standard_normal((length, 5, 4)), np.empty((new_length, 6, 4))
+    resize_volume(volume, 3, out)
+    np.testing.assert_allclose(out, _reference(volume, out.shape, 3), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_whichever_axis_goes_first_the_result_is_the_same(axis):
+    random = np.random.default_rng(axis)
+    new_shape = [20, 22, 24]
+    new_shape[axis] = 5
+    volume, out = random.standard_normal((10, 11, 12)), np.empty(new_shape)
+    resize_volume(volume, 3, out)
+    np.testing.assert_allclose(out, _reference(volume, new_shape, 3), rtol=0, atol=1e-12)
+
+
+def test_planes_equal_skimage_slice_by_slice():
+    random = np.random.default_rng(3)
+    planes, out = random.standard_normal((4, 9, 13)), np.empty((4, 14, 8))
+    resize_planes(planes, 3, out)
+    expected = np.stack([_reference(plane, (14, 8), 3) for plane in planes])
+    np.testing.assert_allclose(out, expected, rtol=0, atol=1e-12)
+
+
+def test_result_stays_within_the_range_of_the_image():
+    step = np.zeros((1, 1, 12))
+    step[..., 6:] = 1
+    out = np.empty((1, 1, 50))
+    resize_volume(step, 3, out)
+    assert (out.min(), out.max()) == (0, 1)
+    without_limit = axis_operator(12, 50, 3).along_columns(step[0])
+    assert without_limit.max() > 1.01  # the spline overshoots, so the limit does something
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_a_constant_image_stays_constant(order):
+    out = np.empty((7, 3, 30), dtype=np.float32)
+    resize_volume(np.full((5, 6, 7), 2.5, dtype=np.float32), order, out)
+    np.testing.assert_array_equal(out, np.float32(2.5))
+
+
+def test_rows_of_an_operator_add_up_to_one():
+    operator = axis_operator(37, 90, 3)
+    np.testing.assert_allclose(operator.along_rows(np.ones((37, 1))), 1, atol=1e-13)
+    assert axis_operator(37, 37, 3) is None

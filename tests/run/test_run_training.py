@@ -1,0 +1,167 @@
+"""The training command: flags, what is refused, and what a run starts from."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from nnunetv2.errors import UsageError
+from nnunetv2.run import load_pretrained_weights as pretraining
+from nnunetv2.run import run_training
+from nnunetv2.run.training_run import TrainingRun, build_parser, parse_fold
+from tests.training.tiny_dataset import NAME, write_tiny_dataset
+
+RECORDED = json.loads((Path(__file__).parents[1] / "recorded" / "training_api.json").read_text())
+MODULES = {"nnunetv2.run.run_training": run_training, "nnunetv2.run.load_pretrained_weights": pretraining}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def dataset(nnunet_folders: dict[str, Path]) -> Path:
+    return write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
+
+
+def test_command_has_upstreams_arguments_and_no_other() -> None:
+    ours = [
+        (
+            action.option_strings or [action.dest],
+            "flag" if action.nargs == 0 else action.nargs,
+            action.type and action.type.__name__,
+            action.default,
+            action.required,
+        )
+        for action in build_parser()._actions
+        if "-h" not in action.option_strings
+    ]
+    theirs = [(a["flags"], a["nargs"], a["type"], a["default"], a["required"]) for a in RECORDED["flags"]]
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(("module", "name"), [(m, name) for m, names in RECORDED["run"].items() for name in names])
+def test_functions_take_upstreams_arguments_first(module: str, name: str) -> None:
+    theirs = [argument for argument in RECORDED["run"][module][name].split(", ") if argument]
+    ours = list(inspect.signature(getattr(MODULES[module], name)).parameters.values())
+    assert [parameter.name for parameter in ours[: len(theirs)]] == theirs
+    assert all(parameter.default is not inspect.Parameter.empty for parameter in ours[len(theirs) :])
+
+
+@pytest.mark.parametrize("words", [["1", "2d", "0", "--cotinue"], ["1", "2d", "0", "--va"], ["1", "2d"]])
+def test_misspelt_or_missing_arguments_end_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_training.run_training_entry(words)
+    assert stop.value.code == 2
+    assert "usage: nnUNetv2_train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "expected"), [("all", "all"), ("0", 0), (3, 3), ("12", 12)])
+def test_fold_is_a_number_or_all(given: int | str, expected: int | str) -> None:
+    assert parse_fold(given) == expected
+
+
+@pytest.mark.parametrize("given", ["-1", "first", "", "1.5"])
+def test_other_folds_are_refused(given: str) -> None:
+    with pytest.raises(UsageError, match=f"fold is '{given}'; accepted are 0, 1, 2, ... and all"):
+        parse_fold(given)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"continue_training": True, "only_validate": True}, "--c continues training and --val only validates"),
+        ({"continue_training": True, "pretrained_weights": "x.pth"}, "-pretrained_weights is for the start"),
+        ({"validate_best": True, "disable_checkpointing": True}, "--val_best needs the checkpoint"),
+    ],
+)
+def test_contradictory_wishes_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        TrainingRun("1", "2d", 0, **settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("778", "2d", 0), "There is no dataset with id 778"),
+        ((NAME, "3d_fullres", 0), "no configuration '3d_fullres'"),
+        ((NAME, "2d", "x"), "fold is 'x'"),
+        ((NAME, "2d", 0, "nnUNetTrainr"), "no trainer named 'nnUNetTrainr'.*did you mean nnUNetTrainer"),
+        ((NAME, "2d", 0, "nnUNetTrainer", "Plans2"), r"no plans Plans2 in .*\(only: nnUNetPlans\)"),
+        (("Dataset778_Other", "2d", 0), "Dataset778_Other does not exist; run nnUNetv2_plan_and_preprocess"),
+    ],
+)
+def test_what_is_not_there_is_named(dataset: Path, arguments: tuple, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run_training.get_trainer_from_args(*arguments, device=CPU)
+
+
+def test_argument_that_the_trainer_does_not_take_is_refused(dataset: Path) -> None:
+    with pytest.raises(UsageError, match="nnUNetTrainer takes no argument width"):
+        run_training.get_trainer_from_args("777", "2d", 0, device=CPU, trainer_kwargs={"width": 3})
+
+
+@pytest.mark.parametrize("name", [777, "777", NAME])
+def test_dataset_may_be_given_by_number_or_name(dataset: Path, name: int | str) -> None:
+    trainer = run_training.get_trainer_from_args(name, "2d", "0", device=CPU)
+    assert trainer.output_folder.endswith(f"{NAME}/nnUNetTrainer__nnUNetPlans__2d/fold_0")
+
+
+def test_fold_that_is_not_in_the_splits_is_refused_in_one_line(
+    dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_training.run_training_entry(["777", "2d", "7", "-device", "cpu"]) == 2
+    assert "there is no fold 7: the folds are 0, 1, 2, 3, 4 and all" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has the device that is asked for")
+def test_absent_device_is_refused_in_one_line(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_training.run_training_entry(["777", "2d", "0"]) == 2
+    assert "no cuda device" in capsys.readouterr().err
+
+
+class _Recorder(SimpleNamespace):
+    """Stands for a trainer: notes what it is told to load."""
+
+    def load_checkpoint(self, path: str) -> None:
+        self.loaded = Path(path).name
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> _Recorder:
+    return _Recorder(output_folder=str(tmp_path), was_initialized=True, loaded=None)
+
+
+def test_continue_without_checkpoint_starts_anew_with_a_warning(
+    recorder: _Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run_training.maybe_load_checkpoint(recorder, True, False)
+    assert recorder.loaded is None
+    assert "There is no checkpoint" in caplog.text
+
+
+def test_continue_takes_the_latest_checkpoint(recorder: _Recorder) -> None:
+    for name in ("checkpoint_best.pth", "checkpoint_latest.pth"):
+        (Path(recorder.output_folder) / name).touch()
+    run_training.maybe_load_checkpoint(recorder, True, False)
+    assert recorder.loaded == "checkpoint_latest.pth"
+
+
+def test_validation_needs_the_final_checkpoint_or_the_best_where_that_is_wanted(recorder: _Recorder) -> None:
+    (Path(recorder.output_folder) / "checkpoint_best.pth").touch()
+    with pytest.raises(UsageError, match=r"Validation needs checkpoint_final\.pth.*only checkpoint_best\.pth"):
+        run_training.maybe_load_checkpoint(recorder, False, True)
+    run_training.maybe_load_checkpoint(recorder, False, True, validate_best=True)
+    assert recorder.loaded == "checkpoint_best.pth"
+
+
+def test_free_port_can_be_bound() -> None:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("localhost", run_training.find_free_network_port()))
