@@ -78,7 +78,7 @@ def test_adapter_refuses_other_sizes_and_names_the_next():
 
 def test_parts_of_the_adapter_can_be_left_out(seeded):
     adapter = make_adapter(with_cffn=False, use_extra_extractor=False, add_vit_feature=False)
-    assert not any("ffn" in name or "extra" in name for name in own_state(adapter))
+    assert not any("ffn" in name or "extra_extractors" in name for name in own_state(adapter))
     assert adapter(torch.randn(1, 3, 64, 64))["2"].shape == (1, 64, 8, 8)
 
 

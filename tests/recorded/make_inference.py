@@ -9,6 +9,7 @@ an image that is cropped and is smaller than a tile on one axis and larger on an
 segmentations and probabilities (as float16), steps and Gaussians.
 """
 
+import json
 import os
 import shutil
 import tempfile
@@ -17,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
-from batchgenerators.utilities.file_and_folder_operations import save_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -94,7 +94,7 @@ PLANS = {
     },
     "experiment_planner_used": "ExperimentPlanner",
     "label_manager": "LabelManager",
-    "foreground_intensity_properties_per_channel": {},
+    "foreground_intensity_properties_per_channel": {"0": {"mean": 100.0, "std": 20.0}},
 }
 DATASET = {
     "channel_names": {"0": "MRI"},
@@ -124,8 +124,8 @@ def write_model(name, seeds):
             "inference_allowed_mirroring_axes": tuple(range(len(config.patch_size))),
         }
         torch.save(checkpoint, target / "checkpoint_final.pth")
-    save_json(PLANS, folder / "plans.json", sort_keys=False)
-    save_json(DATASET, folder / "dataset.json", sort_keys=False)
+    (folder / "plans.json").write_text(json.dumps(PLANS))
+    (folder / "dataset.json").write_text(json.dumps(DATASET))
     return folder
 
 
@@ -164,7 +164,11 @@ def main():
     HERE.mkdir()
     write_images()
     results = {}
-    for name, seeds, cascade in (("3d_fullres", (0, 1), False), ("2d", (3,), False), ("3d_cascade_fullres", (4,), True)):
+    for name, seeds, cascade in (
+        ("3d_fullres", (0, 1), False),
+        ("2d", (3,), False),
+        ("3d_cascade_fullres", (7,), True),
+    ):
         folder = write_model(name, seeds)
         folds = tuple(range(len(seeds)))
         results[f"{name}_segmentation"], results[f"{name}_probabilities"] = predict(folder, folds, cascade)

@@ -360,13 +360,13 @@ class nnUNetTrainer:
         remaining = self.num_epochs - self.current_epoch - 1
         for line in training_log.epoch_lines(self.logger, remaining):
             self.print_to_log_file(line)
-        if remaining and (self.current_epoch + 1) % self.save_every == 0:
-            self.save_checkpoint(os.path.join(self.output_folder, checkpoint.LATEST))
         ema = self.logger.get_value("ema_fg_dice", -1)
         if checkpoint.is_better(ema, self._best_ema):
             self._best_ema = ema
             self.print_to_log_file(f"New best EMA pseudo Dice: {ema:.4f}")
             self.save_checkpoint(os.path.join(self.output_folder, checkpoint.BEST))
+        if remaining and (self.current_epoch + 1) % self.save_every == 0:
+            self.save_checkpoint(os.path.join(self.output_folder, checkpoint.LATEST))  # knows the best so far
         if self.local_rank == 0:
             self.logger.plot_progress_png(self.output_folder)
         self.current_epoch += 1

@@ -2,7 +2,7 @@
 
 Run with an interpreter that has upstream nnunetv2 2.8.1 (and not this project):
 
-    UPSTREAM/bin/python tests/recorded/record_planning.py
+    UPSTREAM/bin/python tests/recorded/make_planning.py
 
 It writes planning_fingerprint.json, planning_plans.json and cli_planning.json beside itself.
 """

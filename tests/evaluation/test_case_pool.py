@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from nnunetv2.errors import DataError, NNUNetError, UsageError
+from nnunetv2.evaluation import case_pool
+from nnunetv2.evaluation.case_pool import map_cases
+
+
+def scaled(number: int, factor: int) -> tuple[int, int]:
+    return number * factor, os.getpid()
+
+
+def refuse(name: str) -> None:
+    raise DataError(f"{name} is not usable")
+
+
+def die(name: str) -> None:
+    os._exit(9)
+
+
+def test_results_come_in_order_from_this_process_for_one_worker():
+    results = list(map_cases(scaled, [(n, 2) for n in range(4)], 1))
+    assert results == [(n * 2, os.getpid()) for n in range(4)]
+
+
+def test_workers_never_outnumber_jobs():
+    assert list(map_cases(scaled, [(3, 3)], 8)) == [(9, os.getpid())]
+
+
+def test_no_jobs_give_no_results():
+    assert list(map_cases(scaled, [], 4)) == []
+
+
+def test_number_of_processes_must_be_positive():
+    with pytest.raises(UsageError, match="number of processes is 0"):
+        list(map_cases(scaled, [(1, 1)], 0))
+
+
+@pytest.mark.slow
+def test_workers_keep_order_pass_errors_on_and_their_death_is_explained(monkeypatch):
+    monkeypatch.setattr(case_pool, "num_available_cores", lambda: 2)
+    results = list(map_cases(scaled, [(n, 2) for n in range(4)], 2))
+    assert [value for value, _ in results] == [0, 2, 4, 6]
+    assert os.getpid() not in {process for _, process in results}
+    with pytest.raises(DataError, match="case_1 is not usable"):
+        list(map_cases(refuse, [("case_1",), ("case_2",)], 2))
+    with pytest.raises(NNUNetError, match="worker processes was killed, most likely because memory ran out"):
+        list(map_cases(die, [("case_1",), ("case_2",)], 2))
