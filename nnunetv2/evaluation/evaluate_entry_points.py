@@ -26,7 +26,9 @@ def build_evaluate_simple_parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_evaluate_simple", description="Compare predicted segmentations with references, label by label."
     )
     _add_folders(parser)
-    parser.add_argument("-l", type=int, nargs="+", required=True, help="labels to evaluate, for example: 1 2 3")
+    parser.add_argument(
+        "-l", type=int, nargs="+", metavar="LABEL", required=True, help="labels to evaluate, for example: 1 2 3"
+    )
     parser.add_argument("-il", type=int, default=None, help="label of the references whose voxels are left out")
     _add_common(parser)
     return parser

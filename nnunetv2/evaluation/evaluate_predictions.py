@@ -14,17 +14,17 @@ import numpy as np
 
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.evaluation.case_pool import map_cases
 from nnunetv2.evaluation.confusion import LabelConfusion, LabelOrRegion, labels_of
 from nnunetv2.evaluation.evaluate_entry_points import evaluate_folder_entry_point, evaluate_simple_entry_point
-from nnunetv2.evaluation.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 from nnunetv2.evaluation.summary_json import (
     key_to_label_or_region,
     label_or_region_to_key,
     load_summary_json,
     save_summary_json,
 )
+from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 from nnunetv2.utilities.atomic_files import read_json
+from nnunetv2.utilities.case_pool import map_cases
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -292,9 +292,7 @@ def compute_metrics_on_folder_simple(
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
 
     file_ending, example = _image_ending(folder_ref)
-    reader_class = determine_reader_writer_from_file_ending(
-        file_ending, example, allow_nonmatching_filename=True, verbose=False
-    )
+    reader_class = determine_reader_writer_from_file_ending(file_ending, example, verbose=False)
     return compute_metrics_on_folder(
         folder_ref,
         folder_pred,

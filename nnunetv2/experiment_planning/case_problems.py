@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nnunetv2.errors import DataError
-from nnunetv2.evaluation.geometry import placement_differences, spacings_agree
+from nnunetv2.imageio.geometry import placement_differences, spacings_agree
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 
 if TYPE_CHECKING:

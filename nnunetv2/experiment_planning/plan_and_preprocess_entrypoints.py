@@ -59,7 +59,9 @@ def build_plan_and_preprocess_parser() -> argparse.ArgumentParser:
 
 
 def _add_datasets(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-d", nargs="+", type=int, help="required: one or more dataset ids, for example: 2 4 5")
+    parser.add_argument(
+        "-d", nargs="+", type=int, metavar="ID", help="required: one or more dataset ids, for example: 2 4 5"
+    )
 
 
 def _add_fingerprint(parser: argparse.ArgumentParser, processes_flag: str) -> None:
@@ -69,6 +71,7 @@ def _add_fingerprint(parser: argparse.ArgumentParser, processes_flag: str) -> No
     parser.add_argument(
         processes_flag,
         type=int,
+        metavar="N",
         default=get_default_num_processes() if processes_flag == "-np" else 8,
         help="largest number of processes for the fingerprint; default: %(default)s",
     )
@@ -94,6 +97,7 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-gpu_memory_target",
         type=float,
+        metavar="GB",
         default=None,
         help="GPU memory in GB to plan for, in place of the planner's own; changes patch and batch size",
     )
@@ -106,11 +110,13 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-overwrite_target_spacing",
         nargs="+",
+        metavar="MM",
         default=None,
         help="three numbers, mm per axis in the order of the files' arrays: spacing of 3d_fullres and its cascade",
     )
     parser.add_argument(
         "-overwrite_plans_name",
+        metavar="NAME",
         default=None,
         help="name of the plans; give one whenever you change a setting above, so that the default plans stay",
     )
@@ -120,6 +126,7 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c",
         nargs="+",
+        metavar="NAME",
         default=["2d", "3d_fullres", "3d_lowres"],
         help="configurations; those that the plans lack are passed over; 3d_cascade_fullres uses the cases of "
         "3d_fullres; default: 2d 3d_fullres 3d_lowres",
@@ -127,6 +134,7 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-np",
         nargs="+",
+        metavar="N",
         type=int,
         default=None,
         help="number of processes for preprocessing: one for all configurations, or one for each; use fewer if memory "

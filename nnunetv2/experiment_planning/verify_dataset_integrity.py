@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2.errors import DataError
-from nnunetv2.evaluation.case_pool import map_cases
-from nnunetv2.evaluation.geometry import mismatch_is_allowed
 from nnunetv2.experiment_planning.case_problems import find_case_problems, label_problems
+from nnunetv2.imageio.geometry import mismatch_is_allowed
 from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.case_identifiers import check_case_identifier
-from nnunetv2.utilities.label_handling.label_declaration import check_declaration, is_region, members
+from nnunetv2.utilities.case_pool import map_cases
+from nnunetv2.utilities.label_handling.label_declaration import check_declaration, members
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -127,8 +127,7 @@ def _check_files(folder: str, dataset_json: dict[str, Any], dataset: dict[str, d
 def _expected_labels(dataset_json: dict[str, Any]) -> list[int]:
     """Returns all labels that may occur, the ignore label included, which must be 0, 1, 2, ... without gaps."""
     entries = dataset_json["labels"]
-    has_regions = any(is_region(entry) for entry in entries.values())
-    check_declaration(entries, dataset_json.get("regions_class_order"), has_regions)
+    check_declaration(entries, dataset_json.get("regions_class_order"))
     labels = sorted({label for entry in entries.values() for label in members(entry)})
     if labels != list(range(len(labels))):
         raise DataError(f"The labels in dataset.json are {labels}; they must be 0, 1, 2, ... without gaps, ignore last")

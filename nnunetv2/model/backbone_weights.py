@@ -109,7 +109,7 @@ def load_backbone_weights(backbone: TimmBackbone, path: Path) -> None:
     with torch.no_grad():
         for name, parameter in expected.items():
             parameter.copy_(weights[name])
-    logger.info("Backbone weights: %s", path)
+    logger.info("The backbone starts from the weights in %s", path)
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

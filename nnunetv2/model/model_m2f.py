@@ -107,8 +107,9 @@ class M2FSegmentationModel(nn.Module):
 
 def pad_to_multiple(x: Tensor, multiple: int = SIZE_MULTIPLE) -> Tensor:
     """Appends zeros below and on the right of (B, C, H, W) until H and W are multiples."""
-    height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % multiple, 0, -height % multiple))
+    # math.ceil or -width % multiple would do, but torch.compile cannot trace either for sizes that vary.
+    missing = [(multiple - side % multiple) % multiple for side in x.shape[-2:]]
+    return F.pad(x, (0, missing[1], 0, missing[0]))
 
 
 def dense_logits(queries: Mapping[str, Any], size: Sequence[int], *, regions: bool) -> Tensor:

@@ -81,8 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_train_m2f",
         description="Train DINOv3 + Mask2Former on one fold of a 2-D configuration and validate it.",
-        epilog="Settings and their defaults: nnunetv2/configs/m2f_default.yaml. A fold's folder keeps those that it was "
-        "trained with, so that --c and --val need no file.",
+        epilog="Settings and their defaults: nnunetv2/configs/m2f_default.yaml. The folder of a fold keeps its "
+        "settings, so that --c and --val need no file.",
         allow_abbrev=False,
     )
     base.add_training_arguments(parser, DEFAULT_TRAINER)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2.errors import NNUNetError
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
@@ -110,6 +111,8 @@ def share_of_cases(identifiers: Sequence[str], rank: int, world_size: int) -> tu
 
 def make_predictor(network: nn.Module, setting: ValidationSetting) -> nnUNetPredictor:
     """Predictor around the network in training, with the tiling and mirroring that nnU-Net validates with."""
+    if isinstance(network, DistributedDataParallel):
+        network = network.module  # the processes predict different numbers of tiles and must not wait for each other
     predictor = nnUNetPredictor(device=setting.device, allow_tqdm=False)
     predictor.manual_initialization(
         network,

@@ -106,7 +106,7 @@ def test_no_prediction_at_all_is_an_error(folders, tmp_path):
 def test_other_shape_is_an_error_that_names_the_files(folders):
     _, prediction = folders
     write(prediction / "a.nii.gz", np.zeros((2, 3, 5), dtype=np.uint8))
-    with pytest.raises(DataError, match=r"Shapes differ, \(2, 3, 5\) against \(2, 3, 4\) voxels: prediction .*a.nii.gz"):
+    with pytest.raises(DataError, match=r"Shapes differ, \(2, 3, 5\) against \(2, 3, 4\) voxels: .*a.nii.gz"):
         evaluate(folders)
 
 

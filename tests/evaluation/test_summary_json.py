@@ -21,7 +21,7 @@ def test_keys_stand_for_labels_and_regions(region, key):
 
 def test_summary_is_read_as_it_was_written(tmp_path):
     summary = {
-        "metric_per_case": [{"metrics": {1: {"TP": 3}, (1, 2): {"TP": 4}}, "prediction_file": "p", "reference_file": "r"}],
+        "metric_per_case": [{"metrics": {1: {"TP": 3}, (1, 2): {"TP": 4}}, "prediction_file": "p"}],
         "mean": {1: {"TP": 3.0}, (1, 2): {"TP": 4.0}},
         "foreground_mean": {"TP": 3.5},
     }

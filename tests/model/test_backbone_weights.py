@@ -131,6 +131,8 @@ def test_without_a_network_the_settings_that_help_are_named_within_seconds(tmp_p
     monkeypatch.setattr(urllib.request, "urlopen", no_network)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     start = time.monotonic()
-    with pytest.raises(UsageError, match=r"timm/vit_large_patch16_dinov3.lvd1689m .*model.checkpoint=FILE.*model.pretrained=false"):
+    with pytest.raises(
+        UsageError, match=r"timm/vit_large_patch16_dinov3.lvd1689m .*model.checkpoint=FILE.*model.pretrained=false"
+    ):
         find_weights("dinov3", "large", pretrained=True, checkpoint=None)
     assert time.monotonic() - start < 5

@@ -137,7 +137,14 @@ def test_a_trainable_backbone_follows_train_and_gets_gradients():
 
 @pytest.mark.parametrize(
     ("size", "embed_dim", "num_blocks"),
-    [("small", 384, 12), ("small_plus", 384, 12), ("base", 768, 12), ("large", 1024, 24), ("huge_plus", 1280, 32), ("7b", 4096, 40)],
+    [
+        ("small", 384, 12),
+        ("small_plus", 384, 12),
+        ("base", 768, 12),
+        ("large", 1024, 24),
+        ("huge_plus", 1280, 32),
+        ("7b", 4096, 40),
+    ],
 )
 def test_every_released_size_is_known_to_timm(size, embed_dim, num_blocks):
     row = FAMILIES["dinov3"][size]

@@ -36,7 +36,9 @@ def test_imagenet_constants_make_the_average_photograph_zero():
     adapter = InputAdapter(3, input_norm="imagenet")
     pixel = torch.tensor([0.485, 0.456, 0.406])[None, :, None, None]
     torch.testing.assert_close(adapter(pixel), torch.zeros(1, 3, 1, 1))
-    torch.testing.assert_close(adapter(pixel + torch.tensor([0.229, 0.224, 0.225])[:, None, None]), torch.ones(1, 3, 1, 1))
+    torch.testing.assert_close(
+        adapter(pixel + torch.tensor([0.229, 0.224, 0.225])[:, None, None]), torch.ones(1, 3, 1, 1)
+    )
 
 
 def test_constants_are_not_part_of_the_weights():

@@ -122,7 +122,11 @@ def test_logits_under_autocast_stay_near_those_without():
 
 @pytest.mark.parametrize(
     ("tuning", "lora", "trained"),
-    [("frozen", None, lambda name: False), ("lora", LORA, lambda name: ".lora_" in name), ("full", None, lambda name: True)],
+    [
+        ("frozen", None, lambda name: False),
+        ("lora", LORA, lambda name: ".lora_" in name),
+        ("full", None, lambda name: True),
+    ],
 )
 def test_tuning_decides_which_backbone_parameters_are_trained(tuning, lora, trained):
     network = small_model(tuning=tuning, lora=lora).train()

@@ -9,8 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from nnunetv2.errors import DataError, NNUNetError, UsageError
-from nnunetv2.preprocessing.preprocessors import case_workers
+from nnunetv2.errors import DataError, UsageError
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.stored_cases import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -152,26 +151,3 @@ def test_missing_plans_and_datasets_are_refused(dataset):
         preprocessor().run(NAME, "3d_fullres", "otherPlans", 1)
     with pytest.raises(UsageError, match="no configuration '3d_lowres'"):
         preprocessor().run(NAME, "3d_lowres", "nnUNetPlans", 1)
-
-
-def _divide(numerator: int, denominator: int) -> float:
-    return numerator / denominator
-
-
-def _die(code: int) -> None:
-    import os
-
-    os._exit(code)
-
-
-def test_other_errors_name_their_case():
-    with pytest.raises(RuntimeError, match="Case bad failed: ZeroDivisionError"):
-        case_workers.run_for_each_case(_divide, {"good": (1, 2), "bad": (1, 0)}, 1, "", show_progress=False)
-
-
-@pytest.mark.slow
-def test_errors_and_deaths_of_workers_name_their_case():
-    with pytest.raises(RuntimeError, match="Case bad failed: ZeroDivisionError"):
-        case_workers.run_for_each_case(_divide, {"good": (1, 2), "bad": (1, 0)}, 2, "", show_progress=False)
-    with pytest.raises(NNUNetError, match=r"not finished: x, y; use fewer processes \(-np\)"):
-        case_workers.run_for_each_case(_die, {"x": (1,), "y": (1,)}, 2, "", show_progress=False)

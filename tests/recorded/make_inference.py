@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
+from make_inference_cases import GAUSSIANS, STEPS
+
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -26,8 +28,6 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 HERE = Path(__file__).parent / "inference"
 TRANSPOSE_FORWARD, TRANSPOSE_BACKWARD = [2, 0, 1], [1, 2, 0]
 SHAPE, SPACING = (9, 11, 22), (3.0, 0.9, 1.2)  # z, y, x as the reader returns them
-STEPS = [((110,), (64,), 0.5), ((110, 64, 65), (64, 64, 64), 0.5), ((300, 77), (128, 30), 0.3), ((48,), (16,), 1.0)]
-GAUSSIANS = [(8,), (5, 7), (6, 8, 4), (32,)]
 
 
 def architecture(dim):

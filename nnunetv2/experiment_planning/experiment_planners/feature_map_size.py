@@ -58,7 +58,8 @@ def _unet_feature_map_size(
     decoder_depths = list(arch_kwargs["n_conv_per_stage_decoder"])[::-1]
     skips = zip(decoder_depths, features[:-1], num_voxels[:-1], strict=True)
     total += sum((d + 1) * f * n for d, f, n in skips)
-    return total + output_channels * num_voxels[0]
+    has_decoder = len(num_voxels) > 1  # without one there are no outputs either
+    return total + has_decoder * output_channels * num_voxels[0]
 
 
 def _residual_encoder_size(

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def write_plans(plans: dict[str, Any], plans_file: str | os.PathLike) -> dict[str, Any]:
-    """Writes plans and returns what was written.
+    """Writes plans and returns what the file now holds.
 
     Configurations that an older file has under other names (a user's own) are kept, after the planned ones.
     """
@@ -28,7 +28,7 @@ def write_plans(plans: dict[str, Any], plans_file: str | os.PathLike) -> dict[st
     plans_file.parent.mkdir(parents=True, exist_ok=True)
     write_json(plans, plans_file)
     logger.info("Plans were written to %s", plans_file)
-    return plans
+    return read_json(plans_file)
 
 
 def copy_file(source: str | os.PathLike, target: str | os.PathLike, *, only_if_newer: bool = False) -> None:

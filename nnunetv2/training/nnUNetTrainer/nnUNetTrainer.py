@@ -45,7 +45,7 @@ from nnunetv2.training.run_folders import run_folders
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.plans_handling import plans_handler
 
 _CUDA = torch.device("cuda")
 
@@ -93,8 +93,10 @@ class nnUNetTrainer:
         self.device = process_group.device_of_this_process(device)
         self._resume = bool(plans.get("continue_training", False))
         plans = deepcopy({key: value for key, value in plans.items() if key != "continue_training"})
-        PlansManager(plans).get_configuration(configuration)  # a wrong name is reported before plans are adapted
-        self.plans_manager = PlansManager(self.adapt_plans(plans, configuration))
+        plans_handler.PlansManager(plans).get_configuration(
+            configuration
+        )  # a wrong name is reported before plans are adapted
+        self.plans_manager = plans_handler.PlansManager(self.adapt_plans(plans, configuration))
         self.configuration_manager = self.plans_manager.get_configuration(configuration)
         self.configuration_name, self.fold, self.dataset_json = configuration, fold, dataset_json
         self.label_manager = self.plans_manager.get_label_manager(dataset_json)
@@ -164,8 +166,8 @@ class nnUNetTrainer:
 
     @staticmethod
     def build_network_architecture(
-        plans_manager: PlansManager,
-        configuration_manager: ConfigurationManager,
+        plans_manager: plans_handler.PlansManager,
+        configuration_manager: plans_handler.ConfigurationManager,
         num_input_channels: int,
         num_output_channels: int,
         enable_deep_supervision: bool = True,

@@ -88,19 +88,18 @@ class nnUNetTrainer_m2f(nnUNetTrainer):
         return plans
 
     def initialize(self) -> None:
-        model = self.m2f_config.model
-        weights = None
-        if self._needs_backbone_weights:
-            weights = find_weights(
-                model.backbone, model.backbone_size, pretrained=model.pretrained, checkpoint=model.checkpoint
-            )
+        weights = self._find_backbone_weights() if self._needs_backbone_weights else None
         super().initialize()
-        network = unwrap(self.network)
+        network, model = unwrap(self.network), self.m2f_config.model
         if weights is not None:
             network.load_backbone_weights(weights)
-        self.print_to_log_file(
-            f"{model.backbone} {model.backbone_size} ({model.tuning}) from {weights or 'random weights'}: "
-            f"{trainable_report(network)}"
+        report = trainable_report(network)
+        self.print_to_log_file(f"Backbone {model.backbone} {model.backbone_size}, tuning {model.tuning}: {report}")
+
+    def _find_backbone_weights(self) -> Path | None:
+        model = self.m2f_config.model
+        return find_weights(
+            model.backbone, model.backbone_size, pretrained=model.pretrained, checkpoint=model.checkpoint
         )
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:

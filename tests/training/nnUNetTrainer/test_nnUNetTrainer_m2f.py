@@ -21,7 +21,25 @@ from nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainer
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from tests.training.tiny_dataset import DATASET_JSON, make_trainer, tiny_plans, write_tiny_dataset
 
-SMALL = ["model.backbone_size=tiny", "model.pretrained=false", "model.tuning=full", "model.hidden_dim=32", "model.num_heads=2", "model.dim_feedforward=32", "model.num_queries=5", "model.num_encoder_layers=1", "model.num_decoder_layers=3", "model.gradient_checkpointing=false", "m2f_train.num_points=50", "training.patch_size=[64,40]", "training.batch_size=3", "training.lr=1e-3", "training.num_epochs=2", "training.num_iterations_per_epoch=2", "training.num_val_iterations_per_epoch=1"]
+SMALL = [
+    "model.backbone_size=tiny",
+    "model.pretrained=false",
+    "model.tuning=full",
+    "model.hidden_dim=32",
+    "model.num_heads=2",
+    "model.dim_feedforward=32",
+    "model.num_queries=5",
+    "model.num_encoder_layers=1",
+    "model.num_decoder_layers=3",
+    "model.gradient_checkpointing=false",
+    "m2f_train.num_points=50",
+    "training.patch_size=[64,40]",
+    "training.batch_size=3",
+    "training.lr=1e-3",
+    "training.num_epochs=2",
+    "training.num_iterations_per_epoch=2",
+    "training.num_val_iterations_per_epoch=1",
+]
 CPU = torch.device("cpu")
 REGIONS = {"background": 0, "whole": [1, 2], "core": [2]}
 

@@ -5,8 +5,8 @@ import os
 import pytest
 
 from nnunetv2.errors import DataError, NNUNetError, UsageError
-from nnunetv2.evaluation import case_pool
-from nnunetv2.evaluation.case_pool import map_cases
+from nnunetv2.utilities import case_pool
+from nnunetv2.utilities.case_pool import map_cases
 
 
 def scaled(number: int, factor: int) -> tuple[int, int]:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunetv2.evaluation.geometry import placement_differences, spacings_agree
+from nnunetv2.imageio.geometry import placement_differences, spacings_agree
 
 
-def sitk_properties(origin=(0.0, 0.0, 0.0), direction=tuple(np.eye(3).ravel())) -> dict:
+def sitk_properties(origin=(0.0, 0.0, 0.0), direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)) -> dict:
     return {"spacing": (1.0, 1.0, 1.0), "sitk_stuff": {"origin": origin, "direction": direction}}
 
 
