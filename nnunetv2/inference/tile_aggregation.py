@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 
 TilePredictor = Callable[[torch.Tensor], torch.Tensor]
 
-# On a CPU torch computes a 3-D convolution of one small image by a generic method and of two by oneDNN, which is several
-# times faster (measured: 4.5 times for 16 x 64 x 64 voxels, no gain from about 32 x 64 x 64 on, and little in 2-D).
+# On a CPU torch computes a 3-D convolution of one small image by a generic method, and of two by oneDNN, which is
+# several times faster (measured: 4.5 times for 16 x 64 x 64 voxels, nothing from 32 x 64 x 64 on, little in 2-D).
 CPU_TILES_PER_FORWARD = 2
 CPU_MAX_VOXELS_PER_FORWARD = 2**18
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunetv2.imageio.geometry import placement_differences, spacings_agree
+from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 
 
 def sitk_properties(origin=(0.0, 0.0, 0.0), direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)) -> dict:
@@ -49,3 +49,9 @@ def test_affines_are_compared_by_origin_and_direction(shift, flip, found):
 
 def test_formats_without_placement_are_not_compared():
     assert placement_differences({"spacing": (999, 1, 1)}, sitk_properties()) == []
+
+
+@pytest.mark.parametrize(("value", "allowed"), [("1", True), ("0", False), ("", False)])
+def test_mismatch_can_be_allowed_by_the_environment(monkeypatch, value, allowed):
+    monkeypatch.setenv("nnUNet_allow_geometry_mismatch", value)
+    assert mismatch_is_allowed() is allowed

@@ -152,6 +152,11 @@ def test_trainer_with_the_older_signature_still_works(monkeypatch: pytest.Monkey
 
 
 def test_unwrapped_looks_through_compilation() -> None:
+    class Compiled(torch.nn.Module):  # as torch.compile returns it, without its seconds of imports
+        def __init__(self, network: torch.nn.Module) -> None:
+            super().__init__()
+            self._orig_mod = network
+
     network = torch.nn.Linear(1, 1)
     assert unwrapped(network) is network
-    assert unwrapped(torch.compile(network)) is network
+    assert unwrapped(Compiled(network)) is network

@@ -93,9 +93,7 @@ class nnUNetTrainer:
         self.device = process_group.device_of_this_process(device)
         self._resume = bool(plans.get("continue_training", False))
         plans = deepcopy({key: value for key, value in plans.items() if key != "continue_training"})
-        plans_handler.PlansManager(plans).get_configuration(
-            configuration
-        )  # a wrong name is reported before plans are adapted
+        plans_handler.PlansManager(plans).get_configuration(configuration)  # a wrong name is reported here
         self.plans_manager = plans_handler.PlansManager(self.adapt_plans(plans, configuration))
         self.configuration_manager = self.plans_manager.get_configuration(configuration)
         self.configuration_name, self.fold, self.dataset_json = configuration, fold, dataset_json
