@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -49,7 +49,7 @@ class CaseExporter(AbstractContextManager):
         self._pool = WorkerPool(setting.num_processes, QUEUED_EXPORTS)
         self._failures = failures
         self._values_so_far = 0
-        self._futures: list[tuple[str, Future]] = []
+        self._futures: list[tuple[str, bool, Future]] = []
 
     def submit(self, case: str, item: Item, logits: np.ndarray) -> None:
         """Exports a case now or soon; waits first while too many wait.
@@ -71,13 +71,16 @@ class CaseExporter(AbstractContextManager):
             future = run(
                 export, logits, properties, configuration, plans, dataset_json, item["ofile"], save_probabilities
             )
-        self._futures.append((case, future))
+        self._futures.append((case, item["ofile"] is not None, future))
 
     def results(self) -> list[Any]:
-        """Waits for all cases; returns what their exports returned, in the order of submission, without failed ones."""
+        """Waits for all cases; returns what their exports returned, in the order of submission.
+
+        The error of a case that is to be written is recorded; that of one that is to be returned is raised.
+        """
         collected = []
-        for case, future in self._futures:
-            with self._failures.of(case):
+        for case, is_written, future in self._futures:
+            with self._failures.of(case) if is_written else nullcontext():
                 collected.append(result_of(future))
         return collected
 

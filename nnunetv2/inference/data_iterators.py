@@ -12,7 +12,7 @@ import torch
 from batchgenerators.dataloading.data_loader import DataLoader
 
 from nnunetv2.inference.case_preprocessing import CasePreprocessor, Item
-from nnunetv2.inference.worker_pool import WorkerPool, num_available_cores, result_of
+from nnunetv2.inference.worker_pool import WorkerPool, result_of
 from nnunetv2.utilities.background_workers import BackgroundWorkerError
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -201,7 +201,7 @@ def num_useful_processes(num_processes: int, num_cases: int, num_bytes: int) -> 
     """
     if num_cases < 2 or num_bytes < WORTH_A_PROCESS_BYTES:
         return 0
-    return min(num_processes, num_cases, num_available_cores())
+    return min(num_processes, num_cases)
 
 
 class PreprocessAdapter(DataLoader):

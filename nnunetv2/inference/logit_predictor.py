@@ -42,7 +42,7 @@ class LogitPredictor:
         use_gaussian: bool = True,
         use_mirroring: bool = True,
         perform_everything_on_device: bool = True,
-        device: torch.device = torch.device("cuda"),  # noqa: B008 - immutable
+        device: torch.device | str = torch.device("cuda"),  # noqa: B008 - immutable
         verbose: bool = False,
         verbose_preprocessing: bool = False,
         allow_tqdm: bool = True,
@@ -50,7 +50,7 @@ class LogitPredictor:
         self.tile_step_size = tile_step_size
         self.use_gaussian = use_gaussian
         self.use_mirroring = use_mirroring
-        self.device = device
+        self.device = device = torch.device(device)
         self.perform_everything_on_device = perform_everything_on_device and device.type == "cuda"
         self.verbose = verbose
         self.verbose_preprocessing = verbose_preprocessing

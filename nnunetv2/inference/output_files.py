@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import zipfile
@@ -17,8 +18,9 @@ from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
 
 logger = logging.getLogger(__name__)
 
-Source = str | os.PathLike | Sequence[Sequence[str]]
-Target = str | os.PathLike | Sequence[str] | None
+Path = str | os.PathLike
+Source = Path | Sequence[Sequence[Path]]
+Target = Path | Sequence[Path] | None
 
 _CHANNEL_LENGTH = len("_0000")
 
@@ -40,7 +42,7 @@ def find_cases(
     target: Target,
     file_ending: str,
     *,
-    previous_stage_folder: str | None = None,
+    previous_stage_folder: Path | None = None,
     part_id: int = 0,
     num_parts: int = 1,
 ) -> list[CaseFiles]:
@@ -62,8 +64,8 @@ def find_cases(
     outputs = _list_outputs(target, names)
     cases = [
         CaseFiles(
-            images=list(files),
-            output=output,
+            images=[os.fspath(path) for path in files],
+            output=None if output is None else os.fspath(output),
             previous_stage=previous_stage_folder and os.path.join(previous_stage_folder, name + file_ending),
         )
         for files, name, output in zip(images, names, outputs, strict=True)
@@ -71,7 +73,7 @@ def find_cases(
     return cases[part_id::num_parts]
 
 
-def _list_images(source: Source, file_ending: str) -> Sequence[Sequence[str]]:
+def _list_images(source: Source, file_ending: str) -> Sequence[Sequence[Path]]:
     if not isinstance(source, (str, os.PathLike)):
         if not all(not isinstance(files, str) and len(files) for files in source):
             raise UsageError("Images must be given as one list of files per case, with one file per channel")
@@ -87,7 +89,7 @@ def _list_images(source: Source, file_ending: str) -> Sequence[Sequence[str]]:
     return images
 
 
-def _list_outputs(target: Target, names: Sequence[str]) -> list[str | None]:
+def _list_outputs(target: Target, names: Sequence[str]) -> list[Path | None]:
     if target is None:
         return [None] * len(names)
     if isinstance(target, (str, os.PathLike)):
@@ -97,7 +99,7 @@ def _list_outputs(target: Target, names: Sequence[str]) -> list[str | None]:
     return list(target)
 
 
-def check_previous_stage(configuration_manager: ConfigurationManager, folder: str | None) -> None:
+def check_previous_stage(configuration_manager: ConfigurationManager, folder: Path | None) -> None:
     """Raises `UsageError` unless a folder with the previous stage's segmentations is given just for a cascade."""
     stage = configuration_manager.previous_stage_name
     if stage is not None and folder is None:
@@ -122,8 +124,8 @@ def output_folder_of(target: Target) -> str | None:
 def write_description(folder: str, arguments: dict[str, Any], dataset_json: dict, plans: dict) -> None:
     """Writes how a prediction was made, and what later steps need to know about the model."""
     os.makedirs(folder, exist_ok=True)
-    readable = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in arguments.items()}
-    write_json(json_ready(readable), os.path.join(folder, "predict_from_raw_data_args.json"), sort_keys=True)
+    readable = json.loads(json.dumps(json_ready(arguments), default=os.fspath))  # also paths inside lists
+    write_json(readable, os.path.join(folder, "predict_from_raw_data_args.json"), sort_keys=True)
     write_json(dataset_json, os.path.join(folder, "dataset.json"))
     write_json(plans, os.path.join(folder, "plans.json"))
 

@@ -48,7 +48,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         overwrite: bool = True,
         num_processes_preprocessing: int | None = None,
         num_processes_segmentation_export: int | None = None,
-        folder_with_segs_from_prev_stage: str | None = None,
+        folder_with_segs_from_prev_stage: str | os.PathLike | None = None,
         num_parts: int = 1,
         part_id: int = 0,
     ) -> list | None:
@@ -85,7 +85,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         output_folder_or_list_of_truncated_output_files: Target,
         save_probabilities: bool = False,
         overwrite: bool = True,
-        folder_with_segs_from_prev_stage: str | None = None,
+        folder_with_segs_from_prev_stage: str | os.PathLike | None = None,
     ) -> list | None:
         """Like `predict_from_files`, without starting any process."""
         arguments = {name: value for name, value in locals().items() if name != "self"}
@@ -114,7 +114,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         self,
         list_of_lists_or_source_folder: Source,
         output_folder_or_list_of_truncated_output_files: Target,
-        folder_with_segs_from_prev_stage: str | None = None,
+        folder_with_segs_from_prev_stage: str | os.PathLike | None = None,
         overwrite: bool = True,
         part_id: int = 0,
         num_parts: int = 1,

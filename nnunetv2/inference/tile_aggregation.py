@@ -87,7 +87,7 @@ def predict_tiles(
     if not all(bool(torch.isfinite(channel).all()) for channel in sums):
         raise NotFiniteError(
             "The network's output has infinite values or NaN, or values above 65504, the largest that half precision "
-            "can hold; the image or the model's weights are unusable"
+            "can hold; the image or the weights are unusable, or the step size is so small that many tiles add up"
         )
     return sums
 

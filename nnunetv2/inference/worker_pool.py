@@ -23,7 +23,7 @@ class WorkerPool(AbstractContextManager):
     after an exception, what has not begun is dropped.
 
     Args:
-        num_processes: at least 0.
+        num_processes: at least 0; never more than there are cores.
         num_waiting: how many calls may wait for a free process; together with those that run this bounds the memory
             for their arguments.
 
@@ -34,6 +34,7 @@ class WorkerPool(AbstractContextManager):
     def __init__(self, num_processes: int, num_waiting: int = 1) -> None:
         if num_processes < 0:
             raise UsageError(f"The number of processes is {num_processes}; it must be 0 (none but this one) or more")
+        num_processes = min(num_processes, num_available_cores())
         self.capacity = num_processes + num_waiting if num_processes else 1
         self._unfinished: set[Future] = set()
         self._executor: ProcessPoolExecutor | None = None

@@ -107,7 +107,7 @@ class M2FSegmentationModel(nn.Module):
 
 def pad_to_multiple(x: Tensor, multiple: int = SIZE_MULTIPLE) -> Tensor:
     """Appends zeros below and on the right of (B, C, H, W) until H and W are multiples."""
-    # math.ceil or -width % multiple would do, but torch.compile cannot trace either for sizes that vary.
+    # The modulus of a negative size would be shorter, and torch.compile fails on it where sizes vary.
     missing = [(multiple - side % multiple) % multiple for side in x.shape[-2:]]
     return F.pad(x, (0, missing[1], 0, missing[0]))
 

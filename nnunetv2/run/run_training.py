@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2.errors import NNUNetError, UsageError
-from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.training_run import (
     DEFAULT_PLANS,
@@ -286,7 +286,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         trainer_kwargs: further arguments of the trainer's constructor.
 
     Raises:
-        UsageError: see `get_trainer_from_args` and `maybe_load_checkpoint`.
+        UsageError: `nnUNet_results` is not set; see also `get_trainer_from_args` and `maybe_load_checkpoint`.
         DivergedError: the loss was not finite.
     """
     run = TrainingRun(
@@ -304,6 +304,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         device_type="cuda" if device is None else device.type,
         trainer_kwargs=trainer_kwargs or {},
     )
+    nnUNet_results.require()
     if plans_identifier == DEFAULT_PLANS:
         logger.info(
             "Using the default plans; the residual encoder presets (planners nnUNetPlannerResEncM, L, XL) score higher"

@@ -1,12 +1,13 @@
-"""Apply a function to every case, in worker processes where that pays."""
+"""Apply a function to every case, in worker processes where that pays, and say which case went wrong."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -14,15 +15,20 @@ from tqdm import tqdm
 from nnunetv2.errors import NNUNetError, UsageError
 
 
+class WorkerLostError(NNUNetError):
+    """A worker process ended without a Python error, most often because the machine ran out of memory."""
+
+
 def map_cases(
     function: Callable[..., Any],
     jobs: Sequence[tuple],
     num_processes: int,
     *,
+    names: Sequence[str] | None = None,
     description: str = "",
     show_progress: bool = False,
 ) -> Iterator[Any]:
-    """Yields `function(*job)` for each job, in the order of `jobs`.
+    """Yields `function(*job)` for each job, in the order of `jobs`; stops at the first that fails.
 
     Workers are started with "spawn" and never outnumber the jobs or the processor cores; a single worker would only add
     its start-up time, so then everything runs in this process.
@@ -31,22 +37,25 @@ def map_cases(
         function: importable by name; what it takes and returns travels between processes.
         jobs: the arguments of each call.
         num_processes: upper limit for the number of workers, at least 1.
+        names: of the cases; with them an error begins with the name of its case.
         description: shown beside the progress bar.
         show_progress: whether to draw a progress bar, if the output is a terminal.
 
     Raises:
         UsageError: `num_processes` is below 1.
-        NNUNetError: a worker was killed, most often because memory ran out.
+        WorkerLostError: a worker was killed, most often because memory ran out.
+        NNUNetError: of the type that the case raised.
+        RuntimeError: from any other error of a named case.
     """
     if num_processes < 1:
         raise UsageError(f"The number of processes is {num_processes}; it must be at least 1")
     num_workers = min(num_processes, len(jobs), num_available_cores())
-    progress = tqdm(total=len(jobs), desc=description, disable=None if show_progress else True)
-    with progress:
-        results = _map_here(function, jobs) if num_workers <= 1 else _map_in_workers(function, jobs, num_workers)
-        for result in results:
+    with tqdm(total=len(jobs), desc=description, disable=None if show_progress else True) as progress:
+        results = _here(function, jobs) if num_workers <= 1 else _in_workers(function, jobs, num_workers, names)
+        for number, result in enumerate(results):
+            value = result() if names is None else _named(names[number], result)
             progress.update()
-            yield result
+            yield value
 
 
 def num_available_cores() -> int:
@@ -56,20 +65,50 @@ def num_available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _map_here(function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[Any]:
+def _here(function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[Callable[[], Any]]:
     for job in jobs:
-        yield function(*job)
+        yield partial(function, *job)
 
 
-def _map_in_workers(function: Callable[..., Any], jobs: Sequence[tuple], num_workers: int) -> Iterator[Any]:
-    executor = ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn"))
+def _in_workers(
+    function: Callable[..., Any], jobs: Sequence[tuple], num_workers: int, names: Sequence[str] | None
+) -> Iterator[Callable[[], Any]]:
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_use_one_thread)
     try:
-        for future in [executor.submit(function, *job) for job in jobs]:
-            yield future.result()
-    except BrokenProcessPool as err:
-        raise NNUNetError(
-            f"One of {num_workers} worker processes was killed, most likely because memory ran out; "
-            "use fewer processes (-np, -npfp) or free memory"
-        ) from err
+        futures = [executor.submit(function, *job) for job in jobs]
+        for future in futures:
+            if isinstance(future.exception(), BrokenProcessPool):
+                raise WorkerLostError(
+                    f"A worker process was killed, most likely because memory ran out{_unfinished(futures, names)}; "
+                    "use fewer processes (-np, -npfp) or free memory"
+                ) from future.exception()
+            yield future.result
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def _named(case: str, call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except NNUNetError as err:
+        raise type(err)(f"Case {case}: {err}") from err
+    except Exception as err:
+        raise RuntimeError(f"Case {case} failed: {type(err).__name__}: {err}") from err
+
+
+def _unfinished(futures: Sequence[Future], names: Sequence[str] | None, at_most: int = 4) -> str:
+    """Names the first cases in line that have no result; the lost worker had one of them."""
+    if names is None:
+        return ""
+    cases = [name for name, future in zip(names, futures, strict=True) if not future.done() or future.exception()]
+    more = f" and {len(cases) - at_most} more" if len(cases) > at_most else ""
+    return f" while these cases were not finished: {', '.join(cases[:at_most])}{more}"
+
+
+def _use_one_thread() -> None:
+    """Workers share the cores already; threads of numpy and torch inside each would only compete for them."""
+    from threadpoolctl import threadpool_limits
+
+    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are loaded later on
+    threadpool_limits(1)

@@ -158,8 +158,8 @@ def test_parts_share_the_cases(three_cases: Path, tmp_path: Path) -> None:
 
 
 def test_explicit_lists_of_files(three_cases: Path, tmp_path: Path) -> None:
-    inputs = [[str(three_cases / "b_0000.nii.gz")], [str(three_cases / "a_0000.nii.gz")]]
-    tiny_predictor().predict_from_files(inputs, [str(tmp_path / "x"), str(tmp_path / "y")])
+    inputs = [[three_cases / "b_0000.nii.gz"], [str(three_cases / "a_0000.nii.gz")]]
+    tiny_predictor().predict_from_files(inputs, [tmp_path / "x", str(tmp_path / "y")])
     assert sorted(path.name for path in tmp_path.glob("*.nii.gz")) == ["x.nii.gz", "y.nii.gz"]
     assert len(tiny_predictor().predict_from_files(inputs, None)) == 2
 
@@ -272,3 +272,15 @@ def test_cascade_needs_the_previous_stage(tmp_path: Path) -> None:
 def test_previous_stage_is_only_for_cascades() -> None:
     with pytest.raises(UsageError, match="leave out -prev_stage_predictions"):
         tiny_predictor().predict_from_files(str(IMAGES), None, folder_with_segs_from_prev_stage=str(PREVIOUS_STAGE))
+
+
+def test_array_that_cannot_be_converted_raises_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = tiny_predictor()
+    image, properties = read_image(predictor)
+
+    def fail(*args: object) -> None:
+        raise ValueError("odd logits")
+
+    monkeypatch.setattr(type(predictor.label_manager), "convert_logits_to_segmentation", fail)
+    with pytest.raises(ValueError, match="odd logits"):
+        predictor.predict_from_list_of_npy_arrays([image, image], None, [properties, properties], None)

@@ -13,7 +13,7 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.utilities.atomic_files import read_json
 from tests.training.tiny_dataset import CASES, write_tiny_dataset
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PREDICT = "import sys; from nnunetv2.inference.predict_entry_points import predict_entry_point as e; sys.exit(e())"
@@ -52,7 +52,6 @@ def run(*words: str) -> str:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

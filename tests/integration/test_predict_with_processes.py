@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2.inference import case_export, data_iterators
+from nnunetv2.inference import case_export, data_iterators, worker_pool
 from nnunetv2.inference.case_failures import PartialPredictionError
 from tests.inference.tiny_models import IMAGES, tiny_predictor
 
@@ -25,7 +25,7 @@ def four_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     damaged.write_bytes(damaged.read_bytes()[:200])
     monkeypatch.setattr(data_iterators, "WORTH_A_PROCESS_BYTES", 0)
     monkeypatch.setattr(case_export, "WORTH_A_PROCESS_VALUES", 0)
-    monkeypatch.setattr(data_iterators, "num_available_cores", lambda: 2)
+    monkeypatch.setattr(worker_pool, "num_available_cores", lambda: 2)
     return folder
 
 

@@ -54,6 +54,21 @@ def test_update_is_taken_only_along_finite_gradients(factor: float, moves: bool)
     assert bool(network.weight.isfinite().all())
 
 
+def test_scaler_skips_steps_that_overflow_and_only_bad_losses_count() -> None:
+    network = torch.nn.Linear(3, 1, bias=False)
+    before = network.weight.detach().clone()
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    guard = DivergenceGuard(patience=2)
+    for expected_count, factor in ((0, 4.0), (1, math.nan)):  # scaled gradients overflow; the loss itself is bad
+        optimizer.zero_grad()
+        loss = (network(torch.ones(1, 3)) * factor).sum()
+        update_weights(loss, network, optimizer, scaler, clip_norm=12, guard=guard)
+        assert guard.bad_steps_in_a_row == expected_count
+        assert torch.equal(network.weight, before)
+    assert scaler.get_scale() < 2.0**127
+
+
 @pytest.mark.parametrize(("clip_norm", "expected_step"), [(1.0, 1.0), (None, 50.0)])
 def test_gradient_is_clipped_to_its_norm(clip_norm: float | None, expected_step: float) -> None:
     network = torch.nn.Linear(2, 1, bias=False)

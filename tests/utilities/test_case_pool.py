@@ -39,6 +39,20 @@ def test_number_of_processes_must_be_positive():
         list(map_cases(scaled, [(1, 1)], 0))
 
 
+def divide(numerator: int, denominator: int) -> float:
+    return numerator / denominator
+
+
+@pytest.mark.parametrize("num_processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_errors_name_their_case(num_processes, monkeypatch):
+    monkeypatch.setattr(case_pool, "num_available_cores", lambda: 2)
+    names = ["good", "bad"]
+    with pytest.raises(RuntimeError, match="Case bad failed: ZeroDivisionError"):
+        list(map_cases(divide, [(1, 2), (1, 0)], num_processes, names=names))
+    with pytest.raises(DataError, match="^Case good: first is not usable$"):
+        list(map_cases(refuse, [("first",), ("second",)], num_processes, names=names))
+
+
 @pytest.mark.slow
 def test_workers_keep_order_pass_errors_on_and_their_death_is_explained(monkeypatch):
     monkeypatch.setattr(case_pool, "num_available_cores", lambda: 2)
@@ -47,5 +61,7 @@ def test_workers_keep_order_pass_errors_on_and_their_death_is_explained(monkeypa
     assert os.getpid() not in {process for _, process in results}
     with pytest.raises(DataError, match="case_1 is not usable"):
         list(map_cases(refuse, [("case_1",), ("case_2",)], 2))
-    with pytest.raises(NNUNetError, match="worker processes was killed, most likely because memory ran out"):
-        list(map_cases(die, [("case_1",), ("case_2",)], 2))
+    with pytest.raises(
+        NNUNetError, match="killed, most likely because memory ran out while .* finished: x, y; use"
+    ):
+        list(map_cases(die, [("case_1",), ("case_2",)], 2, names=["x", "y"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,11 @@ from nnunetv2.errors import DataError, UsageError
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
-from nnunetv2.preprocessing.preprocessors.case_workers import run_for_each_case
 from nnunetv2.preprocessing.preprocessors.foreground_locations import sample_foreground_locations
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.atomic_files import read_json
+from nnunetv2.utilities.case_pool import map_cases
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -203,13 +204,15 @@ class DefaultPreprocessor:
             shutil.rmtree(output_folder)
         output_folder.mkdir(parents=True)
         shared = (plans_manager, configuration_manager, dataset_json)
-        run_for_each_case(
+        results = map_cases(
             self.run_case_save,
-            {case: (str(output_folder / case), f["images"], f["label"], *shared) for case, f in cases.items()},
-            num_processes,
+            [(str(output_folder / case), files["images"], files["label"], *shared) for case, files in cases.items()],
+            max(1, num_processes),
+            names=list(cases),
             description=f"Preprocessing {configuration_name}",
             show_progress=self.show_progress_bar,
         )
+        deque(results, maxlen=0)  # the cases are stored by the workers; there is nothing to keep
 
     def modify_seg_fn(
         self,
