@@ -7,6 +7,7 @@ Adding a family is adding a table.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -139,7 +140,8 @@ def create_backbone(name: str, size: str, *, in_channels: int = 3) -> TimmBackbo
         size: row of the family's table, for example `large`.
         in_channels: channels of its input, see `InputAdapter.out_channels`.
     """
-    import timm
-
     row = find_backbone(name, size)
+    with warnings.catch_warnings():  # timm 1.0.22 uses, in a model that is none of ours, what torch 2.14 deprecates
+        warnings.filterwarnings("ignore", message="`torch.jit.interface` is deprecated", category=FutureWarning)
+        import timm
     return TimmBackbone(timm.create_model(row.timm_name, num_classes=0, in_chans=in_channels, **row.options))

@@ -13,10 +13,10 @@ from torch import Tensor
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
 from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR
 from dinov3.layers.lora import trainable_report
-from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone_weights import find_weights
 from nnunetv2.model.model_m2f import MASK_STRIDE, dense_logits
 from nnunetv2.training.checkpoint import unwrap
+from nnunetv2.training.flat_configuration import require_flat_configuration, require_intensities_for
 from nnunetv2.training.mask_targets import mask_targets
 from nnunetv2.training.nnUNetTrainer.m2f_config import CONFIG_FILE, M2FnnUNetConfig, load_m2f_config
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -77,7 +77,8 @@ class nnUNetTrainer_m2f(nnUNetTrainer):
 
     def adapt_plans(self, plans: dict, configuration: str) -> dict:
         manager = PlansManager(plans)
-        require_suitable_configuration(manager, configuration, self.m2f_config)
+        require_flat_configuration(manager, configuration)
+        require_intensities_for(self.m2f_config.model.input_norm, manager.get_configuration(configuration))
         regions = manager.get_label_manager(self.dataset_json).has_regions
         training = self.m2f_config.training
         changes = {"patch_size": training.patch_size, "batch_size": training.batch_size}
@@ -151,26 +152,3 @@ class nnUNetTrainer_m2f(nnUNetTrainer):
 
     def dense_logits(self, output: dict[str, Any]) -> Tensor:
         return dense_logits(output, self.configuration_manager.patch_size, regions=self.label_manager.has_regions)
-
-
-def require_suitable_configuration(plans: PlansManager, configuration: str, settings: M2FnnUNetConfig) -> None:
-    """Refuses what a 2-D network with this input cannot be trained on.
-
-    Raises:
-        UsageError: the configuration is 3-D or the second stage of a cascade, or `model.input_norm=imagenet` meets
-            intensities that are not in [0, 1].
-    """
-    chosen = plans.get_configuration(configuration)
-    flat = [name for name in plans.available_configurations if len(plans.get_configuration(name).patch_size) == 2]
-    if len(chosen.patch_size) != 2 or chosen.previous_stage_name is not None:
-        problem = "is 3-D" if len(chosen.patch_size) != 2 else "is the second stage of a cascade"
-        raise UsageError(
-            f"The configuration {configuration} {problem}, and this trainer's network takes 2-D images; "
-            f"use {' or '.join(flat) or 'plans with a 2-D configuration, there is none in these'}"
-        )
-    schemes = set(chosen.normalization_schemes)
-    if settings.model.input_norm == "imagenet" and not schemes <= {"RGBTo01Normalization", "NoNormalization"}:
-        raise UsageError(
-            f"model.input_norm=imagenet expects intensities in [0, 1], and the plans use {', '.join(sorted(schemes))}; "
-            f"set model.input_norm=dataset, or plan the channels as rgb_to_0_1 (or noNorm) in dataset.json"
-        )
