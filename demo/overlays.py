@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
+from demo.scratch_assay import LABELS
 from nnunetv2.utilities.atomic_files import replace_when_complete
 
-COLOURS = {1: (0.95, 0.60, 0.10), 2: (0.15, 0.65, 0.95)}  # cytoplasm, nucleus; told apart by the colour-blind too
+COLOURS = {LABELS["cytoplasm"]: (0.95, 0.60, 0.10), LABELS["nucleus"]: (0.15, 0.65, 0.95)}  # also for the colour-blind
 OPACITY = 0.45
 
 
@@ -40,6 +42,9 @@ def write_overlay(frame: np.ndarray, reference: np.ndarray, prediction: np.ndarr
         axes.imshow(picture, interpolation="nearest")
         axes.set_title(name, loc="left", fontsize=10)
         axes.set_axis_off()
+    names = {label: name for name, label in LABELS.items()}
+    patches = [Patch(color=colour, label=names[label]) for label, colour in COLOURS.items()]
+    figure.legend(handles=patches, loc="upper right", ncols=len(patches), frameon=False)
     with replace_when_complete(path) as temporary:
         FigureCanvasAgg(figure).print_png(str(temporary))
 

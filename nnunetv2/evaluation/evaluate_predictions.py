@@ -204,8 +204,7 @@ def _matched_files(folder_ref: str, folder_pred: str, file_ending: str, chill: b
             f"{_shortened(missing)}; predict them, or evaluate what is there with --chill"
         )
     if missing:
-        counted = len(predictions), len(references)
-        logger.info("Evaluating %d of %d references; not predicted are %s", *counted, _shortened(missing))
+        logger.info("Evaluating %d of %d references; the others have no prediction", len(predictions), len(references))
     return predictions
 
 
