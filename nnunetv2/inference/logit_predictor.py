@@ -5,13 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
 
 from nnunetv2.errors import UsageError
 from nnunetv2.inference.mirroring import predict_mirrored
-from nnunetv2.inference.model_loading import available_folds, compile_if_wanted, load_trained_model, load_weights
+from nnunetv2.inference.model_loading import (
+    available_folds,
+    compile_if_wanted,
+    load_trained_model,
+    load_weights,
+    unwrapped,
+)
 from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussian, pad_to_tile_size, tile_slicers
 from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory, tiles_per_forward
 from nnunetv2.utilities.helpers import dummy_context, empty_cache
@@ -21,6 +28,13 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 logger = logging.getLogger(__name__)
 
 _LARGEST_WEIGHT = 10  # keeps the Gaussian's flanks above what half precision rounds to 0
+
+
+def half_precision(network: nn.Module, device: torch.device) -> AbstractContextManager:
+    """Autocast on CUDA, to float16 or the network's `autocast_dtype`; elsewhere half precision is slow or missing."""
+    if device.type != "cuda":
+        return dummy_context()
+    return torch.autocast("cuda", dtype=getattr(unwrapped(network), "autocast_dtype", torch.float16))
 
 
 class LogitPredictor:
@@ -165,9 +179,7 @@ class LogitPredictor:
             logger.info(
                 "%d tiles on an image of size %s, mirrored along %s", len(slicers), image.shape[1:], mirror_axes
             )
-        # elsewhere half precision is slow or missing
-        context = torch.autocast("cuda") if self.device.type == "cuda" else dummy_context()
-        with context:
+        with half_precision(self.network, self.device):
             logits = self._internal_predict_sliding_window_return_logits(
                 image, slicers, self.perform_everything_on_device
             )

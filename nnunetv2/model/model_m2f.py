@@ -50,9 +50,15 @@ class M2FSegmentationModel(nn.Module):
         drop_path_rate: probability in [0, 1) that a sample skips a feed-forward network of the adapter in training.
         gradient_checkpointing: recompute the adapter in the backward pass, which saves memory and costs time.
 
+    Attributes:
+        autocast_dtype: what prediction on a GPU computes in. Training does too, and products of queries and features of
+            masks may pass 65504, the largest number of float16.
+
     Raises:
         UsageError: sizes that do not fit each other, or layers that LoRA cannot adapt.
     """
+
+    autocast_dtype = torch.bfloat16
 
     def __init__(
         self,

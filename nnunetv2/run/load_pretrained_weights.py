@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SEGMENTATION_LAYERS = ".seg_layers."  # these make the label maps: their number of outputs belongs to the dataset
+# These tell classes apart, in U-Nets and in Mask2Former: their number of outputs belongs to the dataset.
+SEGMENTATION_LAYERS = (".seg_layers.", ".class_embed.")
 
 
 def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = False) -> None:
@@ -41,7 +42,7 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
         raise UsageError(f"{fname} is not an nnU-Net checkpoint: it has no network_weights, only {sorted(content)[:5]}")
     target = unwrap(network)
     own = target.state_dict()
-    wanted = {name: value for name, value in own.items() if SEGMENTATION_LAYERS not in name}
+    wanted = {name: value for name, value in own.items() if not any(part in name for part in SEGMENTATION_LAYERS)}
     given = {name: value for name, value in content["network_weights"].items() if name in wanted}
     problems = weight_differences(given, wanted)
     if problems:

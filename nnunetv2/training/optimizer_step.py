@@ -33,11 +33,14 @@ def update_weights(
     Raises:
         DivergedError: too many such steps in a row.
     """
+    # The gradient of an infinite loss may be finite. It must not be: of several processes, each with a loss of its own,
+    # all know the common gradient, and either all take the step or none.
+    source = loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
     if scaler is not None:
-        scaler.scale(loss).backward()
+        scaler.scale(source).backward()
         scaler.unscale_(optimizer)
     else:
-        loss.backward()
+        source.backward()
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), math.inf if clip_norm is None else clip_norm)
     value = loss.detach().float().cpu().numpy()
     if scaler is not None:

@@ -13,8 +13,10 @@ import torch
 
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.inference.case_failures import PartialPredictionError
+from nnunetv2.inference.logit_predictor import half_precision
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.atomic_files import read_json
+from nnunetv2.utilities.helpers import dummy_context
 from tests.inference.tiny_models import CPU, IMAGES, PREVIOUS_STAGE, expected, read_image, tiny_predictor
 
 IMAGE = IMAGES / "case_0000.nii.gz"
@@ -121,6 +123,16 @@ def test_manual_initialization_without_parameters_uses_the_network_as_it_is() ->
     predictor.manual_initialization(model.network, *managers, None, model.dataset_json, "nnUNetTrainer", (0,))
     assert predictor.predict_logits_from_preprocessed_data(torch.rand(1, 9, 8, 8)).abs().max() == 0
     assert model.predict_logits_from_preprocessed_data(torch.rand(1, 9, 8, 8)).abs().max() > 0
+
+
+def test_network_may_name_the_half_precision_that_it_is_predicted_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, wide = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    wide.autocast_dtype = torch.bfloat16
+    compiled = torch.compile(wide)
+    assert isinstance(half_precision(wide, CPU), dummy_context)
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: (args, kwargs))  # there may be no GPU here
+    chosen = [half_precision(network, torch.device("cuda", 0)) for network in (plain, wide, compiled)]
+    assert chosen == [(("cuda",), {"dtype": dtype}) for dtype in (torch.float16, torch.bfloat16, torch.bfloat16)]
 
 
 def test_image_must_have_four_axes() -> None:

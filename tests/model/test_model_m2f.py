@@ -120,6 +120,17 @@ def test_logits_under_autocast_stay_near_those_without():
     torch.testing.assert_close(logits.softmax(1), expected, atol=0.1, rtol=0)
 
 
+def test_masks_beyond_half_precision_are_predicted():
+    network, image = small_model().eval(), torch.randn(1, 1, 32, 32)
+    head = network.decoder.segmentation_model[1]
+    with torch.no_grad():
+        for layer in (head.predictor.mask_embed.layers[-1], head.pixel_decoder.mask_feature):
+            layer.weight.mul_(1000)
+        assert network(image, return_queries=True)["pred_masks"].abs().max() > torch.finfo(torch.float16).max
+        with torch.autocast("cpu", dtype=network.autocast_dtype):
+            assert network(image, return_queries=True)["pred_masks"].isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("tuning", "lora", "trained"),
     [

@@ -10,6 +10,7 @@ from torch import nn
 
 from nnunetv2.errors import UsageError
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from tests.model.test_model_m2f import small_model
 
 
 class _Network(nn.Module):
@@ -31,6 +32,18 @@ def test_all_but_the_segmentation_layers_are_copied(tmp_path: Path) -> None:
     load_pretrained_weights(target, _saved(source, tmp_path / "a.pth"), verbose=True)
     torch.testing.assert_close(target.encoder.weight, source.encoder.weight)
     torch.testing.assert_close(target.decoder.seg_layers[0].weight, head)
+
+
+def test_mask2former_of_other_classes_is_copied_up_to_its_classifier(tmp_path: Path) -> None:
+    source, target = small_model(classes=5), small_model(classes=2)
+    classifier = ".predictor.class_embed."
+    before = {name: value.clone() for name, value in target.state_dict().items() if classifier in name}
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.add_(1)
+    load_pretrained_weights(target, _saved(source, tmp_path / "a.pth"))
+    expected = {name: value for name, value in source.state_dict().items() if classifier not in name} | before
+    torch.testing.assert_close(dict(target.state_dict()), expected, rtol=0, atol=0)
 
 
 def test_other_network_is_refused_with_the_tensors_that_differ(tmp_path: Path) -> None:

@@ -54,6 +54,15 @@ def test_update_is_taken_only_along_finite_gradients(factor: float, moves: bool)
     assert bool(network.weight.isfinite().all())
 
 
+def test_an_infinite_loss_with_a_finite_gradient_is_noticed_by_every_process() -> None:
+    network = torch.nn.Linear(3, 1, bias=False)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    loss = network(torch.ones(1, 3)).sum() + math.inf
+    value = update_weights(loss, network, optimizer, None, clip_norm=12, guard=DivergenceGuard())
+    assert value == math.inf
+    assert not network.weight.grad.isfinite().any()  # processes share gradients, not losses
+
+
 def test_scaler_skips_steps_that_overflow_and_only_bad_losses_count() -> None:
     network = torch.nn.Linear(3, 1, bias=False)
     before = network.weight.detach().clone()

@@ -61,7 +61,5 @@ def test_workers_keep_order_pass_errors_on_and_their_death_is_explained(monkeypa
     assert os.getpid() not in {process for _, process in results}
     with pytest.raises(DataError, match="case_1 is not usable"):
         list(map_cases(refuse, [("case_1",), ("case_2",)], 2))
-    with pytest.raises(
-        NNUNetError, match="killed, most likely because memory ran out while .* finished: x, y; use"
-    ):
+    with pytest.raises(NNUNetError, match="killed, most likely because memory ran out while .* finished: x, y; use"):
         list(map_cases(die, [("case_1",), ("case_2",)], 2, names=["x", "y"]))

@@ -64,16 +64,26 @@ class nnUNetTrainer_m2f(nnUNetTrainer):
         self.dataset_json = dataset_json  # adapt_plans asks it for the kind of labels
         self._needs_backbone_weights = True
         super().__init__(plans, configuration, fold, dataset_json, device)
+        self._take_over_settings()
+
+    def _take_over_settings(self) -> None:
+        """Sets what the settings say, except where a subclass says otherwise by a class attribute of its own."""
         training = self.m2f_config.training
-        self.initial_lr = training.lr
-        self.weight_decay = training.weight_decay
-        self.gradient_clip_norm = training.gradient_clip
-        self.oversample_foreground_percent = training.oversample_foreground_percent
-        self.num_epochs = training.epochs()
-        self.num_iterations_per_epoch = training.num_iterations_per_epoch
-        self.num_val_iterations_per_epoch = training.num_val_iterations_per_epoch
-        self.save_every = training.save_every
-        self.precision = training.precision_on(self.device.type)
+        settings = {
+            "initial_lr": training.lr,
+            "weight_decay": training.weight_decay,
+            "gradient_clip_norm": training.gradient_clip,
+            "oversample_foreground_percent": training.oversample_foreground_percent,
+            "num_epochs": training.epochs(),
+            "num_iterations_per_epoch": training.num_iterations_per_epoch,
+            "num_val_iterations_per_epoch": training.num_val_iterations_per_epoch,
+            "save_every": training.save_every,
+            "precision": training.precision_on(self.device.type),
+        }
+        subclasses = type(self).__mro__[: type(self).__mro__.index(nnUNetTrainer_m2f)]
+        for name, value in settings.items():
+            if not any(name in vars(subclass) for subclass in subclasses):
+                setattr(self, name, value)
 
     def adapt_plans(self, plans: dict, configuration: str) -> dict:
         manager = PlansManager(plans)

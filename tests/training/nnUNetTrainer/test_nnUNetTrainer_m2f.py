@@ -89,6 +89,19 @@ def test_settings_reach_the_trainer():
     assert (trainer.save_every, trainer.precision, trainer.enable_deep_supervision) == (7, "fp32", False)
 
 
+class ShortTrainer(nnUNetTrainer_m2f):
+    num_epochs = 7
+
+
+class ShortTrainerOfSomeoneElse(ShortTrainer):
+    initial_lr = 5.0
+
+
+def test_what_a_subclass_sets_itself_goes_before_the_settings():
+    trainer = small_trainer("training.lr=0.25", "training.save_every=9", trainer_class=ShortTrainerOfSomeoneElse)
+    assert (trainer.num_epochs, trainer.initial_lr, trainer.save_every) == (7, 5.0, 9)
+
+
 def plans_with(name: str, **changes: Any) -> dict[str, Any]:
     plans = tiny_plans()
     plans["configurations"][name] = {**plans["configurations"]["2d"], **changes}
