@@ -13,7 +13,7 @@ export MPLBACKEND := Agg
 .PHONY: demo test test-unit lint format setup clean help
 
 help:
-	@echo "make demo       train and score Mask2Former on a real recording (about 12 minutes on 2 cores)"
+	@echo "make demo       train and score Mask2Former on a real recording (about ten minutes on 2 cores)"
 	@echo "make test       the whole test suite"
 	@echo "make test-unit  the quick part of it"
 	@echo "make lint       style, imports and formatting"

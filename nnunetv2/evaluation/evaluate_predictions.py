@@ -47,6 +47,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_WORTH_PROCESSES_BYTES = 2**20  # of compressed references; starting a process takes longer than comparing less
+
 
 def labels_to_list_of_regions(labels: Sequence[int]) -> list[tuple[int]]:
     """Turns each label into the region that holds only it."""
@@ -178,7 +180,9 @@ def compute_metrics_on_folder(
         for name in names
     ]
     compare = functools.partial(compute_metrics, allow_geometry_mismatch=allow_geometry_mismatch)
-    results = list(map_cases(compare, jobs, num_processes or get_default_num_processes()))
+    num_processes = num_processes or get_default_num_processes()
+    num_bytes = sum(os.path.getsize(reference) for reference, *_ in jobs)
+    results = list(map_cases(compare, jobs, num_processes if num_bytes >= _WORTH_PROCESSES_BYTES else 1))
     mean = {region: _mean_over_cases([case["metrics"][region] for case in results]) for region in regions_or_labels}
     summary = {"metric_per_case": results, "mean": mean, "foreground_mean": _mean_over_foreground(mean)}
     if output_file is not None:

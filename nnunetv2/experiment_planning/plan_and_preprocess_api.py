@@ -163,7 +163,8 @@ def preprocess_dataset(
         show_progress_bar: whether to draw one on a terminal.
 
     Raises:
-        UsageError: there are neither one nor as many numbers of processes as configurations.
+        UsageError: the plans have none of the configurations, or there are neither one nor as many numbers of processes
+            as configurations.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -180,6 +181,11 @@ def preprocess_dataset(
     if not plans_file.is_file():
         raise UsageError(f"There is no {plans_file}; run nnUNetv2_plan_experiment first, or name other plans")
     plans = PlansManager(str(plans_file))
+    if not set(configurations) & set(plans.available_configurations):
+        raise UsageError(
+            f"{plans_file.name} has none of the configurations {', '.join(configurations)}; "
+            f"it has {', '.join(plans.available_configurations)}"
+        )
     for configuration, num in zip(configurations, processes, strict=True):
         if configuration not in plans.available_configurations:
             logger.info("%s has no configuration %s; it is passed over", plans_file.name, configuration)

@@ -305,7 +305,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         trainer_kwargs=trainer_kwargs or {},
     )
     nnUNet_results.require()
-    if plans_identifier == DEFAULT_PLANS:
+    if plans_identifier == DEFAULT_PLANS and trainer_class_name == DEFAULT_TRAINER:
         logger.info(
             "Using the default plans; the residual encoder presets (planners nnUNetPlannerResEncM, L, XL) score higher"
         )

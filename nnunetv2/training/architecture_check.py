@@ -12,6 +12,8 @@ from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 _ABSENT = "absent"
+# Arguments that change how a network is trained but neither its weights nor its predictions; folds may differ in them.
+_TRAINING_ONLY = frozenset({"gradient_checkpointing", "drop_path_rate", "lora_dropout"})
 
 
 def require_same_architecture(model_folder: str, configuration: str, wanted: ConfigurationManager) -> None:
@@ -49,6 +51,7 @@ def architecture_differences(trained: Mapping[str, Any], wanted: Mapping[str, An
     return [
         f"{path}: {there.get(path, _ABSENT)} there, {now.get(path, _ABSENT)} now"
         for path in sorted(there.keys() | now.keys())
+        if path.rpartition(".")[2] not in _TRAINING_ONLY
         if there.get(path, _ABSENT) != now.get(path, _ABSENT)
     ]
 

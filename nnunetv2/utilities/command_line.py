@@ -17,8 +17,8 @@ EXIT_INTERRUPTED = 130
 def command(main: Command) -> Callable[..., int]:
     """Turns `main(argv)` into a console entry point that returns an exit code.
 
-    A `NNUNetError` becomes one line on stderr and the error's exit code; set `nnUNet_traceback=1` to see where it was
-    raised. Any other exception is a defect of the program and keeps its traceback.
+    A `NNUNetError` becomes one line on stderr and the error's exit code, and so does what the operating system says of a
+    file or folder (exit code 1); set `nnUNet_traceback=1` to see where it was raised. Any other exception is a defect of the program and keeps its traceback.
     """
 
     @functools.wraps(main)
@@ -27,13 +27,23 @@ def command(main: Command) -> Callable[..., int]:
         try:
             return main(argv) or 0
         except NNUNetError as err:
-            if os.environ.get("nnUNet_traceback", "0") not in ("", "0"):
+            if _wants_traceback():
                 raise
             sys.stdout.flush()
             sys.stderr.write(f"error: {' '.join(str(err).split())}\n")
             return err.exit_code
+        except OSError as err:
+            if err.filename is None or _wants_traceback():
+                raise
+            sys.stdout.flush()
+            sys.stderr.write(f"error: {err.strerror}: {err.filename}; check that the path exists and can be used\n")
+            return 1
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             return EXIT_INTERRUPTED
 
     return entry_point
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get("nnUNet_traceback", "0") not in ("", "0")

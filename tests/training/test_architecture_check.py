@@ -48,3 +48,10 @@ def test_differences_see_tuples_as_lists_and_name_what_is_absent() -> None:
         "k.x: 1 there, absent now",
         "k.y: absent there, 2 now",
     ]
+
+
+def test_folds_may_differ_in_what_only_training_uses():
+    kwargs = {"hidden_dim": 64, "gradient_checkpointing": True, "lora": {"r": 8, "lora_dropout": 0.1}}
+    other = {"hidden_dim": 64, "gradient_checkpointing": False, "lora": {"r": 4, "lora_dropout": 0.0}}
+    differences = architecture_differences({"arch_kwargs": kwargs}, {"arch_kwargs": other})
+    assert differences == ["arch_kwargs.lora.r: 8 there, 4 now"]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nnunetv2.errors import DataError, DivergedError, NNUNetError, UsageError
@@ -18,6 +20,11 @@ def test_an_error_for_the_user_is_one_line_and_an_exit_code(
 
     assert main([]) == code
     assert capsys.readouterr().err == "error: first second\n"
+
+
+def test_what_the_operating_system_says_of_a_path_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(lambda argv: Path("/proc/no/such/folder/file").write_text(""))([]) == 1
+    assert "No such file or directory: /proc/no/such/folder/file" in capsys.readouterr().err
 
 
 def test_success_is_zero_and_other_codes_pass_through() -> None:

@@ -263,9 +263,9 @@ class nnUNetTrainer:
         return batches.start(cases, sizes, (augment, convert), drawing, pin_memory=self.device.type == "cuda")
 
     def on_train_start(self) -> None:
-        require_same_architecture(self.output_folder_base, self.configuration_name, self.configuration_manager)
         if not self.was_initialized:
             self.initialize()
+        require_same_architecture(self.output_folder_base, self.configuration_name, self.configuration_manager)
         if self.local_rank == 0:
             batches.unpack(self.dataset_class, self.preprocessed_dataset_folder)
         process_group.wait_for_all()
