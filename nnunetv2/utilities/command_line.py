@@ -17,8 +17,9 @@ EXIT_INTERRUPTED = 130
 def command(main: Command) -> Callable[..., int]:
     """Turns `main(argv)` into a console entry point that returns an exit code.
 
-    A `NNUNetError` becomes one line on stderr and the error's exit code, and so does what the operating system says of a
-    file or folder (exit code 1); set `nnUNet_traceback=1` to see where it was raised. Any other exception is a defect of the program and keeps its traceback.
+    A `NNUNetError` becomes one line on stderr and the error's exit code, and so does what the operating system says of
+    a file or folder (exit code 1); set `nnUNet_traceback=1` to see where it was raised. Any other exception is a defect
+    of the program and keeps its traceback.
     """
 
     @functools.wraps(main)

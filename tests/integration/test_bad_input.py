@@ -116,6 +116,7 @@ def test_fold_that_does_not_exist(
 
 def test_wrong_configuration_name(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(train, ["950", "3d_fulres", "0"], "3d_fulres", "3d_fullres", "2d", capsys=capsys)
+    check(preprocess, ["-d", "950", "-c", "4d"], "4d", "3d_fullres", "2d", capsys=capsys)
 
 
 def test_misspelled_trainer_name(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
