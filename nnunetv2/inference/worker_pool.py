@@ -14,6 +14,7 @@ from typing import Any
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.background_workers import BackgroundWorkerError
+from nnunetv2.utilities.case_pool import num_available_cores
 
 
 class WorkerPool(AbstractContextManager):
@@ -87,13 +88,6 @@ def result_of(future: Future) -> Any:
             "A worker process died. Most often memory ran out: use fewer processes (-npp, -nps; 0 works without any). "
             'In a Python script, the call must stand below `if __name__ == "__main__":`'
         ) from err
-
-
-def num_available_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _prepare_worker(num_threads: int) -> None:
