@@ -17,12 +17,12 @@ from nnunetv2.inference.model_loading import (
     compile_if_wanted,
     load_trained_model,
     load_weights,
-    unwrapped,
 )
 from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussian, pad_to_tile_size, tile_slicers
 from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory, tiles_per_forward
 from nnunetv2.utilities.helpers import dummy_context, empty_cache
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.network_wrappers import unwrap
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def half_precision(network: nn.Module, device: torch.device) -> AbstractContextM
     """Autocast on CUDA, to float16 or the network's `autocast_dtype`; elsewhere half precision is slow or missing."""
     if device.type != "cuda":
         return dummy_context()
-    return torch.autocast("cuda", dtype=getattr(unwrapped(network), "autocast_dtype", torch.float16))
+    return torch.autocast("cuda", dtype=getattr(unwrap(network), "autocast_dtype", torch.float16))
 
 
 class LogitPredictor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +12,12 @@ import torch
 from torch import nn
 
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.model.network_hook import call_network_hook
 from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.network_wrappers import unwrap
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 FOLD_PREFIX = "fold_"
@@ -94,25 +94,14 @@ def build_network_for_inference(
 ) -> nn.Module:
     """Makes the network of a trainer class, without weights worth keeping and without deep supervision."""
     trainer_class = recursive_find_trainer_class_by_name(trainer_name)
-    build = trainer_class.build_network_architecture
-    num_inputs = determine_num_input_channels(plans_manager, configuration_manager, dataset_json)
-    num_outputs = plans_manager.get_label_manager(dataset_json).num_segmentation_heads
-    if "plans_manager" in inspect.signature(build).parameters:
-        architecture = (plans_manager, configuration_manager)
-    else:
-        warnings.warn(
-            f"{trainer_name}.build_network_architecture takes the architecture apart into three arguments; nnU-Net now "
-            f"calls it with (plans_manager, configuration_manager, num_input_channels, num_output_channels, "
-            f"enable_deep_supervision), and support for the older form will end",
-            DeprecationWarning,
-            stacklevel=2,
-        )
-        architecture = (
-            configuration_manager.network_arch_class_name,
-            configuration_manager.network_arch_init_kwargs,
-            configuration_manager.network_arch_init_kwargs_req_import,
-        )
-    return build(*architecture, num_inputs, num_outputs, enable_deep_supervision=False)
+    return call_network_hook(
+        trainer_class.build_network_architecture,
+        plans_manager,
+        configuration_manager,
+        determine_num_input_channels(plans_manager, configuration_manager, dataset_json),
+        plans_manager.get_label_manager(dataset_json).num_segmentation_heads,
+        enable_deep_supervision=False,
+    )
 
 
 def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
@@ -122,7 +111,7 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: s
         DataError: names or shapes differ; the message names `source`.
     """
     try:
-        unwrapped(network).load_state_dict(weights)
+        unwrap(network).load_state_dict(weights)
     except RuntimeError as err:
         reasons = " ".join(str(err).split())
         shown = reasons if len(reasons) <= 600 else f"{reasons[:600]} ..."
@@ -131,17 +120,10 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: s
         ) from err
 
 
-def unwrapped(network: nn.Module) -> nn.Module:
-    """The network inside `DistributedDataParallel` and `torch.compile`."""
-    if isinstance(network, nn.parallel.DistributedDataParallel):
-        network = network.module
-    return getattr(network, "_orig_mod", network)
-
-
 def compile_if_wanted(network: nn.Module) -> nn.Module:
     """Compiles the network if `nnUNet_compile` asks for it explicitly; compiling pays only for many images."""
     wanted = os.environ.get("nnUNet_compile", "").lower() in _AFFIRMATIVE
-    if not wanted or unwrapped(network) is not network:
+    if not wanted or unwrap(network) is not network:
         return network
     return torch.compile(network)
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from nnunetv2.errors import UsageError
 from nnunetv2.training.divergence import require_finite_parameters
 from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
+from nnunetv2.utilities.network_wrappers import unwrap
 
 FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
@@ -22,13 +22,6 @@ BEST = "checkpoint_best.pth"
 
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _SHOWN_KEYS = 5
-
-
-def unwrap(network: nn.Module) -> nn.Module:
-    """The network itself, without the wrappers of distributed training and torch.compile."""
-    if isinstance(network, DistributedDataParallel):
-        network = network.module
-    return getattr(network, "_orig_mod", network)
 
 
 def load_network_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:

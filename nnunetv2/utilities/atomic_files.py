@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,25 @@ def replace_when_complete(target: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replace_folder_when_complete(target: str | os.PathLike) -> Iterator[Path]:
+    """Yields an empty folder beside `target`; on success it takes the target's place, on failure it is removed.
+
+    Until then the target keeps what it holds, so both need space. The next call removes what a killed process left.
+    """
+    target = Path(target)
+    temporary = target.with_name(f".{target.name}.incomplete")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(content: Any, path: str | os.PathLike, *, indent: int = 4, sort_keys: bool = False) -> None:

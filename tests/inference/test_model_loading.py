@@ -11,9 +11,10 @@ import torch
 
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.inference import model_loading
-from nnunetv2.inference.model_loading import available_folds, load_trained_model, unwrapped
+from nnunetv2.inference.model_loading import available_folds, load_trained_model
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.atomic_files import read_json, write_json
+from nnunetv2.utilities.network_wrappers import unwrap
 from tests.inference.tiny_models import model_folder
 
 FINAL = "checkpoint_final.pth"
@@ -158,5 +159,5 @@ def test_unwrapped_looks_through_compilation() -> None:
             self._orig_mod = network
 
     network = torch.nn.Linear(1, 1)
-    assert unwrapped(network) is network
-    assert unwrapped(Compiled(network)) is network
+    assert unwrap(network) is network
+    assert unwrap(Compiled(network)) is network

@@ -163,6 +163,23 @@ def test_nan_in_an_image(dataset: Path, capsys: pytest.CaptureFixture[str]) -> N
     check(preprocess, ["-d", "950"], "case_2", "NaN", capsys=capsys)
 
 
+def test_a_bad_case_does_not_cost_what_was_preprocessed_before(
+    planned: Path, dataset: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert preprocess(["-d", "950", "-c", "2d"]) == 0
+    before = contents(planned)
+    assert any(path.suffix == ".b2nd" for path in before)
+    image = np.ones((20, 18, 16), np.float32)
+    image[3, 4, 5] = np.nan
+    write_case(dataset, "case_4", image=image)
+    check(preprocess, ["-d", "950", "-c", "2d"], "case_4", "NaN", capsys=capsys)
+    after = contents(planned)
+    assert {path: after[path] for path in before if path.suffix in (".b2nd", ".pkl")} == {
+        path: content for path, content in before.items() if path.suffix in (".b2nd", ".pkl")
+    }
+    assert after.keys() == before.keys()
+
+
 def test_unknown_flags_are_errors(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for entry in (train, preprocess, train_m2f):
         with pytest.raises(SystemExit) as stopped:

@@ -14,6 +14,7 @@ import torch
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.training import checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
+from nnunetv2.utilities.network_wrappers import unwrap
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ class _Compiled(torch.nn.Module):
 def test_weights_load_into_a_compiled_network() -> None:
     source, target = torch.nn.Linear(3, 2), _Compiled(torch.nn.Linear(3, 2))
     checkpoint.load_network_weights(target, source.state_dict(), "file")
-    torch.testing.assert_close(checkpoint.unwrap(target).weight, source.weight)
+    torch.testing.assert_close(unwrap(target).weight, source.weight)
 
 
 def test_weights_that_do_not_fit_are_listed_and_nothing_is_loaded() -> None:

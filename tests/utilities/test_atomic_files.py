@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2.errors import DataError
-from nnunetv2.utilities.atomic_files import read_json, replace_when_complete, write_json
+from nnunetv2.utilities.atomic_files import read_json, replace_folder_when_complete, replace_when_complete, write_json
 
 
 def test_a_finished_file_takes_the_place_of_the_target(tmp_path: Path) -> None:
@@ -48,3 +48,26 @@ def test_json_round_trip_and_the_message_for_a_damaged_file(tmp_path: Path) -> N
     path.write_text('{"b": 1,\n "c" 2}')
     with pytest.raises(DataError, match=r"a\.json is not valid JSON \(line 2"):
         read_json(path)
+
+
+def test_a_folder_is_replaced_only_when_its_successor_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "cases"
+    target.mkdir()
+    (target / "old").touch()
+    stale = tmp_path / ".cases.incomplete"
+    stale.mkdir()
+    (stale / "left by a killed process").touch()
+
+    def write_half_then_fail() -> None:
+        with replace_folder_when_complete(target) as temporary:
+            assert list(temporary.iterdir()) == []
+            (temporary / "half").touch()
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_half_then_fail()
+    assert [path.name for path in tmp_path.rglob("*")] == ["cases", "old"]
+
+    with replace_folder_when_complete(target) as temporary:
+        (temporary / "new").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["cases", "new"]

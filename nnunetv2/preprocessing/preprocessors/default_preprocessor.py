@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.preprocessors.foreground_locations import sample_foreground_locations
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
-from nnunetv2.utilities.atomic_files import read_json
+from nnunetv2.utilities.atomic_files import read_json, replace_folder_when_complete
 from nnunetv2.utilities.case_pool import map_cases
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
@@ -174,7 +173,9 @@ class DefaultPreprocessor:
     def run(
         self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
     ) -> None:
-        """Preprocesses all training cases of a dataset; what an earlier run stored for the configuration is deleted.
+        """Preprocesses all training cases of a dataset.
+
+        What an earlier run stored for the configuration is replaced once every case is done; if one fails, it is kept.
 
         Args:
             dataset_name_or_id: `DatasetXXX_Name`, or XXX.
@@ -199,20 +200,17 @@ class DefaultPreprocessor:
         dataset_json = read_json(folder / "dataset.json")
         cases = get_filenames_of_train_images_and_targets(raw_folder, dataset_json)
 
-        output_folder = folder / configuration_manager.data_identifier
-        if output_folder.is_dir():
-            shutil.rmtree(output_folder)
-        output_folder.mkdir(parents=True)
         shared = (plans_manager, configuration_manager, dataset_json)
-        results = map_cases(
-            self.run_case_save,
-            [(str(output_folder / case), files["images"], files["label"], *shared) for case, files in cases.items()],
-            max(1, num_processes),
-            names=list(cases),
-            description=f"Preprocessing {configuration_name}",
-            show_progress=self.show_progress_bar,
-        )
-        deque(results, maxlen=0)  # the cases are stored by the workers; there is nothing to keep
+        with replace_folder_when_complete(folder / configuration_manager.data_identifier) as output_folder:
+            results = map_cases(
+                self.run_case_save,
+                [(str(output_folder / case), file["images"], file["label"], *shared) for case, file in cases.items()],
+                max(1, num_processes),
+                names=list(cases),
+                description=f"Preprocessing {configuration_name}",
+                show_progress=self.show_progress_bar,
+            )
+            deque(results, maxlen=0)  # the cases are stored by the workers; there is nothing to keep
 
     def modify_seg_fn(
         self,

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from nnunetv2.configuration import get_default_num_processes
+from nnunetv2.model import network_hook
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.training import (
     batches,
@@ -27,7 +28,6 @@ from nnunetv2.training import (
     full_validation,
     init_arguments,
     model_folder,
-    network_hook,
     online_metrics,
     process_group,
     training_log,
@@ -45,6 +45,7 @@ from nnunetv2.training.run_folders import run_folders
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.network_wrappers import unwrap
 from nnunetv2.utilities.plans_handling import plans_handler
 
 _CUDA = torch.device("cuda")
@@ -199,7 +200,7 @@ class nnUNetTrainer:
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
         """Hook: switches between outputs at several resolutions and one; networks without the switch are left alone."""
-        network_hook.switch_deep_supervision(checkpoint.unwrap(self.network), enabled)
+        network_hook.switch_deep_supervision(unwrap(self.network), enabled)
 
     def print_to_log_file(self, *args: object, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
         """Writes one line to the log file and to the console; only the first of several processes does."""
@@ -215,7 +216,7 @@ class nnUNetTrainer:
     def plot_network_architecture(self) -> None:
         """Hook: leaves a picture of the network, here its layers as text."""
         if self.local_rank == 0:
-            model_folder.write_network_listing(checkpoint.unwrap(self.network), self.output_folder)
+            model_folder.write_network_listing(unwrap(self.network), self.output_folder)
 
     def _save_debug_information(self) -> None:
         if self.local_rank == 0:

@@ -41,7 +41,6 @@ def call_network_hook(
 
     A hook without a parameter `plans_manager` is of the old form: class name, arguments and names of arguments to
     import, instead of the two managers.
-
     """
     common = (num_input_channels, num_output_channels, enable_deep_supervision)
     if "plans_manager" in inspect.signature(hook).parameters:
