@@ -18,8 +18,8 @@ import SimpleITK as sitk
 from demo.baselines import random_forest_segmentation, threshold_segmentation
 from demo.overlays import write_overlay
 from demo.scratch_assay import DATASET, LABELS, convert, find_recording
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import NNUNetError
-from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.command_line import command
 
 REPOSITORY = Path(__file__).resolve().parents[1]

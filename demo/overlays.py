@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from demo.scratch_assay import LABELS
-from nnunetv2.utilities.atomic_files import replace_when_complete
+from dinov3.utils.atomic_files import replace_when_complete
 
 COLOURS = {LABELS["cytoplasm"]: (0.95, 0.60, 0.10), LABELS["nucleus"]: (0.15, 0.65, 0.95)}  # also for the colour-blind
 OPACITY = 0.45

@@ -13,8 +13,8 @@ import numpy as np
 import SimpleITK as sitk
 import tifffile
 
+from dinov3.utils.atomic_files import replace_when_complete, write_json
 from nnunetv2.errors import DataError
-from nnunetv2.utilities.atomic_files import replace_when_complete, write_json
 
 PACKAGE = "ndev_sampledata"
 RECORDING = "samples/scratch-assay-labeled-10T-2Ch.tiff"

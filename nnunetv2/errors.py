@@ -1,25 +1,6 @@
-"""Errors that a user can act on. Commands print them as one line and exit with `exit_code`."""
+"""Errors that a user can act on; `NNUNetError` is the base of all of them."""
 
+from dinov3.utils.errors import DataError, DivergedError, UsageError
+from dinov3.utils.errors import UserError as NNUNetError
 
-class NNUNetError(Exception):
-    """Base of all errors whose message is meant for the user: what was given, what is accepted, what to do."""
-
-    exit_code = 1
-
-
-class UsageError(NNUNetError, ValueError):
-    """A wrong argument, setting, configuration key or environment variable."""
-
-    exit_code = 2
-
-
-class DataError(NNUNetError, ValueError):
-    """A dataset, image, label or stored case that cannot be used as it is."""
-
-    exit_code = 3
-
-
-class DivergedError(NNUNetError, ArithmeticError):
-    """Training produced a loss that is not finite."""
-
-    exit_code = 5
+__all__ = ["DataError", "DivergedError", "NNUNetError", "UsageError"]

@@ -13,14 +13,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Longest matching prefix wins. A module may import its own package and every package of a lower layer.
 LAYERS = {
-    "dinov3.layers": 0,
-    "dinov3.models": 1,
-    "dinov3.hub": 2,
-    "dinov3.eval": 3,
-    "nnunetv2.errors": 0,
-    "nnunetv2.paths": 1,
-    "nnunetv2.configuration": 1,
-    "nnunetv2.configs": 1,
+    "dinov3.utils": 0,
+    "dinov3.layers": 1,
+    "dinov3.models": 2,
+    "dinov3.hub": 3,
+    "dinov3.eval": 4,
+    "nnunetv2.errors": 1,
+    "nnunetv2.paths": 2,
+    "nnunetv2.configuration": 2,
+    "nnunetv2.configs": 2,
     "nnunetv2.utilities": 4,
     "nnunetv2.imageio": 5,
     "nnunetv2.model": 5,

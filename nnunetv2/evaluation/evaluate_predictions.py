@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.evaluation.confusion import LabelConfusion, LabelOrRegion, labels_of
@@ -23,7 +24,6 @@ from nnunetv2.evaluation.summary_json import (
     save_summary_json,
 )
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
-from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.case_pool import map_cases
 
 if TYPE_CHECKING:

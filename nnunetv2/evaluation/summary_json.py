@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.evaluation.confusion import LabelOrRegion
-from nnunetv2.utilities.atomic_files import read_json, write_json
 
 
 def label_or_region_to_key(label_or_region: LabelOrRegion) -> str:

@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError
 from nnunetv2.experiment_planning.case_problems import find_case_problems, label_problems
 from nnunetv2.imageio.geometry import mismatch_is_allowed
-from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.case_pool import map_cases
 from nnunetv2.utilities.label_handling.label_declaration import check_declaration, members

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.errors import DataError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.channel_grid import as_smallest_label_type, naming, stack_channels
-from nnunetv2.utilities.atomic_files import replace_when_complete
 
 # The formats know no spacing. The slice axis gets one that no planner mistakes for in-plane.
 _SPACING = (999, 1, 1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.errors import DataError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.channel_grid import (
@@ -18,7 +19,6 @@ from nnunetv2.imageio.channel_grid import (
     stack_channels,
 )
 from nnunetv2.imageio.nifti_integrity import check_nifti
-from nnunetv2.utilities.atomic_files import replace_when_complete
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.errors import DataError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.channel_grid import (
@@ -19,7 +20,6 @@ from nnunetv2.imageio.channel_grid import (
 )
 from nnunetv2.imageio.gipl_integrity import check_gipl
 from nnunetv2.imageio.nifti_integrity import check_nifti, is_nifti
-from nnunetv2.utilities.atomic_files import replace_when_complete
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

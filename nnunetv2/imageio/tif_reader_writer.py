@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dinov3.utils.atomic_files import read_json, replace_when_complete, write_json
 from nnunetv2.errors import DataError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.channel_grid import as_smallest_label_type, naming, stack_channels
-from nnunetv2.utilities.atomic_files import read_json, replace_when_complete, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.errors import NNUNetError
-from nnunetv2.utilities.atomic_files import read_json, write_json
 from nnunetv2.utilities.background_workers import BackgroundWorkerError
 
 logger = logging.getLogger(__name__)

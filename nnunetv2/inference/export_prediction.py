@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from dinov3.utils.atomic_files import read_json, replace_when_complete
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
-from nnunetv2.utilities.atomic_files import read_json, replace_when_complete
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.restricted_pickle import save_pickle

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import nn
 
+from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import UsageError
 from nnunetv2.inference.mirroring import predict_mirrored
 from nnunetv2.inference.model_loading import (
@@ -22,7 +23,6 @@ from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussia
 from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory, tiles_per_forward
 from nnunetv2.utilities.helpers import dummy_context, empty_cache
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
-from nnunetv2.utilities.network_wrappers import unwrap
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 logger = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from dinov3.utils.atomic_files import read_json
+from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.model.network_hook import call_network_hook
-from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.network_wrappers import unwrap
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 FOLD_PREFIX = "fold_"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dinov3.utils.atomic_files import write_json
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.utilities.atomic_files import write_json
 from nnunetv2.utilities.json_export import json_ready
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder

@@ -145,7 +145,7 @@ def _predict(args: argparse.Namespace, model_folder: str) -> None:
         raise UsageError(f"-part_id is {args.part_id} with -num_parts {args.num_parts}; it must be 0 to NUM_PARTS - 1")
     if args.npp < 0 or args.nps < 0:
         raise UsageError(f"-npp is {args.npp} and -nps {args.nps}; both must be 0 or more")
-    from nnunetv2.utilities.devices import resolve_device
+    from dinov3.utils.devices import resolve_device
 
     device = resolve_device(args.device)
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError
-from nnunetv2.utilities.atomic_files import replace_when_complete
 
 
 def unpack_dataset(

@@ -20,10 +20,10 @@ from typing import Any
 import blosc2
 import numpy as np
 
+from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.errors import DataError
 from nnunetv2.preprocessing.chunk_shapes import comp_blosc2_params
 from nnunetv2.preprocessing.npz_unpacking import unpack_dataset
-from nnunetv2.utilities.atomic_files import replace_when_complete
 from nnunetv2.utilities.restricted_pickle import load_restricted, save_pickle
 
 __all__ = [

@@ -30,9 +30,9 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
     """
     from pathlib import Path
 
+    from dinov3.utils.network_wrappers import unwrap
     from nnunetv2.training.checkpoint import shortened, weight_differences
     from nnunetv2.utilities.checkpoint_io import load_checkpoint
-    from nnunetv2.utilities.network_wrappers import unwrap
 
     if not Path(fname).is_file():
         raise UsageError(

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import NNUNetError, UsageError
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
@@ -23,7 +24,6 @@ from nnunetv2.run.training_run import (
     build_parser,
     parse_fold,
 )
-from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.command_line import command
 
@@ -343,7 +343,7 @@ def run_from_arguments(
         trainer_name: instead of `-tr`.
         trainer_kwargs: further arguments of the trainer's constructor.
     """
-    from nnunetv2.utilities.devices import resolve_device
+    from dinov3.utils.devices import resolve_device
 
     run_training(
         args.dataset_name_or_id,

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
-from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 _ABSENT = "absent"

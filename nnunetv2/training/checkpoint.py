@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from dinov3.utils.divergence import require_finite_parameters
+from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import UsageError
-from nnunetv2.training.divergence import require_finite_parameters
 from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
-from nnunetv2.utilities.network_wrappers import unwrap
 
 FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nnunetv2.utilities.atomic_files import write_json
+from dinov3.utils.atomic_files import write_json
 
 _HYPER_PARAMETERS = (
     "initial_lr",

@@ -1,45 +1,16 @@
-"""How a device is used in training: number format, compilation, threads."""
+"""How a device is used in training: compilation, threads."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from nnunetv2.errors import UsageError
-
 logger = logging.getLogger(__name__)
 
-PRECISIONS = ("fp32", "bf16", "fp16")
 _AFFIRMATIVE = ("true", "1", "t")
-
-
-def resolve_precision(precision: str | None, device: torch.device) -> str:
-    """The number format to train with; None means nnU-Net's rule, fp16 on CUDA and fp32 elsewhere.
-
-    Raises:
-        UsageError: an unknown name, or a format that the device cannot train in.
-    """
-    if precision is None:
-        return "fp16" if device.type == "cuda" else "fp32"
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision is {precision!r}; accepted are {', '.join(PRECISIONS)}")
-    if precision == "fp16" and device.type != "cuda":
-        raise UsageError(f"precision fp16 needs a CUDA device and this one is {device.type}; use fp32 or bf16")
-    if precision == "bf16" and device.type == "mps":
-        raise UsageError("precision bf16 is not available on mps; use fp32")
-    return precision
-
-
-def precision_context(precision: str | None, device: torch.device) -> AbstractContextManager:
-    """Context for forward pass and loss: autocast for the half formats, nothing for fp32."""
-    precision = resolve_precision(precision, device)
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(device.type, dtype=torch.float16 if precision == "fp16" else torch.bfloat16)
 
 
 def should_compile(device: torch.device) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from nnunetv2.utilities.atomic_files import replace_when_complete, write_json
+from dinov3.utils.atomic_files import replace_when_complete, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.errors import DataError
-from nnunetv2.utilities.atomic_files import replace_when_complete
 from nnunetv2.utilities.numpy_in_pickles import PickledDtype, scalar, stand_ins
 
 

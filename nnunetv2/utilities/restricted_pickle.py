@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.errors import DataError
-from nnunetv2.utilities.atomic_files import replace_when_complete
 from nnunetv2.utilities.numpy_in_pickles import PickledDtype, set_array_state, stand_ins
 
 _BUILTINS = (

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError
-from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)

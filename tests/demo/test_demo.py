@@ -15,8 +15,8 @@ from demo.__main__ import dice
 from demo.baselines import random_forest_segmentation, threshold_segmentation
 from demo.overlays import COLOURS, OPACITY, painted, write_overlay
 from demo.scratch_assay import DATASET, PIXEL_SIZE, block_splits, convert, find_recording, label_map
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError
-from nnunetv2.utilities.atomic_files import read_json
 
 
 def synthetic_frame(seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.restricted_pickle import load_restricted
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets

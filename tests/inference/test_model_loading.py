@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from dinov3.utils.atomic_files import read_json, write_json
+from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.inference import model_loading
 from nnunetv2.inference.model_loading import available_folds, load_trained_model
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.atomic_files import read_json, write_json
-from nnunetv2.utilities.network_wrappers import unwrap
 from tests.inference.tiny_models import model_folder
 
 FINAL = "checkpoint_final.pth"

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
 from nnunetv2.inference import predict_from_raw_data
 from nnunetv2.inference.predict_entry_points import (
@@ -18,7 +19,6 @@ from nnunetv2.inference.predict_entry_points import (
     predict_entry_point,
     predict_entry_point_modelfolder,
 )
-from nnunetv2.utilities.atomic_files import read_json
 from tests.inference.tiny_models import IMAGES, expected, model_folder
 
 PREDICT = ["-i", "in", "-o", "out", "-d", "1", "-c", "2d"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2.utilities.atomic_files import read_json
+from dinov3.utils.atomic_files import read_json
 
 MODULES = ("data_iterators", "export_prediction", "predict_from_raw_data", "sliding_window_prediction")
 COMMANDS = ("predict_entry_point", "predict_entry_point_modelfolder")  # ours also take the words of the command line

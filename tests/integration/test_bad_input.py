@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from nnunetv2.utilities.atomic_files import write_json
+from dinov3.utils.atomic_files import write_json
 
 DATASET = "Dataset950_BadInput"
 Entry = Callable[[list[str]], int]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
-from nnunetv2.utilities.atomic_files import read_json
 from tests.training.tiny_dataset import CASES, write_tiny_dataset
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]

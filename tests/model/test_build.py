@@ -102,7 +102,7 @@ def test_functions_that_write_files_are_no_nonlinearities(tmp_path):
     target = tmp_path / "written.json"
     keywords = {
         **TINY,
-        "nonlin": "nnunetv2.utilities.atomic_files.write_json",
+        "nonlin": "dinov3.utils.atomic_files.write_json",
         "nonlin_kwargs": {"content": "x", "path": str(target)},
     }
     with pytest.raises(DataError, match="was not used"):

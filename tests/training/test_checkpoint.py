@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.training import checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
-from nnunetv2.utilities.network_wrappers import unwrap
 
 
 @pytest.mark.parametrize(

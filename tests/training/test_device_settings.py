@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dinov3.utils.precision import precision_context, resolve_precision
 from nnunetv2.errors import UsageError
-from nnunetv2.training.device_settings import precision_context, resolve_precision, should_compile
+from nnunetv2.training.device_settings import should_compile
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 

@@ -61,8 +61,8 @@ def test_other_modules_are_refused_before_import(evil_module, path):
     "path",
     [
         "nnunetv2.paths.os",
-        "nnunetv2.utilities.atomic_files.write_json",
-        "nnunetv2.utilities.atomic_files.Path",
+        "dinov3.utils.atomic_files.write_json",
+        "dinov3.utils.atomic_files.Path",
         "nnunetv2.utilities.restricted_pickle.save_pickle",
         "torch.nn.functional.torch",
         "torch.nn.Parameter",

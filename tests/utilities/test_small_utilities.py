@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from dinov3.utils import devices
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.utilities import devices
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA

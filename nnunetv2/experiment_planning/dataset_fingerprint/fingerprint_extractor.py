@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.errors import DataError
 from nnunetv2.experiment_planning.dataset_fingerprint.intensity_distribution import IntensityDistribution
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-from nnunetv2.utilities.atomic_files import read_json, write_json
 from nnunetv2.utilities.case_pool import map_cases
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.configuration import ANISO_THRESHOLD
 from nnunetv2.errors import UsageError
 from nnunetv2.experiment_planning.experiment_planners.feature_map_size import PLAIN_CONV_UNET, conv_feature_map_size
@@ -24,7 +25,6 @@ from nnunetv2.experiment_planning.experiment_planners.target_spacing import (
 )
 from nnunetv2.experiment_planning.experiment_planners.unet_architecture import unet_architecture
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.json_export import json_ready
 
 logger = logging.getLogger(__name__)

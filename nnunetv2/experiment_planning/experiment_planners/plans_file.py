@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from dinov3.utils.atomic_files import read_json, replace_when_complete, write_json
 from nnunetv2.errors import DataError
-from nnunetv2.utilities.atomic_files import read_json, replace_when_complete, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dinov3.utils.atomic_files import read_json, replace_folder_when_complete
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
@@ -18,7 +19,6 @@ from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.preprocessors.foreground_locations import sample_foreground_locations
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
-from nnunetv2.utilities.atomic_files import read_json, replace_folder_when_complete
 from nnunetv2.utilities.case_pool import map_cases
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.utilities.atomic_files import read_json, write_json
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunetv2.utilities.atomic_files import replace_when_complete
+from dinov3.utils.atomic_files import replace_when_complete
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

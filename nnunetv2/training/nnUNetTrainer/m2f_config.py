@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dinov3.utils.yaml_config import load_config, require_choice, require_range
 from nnunetv2.errors import UsageError
 from nnunetv2.model.input_adapter import CHANNEL_ADAPTATIONS, INPUT_NORMS
-from nnunetv2.utilities.yaml_config import load_config, require_choice, require_range
 
 TUNINGS = ("frozen", "lora", "full")
 SCHEDULERS = ("WarmupOneCycleLR", "poly")

@@ -16,6 +16,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from dinov3.utils import divergence, process_group
+from dinov3.utils.network_wrappers import unwrap
+from dinov3.utils.optimizer_step import update_weights
+from dinov3.utils.precision import precision_context, resolve_precision
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.model import network_hook
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
@@ -24,12 +28,10 @@ from nnunetv2.training import (
     checkpoint,
     debug_information,
     device_settings,
-    divergence,
     full_validation,
     init_arguments,
     model_folder,
     online_metrics,
-    process_group,
     training_log,
 )
 from nnunetv2.training.architecture_check import require_same_architecture
@@ -40,12 +42,10 @@ from nnunetv2.training.distributed_batch import share_of_batch
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.loss.default_loss import build_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from nnunetv2.training.optimizer_step import update_weights
 from nnunetv2.training.run_folders import run_folders
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.network_wrappers import unwrap
 from nnunetv2.utilities.plans_handling import plans_handler
 
 _CUDA = torch.device("cuda")
@@ -151,7 +151,7 @@ class nnUNetTrainer:
         if self.is_ddp:
             self.network = process_group.distribute_network(self.network, self.device)
         self.loss = self._build_loss()
-        if device_settings.resolve_precision(self.precision, self.device) != "fp16":
+        if resolve_precision(self.precision, self.device) != "fp16":
             self.grad_scaler = None
         self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         self.was_initialized = True
@@ -323,7 +323,7 @@ class nnUNetTrainer:
         """Hook: one update of the weights; returns a dict with the batch's `loss`."""
         data, target = batches.to_device(batch, self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        with device_settings.precision_context(self.precision, self.device):
+        with precision_context(self.precision, self.device):
             loss, _ = self.forward_loss(data, target)
         clip_norm, guard = self.gradient_clip_norm, self._divergence_guard
         value = update_weights(loss, self.network, self.optimizer, self.grad_scaler, clip_norm=clip_norm, guard=guard)
@@ -342,7 +342,7 @@ class nnUNetTrainer:
     def validation_step(self, batch: dict) -> dict:
         """Hook: returns a dict with the batch's `loss` and, per foreground class, `tp_hard`, `fp_hard`, `fn_hard`."""
         data, target = batches.to_device(batch, self.device)
-        with device_settings.precision_context(self.precision, self.device):
+        with precision_context(self.precision, self.device):
             loss, output = self.forward_loss(data, target)
         tp, fp, fn = online_metrics.count(self.dense_logits(output), target, self.label_manager)
         return {"loss": loss.detach().float().cpu().numpy(), "tp_hard": tp, "fp_hard": fp, "fn_hard": fn}

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
+from dinov3.eval.segmentation.parameter_groups import parameter_groups
 from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR
 from dinov3.layers.lora import trainable_report
+from dinov3.utils.network_wrappers import unwrap
+from dinov3.utils.yaml_config import save_config
 from nnunetv2.model.backbone_weights import find_weights
 from nnunetv2.model.model_m2f import MASK_STRIDE, dense_logits
 from nnunetv2.training.flat_configuration import require_flat_configuration, require_intensities_for
 from nnunetv2.training.mask_targets import mask_targets
 from nnunetv2.training.nnUNetTrainer.m2f_config import CONFIG_FILE, M2FnnUNetConfig, load_m2f_config
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.parameter_groups import parameter_groups
-from nnunetv2.utilities.network_wrappers import unwrap
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from nnunetv2.utilities.yaml_config import save_config
 
 _SCHEDULERS = {"WarmupOneCycleLR": WarmupOneCycleLR, "poly": WarmupPolyLR}
 _SHORTEST_TRAINING_IN_WARMUPS = 10

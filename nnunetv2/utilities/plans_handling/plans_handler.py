@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.utilities.atomic_files import read_json
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.plans_handling.legacy_plans import with_architecture
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import nnunetv2.configs
+from dinov3.utils.yaml_config import save_config
 from nnunetv2.errors import UsageError
 from nnunetv2.training.nnUNetTrainer.m2f_config import load_m2f_config
-from nnunetv2.utilities.yaml_config import save_config
 
 CONFIGS = Path(nnunetv2.configs.__path__[0])
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from nnunetv2.training.divergence import DivergenceGuard
+from dinov3.utils.divergence import DivergenceGuard
 
 
 def update_weights(

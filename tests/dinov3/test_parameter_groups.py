@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from nnunetv2.training.parameter_groups import parameter_groups
+from dinov3.eval.segmentation.parameter_groups import parameter_groups
 
 
 class Network(nn.Module):

@@ -1,10 +1,10 @@
-"""From the word after `-device` to a device that is really there."""
+"""From the name of a device to one that is really there."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nnunetv2.errors import UsageError
+from dinov3.utils.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -20,19 +20,23 @@ def available_devices() -> list[str]:
     return [name for name in DEVICE_NAMES if present[name]]
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, setting: str = "-device ") -> torch.device:
     """Returns the device of that name.
+
+    Args:
+        name: cpu, cuda or mps.
+        setting: what a user writes in front of the name, for the messages.
 
     Raises:
         UsageError: the name is none of cpu, cuda, mps, or this machine has no such device.
     """
     if name not in DEVICE_NAMES:
-        raise UsageError(f"-device {name!r} is not known; it must be one of {', '.join(DEVICE_NAMES)}")
+        raise UsageError(f"{setting}{name!r} is not known; it must be one of {', '.join(DEVICE_NAMES)}")
     there = available_devices()
     if name not in there:
         raise UsageError(
             f"This machine has no {name} device that torch can use; it has {', '.join(there)}: "
-            + " or ".join(f"-device {other}" for other in there)
+            + " or ".join(f"{setting}{other}" for other in there)
         )
     import torch
 

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2.errors import DataError, DivergedError, NNUNetError, UsageError
-from nnunetv2.utilities.command_line import EXIT_INTERRUPTED, command
+from dinov3.utils.command_line import EXIT_INTERRUPTED, command
+from dinov3.utils.errors import DataError, DivergedError, UsageError, UserError
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(UsageError, 2), (DataError, 3), (DivergedError, 5), (NNUNetError, 1)], ids=lambda x: str(x)
+    ("error", "code"), [(UsageError, 2), (DataError, 3), (DivergedError, 5), (UserError, 1)], ids=lambda x: str(x)
 )
 def test_an_error_for_the_user_is_one_line_and_an_exit_code(
-    error: type[NNUNetError], code: int, capsys: pytest.CaptureFixture[str]
+    error: type[UserError], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @command
     def main(argv: object) -> None:
@@ -46,7 +46,7 @@ def test_the_traceback_of_a_user_error_can_be_asked_for(monkeypatch: pytest.Monk
     def main(argv: object) -> None:
         raise UsageError("wrong")
 
-    monkeypatch.setenv("nnUNet_traceback", "1")
+    monkeypatch.setenv("DINOV3_TRACEBACK", "1")
     with pytest.raises(UsageError):
         main([])
 

@@ -8,7 +8,7 @@ import math
 import numpy as np
 from torch import nn
 
-from nnunetv2.errors import DivergedError
+from dinov3.utils.errors import DivergedError
 
 logger = logging.getLogger(__name__)
 

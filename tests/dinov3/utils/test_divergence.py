@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2.errors import DivergedError
-from nnunetv2.training.divergence import DivergenceGuard, mean_of_finite_losses, require_finite_parameters
-from nnunetv2.training.optimizer_step import update_weights
+from dinov3.utils.divergence import DivergenceGuard, mean_of_finite_losses, require_finite_parameters
+from dinov3.utils.errors import DivergedError
+from dinov3.utils.optimizer_step import update_weights
 
 
 def test_guard_forgives_single_bad_steps() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2.errors import DataError
-from nnunetv2.utilities.atomic_files import read_json, replace_folder_when_complete, replace_when_complete, write_json
+from dinov3.utils.atomic_files import read_json, replace_folder_when_complete, replace_when_complete, write_json
+from dinov3.utils.errors import DataError
 
 
 def test_a_finished_file_takes_the_place_of_the_target(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from nnunetv2.errors import UsageError
-from nnunetv2.utilities.yaml_config import load_config, require_choice, require_range, save_config
+from dinov3.utils.errors import UsageError
+from dinov3.utils.yaml_config import load_config, require_choice, require_range, save_config
 
 
 @dataclass

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.errors import DataError
+from dinov3.utils.errors import DataError
 
 
 @contextmanager

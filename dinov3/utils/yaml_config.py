@@ -9,8 +9,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from nnunetv2.errors import UsageError
-from nnunetv2.utilities.atomic_files import replace_when_complete
+from dinov3.utils.atomic_files import replace_when_complete
+from dinov3.utils.errors import UsageError
 
 Config = TypeVar("Config")
 

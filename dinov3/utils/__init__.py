@@ -1,0 +1,1 @@
+"""What both trees share: files, configuration, commands, processes, devices."""

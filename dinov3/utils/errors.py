@@ -1,0 +1,25 @@
+"""Errors that a user can act on. Commands print them as one line and exit with `exit_code`."""
+
+
+class UserError(Exception):
+    """Base of all errors whose message is meant for the user: what was given, what is accepted, what to do."""
+
+    exit_code = 1
+
+
+class UsageError(UserError, ValueError):
+    """A wrong argument, setting, configuration key or environment variable."""
+
+    exit_code = 2
+
+
+class DataError(UserError, ValueError):
+    """A dataset, image, label or stored case that cannot be used as it is."""
+
+    exit_code = 3
+
+
+class DivergedError(UserError, ArithmeticError):
+    """Training produced a loss that is not finite."""
+
+    exit_code = 5
