@@ -124,11 +124,11 @@ def _settings(
 ) -> dict[str, Any]:
     """The trainer's arguments; for a fold that `is_trained` already its own settings are the file if none is given."""
     if m2f_config_path is None and is_trained:
-        from nnunetv2.training.nnUNetTrainer.m2f_config import CONFIG_FILE
+        from nnunetv2.training.nnUNetTrainer.m2f_config import M2FnnUNetConfig
         from nnunetv2.utilities.file_path_utilities import get_output_folder
 
         folder = get_output_folder(dataset_name_or_id, trainer_name, plans_identifier, configuration, fold)
-        stored = Path(folder) / CONFIG_FILE
+        stored = Path(folder) / M2FnnUNetConfig.file_name
         m2f_config_path = str(stored) if stored.is_file() else None
     return {"m2f_config_path": m2f_config_path, "m2f_overrides": list(m2f_overrides)}
 

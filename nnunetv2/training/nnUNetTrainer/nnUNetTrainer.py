@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dinov3.layers.synced_batch_norm import synchronise_batch_norm
 from dinov3.utils import divergence, process_group
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.optimizer_step import update_weights
@@ -149,7 +150,8 @@ class nnUNetTrainer:
             self.network = torch.compile(self.network)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
-            self.network = process_group.distribute_network(self.network, self.device)
+            network = synchronise_batch_norm(self.network, self.device)
+            self.network = process_group.distribute_network(network, self.device)
         self.loss = self._build_loss()
         if resolve_precision(self.precision, self.device) != "fp16":
             self.grad_scaler = None
@@ -326,10 +328,10 @@ class nnUNetTrainer:
         with precision_context(self.precision, self.device):
             loss, _ = self.forward_loss(data, target)
         clip_norm, guard = self.gradient_clip_norm, self._divergence_guard
-        value = update_weights(loss, self.network, self.optimizer, self.grad_scaler, clip_norm=clip_norm, guard=guard)
+        update = update_weights(loss, self.network, self.optimizer, self.grad_scaler, clip_norm=clip_norm, guard=guard)
         if self.scheduler_step_per_iteration:
             self.lr_scheduler.step()
-        return {"loss": value}
+        return {"loss": update.loss}
 
     def on_train_epoch_end(self, train_outputs: list[dict]) -> None:
         losses = np.concatenate(process_group.gather(collate_outputs(train_outputs)["loss"]), axis=None)
