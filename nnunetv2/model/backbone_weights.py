@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nnunetv2.errors import UsageError
+from dinov3.hub.checkpoint_files import read_state_dict
+from dinov3.hub.key_conversions import find_format, meta_to_timm, to_meta
+from dinov3.hub.load_weights import compare, with_input_channels
+from dinov3.hub.read_weights import backbone_in
+from nnunetv2.errors import DataError, UsageError
 from nnunetv2.model.backbones import TimmBackbone, find_backbone
-from nnunetv2.model.input_adapter import RGB
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ def find_weights(name: str, size: str, *, pretrained: bool, checkpoint: str | No
         name: family.
         size: row of the family's table.
         pretrained: take the released weights, from timm's hub or its local cache.
-        checkpoint: a file of weights; it goes before `pretrained`.
+        checkpoint: a file of weights, or a folder as Hugging Face writes it; it goes before `pretrained`.
 
     Returns:
         The file of weights, or None if training starts from random ones, which the log says.
@@ -36,7 +38,7 @@ def find_weights(name: str, size: str, *, pretrained: bool, checkpoint: str | No
         UsageError: the weights cannot be had.
     """
     if checkpoint is not None:
-        if not Path(checkpoint).is_file():
+        if not Path(checkpoint).exists():
             raise UsageError(f"model.checkpoint={checkpoint} does not exist; give a file of {name} {size} weights")
         return Path(checkpoint)
     row = find_backbone(name, size)
@@ -81,29 +83,23 @@ def _require_reachable(url: str) -> None:
 
 
 def load_backbone_weights(backbone: TimmBackbone, path: Path) -> None:
-    """Fills a backbone, with or without LoRA, from a file with timm's or Meta's key names.
+    """Fills a backbone, with or without LoRA, from a file in any form that `dinov3.hub` reads.
 
-    A first convolution for other than three channels is filled by the rule `inflate` of `InputAdapter`.
+    DINOv3 weights may have timm's, Meta's or Hugging Face's names; those of other families need timm's. A first
+    convolution for other than three channels is filled by the rule `inflate` of `InputAdapter`.
 
     Raises:
         UsageError: the file is not a file of weights, or its tensors do not fit exactly.
     """
-    weights = _with_timm_names(_read_tensors(path))
-    stem = "patch_embed.proj.weight"
-    if stem in weights and weights[stem].shape[1] == RGB != backbone.in_channels:
-        channels = backbone.in_channels
-        weights[stem] = weights[stem][:, [c % RGB for c in range(channels)]] * (RGB / channels)
+    try:
+        weights = _with_timm_names(backbone_in(read_state_dict(path)))
+    except DataError as err:
+        raise UsageError(str(err) if str(path) in str(err) else f"{path}: {err}") from err
+    weights = with_input_channels(weights, backbone.in_channels)
     # LoRA keeps the layer that it adapts as `base_layer`; its own tensors are in no file.
     names = {key.replace(".base_layer.", "."): key for key in backbone.vit.state_dict() if ".lora_" not in key}
     expected = {name: backbone.vit.get_parameter(key) for name, key in names.items()}
-    problems = [f"{key} is missing" for key in expected if key not in weights]
-    problems += [f"{key} is not part of the model" for key in weights if key not in expected]
-    problems += [
-        f"{key} has shape {tuple(weights[key].shape)} instead of {tuple(tensor.shape)}"
-        for key, tensor in expected.items()
-        if key in weights and weights[key].shape != tensor.shape
-    ]
-    if problems:
+    if problems := compare(expected, weights).problems():
         more = f" and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
         raise UsageError(f"{path} does not fit the backbone: {'; '.join(problems[:_SHOWN_PROBLEMS])}{more}")
     with torch.no_grad():
@@ -112,51 +108,6 @@ def load_backbone_weights(backbone: TimmBackbone, path: Path) -> None:
     logger.info("The backbone starts from the weights in %s", path)
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, _safetensors_error()) as err:
-        raise UsageError(f"{path} cannot be read as a file of weights: {str(err).splitlines()[0]}") from err
-    for container in ("model", "state_dict"):
-        if isinstance(content, dict) and isinstance(content.get(container), dict):
-            content = content[container]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UsageError(f"{path} holds no plain state dict (names and tensors)")
-    return content
-
-
-def _safetensors_error() -> type[Exception]:
-    from safetensors import SafetensorError
-
-    return SafetensorError
-
-
-_META_PARTS = {  # Meta's part of a key -> timm's
-    "storage_tokens": "reg_token",
-    "ls1.gamma": "gamma_1",
-    "ls2.gamma": "gamma_2",
-    "mlp.w1.": "mlp.fc1_g.",
-    "mlp.w2.": "mlp.fc1_x.",
-    "mlp.w3.": "mlp.fc2.",
-}
-_META_UNUSED = ("rope_embed.periods", "mask_token", "attn.qkv.bias_mask")  # constants, and what only pretraining needs
-
-
 def _with_timm_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the tensors of a DINOv3 file in Meta's format; other files pass unchanged."""
-    if "storage_tokens" not in weights:
-        return dict(weights)
-    renamed = {}
-    for key, tensor in weights.items():
-        if key.endswith(_META_UNUSED) or key.startswith("local_cls_norm."):
-            continue
-        if key.endswith("attn.qkv.bias") and not tensor.any():
-            continue  # zero in the released files; timm's models have none
-        for theirs, ours in _META_PARTS.items():
-            key = key.replace(theirs, ours)
-        renamed[key] = tensor
-    return renamed
+    """Renames the tensors of a DINOv3 vision transformer; others pass unchanged."""
+    return dict(weights) if find_format(weights) is None else meta_to_timm(to_meta(weights))
