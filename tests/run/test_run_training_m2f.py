@@ -28,7 +28,7 @@ def test_settings_may_stand_before_and_behind_flags():
     words = "4 2d 0 lora.r=16 --m2f_config my.yaml training.lr=1e-3 -device cpu --c"
     args = build_parser().parse_intermixed_args(words.split())
     assert args.settings == ["lora.r=16", "training.lr=1e-3"]
-    assert (args.m2f_config, args.device, args.c, args.fold) == ("my.yaml", "cpu", True, "0")
+    assert (args.config_path, args.device, args.c, args.fold) == ("my.yaml", "cpu", True, "0")
 
 
 def test_help_does_not_import_torch():
@@ -87,7 +87,7 @@ def test_the_trainer_gets_the_settings_of_a_call_from_python(stored):
     import torch
 
     trainer = run_training_m2f.get_trainer_from_args(
-        "777", "2d", 0, continue_training=True, device=torch.device("cpu"), m2f_overrides=["lora.lora_alpha=4"]
+        "777", "2d", 0, continue_training=True, device=torch.device("cpu"), overrides=["lora.lora_alpha=4"]
     )
     assert (trainer.m2f_config.lora.r, trainer.m2f_config.lora.lora_alpha) == (3, 4)
 

@@ -18,7 +18,8 @@ TUNINGS = ("frozen", "lora", "full")
 SCHEDULERS = ("WarmupOneCycleLR", "poly")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 OUT_LAYERS = ("FOUR_EVEN_INTERVALS", "FOUR_LAST")
-_NOT_IN_NETWORK = ("type", "pretrained", "checkpoint")  # never needed to rebuild a trained network
+# Never needed to rebuild a trained network, or with one possible value.
+_NOT_IN_NETWORK = ("type", "pretrained", "checkpoint", "num_encoder_blocks")
 
 
 @dataclass
@@ -140,6 +141,14 @@ class ViTTrainingConfig:
         if self.precision != "auto":
             return self.precision
         return "bf16" if device_type == "cuda" else "fp32"
+
+
+@dataclass
+class DenseTrainingConfig(ViTTrainingConfig):
+    """Optimisation of a dense head with nnU-Net's loss, whose gradients are larger than those of averaged masks."""
+
+    gradient_clip: float | None = 1.0
+    """Largest L2 norm of the gradient of all parameters together; null: no limit."""
 
 
 @dataclass

@@ -1,0 +1,140 @@
+"""The training commands of vision transformers: nnU-Net's, with a file of settings and `key=value` words."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnunetv2.run import run_training as base
+
+if TYPE_CHECKING:
+    import torch
+
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+
+@dataclass(frozen=True)
+class ViTCommand:
+    """One command, and the same from Python."""
+
+    program: str
+    """Name of the console command."""
+    model: str
+    """What it trains, for the help."""
+    default_trainer: str
+    """Class name of the trainer."""
+    name: str
+    """`m2f` stands for the flag `--m2f_config` and the trainer's arguments `m2f_config_path` and `m2f_overrides`."""
+
+    @property
+    def config_file(self) -> str:
+        """Name of the file in which the folder of a fold keeps its settings."""
+        return f"{self.name}_config.yaml"
+
+    def get_trainer_from_args(
+        self,
+        dataset_name_or_id: int | str,
+        configuration: str,
+        fold: int | str,
+        trainer_name: str | None = None,
+        plans_identifier: str = base.DEFAULT_PLANS,
+        continue_training: bool = False,
+        device: torch.device | None = None,
+        config_path: str | None = None,
+        overrides: Sequence[str] = (),
+    ) -> nnUNetTrainer:
+        """Makes the trainer, see `nnunetv2.run.run_training.get_trainer_from_args`.
+
+        Args:
+            config_path: file of settings; None: those the fold was trained with if it continues, else the defaults.
+            overrides: `key=value` words that go before the file.
+        """
+        trainer_name = trainer_name or self.default_trainer
+        arguments = (dataset_name_or_id, configuration, fold, trainer_name, plans_identifier)
+        settings = self.trainer_arguments(*arguments, continue_training, config_path, overrides)
+        return base.get_trainer_from_args(*arguments, continue_training, device, settings)
+
+    def run_training(
+        self,
+        dataset_name_or_id: int | str,
+        configuration: str,
+        fold: int | str,
+        trainer_class_name: str | None = None,
+        plans_identifier: str = base.DEFAULT_PLANS,
+        *,
+        continue_training: bool = False,
+        only_run_validation: bool = False,
+        config_path: str | None = None,
+        overrides: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        """Trains one fold and validates it, see `nnunetv2.run.run_training.run_training`.
+
+        Args:
+            config_path: file of settings; None: those that the fold was trained with where it continues or is only
+                validated, else the defaults.
+            overrides: `key=value` words that go before the file.
+            options: the other arguments of that function.
+        """
+        trainer = trainer_class_name or self.default_trainer
+        arguments = (dataset_name_or_id, configuration, fold, trainer, plans_identifier)
+        is_trained = continue_training or only_run_validation
+        base.run_training(
+            *arguments,
+            continue_training=continue_training,
+            only_run_validation=only_run_validation,
+            trainer_kwargs=self.trainer_arguments(*arguments, is_trained, config_path, overrides),
+            **options,
+        )
+
+    def build_parser(self) -> argparse.ArgumentParser:
+        """The parser; use its `parse_intermixed_args`, as settings may stand behind flags."""
+        parser = argparse.ArgumentParser(
+            prog=self.program,
+            description=f"Train {self.model} on one fold of a 2-D configuration and validate it.",
+            epilog=f"Settings and their defaults: nnunetv2/configs/{self.name}_default.yaml. "
+            "The folder of a fold keeps its settings, so that --c and --val need no file.",
+            allow_abbrev=False,
+        )
+        base.add_training_arguments(parser, self.default_trainer)
+        parser.add_argument(
+            f"--{self.name}_config",
+            dest="config_path",
+            metavar="FILE",
+            default=None,
+            help="YAML file of settings (default: the defaults)",
+        )
+        parser.add_argument(
+            "settings", nargs="*", metavar="key=value", help="settings that go before the file, for example lora.r=16"
+        )
+        return parser
+
+    def main(self, argv: Sequence[str] | None = None) -> None:
+        """Carries out a command line."""
+        args = self.build_parser().parse_intermixed_args(argv)
+        arguments = (args.dataset_name_or_id, args.configuration, args.fold, args.tr, args.p)
+        settings = self.trainer_arguments(*arguments, args.c or args.val, args.config_path, args.settings)
+        base.run_from_arguments(args, trainer_kwargs=settings)
+
+    def trainer_arguments(
+        self,
+        dataset_name_or_id: int | str,
+        configuration: str,
+        fold: int | str,
+        trainer_name: str,
+        plans_identifier: str,
+        is_trained: bool,
+        config_path: str | None,
+        overrides: Sequence[str],
+    ) -> dict[str, Any]:
+        """What the trainer takes; a fold that `is_trained` goes on with its own settings if no file is given."""
+        if config_path is None and is_trained:
+            from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+            folder = get_output_folder(dataset_name_or_id, trainer_name, plans_identifier, configuration, fold)
+            stored = Path(folder) / self.config_file
+            config_path = str(stored) if stored.is_file() else None
+        return {f"{self.name}_config_path": config_path, f"{self.name}_overrides": list(overrides)}
