@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-import warnings
 from collections.abc import Callable, Sequence
 
 import torch
+from step_times import cuda_figures, medians
 from torch import Tensor
 
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
@@ -77,33 +75,6 @@ def their_step(predictions: list[dict[str, Tensor]], targets: list[dict[str, Ten
     return step
 
 
-def milliseconds(step: Callable[[], Tensor], device: torch.device) -> float:
-    """Of one forward and backward pass."""
-    if device.type == "cpu":
-        start = time.process_time()
-        step().backward()
-        return 1000 * (time.process_time() - start)
-    torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    step().backward()
-    torch.cuda.synchronize(device)
-    return 1000 * (time.perf_counter() - start)
-
-
-def cuda_figures(step: Callable[[], Tensor], device: torch.device) -> dict[str, float]:
-    """Peak memory above what lies there already, and waits of the host for the device, of one pass."""
-    resting = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    torch.cuda.set_sync_debug_mode("warn")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        step().backward()
-    torch.cuda.set_sync_debug_mode("default")
-    waits = sum("synchronizing" in str(warning.message) for warning in caught)
-    peak = torch.cuda.max_memory_allocated(device) - resting
-    return {"waits": waits, "peak_MB": round(peak / 1e6)}
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
@@ -116,14 +87,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     predictions, targets = make_predictions(arguments), make_targets(arguments)
-    steps = {"ours": our_step(predictions, targets), "transformers": their_step(predictions, targets)}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for repeat in range(arguments.repeats + 1):
-        for name, step in steps.items():
-            taken = milliseconds(step, arguments.device)
-            if repeat:  # the first pass warms up
-                times[name].append(taken)
-    result = {f"{name}_ms": round(statistics.median(taken), 1) for name, taken in times.items()}
+    losses = {"ours": our_step(predictions, targets), "transformers": their_step(predictions, targets)}
+    steps = {name: lambda loss=loss: loss().backward() for name, loss in losses.items()}
+    times = medians(steps, arguments.device, arguments.repeats)
+    result = {f"{name}_ms": taken["ms"] for name, taken in times.items()}
     result["transformers_by_ours"] = round(result["transformers_ms"] / result["ours_ms"], 2)
     if arguments.device.type == "cuda":
         result |= {name: cuda_figures(step, arguments.device) for name, step in steps.items()}

@@ -20,16 +20,18 @@ def available_devices() -> list[str]:
     return [name for name in DEVICE_NAMES if present[name]]
 
 
-def resolve_device(name: str, setting: str = "-device ") -> torch.device:
+def resolve_device(name: str | None, setting: str = "-device ") -> torch.device:
     """Returns the device of that name.
 
     Args:
-        name: cpu, cuda or mps.
+        name: cpu, cuda or mps; None takes CUDA where there is one, else the CPU.
         setting: what a user writes in front of the name, for the messages.
 
     Raises:
         UsageError: the name is none of cpu, cuda, mps, or this machine has no such device.
     """
+    if name is None:
+        name = "cuda" if "cuda" in available_devices() else "cpu"
     if name not in DEVICE_NAMES:
         raise UsageError(f"{setting}{name!r} is not known; it must be one of {', '.join(DEVICE_NAMES)}")
     there = available_devices()

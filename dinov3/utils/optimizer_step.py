@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from dinov3.utils.divergence import DivergenceGuard
+
+
+class Update(NamedTuple):
+    """What one call of `update_weights` saw."""
+
+    loss: np.ndarray
+    """Zero-dimensional, float32."""
+    gradient_norm: float
+    """L2 norm of the gradient over all parameters, before clipping."""
 
 
 def update_weights(
@@ -18,8 +28,10 @@ def update_weights(
     *,
     clip_norm: float | None,
     guard: DivergenceGuard,
-) -> np.ndarray:
+) -> Update:
     """Takes one optimiser step along the gradient of `loss`, unless loss or gradient are not finite.
+
+    The host waits for the device once, for loss and norm together.
 
     Args:
         loss: scalar.
@@ -28,7 +40,7 @@ def update_weights(
         guard: counts the steps that could not be taken.
 
     Returns:
-        The loss as a zero-dimensional float32 array.
+        Loss and gradient norm.
 
     Raises:
         DivergedError: too many such steps in a row.
@@ -42,11 +54,12 @@ def update_weights(
     else:
         source.backward()
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), math.inf if clip_norm is None else clip_norm)
-    value = loss.detach().float().cpu().numpy()
+    values = torch.stack((loss.detach().float(), norm.float())).cpu().numpy()
+    update = Update(values[0, ...], float(values[1]))
     if scaler is not None:
-        guard.accepts(float(value))
+        guard.accepts(float(update.loss))
         scaler.step(optimizer)
         scaler.update()
-    elif guard.accepts(float(value), float(norm)):
+    elif guard.accepts(float(update.loss), update.gradient_norm):
         optimizer.step()
-    return value
+    return update

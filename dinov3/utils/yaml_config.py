@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from dinov3.utils.atomic_files import replace_when_complete
+from dinov3.utils.config_layers import (
+    checked_value,
+    default_layer,
+    nearest,
+    one_line,
+    override_layer,
+    plain_config,
+    section_of,
+    yaml_layer,
+)
 from dinov3.utils.errors import UsageError
+
+__all__ = [
+    "config_as_yaml",
+    "dotted_items",
+    "load_config",
+    "nearest",
+    "plain_config",
+    "require_choice",
+    "require_range",
+    "save_config",
+]
 
 Config = TypeVar("Config")
 
@@ -19,8 +38,9 @@ def load_config(schema: type[Config], path: str | os.PathLike | None = None, ove
     """Builds one `schema` object: its defaults < the YAML file `path` < the `overrides`.
 
     Args:
-        schema: A dataclass whose fields are plain values or further dataclasses (sections).
-        path: YAML file; None keeps the defaults.
+        schema: A dataclass whose fields are annotated as `dinov3.utils.typed_values.convert` says, or with a further
+            dataclass (a section), or with a section or None. What is given for a dictionary is merged into its default.
+        path: YAML file; None keeps the defaults. `${section.key}` in a value stands for another setting.
         overrides: Words such as `lora.r=16` or `training.patch_size=[512,512]`; the value is read as YAML.
 
     Returns:
@@ -30,28 +50,51 @@ def load_config(schema: type[Config], path: str | os.PathLike | None = None, ove
         UsageError: the file is missing or is not YAML, a key is unknown, or a value has the wrong type.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
-    merged = OmegaConf.structured(schema)
+    layers = [default_layer(schema)]
     if path is not None:
-        merged = _merge(merged, _read_yaml(schema, Path(path)), str(path))
-    for word in overrides:
-        merged = _merge(merged, _read_override(schema, word), f"the command line ({word})")
-    return OmegaConf.to_object(merged)
+        layers.append(yaml_layer(schema, Path(path)))
+    layers += [override_layer(schema, word) for word in overrides]
+    try:
+        merged = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.create, layers)), resolve=True)
+    except OmegaConfBaseException as err:
+        raise UsageError(
+            f"{err.full_key or 'A setting'} refers to a setting that cannot be read ({one_line(err)}); "
+            "write ${section.key} with the name of another setting"
+        ) from err
+    return _construct(schema, merged)
 
 
 def save_config(config: Any, path: str | os.PathLike) -> None:
     """Writes a configuration object as YAML, so that `load_config` of its class gives an equal object back."""
-    from omegaconf import OmegaConf
-
-    text = OmegaConf.to_yaml(OmegaConf.structured(config))
+    text = config_as_yaml(config)
     with replace_when_complete(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def config_as_yaml(config: Any) -> str:
+    """The text that `save_config` writes."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(plain_config(config)))
+
+
+def dotted_items(config: Any) -> dict[str, Any]:
+    """The plain values of a configuration object, or of nested dictionaries, by dotted key (`lora.r`)."""
+    items = {}
+    for key, value in plain_config(config).items():
+        if isinstance(value, dict) and value:
+            items.update({f"{key}.{inner}": leaf for inner, leaf in dotted_items(value).items()})
+        else:
+            items[key] = value
+    return items
 
 
 def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raises `UsageError` unless `value` is one of `choices`; `name` is the setting's dotted name."""
     if value not in choices:
-        raise UsageError(f"{name}={value!r} is not known; choose one of {', '.join(choices)}{_nearest(value, choices)}")
+        raise UsageError(f"{name}={value!r} is not known; choose one of {', '.join(choices)}{nearest(value, choices)}")
 
 
 def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
@@ -61,97 +104,13 @@ def require_range(name: str, value: float, low: float, high: float = float("inf"
         raise UsageError(f"{name}={value} is out of range; it must be {accepted}")
 
 
-def _merge(base: Any, addition: Any, source: str) -> Any:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        return OmegaConf.merge(base, addition)
-    except OmegaConfBaseException as err:
-        reason = str(err).splitlines()[0]
-        raise UsageError(f"{err.full_key or 'A value'} in {source}: {reason}") from err
-
-
-def _read_yaml(schema: type, path: Path) -> Any:
-    import yaml
-    from omegaconf import OmegaConf
-
-    if not path.is_file():
-        raise UsageError(f"The configuration file {path} does not exist; give the path of a YAML file")
-    try:
-        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        if tree is None:
-            return OmegaConf.create({})
-        _check_keys(schema, tree, str(path))
-        content = OmegaConf.load(path)
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
-        raise UsageError(f"{path} is not valid YAML: {_one_line(err)}") from err
-    for section in _sections(schema):
-        if content.get(section, "") is None:  # all its lines are commented out
-            del content[section]
-    return content
-
-
-def _read_override(schema: type, word: str) -> Any:
-    import yaml
-    from omegaconf import OmegaConf
-
-    key, separator, _ = word.partition("=")
-    if not separator or not key:
-        raise UsageError(f"{word!r} is not a setting; write key=value, for example lora.r=16")
-    known = _dotted_keys(schema)
-    if key not in known:
-        raise UsageError(f"There is no setting {key!r}{_nearest(key, known)}")
-    if key in _sections(schema):
-        raise UsageError(f"{key} is a section; set one of {', '.join(_dotted_keys(_sections(schema)[key], f'{key}.'))}")
-    try:
-        return OmegaConf.from_dotlist([word])
-    except yaml.YAMLError as err:
-        raise UsageError(f"The value in {word!r} is not valid YAML: {_one_line(err)}") from err
-
-
-def _check_keys(schema: type, node: Any, path: str, section: str = "") -> None:
-    """Walks the parsed YAML beside the dataclasses; the first key without a field is an error with its line."""
-    import yaml
-
-    if section and node.tag == "tag:yaml.org,2002:null":
-        return
-    if not isinstance(node, yaml.MappingNode):
-        name = section.rstrip(".") or "the file"
-        raise UsageError(f"{path}, line {node.start_mark.line + 1}: {name} must hold `key: value` pairs")
-    sections = _sections(schema)
-    names = {f.name for f in fields(schema)}
-    for key, value in node.value:
-        if key.value not in names:
-            name = f"{section}{key.value}"
-            hint = _nearest(name, _dotted_keys(schema, section))
-            raise UsageError(f"{path}, line {key.start_mark.line + 1}: there is no setting {name!r}{hint}")
-        if key.value in sections:
-            _check_keys(sections[key.value], value, path, f"{section}{key.value}.")
-
-
-def _sections(schema: type) -> dict[str, type]:
-    return {name: hint for name, hint in get_type_hints(schema).items() if is_dataclass(hint)}
-
-
-def _dotted_keys(schema: type, prefix: str = "") -> list[str]:
-    keys = []
-    sections = _sections(schema)
-    for field in fields(schema):
-        keys.append(prefix + field.name)
-        if field.name in sections:
-            keys += _dotted_keys(sections[field.name], f"{prefix}{field.name}.")
-    return keys
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
-    """A hint with the closest known word: by the whole dotted name, else by its last part (`rank` -> none)."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    if not near:
-        leaf = word.rpartition(".")[2]
-        near = [key for key in known if key.rpartition(".")[2] == leaf]
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _one_line(err: Exception) -> str:
-    return " ".join(str(err).split())
+def _construct(schema: type[Config], values: dict[str, Any], prefix: str = "") -> Config:
+    arguments = {}
+    hints = get_type_hints(schema)
+    for name, value in values.items():
+        section = section_of(hints[name])
+        if section is None:
+            arguments[name] = checked_value(hints[name], value, prefix + name)
+        else:
+            arguments[name] = None if value is None else _construct(section, value, f"{prefix}{name}.")
+    return schema(**arguments)

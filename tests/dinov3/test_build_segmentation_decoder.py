@@ -34,6 +34,7 @@ def make_model(**kwargs):
         (32, "FOUR_EVEN_INTERVALS", [7, 15, 23, 31]),
         (40, "FOUR_EVEN_INTERVALS", [9, 19, 29, 39]),
         (4, "FOUR_EVEN_INTERVALS", [0, 1, 2, 3]),
+        (27, "FOUR_EVEN_INTERVALS", [5, 11, 17, 23]),  # not the last: models were trained so
         (12, BackboneLayersSet.FOUR_LAST, [8, 9, 10, 11]),
         (12, "LAST", [11]),
         (24, [5, 11, 17, 23], [5, 11, 17, 23]),
@@ -81,6 +82,28 @@ def test_model_predicts_at_a_quarter_and_at_the_wanted_size(seeded):
         assert model.predict(image, rescale_to=(50, 70))["pred_masks"].shape == (1, 8, 50, 70)
 
 
+@pytest.mark.parametrize("decoder_type", ["m2f", "linear"])
+def test_model_names_its_backbone_and_the_sizes_it_takes(decoder_type):
+    backbone = FakeBackbone(patch_size=8)
+    model = build_segmentation_decoder(backbone, decoder_type=decoder_type, **{"hidden_dim": 32, "num_queries": 2})
+    assert model.backbone is backbone
+    assert model.size_multiple == {"m2f": 32, "linear": 8}[decoder_type]
+
+
+def test_adapter_comes_in_eval_mode():
+    model = make_model()
+    assert not any(module.training for module in model.segmentation_model[0].modules())
+    assert model.train().segmentation_model[0].spm.training
+
+
+def test_images_may_have_other_than_three_channels(seeded):
+    backbone = FakeBackbone()
+    backbone.patch_embed.proj = torch.nn.Conv2d(5, 64, 16, 16)
+    model = build_segmentation_decoder(backbone, in_channels=5, num_decoder_layers=1, num_encoder_layers=1, **SMALL)
+    assert model.segmentation_model[0].spm.stem[0].weight.shape == (64, 5, 3, 3)
+    assert model(torch.randn(1, 5, 64, 64))["pred_logits"].shape == (1, 8, 4)
+
+
 def test_backbone_is_frozen_unless_asked_otherwise():
     def trained(**kwargs):
         adapter = make_model(**kwargs).segmentation_model[0]
@@ -106,7 +129,7 @@ def test_num_blocks_is_read_under_either_name():
 
 
 def test_unknown_decoder_type_is_refused():
-    with pytest.raises(ValueError, match="'segformer' is unknown; choose 'm2f'"):
+    with pytest.raises(ValueError, match="'segformer' is unknown; choose one of m2f, linear"):
         make_model(decoder_type="segformer")
 
 

@@ -71,6 +71,18 @@ def test_adapter_returns_four_scales_for_images_that_are_not_square(seeded):
     }
 
 
+def test_an_image_of_512_has_5376_tokens(seeded):
+    adapter = make_adapter(embed_dim=32, conv_inplane=8)
+    shapes = []
+    adapter.interactions[0].extractor.attn.register_forward_hook(
+        lambda _, inputs, output: shapes.extend([tuple(inputs[1].shape), tuple(output.shape)])
+    )
+    with torch.no_grad():
+        maps = adapter(torch.randn(1, 3, 512, 512))
+    assert [maps[name].shape[-1] for name in "1234"] == [128, 64, 32, 16]
+    assert shapes == [(1, 5376, 1, 2), (1, 5376, 32)]  # reference points, tokens
+
+
 def test_adapter_refuses_other_sizes_and_names_the_next():
     with pytest.raises(ValueError, match="50 x 64 was given .* multiples of 32: pad or resize it to 64 x 64"):
         make_adapter()(torch.zeros(1, 3, 50, 64))

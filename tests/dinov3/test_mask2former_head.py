@@ -11,6 +11,7 @@ from torch.testing import assert_close
 from dinov3.eval.segmentation.models.heads.mask2former_head import Mask2FormerHead
 from dinov3.eval.segmentation.models.heads.pixel_decoder import MSDeformAttnPixelDecoder
 from tests.dinov3.meta_tensors import meta_tensors
+from tests.recorded.make_meta_segmentation import fill
 
 NAMES = ("1", "2", "3", "4")
 
@@ -95,6 +96,11 @@ def hf_config(head, hidden_dim=32):
     )
 
 
+def assert_equal_to_largest(ours, theirs, tolerance=1e-5):
+    """Compares with a tolerance in units of the largest element."""
+    assert_close(ours, theirs, rtol=0, atol=tolerance * float(theirs.detach().abs().max()))
+
+
 def load_renamed(theirs, state, renames):
     """Loads our tensors strictly under their names."""
     renamed = {}
@@ -113,7 +119,7 @@ def load_renamed(theirs, state, renames):
 def test_pixel_decoder_equals_transformers_with_the_same_weights(seeded):
     from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixelDecoder
 
-    head, pyramid = make_head(), make_pyramid()
+    head, pyramid = fill(make_head()), make_pyramid()
     theirs = Mask2FormerPixelDecoder(hf_config(head), [24] * 4)
     names = [
         (r"^input_convs", "input_projections"),
@@ -131,15 +137,15 @@ def test_pixel_decoder_equals_transformers_with_the_same_weights(seeded):
     load_renamed(theirs, head.pixel_decoder.state_dict(), names)
     expected = theirs([pyramid[name] for name in NAMES], output_hidden_states=False, return_dict=True)
     mask_features, levels = head.pixel_decoder(pyramid)
-    assert_close(mask_features, expected.mask_features, atol=1e-4, rtol=1e-4)
+    assert_equal_to_largest(mask_features, expected.mask_features)
     for ours, level in zip(levels, expected.multi_scale_features, strict=True):
-        assert_close(ours, level, atol=1e-4, rtol=1e-4)
+        assert_equal_to_largest(ours, level)
 
 
 def test_mask_transformer_equals_transformers_with_the_same_weights(seeded):
     from transformers.models.mask2former.modeling_mask2former import Mask2FormerTransformerModule
 
-    head = make_head()
+    head = fill(make_head())
     predictor = head.predictor
     theirs = Mask2FormerTransformerModule(32, hf_config(head))
     names = [
@@ -164,8 +170,10 @@ def test_mask_transformer_equals_transformers_with_the_same_weights(seeded):
     for prediction, masks, states in zip(
         ours, expected.masks_queries_logits, expected.intermediate_hidden_states, strict=True
     ):
-        assert_close(prediction["pred_masks"], masks, atol=1e-3, rtol=1e-3)
-        assert_close(prediction["pred_logits"], predictor.class_embed(states.transpose(0, 1)), atol=1e-4, rtol=1e-4)
+        covered = (prediction["pred_masks"] > 0).float().mean()
+        assert 0.01 < covered < 0.99  # the masks restrict attention
+        assert_equal_to_largest(prediction["pred_masks"], masks)
+        assert_equal_to_largest(prediction["pred_logits"], predictor.class_embed(states.transpose(0, 1)))
 
 
 def test_head_predicts_once_before_and_once_after_each_layer(seeded):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from dinov3.eval.segmentation import mask_classification_loss
-from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss, average_num_masks
+from dinov3.eval.segmentation import mask_classification_loss, point_sampling
+from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss, loss_divisors
+from dinov3.eval.segmentation.mask_loss_inputs import check_generators
 from dinov3.eval.segmentation.point_sampling import WholeImage
 
 K = 4
@@ -26,7 +29,8 @@ def make_outputs(batch=2, queries=6, num_aux=2, size=8, dtype=torch.float32):
 
 
 def make_targets(counts=(2, 3), size=16):
-    return [{"labels": torch.randperm(K)[:count], "masks": torch.rand(count, size, size) > 0.5} for count in counts]
+    labels = [torch.randperm(max(K, count))[:count] % K for count in counts]
+    return [{"labels": label, "masks": torch.rand(len(label), size, size) > 0.5} for label in labels]
 
 
 def make_certain(outputs, targets):
@@ -51,27 +55,48 @@ def gradients(outputs, total):
     return torch.autograd.grad(total, leaves(outputs))
 
 
-def test_all_terms_and_their_gradients_equal_transformers(seeded, monkeypatch):
+class SharedPoints:
+    """Points that differ by image, by prediction and by purpose, handed to both losses instead of random ones.
+
+    All predictions of an image are matched at the same points; uncertain points are drawn anew for each.
+    """
+
+    def __init__(self, monkeypatch, counts, num_predictions, num_points, queries=6):
+        from transformers.models.mask2former import modeling_mask2former
+
+        self.batch, self.num_points, self.num_predictions = len(counts), num_points, num_predictions
+        self.matching = torch.rand(self.batch, num_points, 2)
+        self.uncertain = torch.rand(num_predictions, self.batch, 3 * num_points, 2)
+        self.images = [image for image, count in enumerate(counts) for _ in range(min(count, queries))]
+        self.calls = {}
+        monkeypatch.setattr(WholeImage, "draw", lambda area, images, n, generator=None: self.ours(images, n))
+        monkeypatch.setattr(modeling_mask2former, "torch", self)
+        monkeypatch.setattr(point_sampling, "MAPS_PER_CHUNK", 2 * num_predictions)
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+    def ours(self, images, n):
+        if n == self.num_points:
+            return self.matching[images]
+        assert len(images) % self.num_predictions == 0
+        return self.uncertain[torch.arange(len(images)) % self.num_predictions, images, :n]
+
+    def rand(self, *shape, device=None):
+        """Of transformers: matching once per prediction and image, then points once per prediction."""
+        call = self.calls[shape[1]] = self.calls.get(shape[1], -1) + 1
+        if shape[1] == self.num_points:
+            return self.matching[call % self.batch, None]
+        return self.uncertain[call, self.images, : shape[1]]
+
+
+def transformers_losses(outputs, targets, num_points):
     from transformers import Mask2FormerConfig
-    from transformers.models.mask2former import modeling_mask2former as hf
+    from transformers.models.mask2former.modeling_mask2former import Mask2FormerLoss
 
-    pool = torch.rand(4096, 2)
-
-    class HfTorch:
-        """torch as transformers sees it, whose random points come from the pool."""
-
-        def __getattr__(self, name):
-            return getattr(torch, name)
-
-        @staticmethod
-        def rand(*shape, device=None):
-            return pool[: shape[1]].repeat(shape[0], 1, 1)
-
-    monkeypatch.setattr(hf, "torch", HfTorch())
-    monkeypatch.setattr(WholeImage, "draw", lambda self, images, n: pool[:n].expand(len(images), n, 2))
     config = Mask2FormerConfig(
         num_labels=K,
-        train_num_points=200,
+        train_num_points=num_points,
         no_object_weight=0.1,
         class_weight=2.0,
         mask_weight=5.0,
@@ -79,9 +104,7 @@ def test_all_terms_and_their_gradients_equal_transformers(seeded, monkeypatch):
         oversample_ratio=3.0,
         importance_sample_ratio=0.75,
     )
-    theirs = hf.Mask2FormerLoss(config, weight_dict={})
-    outputs, targets = make_outputs(), make_targets()
-    expected = theirs(
+    losses = Mask2FormerLoss(config, weight_dict={})(
         outputs["pred_masks"],
         outputs["pred_logits"],
         [target["masks"].float() for target in targets],
@@ -91,21 +114,33 @@ def test_all_terms_and_their_gradients_equal_transformers(seeded, monkeypatch):
             for aux in outputs["aux_outputs"]
         ],
     )
-    expected = {name.replace("cross_entropy", "class"): value for name, value in expected.items()}
+    return {name.replace("cross_entropy", "class"): value for name, value in losses.items()}
+
+
+@pytest.mark.parametrize("counts", [(2, 3), (4, 0, 1), (1,), (9, 2)])
+def test_all_terms_of_ten_predictions_and_their_gradients_equal_transformers(seeded, monkeypatch, counts):
+    outputs = make_outputs(batch=len(counts), num_aux=9)
+    targets = make_targets(counts)
+    SharedPoints(monkeypatch, counts, num_predictions=10, num_points=200)
+    expected = transformers_losses(outputs, targets, num_points=200)
     criterion = make_loss(num_points=200)
     losses = criterion(outputs, targets)
-    assert_close(losses, expected)
+    assert len(losses) == 30
+    assert_close(losses, expected, atol=1e-5, rtol=1e-5)
     weight = {"loss_class": 2.0, "loss_mask": 5.0, "loss_dice": 5.0}
-    total = sum(weight[name.rstrip("_012")] * value for name, value in expected.items())
-    assert_close(criterion.total(losses), total)
-    assert_close(gradients(outputs, criterion.total(losses)), gradients(outputs, total))
+    total = sum(weight[name.rstrip("_0123456789")] * value for name, value in expected.items())
+    assert_close(criterion.total(losses), total, atol=1e-5, rtol=1e-5)
+    theirs = gradients(outputs, total)
+    assert_close(gradients(outputs, criterion.total(losses)), theirs, atol=1e-5, rtol=1e-5)
 
 
 def test_losses_at_all_pixel_centres_are_the_dense_ones(seeded, monkeypatch):
     size = 8
     rows, columns = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
     centres = torch.stack(((columns + 0.5) / size, (rows + 0.5) / size), dim=-1).view(1, -1, 2)
-    monkeypatch.setattr(WholeImage, "draw", lambda self, images, n: centres[:, :n].expand(len(images), -1, 2))
+    monkeypatch.setattr(
+        WholeImage, "draw", lambda self, images, n, generator=None: centres[:, :n].expand(len(images), -1, 2)
+    )
     outputs, targets = make_outputs(batch=1, num_aux=0), make_targets((2,), size)
     criterion = make_loss(num_points=size * size, oversample_ratio=1.0, importance_sample_ratio=1.0)
     losses = criterion(outputs, targets)
@@ -213,7 +248,9 @@ def test_half_precision_predictions_give_the_loss_of_their_float32_values(seeded
 
 def test_gradients_are_right(seeded, monkeypatch):
     points = torch.rand(64, 2)
-    monkeypatch.setattr(WholeImage, "draw", lambda self, images, n: points[:n].expand(len(images), n, 2))
+    monkeypatch.setattr(
+        WholeImage, "draw", lambda self, images, n, generator=None: points[:n].expand(len(images), n, 2)
+    )
     outputs = make_outputs(batch=2, queries=3, num_aux=0, size=3, dtype=torch.float64)
     targets, criterion = make_targets((1, 2), 6), make_loss(num_points=9, importance_sample_ratio=0.0)
 
@@ -277,25 +314,84 @@ def test_fully_ignored_batch_is_zero_with_gradient(seeded):
 
 
 def test_two_processes_with_one_image_each_average_to_one_with_both(seeded, monkeypatch):
-    pool = torch.rand(4096, 2)
-    monkeypatch.setattr(WholeImage, "draw", lambda self, images, n: pool[:n].expand(len(images), n, 2))
-    outputs, targets, criterion = make_outputs(num_aux=0), make_targets((1, 4)), make_loss()
-    together = criterion(outputs, targets)
-
-    dist = mask_classification_loss.dist
-    monkeypatch.setattr(dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(dist, "all_reduce", lambda tensor: tensor.fill_(1 + 4))
-    apart = [
-        criterion({key: outputs[key][rank : rank + 1] for key in ("pred_logits", "pred_masks")}, [targets[rank]])
+    outputs, targets, criterion = make_outputs(num_aux=1), make_targets((1, 4)), make_loss()
+    halves = [
+        {
+            **{key: outputs[key][rank : rank + 1] for key in ("pred_logits", "pred_masks")},
+            "aux_outputs": [{key: value[rank : rank + 1] for key, value in outputs["aux_outputs"][0].items()}],
+        }
         for rank in range(2)
     ]
-    for term in ("loss_mask", "loss_dice"):
-        assert_close((apart[0][term] + apart[1][term]) / 2, together[term])
+    together = criterion(outputs, targets, generators=make_generators(2))
+    sums = []
+    monkeypatch.setattr(mask_classification_loss, "is_distributed", lambda: True)
+    monkeypatch.setattr(mask_classification_loss.dist, "get_world_size", lambda: 2)
+    for collect in (sums.append, lambda tensor: tensor.copy_(sum(sums[:2]))):
+        monkeypatch.setattr(mask_classification_loss.dist, "all_reduce", collect)
+        apart = [
+            criterion(halves[rank], targets[rank : rank + 1], generators=make_generators(2)[rank : rank + 1])
+            for rank in range(2)
+        ]
+    assert len(sums) == 2  # one collective per process
+    assert_close({name: (apart[0][name] + apart[1][name]) / 2 for name in together}, together)
 
 
-def test_divisor_is_at_least_one():
-    assert average_num_masks(torch.tensor(0)).item() == 1.0
+def test_every_process_takes_part_in_one_collective_whatever_its_targets(seeded, monkeypatch):
+    shapes = []
+    monkeypatch.setattr(mask_classification_loss, "is_distributed", lambda: True)
+    monkeypatch.setattr(mask_classification_loss.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(mask_classification_loss.dist, "all_reduce", lambda tensor: shapes.append(tensor.shape))
+    for counts, valid in (((2, 3), 1), ((0, 0), 1), ((9, 0), 1), ((2, 2), 0)):
+        make_loss()(make_outputs(), make_targets(counts), torch.full((2, 16, 16), valid, dtype=torch.bool))
+    assert shapes == [(1 + 3,)] * 4
+
+
+def test_divisors_are_never_zero():
+    masks, classes = loss_divisors(torch.tensor(0), torch.zeros(2))
+    assert masks.item() == 1.0
+    assert (classes > 0).all()
+
+
+def make_generators(number):
+    return [torch.Generator().manual_seed(50 + image) for image in range(number)]
+
+
+@pytest.mark.parametrize("with_valid", [False, True])
+def test_generators_make_the_points_of_an_image_its_own(seeded, monkeypatch, with_valid):
+    monkeypatch.setattr(point_sampling, "MAPS_PER_CHUNK", 4)  # borders of chunks fall within and between images
+    counts = (3, 0, 2)
+    outputs, targets = make_outputs(batch=3, num_aux=1), make_targets(counts)
+    valid = torch.rand(3, 16, 16) > 0.3 if with_valid else None
+    criterion = make_loss()
+
+    def losses(images):
+        part = {key: outputs[key][images] for key in ("pred_logits", "pred_masks")}
+        part["aux_outputs"] = [{key: value[images] for key, value in aux.items()} for aux in outputs["aux_outputs"]]
+        torch.rand(images[0] + 1)  # the generator of torch plays no part
+        generators = [make_generators(3)[image] for image in images]
+        chosen = None if valid is None else valid[images]
+        return criterion(part, [targets[image] for image in images], chosen, generators)
+
+    together, alone = losses([2, 0, 1]), {image: losses([image]) for image in (0, 2)}
+    for name in ("loss_mask", "loss_dice", "loss_mask_0", "loss_dice_0"):
+        sums = [count * alone[image][name] for image, count in ((0, 3), (2, 2))]
+        assert_close(together[name], sum(sums) / 5)
+
+
+def test_loss_is_repeated_by_generators_of_the_same_seed_only(seeded):
+    outputs, targets, criterion = make_outputs(), make_targets(), make_loss()
+    first, second = (criterion(outputs, targets, generators=make_generators(2)) for _ in range(2))
+    assert_close(first, second, atol=0, rtol=0)
+    other = criterion(outputs, targets, generators=make_generators(4)[2:])
+    assert other["loss_mask"] != first["loss_mask"]
+
+
+def test_generators_that_do_not_fit_are_refused():
+    outputs, targets = make_outputs(), make_targets()
+    with pytest.raises(ValueError, match="3 generators were given for 2 images; give one per image"):
+        make_loss()(outputs, targets, generators=make_generators(3))
+    with pytest.raises(ValueError, match=r"generator of image 1 is on meta and .* on cpu; .*torch.Generator\('cpu'\)"):
+        check_generators([torch.Generator(), SimpleNamespace(device=torch.device("meta"))], 2, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

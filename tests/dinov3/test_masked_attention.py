@@ -49,3 +49,9 @@ def test_mask_is_interpolated_before_it_is_thresholded():
     assert attention_mask(logits - 0.1, (1, 1)).item()  # nothing is covered, so all is open
     wide = torch.tensor([[3.0, -1.1, -1.1, -9.0], [-1.1, -1.1, -9.0, 19.4]])[None, None]
     assert attention_mask(wide, (1, 2)).flatten().tolist() == [False, True]
+
+
+def test_cells_whose_probability_rounds_to_one_half_are_looked_at():
+    logits = torch.tensor([[-1e-3, -1.0], [2.0, 0.0]])[None, None]
+    assert attention_mask(logits, (2, 2)).flatten().tolist() == [False, False, True, True]
+    assert attention_mask(logits.bfloat16(), (2, 2)).flatten().tolist() == [True, False, True, True]

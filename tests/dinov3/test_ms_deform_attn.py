@@ -56,9 +56,32 @@ def test_core_equals_transformers(seeded):
     assert_close(ours, multi_scale_deformable_attention(value, list(SIZES), locations, weights))
 
 
-def test_core_gradients_are_right_on_cpu(seeded):
-    inputs = [tensor.requires_grad_() for tensor in random_inputs(batch=1, heads=2, width=1, queries=2, points=1)]
+def test_core_gradients_equal_those_of_transformers(seeded):
+    from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
+
+    inputs = [tensor.requires_grad_() for tensor in random_inputs()]
+    outputs = (
+        deformable_attention(inputs[0], SIZES, *inputs[1:]),
+        multi_scale_deformable_attention(inputs[0], list(SIZES), *inputs[1:]),
+    )
+    factors = torch.randn_like(outputs[0])
+    ours, theirs = (torch.autograd.grad((output * factors).sum(), inputs) for output in outputs)
+    assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_core_gradients_are_right_on_cpu(seeded, batch):
+    inputs = [tensor.requires_grad_() for tensor in random_inputs(batch=batch, heads=2, width=2, queries=3, points=2)]
     assert torch.autograd.gradcheck(lambda v, loc, w: deformable_attention(v, SIZES, loc, w), inputs)
+
+
+def test_module_gradients_are_right_on_cpu(seeded):
+    attention = MSDeformAttn(d_model=8, n_levels=2, n_heads=2, n_points=2).double()
+    torch.nn.init.normal_(attention.sampling_offsets.weight, std=0.1)
+    torch.nn.init.normal_(attention.attention_weights.weight)
+    query, tokens = (torch.randn(2, n, 8, dtype=torch.float64, requires_grad=True) for n in (3, 30))
+    reference = torch.rand(1, 3, 1, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda q, r, t: attention(q, r, t, SIZES), (query, reference, tokens))
 
 
 def test_core_samples_half_precision_values_in_float32(seeded):

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR
+from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR, build_scheduler
+from dinov3.utils.errors import UsageError
 
 
 def make_optimizer():
@@ -85,3 +86,29 @@ def test_schedules_refuse_values_out_of_range():
         WarmupPolyLR(make_optimizer(), 5, warmup_start=2.0)
     with pytest.raises(ValueError, match="final_div_factor of 0.5 was given; give at least 1"):
         WarmupOneCycleLR(make_optimizer(), 5, warmup_iters=1, final_div_factor=0.5)
+
+
+@pytest.mark.parametrize(
+    ("scheduler_type", "settings", "constructor"),
+    [
+        ("WarmupOneCycleLR", {"warmup_iters": 2, "final_div_factor": 20}, WarmupOneCycleLR),
+        ("WarmupPolyLR", {"warmup_iters": 1, "power": 0.5}, WarmupPolyLR),
+    ],
+)
+def test_a_schedule_is_built_from_its_name_and_settings(scheduler_type, settings, constructor):
+    optimizer, reference = make_optimizer(), make_optimizer()
+    built = build_scheduler(scheduler_type, optimizer, lr=1.0, total_iter=6, constructor_kwargs=settings)
+    assert rates(built, optimizer, 6) == rates(constructor(reference, 6, **settings), reference, 6)
+
+
+@pytest.mark.parametrize(
+    ("scheduler_type", "settings", "message"),
+    [
+        ("StepLR", {}, "scheduler.type='StepLR' is not known; choose one of WarmupOneCycleLR, WarmupPolyLR"),
+        ("WarmupPolyLR", {"speed": 1}, r"WarmupPolyLR refuses scheduler.constructor_kwargs=\{'speed': 1\}"),
+        ("WarmupPolyLR", {"warmup_iters": 6}, "A warm-up of 6 of 6 iterations was given"),
+    ],
+)
+def test_a_schedule_that_cannot_be_built_is_refused(scheduler_type, settings, message):
+    with pytest.raises(UsageError, match=message):
+        build_scheduler(scheduler_type, make_optimizer(), lr=1.0, total_iter=6, constructor_kwargs=settings)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from dinov3.hub.key_conversions import meta_to_hf, timm_to_meta
 from dinov3.layers.lora import apply_lora
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone_weights import find_weights, load_backbone_weights
@@ -41,6 +42,37 @@ def test_a_half_precision_safetensors_file_fills_the_backbone(tmp_path, source):
     load_backbone_weights(target, tmp_path / "weights.safetensors")
     assert target.vit.cls_token.dtype == torch.float32
     torch.testing.assert_close(target.vit.state_dict(), source.vit.state_dict(), rtol=1e-3, atol=1e-6)
+
+
+FORMATS = {
+    "Meta": timm_to_meta,
+    "Meta's teacher": lambda weights: {"teacher": {f"backbone.{k}": t for k, t in timm_to_meta(weights).items()}},
+    "Hugging Face": lambda weights: meta_to_hf(timm_to_meta(weights)),
+    "Hugging Face before version 5": lambda weights: meta_to_hf(timm_to_meta(weights), layer_prefix="layer"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_in_another_format_fills_the_backbone(tmp_path, source, name):
+    torch.save(FORMATS[name](source.vit.state_dict()), tmp_path / "weights.pth")
+    target = backbone(seed=2)
+    load_backbone_weights(target, tmp_path / "weights.pth")
+    torch.testing.assert_close(target.vit.state_dict(), source.vit.state_dict(), rtol=0, atol=0)
+
+
+def test_a_folder_of_hugging_face_fills_the_backbone(tmp_path, source):
+    save_file(meta_to_hf(timm_to_meta(source.vit.state_dict())), tmp_path / "model.safetensors")
+    assert find_weights("dinov3", "tiny", pretrained=True, checkpoint=str(tmp_path)) == tmp_path
+    target = backbone(seed=2)
+    load_backbone_weights(target, tmp_path)
+    torch.testing.assert_close(target.vit.state_dict(), source.vit.state_dict(), rtol=0, atol=0)
+
+
+def test_a_bias_that_the_backbone_has_no_place_for_is_not_dropped(tmp_path, source):
+    weights = timm_to_meta(source.vit.state_dict()) | {"blocks.2.attn.qkv.bias": torch.ones(3 * 128)}
+    torch.save(weights, tmp_path / "weights.pth")
+    with pytest.raises(UsageError, match=r"weights.pth: Block 2 has a bias on its keys"):
+        load_backbone_weights(source, tmp_path / "weights.pth")
 
 
 def test_lora_does_not_change_what_loaded_weights_compute(tmp_path, source):

@@ -15,7 +15,12 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from dinov3.eval.segmentation.point_sampling import SamplingArea, sample_labels, sample_points
+from dinov3.eval.segmentation.point_sampling import (
+    SamplingArea,
+    one_set_per_image,
+    sample_labels,
+    sample_points,
+)
 
 Targets = Sequence[Mapping[str, Tensor]]
 
@@ -60,6 +65,7 @@ class HungarianMatcher:
         targets: Targets,
         area: SamplingArea,
         valid: Tensor | None = None,
+        generators: Sequence[torch.Generator] | None = None,
     ) -> Matching:
         """Matches.
 
@@ -69,6 +75,7 @@ class HungarianMatcher:
             targets: B times `labels` (T,) and `masks` (T, H, W).
             area: Where points may lie.
             valid: (B, H, W) bool; None if all pixels count.
+            generators: One per image for its points; None draws all from torch's own.
 
         Returns:
             The matching, on the device of the predictions.
@@ -78,17 +85,18 @@ class HungarianMatcher:
         if sum(counts) == 0:
             queries, num_nonfinite = np.empty((num_predictions, 0), dtype=np.int64), 0
         else:
-            costs = self._costs(logits, masks, targets, area, valid)
+            points = one_set_per_image(area, batch_size, self.num_points, generators)
+            costs = self._costs(logits, masks, targets, points, valid)
             queries, num_nonfinite = assign(costs.cpu().numpy(), counts)
         images = np.repeat(np.arange(batch_size), counts)
-        indices = torch.from_numpy(np.vstack((images[None], queries))).to(logits.device)
+        # Without waiting: the driver keeps a copy of pageable memory before it returns.
+        indices = torch.from_numpy(np.vstack((images[None], queries))).to(logits.device, non_blocking=True)
         return Matching(indices[0], indices[1:], num_nonfinite)
 
     def _costs(
-        self, logits: Tensor, masks: Sequence[Tensor], targets: Targets, area: SamplingArea, valid: Tensor | None
+        self, logits: Tensor, masks: Sequence[Tensor], targets: Targets, points: Tensor, valid: Tensor | None
     ) -> Tensor:
-        """(L, B, Q, largest T); columns beyond the T of an image mean nothing."""
-        points = area.draw(torch.arange(len(targets), device=logits.device), self.num_points)  # (B, P, 2)
+        """Takes (B, P, 2) points, returns (L, B, Q, largest T); columns beyond the T of an image mean nothing."""
         labels = []
         for image, target in enumerate(targets):
             image_valid = None if valid is None else valid[image]

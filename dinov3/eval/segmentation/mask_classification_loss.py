@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dinov3.eval.segmentation.hungarian_matcher import HungarianMatcher, Matching, Targets
+from dinov3.eval.segmentation.mask_loss_inputs import check_generators, check_targets
 from dinov3.eval.segmentation.point_sampling import (
     SamplingArea,
     ValidPixels,
@@ -22,6 +23,7 @@ from dinov3.eval.segmentation.point_sampling import (
     sample_points,
     uncertain_points,
 )
+from dinov3.utils.process_group import is_distributed
 
 
 class MaskClassificationLoss(nn.Module):
@@ -33,9 +35,11 @@ class MaskClassificationLoss(nn.Module):
 
     Pixels that are not `valid` take no part: points are drawn from the valid area alone, for the matching as well, and
     an ignored pixel lends nothing to the label of a point beside it. An image without any valid pixel adds nothing to
-    any
-    term: there is no telling which of its queries should be "no object". A batch without any target has mask terms of
-    exactly 0, with a gradient of 0 for every parameter.
+    any term: there is no telling which of its queries should be "no object". A batch without any target has mask terms
+    of exactly 0, with a gradient of 0 for every parameter.
+
+    All terms are averaged over all processes of distributed training: the mean over the processes is the loss of one
+    process with all the images, also where one of them has no target at all.
 
     Args:
         num_classes: K, without "no object".
@@ -94,6 +98,7 @@ class MaskClassificationLoss(nn.Module):
         outputs: Mapping[str, Tensor | Sequence[Mapping[str, Tensor]]],
         targets: Targets,
         valid: Tensor | None = None,
+        generators: Sequence[torch.Generator] | None = None,
     ) -> dict[str, Tensor]:
         """Computes all terms.
 
@@ -104,25 +109,34 @@ class MaskClassificationLoss(nn.Module):
                 With T > Q the targets that match worst go without a query. A mask without any valid pixel is learned as
                 an empty one.
             valid: (B, H, W) bool, False where pixels are to be ignored; None if all count.
+            generators: One per image, on the device of the predictions, for all random points of this image. The points
+                then depend neither on the other images of the batch nor on the number of processes, provided that the
+                generators are made anew for each call. None draws for all images at once from torch's own generator.
 
         Returns:
             `loss_class`, `loss_mask` and `loss_dice`, without their weights, and the same with `_0`, `_1`, ... for the
             auxiliary predictions. `total` adds them up.
 
         Raises:
-            ValueError: If the numbers of images, labels and masks or the sizes of masks and `valid` do not fit.
+            ValueError: If the numbers of images, labels, masks and generators or the sizes of masks and `valid` do not
+                fit.
         """
         predictions = [outputs, *outputs.get("aux_outputs", ())]
         masks = [prediction["pred_masks"] for prediction in predictions]
         with torch.autocast(masks[0].device.type, enabled=False):
             logits = torch.stack([prediction["pred_logits"] for prediction in predictions])  # (L, B, Q, K+1)
             check_targets(logits, targets, valid, self.num_classes)
+            check_generators(generators, len(targets), logits.device)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
             area = WholeImage(len(targets), logits.device) if valid is None else ValidPixels(valid)
-            matching = self.matcher(logits, masks, targets, area, valid)
+            matching = self.matcher(logits, masks, targets, area, valid, generators)
             self.num_nonfinite_costs = matching.num_nonfinite
-            loss_class = self._class_loss(logits, targets, matching, area.has_pixels)
-            loss_mask, loss_dice = self._mask_losses(masks, logits.dtype, targets, matching, area, valid)
+            entropy, weights = self._class_entropies(logits, targets, matching, area.has_pixels)
+            num_masks = area.has_pixels[matching.images].sum()
+            mask_divisor, class_divisors = loss_divisors(num_masks, weights.sum(dim=(1, 2)))
+            loss_class = (weights * entropy).sum(dim=(1, 2)) / class_divisors
+            mask_sums = self._mask_losses(masks, logits.dtype, targets, matching, area, valid, generators)
+            loss_mask, loss_dice = (term / mask_divisor for term in mask_sums)
         losses = {}
         for term, values in (("loss_class", loss_class), ("loss_mask", loss_mask), ("loss_dice", loss_dice)):
             last, *auxiliary = values.unbind()
@@ -141,8 +155,10 @@ class MaskClassificationLoss(nn.Module):
             ]
         ).sum()
 
-    def _class_loss(self, logits: Tensor, targets: Targets, matching: Matching, has_pixels: Tensor) -> Tensor:
-        """(L,) weighted means of the cross entropy over all queries."""
+    def _class_entropies(
+        self, logits: Tensor, targets: Targets, matching: Matching, has_pixels: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(L, B, Q) cross entropies of all queries and the weights of them."""
         num_predictions, batch_size, num_queries, _ = logits.shape
         # One query more, which takes the labels of targets without a query and is cut off again.
         classes = torch.full(
@@ -152,12 +168,9 @@ class MaskClassificationLoss(nn.Module):
         prediction = torch.arange(num_predictions, device=logits.device)[:, None]
         classes[prediction, matching.images[None], matching.queries] = labels.expand(num_predictions, -1)
         classes = classes[..., :-1]
-
         entropy = F.cross_entropy(logits.flatten(0, 2), classes.flatten(), reduction="none").view_as(classes)
-        no_object = classes == self.num_classes
-        weights = torch.where(no_object, self.no_object_coefficient, 1.0) * has_pixels[:, None]
-        smallest = torch.finfo(entropy.dtype).tiny  # a batch of ignored images has no weight at all
-        return (weights * entropy).sum(dim=(1, 2)) / weights.sum(dim=(1, 2)).clamp(min=smallest)
+        weights = torch.ones_like(entropy).masked_fill(classes == self.num_classes, self.no_object_coefficient)
+        return entropy, weights * has_pixels[:, None]
 
     def _mask_losses(
         self,
@@ -167,31 +180,53 @@ class MaskClassificationLoss(nn.Module):
         matching: Matching,
         area: SamplingArea,
         valid: Tensor | None,
+        generators: Sequence[torch.Generator] | None,
     ) -> tuple[Tensor, Tensor]:
-        """(L,) binary cross entropies and Dice losses of the matched masks."""
-        counted = area.has_pixels[matching.images]  # (N,)
-        num_masks = average_num_masks(counted.sum())  # on every rank, also on one without targets
+        """(L,) sums over the matched masks of their binary cross entropies and of their Dice losses."""
         num_predictions, num_targets = matching.queries.shape
         if num_targets == 0:
             nothing = torch.stack([mask[..., :0].sum() for mask in masks]).to(dtype)
             return nothing, nothing
 
-        matched = _matched_masks(masks, matching).to(dtype).flatten(0, 1)  # (N*L, h, w)
-        points = uncertain_points(
-            matched.detach(),
-            matching.images.repeat_interleave(num_predictions),
-            area,
-            num_points=self.num_points,
-            oversample_ratio=self.oversample_ratio,
-            importance_sample_ratio=self.importance_sample_ratio,
-        )  # (N*L, P, 2)
-        sampled = sample_points(matched[:, None], points)[:, 0]
-        labels = _labels_of_all(targets, points.view(num_targets, -1, 2), valid).view_as(sampled)
+        matched = _matched_masks(masks, matching).to(dtype)  # (N, L, h, w)
+        points = self._points(matched.detach(), targets, matching.images, area, generators)  # (N, L * P, 2)
+        sampled = sample_points(matched.flatten(0, 1)[:, None], points.view(num_targets * num_predictions, -1, 2))[:, 0]
+        labels = _labels_of_all(targets, points, valid).view_as(sampled)
 
+        counted = area.has_pixels[matching.images]
         weights = counted[:, None] & matching.queries.lt(masks[0].shape[1]).T  # (N, L)
         entropy = F.binary_cross_entropy_with_logits(sampled, labels.to(dtype), reduction="none").mean(dim=-1)
         dice = dice_loss(sampled, labels)
-        return tuple((weights * loss.view_as(weights)).sum(dim=0) / num_masks for loss in (entropy, dice))
+        return tuple((weights * loss.view_as(weights)).sum(dim=0) for loss in (entropy, dice))
+
+    def _points(
+        self,
+        matched: Tensor,
+        targets: Targets,
+        images: Tensor,
+        area: SamplingArea,
+        generators: Sequence[torch.Generator] | None,
+    ) -> Tensor:
+        """Takes (N, L, h, w) masks and the (N,) images they belong to; returns (N, L * P, 2) points."""
+        num_targets, num_predictions = matched.shape[:2]
+        batches = [(matched, images, None)]
+        if generators is not None:
+            counts = [len(target["labels"]) for target in targets]
+            batches = zip(matched.split(counts), images.split(counts), generators, strict=True)
+        points = [
+            uncertain_points(
+                masks.flatten(0, 1),
+                image.repeat_interleave(num_predictions),
+                area,
+                num_points=self.num_points,
+                oversample_ratio=self.oversample_ratio,
+                importance_sample_ratio=self.importance_sample_ratio,
+                generator=generator,
+            )
+            for masks, image, generator in batches
+            if len(masks)
+        ]
+        return torch.cat(points).view(num_targets, -1, 2)
 
 
 def _matched_masks(masks: Sequence[Tensor], matching: Matching) -> Tensor:
@@ -224,41 +259,23 @@ def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return 1 - (2 * overlap + 1) / (probabilities.sum(dim=-1) + labels.sum(dim=-1) + 1)
 
 
-def average_num_masks(num_masks: Tensor) -> Tensor:
-    """Masks per process, averaged over all processes and at least 1.
+def loss_divisors(num_masks: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Divisors of the mask terms and of the class term, from what all processes have, in one collective.
 
-    With this divisor the gradients that distributed training averages are those of one process with all the images.
+    The mean over the processes of what is divided by them, and so the gradients that distributed training averages, are
+    those of one process with all the images. The collective is the same whatever the targets of a process.
+
+    Args:
+        num_masks: () masks of this process.
+        class_weights: (L,) sums of the weights of the queries of this process.
+
+    Returns:
+        () for the mask terms, from at least one mask on all processes; (L,) for the class term, above 0.
     """
-    num_masks = num_masks.to(torch.float32)
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(num_masks)
-        num_masks = num_masks / dist.get_world_size()
-    return num_masks.clamp(min=1)
-
-
-def check_targets(logits: Tensor, targets: Targets, valid: Tensor | None, num_classes: int) -> None:
-    """Refuses targets that do not fit the predictions, from shapes alone.
-
-    Raises:
-        ValueError: If numbers or sizes do not fit.
-    """
-    _, batch_size, _, num_outputs = logits.shape
-    if num_outputs != num_classes + 1:
-        raise ValueError(f"Predictions have {num_outputs} classes; a loss of {num_classes} classes takes one more.")
-    if len(targets) != batch_size or (valid is not None and len(valid) != batch_size):
-        raise ValueError(
-            f"Targets of {len(targets)} images{'' if valid is None else f' and valid of {len(valid)}'} were given for "
-            f"predictions of {batch_size}; give one per image."
-        )
-    for image, target in enumerate(targets):
-        labels, masks = target["labels"], target["masks"]
-        if labels.ndim != 1 or masks.ndim != 3 or len(labels) != len(masks):
-            raise ValueError(
-                f"Image {image} has labels of shape {tuple(labels.shape)} and masks of shape {tuple(masks.shape)}; "
-                f"give (T,) and (T, H, W)."
-            )
-        if valid is not None and masks.shape[1:] != valid.shape[1:]:
-            raise ValueError(
-                f"The masks of image {image} are {tuple(masks.shape[1:])} and valid is {tuple(valid.shape[1:])}; "
-                f"give both the same size."
-            )
+    sums = torch.cat((num_masks.view(1).to(class_weights.dtype), class_weights))
+    world_size = 1
+    if is_distributed():
+        dist.all_reduce(sums)
+        world_size = dist.get_world_size()
+    smallest = torch.finfo(sums.dtype).tiny  # images that are all ignored have no weight at all
+    return sums[0].clamp(min=1) / world_size, (sums[1:] / world_size).clamp(min=smallest)

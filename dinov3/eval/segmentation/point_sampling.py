@@ -6,13 +6,16 @@ Shapes: B images, M maps, P points, H W size of the targets.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-MAPS_PER_CHUNK = 512  # bounds the memory of uncertain_points: 3 * 12544 candidates take 0.45 MB per map
+# Of uncertain_points, where 3 * 12544 candidates take 0.3 MB per map and as much again several times over. Allocators
+# hand blocks of some 20 MB out again instead of asking the system for new pages.
+MAPS_PER_CHUNK = 64
 
 
 class SamplingArea(Protocol):
@@ -21,8 +24,17 @@ class SamplingArea(Protocol):
     has_pixels: Tensor
     """(B,) bool, False for images without any place to draw from."""
 
-    def draw(self, images: Tensor, num_points: int) -> Tensor:
-        """Independent, uniform points for images given by their index (M,) in the batch; returns (M, P, 2)."""
+    def draw(self, images: Tensor, num_points: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws independent, uniform points.
+
+        Args:
+            images: (M,) index in the batch of the image of each set of points.
+            num_points: P.
+            generator: Source of all numbers, on the device of the area; torch's own if None.
+
+        Returns:
+            (M, P, 2).
+        """
 
 
 class WholeImage:
@@ -31,9 +43,9 @@ class WholeImage:
     def __init__(self, batch_size: int, device: torch.device) -> None:
         self.has_pixels = torch.ones(batch_size, dtype=torch.bool, device=device)
 
-    def draw(self, images: Tensor, num_points: int) -> Tensor:
+    def draw(self, images: Tensor, num_points: int, generator: torch.Generator | None = None) -> Tensor:
         """See `SamplingArea.draw`."""
-        return torch.rand(len(images), num_points, 2, device=self.has_pixels.device)
+        return torch.rand(len(images), num_points, 2, device=self.has_pixels.device, generator=generator)
 
 
 class ValidPixels:
@@ -60,16 +72,28 @@ class ValidPixels:
         self.table = torch.zeros(len(flat), num_pixels + 1, dtype=torch.int32, device=valid.device)
         self.table.scatter_(1, torch.where(flat, rank - 1, num_pixels), pixels)
 
-    def draw(self, images: Tensor, num_points: int) -> Tensor:
+    def draw(self, images: Tensor, num_points: int, generator: torch.Generator | None = None) -> Tensor:
         """See `SamplingArea.draw`."""
         counts = self.counts[images, None]
-        random = torch.rand(3, len(images), num_points, device=self.table.device)
+        random = torch.rand(3, len(images), num_points, device=self.table.device, generator=generator)
         # rounding can lift a product to the count itself
         rank = torch.minimum((random[0] * counts).long(), counts - 1).clamp_(min=0)
         pixel = self.table[images[:, None], rank]
         x = (pixel % self.width + random[1]) / self.width
         y = (pixel // self.width + random[2]) / self.height
         return torch.stack((x, y), dim=-1)
+
+
+def one_set_per_image(
+    area: SamplingArea, batch_size: int, num_points: int, generators: Sequence[torch.Generator] | None = None
+) -> Tensor:
+    """Uniform points of each image of a batch, (B, P, 2), of each from its own generator where there are any."""
+    images = torch.arange(batch_size, device=area.has_pixels.device)
+    if generators is None:
+        return area.draw(images, num_points)
+    return torch.cat(
+        [area.draw(image, num_points, generator) for image, generator in zip(images.split(1), generators, strict=True)]
+    )
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
@@ -82,8 +106,8 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     Returns:
         (M, C, P).
     """
-    grid = (2 * points - 1).to(maps.dtype)[:, :, None]
-    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False).squeeze(-1)
+    grid = (2 * points).sub_(1).to(maps.dtype)[:, None]  # (M, 1, P, 2)
+    return F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False).squeeze(2)
 
 
 def sample_labels(masks: Tensor, points: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -124,6 +148,7 @@ def uncertain_points(
     num_points: int,
     oversample_ratio: float,
     importance_sample_ratio: float,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Points where predicted masks are least certain, mixed with uniform ones.
 
@@ -134,6 +159,7 @@ def uncertain_points(
         num_points: P.
         oversample_ratio: Candidates per point, at least 1.
         importance_sample_ratio: Part in [0, 1] of the points that are the least certain candidates.
+        generator: Source of all random numbers; torch's own if None.
 
     Returns:
         (M, P, 2).
@@ -143,9 +169,10 @@ def uncertain_points(
     num_uncertain = int(importance_sample_ratio * num_points)
     chunks = []
     for chunk, chunk_images in zip(logits.split(MAPS_PER_CHUNK), images.split(MAPS_PER_CHUNK), strict=True):
-        candidates = area.draw(chunk_images, int(oversample_ratio * num_points))
+        candidates = area.draw(chunk_images, int(oversample_ratio * num_points), generator)
         certainty = sample_points(chunk[:, None], candidates)[:, 0].abs()
         chosen = certainty.topk(num_uncertain, dim=1, largest=False, sorted=False).indices
         uncertain = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
-        chunks.append(torch.cat((uncertain, area.draw(chunk_images, num_points - num_uncertain)), dim=1))
+        uniform = area.draw(chunk_images, num_points - num_uncertain, generator)
+        chunks.append(torch.cat((uncertain, uniform), dim=1))
     return torch.cat(chunks)

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import abc
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+
+from dinov3.utils.errors import UsageError
 
 
 class WarmupScheduler(LRScheduler, abc.ABC):
@@ -136,3 +140,35 @@ class WarmupPolyLR(WarmupScheduler):
     def decay(self, progress: float) -> float:
         """From 1 to 0."""
         return (1.0 - progress) ** self.power
+
+
+SCHEDULERS: dict[str, type[WarmupScheduler]] = {"WarmupOneCycleLR": WarmupOneCycleLR, "WarmupPolyLR": WarmupPolyLR}
+
+
+def build_scheduler(
+    scheduler_type: str,
+    optimizer: Optimizer,
+    lr: float,
+    total_iter: int,
+    constructor_kwargs: Mapping[str, Any],
+) -> WarmupScheduler:
+    """Builds the schedule that a configuration names.
+
+    Args:
+        scheduler_type: A key of `SCHEDULERS`.
+        optimizer: The learning rates of its groups are their peaks.
+        lr: Without effect, since every group has a peak of its own; the original has it too.
+        total_iter: Iterations of the whole run.
+        constructor_kwargs: Further arguments of the schedule.
+
+    Raises:
+        UsageError: The type or an argument is unknown, or a value is refused.
+    """
+    if scheduler_type not in SCHEDULERS:
+        raise UsageError(f"scheduler.type={scheduler_type!r} is not known; choose one of {', '.join(SCHEDULERS)}")
+    try:
+        return SCHEDULERS[scheduler_type](optimizer, total_iter, **constructor_kwargs)
+    except (TypeError, ValueError) as err:
+        raise UsageError(
+            f"{scheduler_type} refuses scheduler.constructor_kwargs={dict(constructor_kwargs)}: {err}"
+        ) from err

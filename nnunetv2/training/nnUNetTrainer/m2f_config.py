@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from dinov3.eval.segmentation.config_training import M2FTrainConfig
 from dinov3.utils.yaml_config import load_config, require_choice, require_range
 from nnunetv2.errors import UsageError
 from nnunetv2.training.nnUNetTrainer.vit_config import LoRAConfig, ViTModelConfig, ViTnnUNetConfig
@@ -49,33 +50,6 @@ class M2FModelConfig(ViTModelConfig):
                 f"model.hidden_dim={self.hidden_dim} must be a multiple of {unit} (of 32 and of model.num_heads); "
                 f"the next one is {math.ceil(max(self.hidden_dim, 1) / unit) * unit}"
             )
-
-
-@dataclass
-class M2FTrainConfig:
-    """The mask classification loss. Source: Cheng et al. 2022, arXiv:2112.01527, section 4.1."""
-
-    num_points: int = 12544
-    """Points per mask on which masks are compared (112 x 112)."""
-    oversample_ratio: float = 3.0
-    """Candidates drawn per point of the loss, of which the uncertain ones are kept."""
-    importance_sample_ratio: float = 0.75
-    """Share of the points taken for their uncertainty, in [0, 1]; the rest is uniform."""
-    mask_coefficient: float = 5.0
-    """Weight of the binary cross-entropy of masks."""
-    dice_coefficient: float = 5.0
-    """Weight of the Dice loss of masks."""
-    class_coefficient: float = 2.0
-    """Weight of the cross-entropy of classes."""
-    no_object_coefficient: float = 0.1
-    """Weight of the class "no object" within that cross-entropy."""
-
-    def __post_init__(self) -> None:
-        require_range("m2f_train.num_points", self.num_points, 1)
-        require_range("m2f_train.oversample_ratio", self.oversample_ratio, 1)
-        require_range("m2f_train.importance_sample_ratio", self.importance_sample_ratio, 0, 1)
-        for name in ("mask_coefficient", "dice_coefficient", "class_coefficient", "no_object_coefficient"):
-            require_range(f"m2f_train.{name}", getattr(self, name), 0)
 
 
 @dataclass

@@ -10,6 +10,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
+from dinov3.eval.segmentation import config_training
 from dinov3.utils.yaml_config import require_choice, require_range
 from nnunetv2.errors import UsageError
 from nnunetv2.model.input_adapter import CHANNEL_ADAPTATIONS, INPUT_NORMS
@@ -52,28 +53,11 @@ class ViTModelConfig:
 
 
 @dataclass
-class LoRAConfig:
-    """Low-rank adapters in the backbone."""
+class LoRAConfig(config_training.LoRAConfig):
+    """Low-rank adapters in the backbone; on unless `model.tuning` says otherwise."""
 
     enabled: bool = True
     """Train adapters while the backbone's own weights stay; `model.tuning`, where set, goes before this."""
-    r: int = 8
-    """Rank of an adapter."""
-    lora_alpha: int = 16
-    """The adapter's output is scaled by lora_alpha / r."""
-    lora_dropout: float = 0.1
-    """Probability of dropping an input of an adapter while training, in [0, 1)."""
-    target_modules: list[str] = field(default_factory=lambda: ["qkv", "proj"])
-    """Linear layers of the transformer blocks that get an adapter."""
-
-    def __post_init__(self) -> None:
-        require_range("lora.r", self.r, 1)
-        require_range("lora.lora_alpha", self.lora_alpha, 1)
-        require_range("lora.lora_dropout", self.lora_dropout, 0, 0.99)
-        if not self.target_modules:
-            raise UsageError(
-                "lora.target_modules is empty; name layers, for example [qkv,proj], or set lora.enabled=false"
-            )
 
 
 @dataclass

@@ -48,8 +48,9 @@ def test_update_is_taken_only_along_finite_gradients(factor: float, moves: bool)
     before = network.weight.detach().clone()
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     loss = (network(torch.ones(1, 3)) * factor).sum()
-    value = update_weights(loss, network, optimizer, None, clip_norm=12, guard=DivergenceGuard())
-    assert value.dtype == np.float32
+    update = update_weights(loss, network, optimizer, None, clip_norm=12, guard=DivergenceGuard())
+    assert update.loss.dtype == np.float32
+    assert update.loss.ndim == 0
     assert (not torch.equal(network.weight, before)) is moves
     assert bool(network.weight.isfinite().all())
 
@@ -58,8 +59,8 @@ def test_an_infinite_loss_with_a_finite_gradient_is_noticed_by_every_process() -
     network = torch.nn.Linear(3, 1, bias=False)
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     loss = network(torch.ones(1, 3)).sum() + math.inf
-    value = update_weights(loss, network, optimizer, None, clip_norm=12, guard=DivergenceGuard())
-    assert value == math.inf
+    update = update_weights(loss, network, optimizer, None, clip_norm=12, guard=DivergenceGuard())
+    assert update.loss == math.inf
     assert not network.weight.grad.isfinite().any()  # processes share gradients, not losses
 
 
@@ -84,5 +85,6 @@ def test_gradient_is_clipped_to_its_norm(clip_norm: float | None, expected_step:
     torch.nn.init.zeros_(network.weight)
     optimizer = torch.optim.SGD(network.parameters(), 1.0)
     loss = network(torch.tensor([[30.0, 40.0]])).sum()  # gradient (30, 40), norm 50
-    update_weights(loss, network, optimizer, None, clip_norm=clip_norm, guard=DivergenceGuard())
+    update = update_weights(loss, network, optimizer, None, clip_norm=clip_norm, guard=DivergenceGuard())
+    assert update.gradient_norm == 50
     torch.testing.assert_close(network.weight.norm(), torch.tensor(expected_step), atol=1e-4, rtol=1e-4)

@@ -8,12 +8,15 @@ import torch
 from torch import nn
 
 from dinov3.eval.segmentation.models.backbone.dinov3_adapter import DINOv3_Adapter
+from dinov3.eval.segmentation.models.backbone.intermediate_layers import ModelWithIntermediateLayers
 from dinov3.eval.segmentation.models.backbone_layers import BackboneLayersSet, backbone_out_indices
 from dinov3.eval.segmentation.models.feature_decoder import FeatureDecoder
+from dinov3.eval.segmentation.models.heads.linear_head import LinearHead
 from dinov3.eval.segmentation.models.heads.mask2former_head import Mask2FormerHead
 
 __all__ = ["BackboneLayersSet", "FeatureDecoder", "backbone_out_indices", "build_segmentation_decoder"]
 
+DECODER_TYPES = ("m2f", "linear")
 SCALES = ("1", "2", "3", "4")  # 1/4, 1/8, 1/16, 1/32 of the image
 
 
@@ -28,6 +31,7 @@ def build_segmentation_decoder(  # noqa: PLR0913 - one flat list of settings is 
     lora_enabled: bool = False,
     *,
     freeze_backbone: bool = True,
+    in_channels: int = 3,
     num_heads: int = 16,
     dim_feedforward: int = 4096,
     num_queries: int = 100,
@@ -35,56 +39,79 @@ def build_segmentation_decoder(  # noqa: PLR0913 - one flat list of settings is 
     num_encoder_layers: int = 6,
     drop_path_rate: float = 0.3,
     with_cp: bool = True,
+    use_batchnorm: bool = True,
+    use_cls_token: bool = False,
+    use_backbone_norm: bool = True,
 ) -> FeatureDecoder:
-    """Builds adapter and Mask2Former head around a backbone.
+    """Builds a segmentation model around a backbone: adapter and Mask2Former head, or a linear head.
 
-    The defaults are those of the released ADE20K model, whose weights load into what they build. For training on few
-    images `hidden_dim=256, num_heads=8, dim_feedforward=1024` has a seventeenth of the parameters.
+    The defaults of "m2f" are those of the released ADE20K model, whose weights load into what they build. For training
+    on few images `hidden_dim=256, num_heads=8, dim_feedforward=1024` has a seventeenth of the parameters.
 
     Args:
         backbone_model: Has `embed_dim`, `patch_size`, `n_blocks` (or `num_blocks`) and `get_intermediate_layers`, see
             `DINOv3_Adapter`.
-        backbone_out_layers: Four blocks to read: a choice, its name, or 0-based indices.
-        decoder_type: "m2f".
-        hidden_dim: Channels of the head, a multiple of 32.
+        backbone_out_layers: Blocks to read: a choice, its name, or 0-based indices. "m2f" reads four, "linear" any
+            number.
+        decoder_type: "m2f" or "linear".
+        hidden_dim: m2f: channels of the head, a multiple of 32.
         num_classes: K, without "no object".
-        dropout: In [0, 1], of a linear head; Mask2Former is trained without.
+        dropout: linear: probability in [0, 1] that a channel is dropped in training. Mask2Former is trained without.
         autocast_dtype: bfloat16 or float16 runs the model under autocast; float32 leaves precision to the caller.
         lora_enabled: The backbone carries LoRA layers: its `requires_grad` flags stay as they are.
         freeze_backbone: Switch off all gradients of the backbone, unless `lora_enabled`. False for full fine-tuning.
-        num_heads: Heads of all attention layers of the head.
-        dim_feedforward: Hidden width of all feed-forward networks of the head.
-        num_queries: Q, the most masks that an image can have.
-        num_decoder_layers: Layers of the mask transformer.
-        num_encoder_layers: Layers of the pixel decoder.
-        drop_path_rate: Probability in [0, 1) that a sample skips a feed-forward network of the adapter in training.
-        with_cp: Recompute the adapter's extractors in the backward pass instead of keeping their activations.
+        in_channels: m2f: channels C of the images, as the backbone takes them.
+        num_heads: m2f: heads of all attention layers of the head.
+        dim_feedforward: m2f: hidden width of all feed-forward networks of the head.
+        num_queries: m2f: Q, the most masks that an image can have.
+        num_decoder_layers: m2f: layers of the mask transformer.
+        num_encoder_layers: m2f: layers of the pixel decoder.
+        drop_path_rate: m2f: probability in [0, 1) that a sample skips a feed-forward network of the adapter while
+            training.
+        with_cp: m2f: recompute the adapter's extractors in the backward pass instead of keeping their activations.
+        use_batchnorm: linear: normalise the features before they are classified.
+        use_cls_token: linear: classify each patch together with the class token.
+        use_backbone_norm: linear: apply the last norm of the backbone to each block. The adapter always does.
 
     Returns:
-        A model whose forward pass takes (B, 3, H, W), H and W multiples of 32, and returns `pred_logits` (B, Q, K + 1),
-        `pred_masks` (B, Q, H/4, W/4) and `aux_outputs`, a list of `num_decoder_layers` such dictionaries.
+        A model whose forward pass takes (B, C, H, W). "m2f": H and W multiples of 32; returns `pred_logits`
+        (B, Q, K + 1), `pred_masks` (B, Q, H/4, W/4) and `aux_outputs`, a list of `num_decoder_layers` such
+        dictionaries. "linear": H and W multiples of the patch size p; returns logits (B, K, H/p, W/p). A frozen
+        backbone and the adapter are in eval mode, as in the original: call `train()` before training.
 
     Raises:
         ValueError: If the decoder type is unknown or a size does not fit.
     """
-    if decoder_type != "m2f":
-        raise ValueError(f"The decoder type {decoder_type!r} is unknown; choose 'm2f'.")
+    if decoder_type not in DECODER_TYPES:
+        raise ValueError(f"The decoder type {decoder_type!r} is unknown; choose one of {', '.join(DECODER_TYPES)}.")
     num_blocks = backbone_model.n_blocks if hasattr(backbone_model, "n_blocks") else backbone_model.num_blocks
-    adapter = DINOv3_Adapter(
-        backbone_model,
-        interaction_indexes=backbone_out_indices(num_blocks, backbone_out_layers),
-        drop_path_rate=drop_path_rate,
-        with_cp=with_cp,
-        freeze_backbone=freeze_backbone and not lora_enabled,
-    )
-    head = Mask2FormerHead(
-        dict.fromkeys(SCALES, backbone_model.embed_dim),
-        num_classes,
-        hidden_dim,
-        num_heads=num_heads,
-        dim_feedforward=dim_feedforward,
-        num_queries=num_queries,
-        num_decoder_layers=num_decoder_layers,
-        num_encoder_layers=num_encoder_layers,
-    )
-    return FeatureDecoder(nn.ModuleList([adapter, head]), autocast_dtype)
+    blocks = backbone_out_indices(num_blocks, backbone_out_layers)
+    freeze = freeze_backbone and not lora_enabled
+    extractor: nn.Module
+    head: nn.Module
+    if decoder_type == "linear":
+        extractor = ModelWithIntermediateLayers(
+            backbone_model, blocks, return_class_token=use_cls_token, norm=use_backbone_norm, freeze_backbone=freeze
+        )
+        channels = [backbone_model.embed_dim] * len(blocks)
+        head = LinearHead(channels, num_classes, use_batchnorm, use_cls_token, dropout)
+    else:
+        extractor = DINOv3_Adapter(
+            backbone_model,
+            interaction_indexes=blocks,
+            drop_path_rate=drop_path_rate,
+            with_cp=with_cp,
+            freeze_backbone=freeze,
+            in_channels=in_channels,
+        ).eval()
+        head = Mask2FormerHead(
+            dict.fromkeys(SCALES, backbone_model.embed_dim),
+            num_classes,
+            hidden_dim,
+            num_heads=num_heads,
+            dim_feedforward=dim_feedforward,
+            num_queries=num_queries,
+            num_decoder_layers=num_decoder_layers,
+            num_encoder_layers=num_encoder_layers,
+        )
+    return FeatureDecoder(nn.ModuleList([extractor, head]), autocast_dtype)

@@ -57,4 +57,4 @@ def _indices_of_choice(num_blocks: int, choice: BackboneLayersSet) -> list[int]:
         return list(range(num_blocks - 4, num_blocks))
     if num_blocks == 24:
         return list(_EVEN_INTERVALS_OF_24)
-    return [num_blocks * quarter // 4 - 1 for quarter in (1, 2, 3, 4)]
+    return [num_blocks // 4 * quarter - 1 for quarter in (1, 2, 3, 4)]

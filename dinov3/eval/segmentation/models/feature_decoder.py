@@ -8,6 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+Outputs = Tensor | dict[str, Tensor | list[dict[str, Tensor]]]
+"""Dense logits of a linear head, or the dictionary of a Mask2Former head."""
+
 
 class FeatureDecoder(nn.Module):
     """Runs a feature extractor and a head.
@@ -16,7 +19,7 @@ class FeatureDecoder(nn.Module):
     segmentation models.
 
     Args:
-        segmentation_model: Feature extractor and head.
+        segmentation_model: Feature extractor, with `backbone` and `size_multiple`, and head, with `predict`.
         autocast_dtype: bfloat16 or float16 runs both under autocast; float32 leaves precision to the caller.
     """
 
@@ -25,14 +28,24 @@ class FeatureDecoder(nn.Module):
         self.segmentation_model = segmentation_model
         self.autocast_dtype = autocast_dtype
 
-    def forward(self, image: Tensor) -> dict[str, Tensor | list[dict[str, Tensor]]]:
-        """Takes (B, 3, H, W) and returns the dictionary of the head."""
+    @property
+    def backbone(self) -> nn.Module:
+        """The vision transformer inside the feature extractor."""
+        return self.segmentation_model[0].backbone
+
+    @property
+    def size_multiple(self) -> int:
+        """What height and width of an image must be multiples of."""
+        return self.segmentation_model[0].size_multiple
+
+    def forward(self, image: Tensor) -> Outputs:
+        """Takes (B, C, H, W) and returns what the head returns."""
         extractor, head = self.segmentation_model
         with self._precision(image.device.type):
             return head(extractor(image))
 
-    def predict(self, image: Tensor, rescale_to: Sequence[int]) -> dict[str, Tensor | list[dict[str, Tensor]]]:
-        """The same, with the masks resized to `rescale_to` (height, width)."""
+    def predict(self, image: Tensor, rescale_to: Sequence[int] = (512, 512)) -> Outputs:
+        """The same, with masks or dense logits resized (bilinear) to `rescale_to` (height, width)."""
         extractor, head = self.segmentation_model
         with self._precision(image.device.type):
             return head.predict(extractor(image), rescale_to=rescale_to)

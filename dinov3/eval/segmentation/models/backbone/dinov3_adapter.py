@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dinov3.eval.segmentation.models.backbone.extractor import ExtractorConfig, InteractionBlock
+from dinov3.eval.segmentation.models.backbone.frozen_backbone import hold_in_eval_mode, intermediate_layers, is_trained
 from dinov3.eval.segmentation.models.backbone.spatial_prior import SpatialPriorModule
 from dinov3.eval.segmentation.models.utils.ms_deform_attn import MSDeformAttn, cell_centres
 
@@ -62,6 +63,7 @@ class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
         use_extra_extractor: Whether two more extractors read the last layer.
         with_cp: Recompute the extractors in the backward pass instead of keeping their activations.
         freeze_backbone: Switch off the gradients of all backbone parameters now. False leaves them as they are.
+        in_channels: Channels C of the images, as the backbone takes them.
 
     Raises:
         ValueError: If not exactly four blocks are named.
@@ -88,6 +90,7 @@ class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
         with_cp: bool = True,
         *,
         freeze_backbone: bool = True,
+        in_channels: int = 3,
     ) -> None:
         super().__init__()
         if len(interaction_indexes) != NUM_SCALES:
@@ -104,7 +107,7 @@ class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
         )
         num_extra = [0] * (NUM_SCALES - 1) + [NUM_EXTRA_EXTRACTORS if use_extra_extractor else 0]
         self.level_embed = nn.Parameter(torch.empty(NUM_SCALES - 1, dim))
-        self.spm = SpatialPriorModule(conv_inplane, dim)
+        self.spm = SpatialPriorModule(conv_inplane, dim, in_channels=in_channels)
         self.interactions = nn.ModuleList(InteractionBlock(config, extra) for extra in num_extra)
         self.up = nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2)
         self.norm1 = nn.BatchNorm2d(dim)
@@ -133,26 +136,26 @@ class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
             if isinstance(module, MSDeformAttn):
                 module.reset_parameters()
 
+    @property
+    def size_multiple(self) -> int:
+        """What height and width of an image must be multiples of."""
+        return SIZE_MULTIPLE
+
     def backbone_is_trained(self) -> bool:
         """Whether any parameter of the backbone requires a gradient."""
-        return any(parameter.requires_grad for parameter in self.backbone.parameters())
+        return is_trained(self.backbone)
 
     def train(self, mode: bool = True) -> DINOv3_Adapter:
-        """Sets the mode of everything but a frozen backbone.
-
-        In train mode DINOv3 rescales its position encoding at random and other transformers drop paths, which would
-        make the features of a frozen backbone noisy.
-        """
+        """Sets the mode of everything but a frozen backbone, which stays in eval mode."""
         super().train(mode)
-        if not self.backbone_is_trained():
-            self.backbone.eval()
+        hold_in_eval_mode(self.backbone)
         return self
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Makes the pyramid.
 
         Args:
-            image: (B, 3, H, W), H and W multiples of 32.
+            image: (B, C, H, W), H and W multiples of 32.
 
         Returns:
             "1", "2", "3", "4": (B, D, H/4, W/4) to (B, D, H/32, W/32).
@@ -188,6 +191,4 @@ class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
         size = [math.ceil(side / self.patch_size) * self.patch_size for side in image.shape[-2:]]
         if size != list(image.shape[-2:]):
             image = F.interpolate(image, size=size, mode="bilinear", align_corners=False)
-        needs_gradient = image.requires_grad or self.backbone_is_trained()
-        with torch.set_grad_enabled(needs_gradient and torch.is_grad_enabled()):
-            return self.backbone.get_intermediate_layers(image, n=self.interaction_indexes, reshape=True, norm=True)
+        return intermediate_layers(self.backbone, image, self.interaction_indexes, norm=True)

@@ -22,14 +22,15 @@ class SpatialPriorModule(nn.Module):
     Args:
         inplanes: Channels at 1/4; 1/8 has twice, 1/16 and 1/32 four times as many.
         embed_dim: Channels D of the maps that are returned.
+        in_channels: Channels C of the images.
 
     Source: Chen et al. 2023, "Vision Transformer Adapter for Dense Predictions", section 3.3, arXiv:2205.08534.
     """
 
-    def __init__(self, inplanes: int = 64, embed_dim: int = 384) -> None:
+    def __init__(self, inplanes: int = 64, embed_dim: int = 384, *, in_channels: int = 3) -> None:
         super().__init__()
         self.stem = nn.Sequential(
-            *_conv_norm_relu(3, inplanes, stride=2),
+            *_conv_norm_relu(in_channels, inplanes, stride=2),
             *_conv_norm_relu(inplanes, inplanes, stride=1),
             *_conv_norm_relu(inplanes, inplanes, stride=1),
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
@@ -43,7 +44,7 @@ class SpatialPriorModule(nn.Module):
         self.fc4 = nn.Conv2d(4 * inplanes, embed_dim, kernel_size=1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Takes (B, 3, H, W), H and W multiples of 32; returns the four maps, finest first."""
+        """Takes (B, C, H, W), H and W multiples of 32; returns the four maps, finest first."""
         c1 = self.stem(image)
         c2 = self.conv2(c1)
         c3 = self.conv3(c2)

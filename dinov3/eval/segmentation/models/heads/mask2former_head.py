@@ -63,7 +63,7 @@ class Mask2FormerHead(nn.Module):
         return self.predictor(levels, mask_features)
 
     def predict(
-        self, features: Mapping[str, Tensor], rescale_to: Sequence[int]
+        self, features: Mapping[str, Tensor], rescale_to: Sequence[int] = (512, 512)
     ) -> dict[str, Tensor | list[dict[str, Tensor]]]:
         """The forward pass with `pred_masks` resized (bilinear) to `rescale_to` (height, width)."""
         outputs = self(features)

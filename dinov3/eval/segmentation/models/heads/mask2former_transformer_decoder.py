@@ -140,6 +140,8 @@ def attention_mask(mask_logits: Tensor, size: Sequence[int]) -> Tensor:
     Source: Cheng et al. 2022, section 3.2.1, arXiv:2112.01527.
     """
     resized = F.interpolate(mask_logits, size=tuple(size), mode="bilinear", align_corners=False)
-    allowed = (resized >= 0).flatten(2)  # probability of at least one half
+    # Not `resized >= 0`: the probability of logits just below 0 rounds to one half, in bfloat16 for all above -0.004,
+    # and released models were made with those cells looked at.
+    allowed = ~(resized.sigmoid() < 0.5).flatten(2)
     covers_nothing = ~allowed.any(dim=-1, keepdim=True)
     return (allowed | covers_nothing)[:, None]

@@ -1,0 +1,274 @@
+"""All settings of a training or an evaluation of a segmentation head, and how they are read.
+
+The names and defaults are those of Meta's configuration, so that its YAML files load; sections that Meta does not have
+(`m2f_train`, `lora`, `ema`) are beside them. One setting has another default: `decoder_head.backbone_out_layers` is
+FOUR_EVEN_INTERVALS for the m2f head, which reads four blocks and cannot work with Meta's LAST.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dinov3.eval.segmentation.config_images import (
+    DEFAULT_MEAN,
+    DEFAULT_STD,
+    DatasetConfig,
+    EvalConfig,
+    EvalTransformConfig,
+    TrainTransformConfig,
+    TransformConfig,
+    require_multiple,
+)
+from dinov3.eval.segmentation.config_training import (
+    EMAConfig,
+    LoRAConfig,
+    M2FTrainConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    TrainConfig,
+)
+from dinov3.eval.setup import ModelConfig
+from dinov3.utils.devices import DEVICE_NAMES
+from dinov3.utils.errors import UsageError
+from dinov3.utils.yaml_config import load_config, require_choice, require_range
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "DEFAULT_MEAN",
+    "DEFAULT_STD",
+    "DatasetConfig",
+    "DecoderConfig",
+    "EMAConfig",
+    "EvalConfig",
+    "EvalTransformConfig",
+    "LoRAConfig",
+    "M2FTrainConfig",
+    "ModelConfig",
+    "ModelDtype",
+    "OptimizerConfig",
+    "SchedulerConfig",
+    "SegmentationConfig",
+    "TrainConfig",
+    "TrainTransformConfig",
+    "TransformConfig",
+    "load_segmentation_config",
+    "shipped_configs",
+]
+
+CONFIGS = Path(__file__).parent / "configs"
+DECODERS = ("linear", "m2f")
+OUT_LAYERS = ("LAST", "FOUR_LAST", "FOUR_EVEN_INTERVALS")
+METRICS = ("mIoU", "acc", "aAcc", "dice", "fscore", "precision", "recall", "mDice", "mAcc")
+RELEASED_SEGMENTOR = "dinov3_vit7b16_ms"
+"""The value of `load_from` that stands for Meta's released ViT-7B with its Mask2Former head for ADE20K."""
+M2F_UNIT = 32  # pixels: the coarsest map of the adapter has 1/32 of the image's size
+PATCH_SIZE = 16  # pixels, of all released DINOv3 vision transformers
+
+
+class ModelDtype(Enum):
+    """Number format that the network runs in; weights stay float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+    @property
+    def autocast_dtype(self) -> torch.dtype:
+        """The same as torch calls it."""
+        import torch
+
+        return getattr(torch, self.value)
+
+
+@dataclass
+class DecoderConfig:
+    """The segmentation head."""
+
+    type: str = "m2f"
+    """m2f (Mask2Former behind an adapter) or linear (one linear classifier for all patches)."""
+    backbone_out_layers: str | list[int] | None = None
+    """Blocks to read: LAST, FOUR_LAST, FOUR_EVEN_INTERVALS or a list; null: LAST for linear, the third for m2f."""
+    use_batchnorm: bool = True
+    """Linear head: normalise its inputs over the batch."""
+    use_cls_token: bool = False
+    """Linear head: give the class token to every patch."""
+    use_backbone_norm: bool = True
+    """Linear head: apply the backbone's last norm to all blocks that are read."""
+    num_classes: int = 150
+    """Classes, 2 to 255; without the ignored label."""
+    hidden_dim: int = 2048
+    """m2f head: channels; a multiple of 32 and of num_heads. 256 has a seventeenth of the parameters."""
+    dropout: float = 0.1
+    """Linear head: probability of dropping an input channel while training, in [0, 1)."""
+    num_heads: int = 16
+    """m2f head: attention heads."""
+    dim_feedforward: int = 4096
+    """m2f head: hidden width of the feed-forward networks."""
+    num_queries: int = 100
+    """m2f head: masks proposed per image."""
+    num_encoder_layers: int = 6
+    """m2f head: layers of the pixel decoder."""
+    num_decoder_layers: int = 9
+    """m2f head: layers of the mask transformer."""
+    drop_path_rate: float = 0.3
+    """m2f head: probability that an image skips a feed-forward network of the adapter while training, in [0, 1)."""
+    gradient_checkpointing: bool = True
+    """m2f head: recompute the adapter in the backward pass: less memory, more time."""
+
+    def __post_init__(self) -> None:
+        require_choice("decoder_head.type", self.type, DECODERS)
+        require_range("decoder_head.num_classes", self.num_classes, 2, 255)
+        for name in ("dropout", "drop_path_rate"):
+            require_range(f"decoder_head.{name}", getattr(self, name), 0, 0.99)
+        for name in ("num_heads", "dim_feedforward", "num_queries", "num_encoder_layers", "num_decoder_layers"):
+            require_range(f"decoder_head.{name}", getattr(self, name), 1)
+        if self.backbone_out_layers is None:
+            self.backbone_out_layers = "LAST" if self.type == "linear" else "FOUR_EVEN_INTERVALS"
+        if isinstance(self.backbone_out_layers, Enum):  # a BackboneLayersSet
+            self.backbone_out_layers = self.backbone_out_layers.name
+        self._check_out_layers()
+        if self.type == "m2f":
+            require_range("decoder_head.hidden_dim", self.hidden_dim, 1)
+            require_multiple(
+                "decoder_head.hidden_dim",
+                [self.hidden_dim],
+                math.lcm(32, self.num_heads),
+                "of 32 and of decoder_head.num_heads",
+            )
+
+    def _check_out_layers(self) -> None:
+        layers, name = self.backbone_out_layers, "decoder_head.backbone_out_layers"
+        if isinstance(layers, str):
+            require_choice(name, layers, OUT_LAYERS)
+            is_four = layers != "LAST"
+        else:
+            if not layers or layers != sorted({layer for layer in layers if layer >= 0}):
+                raise UsageError(f"{name}={layers} must be ascending numbers of blocks from 0, for example [2,5,8,11]")
+            is_four = len(layers) == 4
+        if self.type == "m2f" and not is_four:
+            raise UsageError(
+                f"{name}={layers} does not suit decoder_head.type=m2f, which reads four blocks; leave it out, or give "
+                f"FOUR_EVEN_INTERVALS, FOUR_LAST or four numbers of blocks"
+            )
+
+
+@dataclass
+class SegmentationConfig:
+    """All settings of one training or evaluation."""
+
+    model: ModelConfig | None = None
+    """The backbone. Not needed to evaluate load_from=dinov3_vit7b16_ms."""
+    bs: int = 2
+    """Images per iteration and process."""
+    n_gpus: int = 8
+    """Processes that the recipe was made for. How many there are, torchrun decides; see the global batch in the log."""
+    num_workers: int = 6
+    """Processes per training process that read images; 0: none."""
+    model_dtype: ModelDtype = ModelDtype.FLOAT32
+    """Number format that the network runs in: FLOAT32 or BFLOAT16 (autocast). Losses are always computed in float32."""
+    seed: int = 100
+    """Of the initial weights, the order of the images, their augmentation and dropout."""
+    datasets: DatasetConfig = field(default_factory=DatasetConfig)
+    metric_to_save: str = "mIoU"
+    """Metric of which the best evaluation is saved as model_best.pth."""
+    decoder_head: DecoderConfig = field(default_factory=DecoderConfig)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    transforms: TransformConfig = field(default_factory=TransformConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    m2f_train: M2FTrainConfig = field(default_factory=M2FTrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    ema: EMAConfig = field(default_factory=EMAConfig)
+    train_backbone: bool = False
+    """Train the backbone's own weights too; false: it is frozen, or has LoRA adapters."""
+    checkpoint_interval: int = 1000
+    """Iterations between two writings of checkpoint_latest.pth, from which resume=true goes on."""
+    output_dir: str | None = None
+    """Folder of all results. Needed."""
+    load_from: str | None = None
+    """Evaluate this instead of training: model_final.pth of a training, or dinov3_vit7b16_ms, which Meta released."""
+    resume: bool = False
+    """Go on with the training in output_dir; where there is none yet, start it."""
+    device: str | None = None
+    """cpu, cuda or mps; null: that of model.device, else cuda where there is one, else cpu."""
+
+    def __post_init__(self) -> None:
+        for name in ("bs", "n_gpus", "checkpoint_interval"):
+            require_range(name, getattr(self, name), 1)
+        for name in ("num_workers", "seed"):
+            require_range(name, getattr(self, name), 0)
+        require_choice("metric_to_save", self.metric_to_save, METRICS)
+        if self.lora.enabled and self.train_backbone:
+            raise UsageError(
+                "lora.enabled=true leaves the backbone's own weights as they are and train_backbone=true trains them; "
+                "keep one of the two"
+            )
+        if self.resume and self.load_from:
+            raise UsageError("resume=true goes on with a training and load_from evaluates a model; give one of the two")
+        self._settle_device()
+        self._check_input_sizes()
+
+    def _settle_device(self) -> None:
+        of_model = self.model.device if self.model else None
+        for name, device in (("device", self.device), ("model.device", of_model)):
+            if device is not None:
+                require_choice(name, device, DEVICE_NAMES)
+        if self.device and of_model and self.device != of_model:
+            raise UsageError(f"device={self.device} and model.device={of_model} differ; give one of the two")
+        self.device = self.device or of_model
+
+    def _check_input_sizes(self) -> None:
+        if self.decoder_head.type == "m2f":
+            unit, reason = M2F_UNIT, "of the m2f head"
+        else:
+            unit = self.model.kwargs.get("patch_size", PATCH_SIZE) if self.model else PATCH_SIZE
+            reason = "the backbone's patch size"
+        if self.transforms.train.crop_size is not None:
+            require_multiple("transforms.train.crop_size", self.transforms.train.crop_size, unit, reason)
+        if self.eval.mode == "slide":
+            require_multiple("eval.crop_size", [self.eval.crop_size], unit, reason)
+
+
+def load_segmentation_config(words: Sequence[str]) -> SegmentationConfig:
+    """The settings: defaults < YAML file < words.
+
+    Args:
+        words: `config=FILE`, at most once, and `key=value` in any order. FILE is a path, or the name of a file that
+            comes with this package, with or without `.yaml`.
+
+    Raises:
+        UsageError: the file does not exist, a key is unknown, or a value cannot be.
+    """
+    files = [word.partition("=")[2] for word in words if word.startswith("config=")]
+    if len(files) > 1:
+        raise UsageError(f"config= is given {len(files)} times; give one file and settle the rest by key=value")
+    path = _config_path(files[0]) if files else None
+    keys = {word.partition("=")[0] for word in words}
+    settings = [word for word in words if not word.startswith("config=")]
+    if "load_from" in keys and "resume" not in keys:  # the file may be that of a training that was resumed
+        settings.append("resume=false")
+    return load_config(SegmentationConfig, path, settings)
+
+
+def shipped_configs() -> list[str]:
+    """Names, without `.yaml`, of the files that come with this package."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
+def _config_path(name: str) -> Path:
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = CONFIGS / f"{path.stem if path.suffix == '.yaml' else name}.yaml"
+    if path.name == name and name and shipped.is_file():
+        return shipped
+    raise UsageError(
+        f"config={name}: there is no such file; give the path of a YAML file, or one of {', '.join(shipped_configs())}"
+    )

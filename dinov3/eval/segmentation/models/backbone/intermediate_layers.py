@@ -1,0 +1,84 @@
+"""The feature extractor of linear heads: maps of chosen blocks of a vision transformer, as they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from dinov3.eval.segmentation.models.backbone.frozen_backbone import hold_in_eval_mode, intermediate_layers
+
+
+class ModelWithIntermediateLayers(nn.Module):
+    """Maps of several blocks.
+
+    As long as none of its parameters requires a gradient, the transformer stays in eval mode whatever `train()` says,
+    and runs without recording gradients (unless the image itself requires one).
+
+    Args:
+        feature_model: Has `embed_dim`, `patch_size` and `get_intermediate_layers`.
+        n: 0-based indices of the blocks, ascending.
+        return_class_token: Return the class token of each block beside its map.
+        norm: Apply the last norm of the transformer to each block.
+        freeze_backbone: Switch off the gradients of all its parameters now. False leaves them as they are.
+    """
+
+    def __init__(
+        self,
+        feature_model: nn.Module,
+        n: Sequence[int],
+        *,
+        return_class_token: bool = False,
+        norm: bool = True,
+        freeze_backbone: bool = True,
+    ) -> None:
+        super().__init__()
+        self.feature_model = feature_model
+        self.n = list(n)
+        self.return_class_token = return_class_token
+        self.norm = norm
+        if freeze_backbone:
+            feature_model.requires_grad_(False)
+        self.train(self.training)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The transformer."""
+        return self.feature_model
+
+    @property
+    def size_multiple(self) -> int:
+        """What height and width of an image must be multiples of: the side of a patch."""
+        return self.feature_model.patch_size
+
+    def train(self, mode: bool = True) -> ModelWithIntermediateLayers:
+        """Sets the mode; a frozen transformer stays in eval mode."""
+        super().train(mode)
+        hold_in_eval_mode(self.feature_model)
+        return self
+
+    def forward(self, image: Tensor) -> Sequence[Tensor] | Sequence[tuple[Tensor, Tensor]]:
+        """Reads the blocks.
+
+        Args:
+            image: (B, 3, H, W), H and W multiples of the patch size p.
+
+        Returns:
+            One (B, D, H/p, W/p) per block, or pairs of it and the class token (B, D).
+
+        Raises:
+            ValueError: If H or W is not a multiple of p; the message names the next size that is.
+        """
+        height, width = image.shape[-2:]
+        patch = self.size_multiple
+        if height % patch or width % patch:
+            fitting = [math.ceil(side / patch) * patch for side in (height, width)]
+            raise ValueError(
+                f"An image of {height} x {width} was given to a backbone with patches of {patch} x {patch}; "
+                f"pad or resize it to {fitting[0]} x {fitting[1]}."
+            )
+        options = {"norm": self.norm}
+        if self.return_class_token:  # transformers without class token need not know the option
+            options["return_class_token"] = True
+        return intermediate_layers(self.feature_model, image, self.n, **options)

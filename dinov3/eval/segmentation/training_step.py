@@ -1,0 +1,49 @@
+"""What one step of training has in common for all heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dinov3.utils.divergence import DivergenceGuard
+from dinov3.utils.optimizer_step import update_weights
+
+
+class StepResult(NamedTuple):
+    """What a step saw."""
+
+    losses: dict[str, Tensor]
+    """Scalars on the device: `loss`, which was minimised, and its terms."""
+    gradient_norm: float
+    """L2 over all parameters, before clipping."""
+
+
+def forward_precision(device: torch.device | str, model_dtype: torch.dtype | None) -> AbstractContextManager:
+    """Autocast to a half format; nothing for float32 or None. Losses are computed outside of it."""
+    enabled = model_dtype not in (None, torch.float32)
+    return torch.autocast(torch.device(device).type, dtype=model_dtype if enabled else None, enabled=enabled)
+
+
+def finish_step(
+    loss: Tensor,
+    terms: Mapping[str, Tensor],
+    network: nn.Module,
+    scaler: torch.amp.GradScaler | None,
+    optimizer: torch.optim.Optimizer,
+    clip_norm: float | None,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    guard: DivergenceGuard,
+) -> StepResult:
+    """Updates the weights along the gradient of `loss`, unless it is not finite, and moves the learning rate on.
+
+    Raises:
+        DivergedError: Too many steps in a row had no finite loss or gradient.
+    """
+    update = update_weights(loss, network, optimizer, scaler, clip_norm=clip_norm, guard=guard)
+    scheduler.step()
+    losses = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+    return StepResult(losses, update.gradient_norm)

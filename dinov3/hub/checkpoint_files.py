@@ -1,0 +1,160 @@
+"""Read tensors from a file that somebody else wrote, recognised by what is in it; nothing in it is executed."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dinov3.utils.errors import DataError, UsageError
+
+_ZIP = b"PK\x03\x04"
+_PICKLE = b"\x80"
+_SINGLE_FILE = "model.safetensors"
+_SHARD_INDEX = "model.safetensors.index.json"
+_NETWORKS = ("teacher", "model_ema", "ema", "model", "state_dict", "student")
+"""Entries that hold a network, best first: where there are two, the teacher or average is what its authors evaluate."""
+_SHOWN_ENTRIES = 5
+
+
+class _Ignored:
+    """Stands for settings that were saved beside the weights, and forgets them."""
+
+    def __setstate__(self, state: object) -> None:
+        """Drops the state that the file holds."""
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Reads the names and tensors of one network.
+
+    Args:
+        path: what `torch.save` (in either of its formats) or safetensors wrote, whatever its name ends in, or a folder
+            with a `model.safetensors`, in one piece or in several. A dict with the network in one of its entries
+            (`teacher`, `model_ema`, `ema`, `model`, `state_dict`, `student`) is opened.
+
+    Returns:
+        Tensors on the CPU. Those of a large file may stay on the disk until they are used.
+
+    Raises:
+        UsageError: there is no such file or folder.
+        DataError: the file is damaged, asks for code to be run, or holds no state dict.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _read_folder(path)
+    if not path.is_file():
+        raise UsageError(f"The weights {path} do not exist; give the path of a file that does, or a URL")
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if start[8:9] == b"{":  # safetensors: the length of the header in 8 bytes, then the header
+        return _network_in(_read_safetensors(path), path)
+    if start[:4] == _ZIP or start[:1] == _PICKLE:
+        return _network_in(_read_torch(path, in_zip=start[:4] == _ZIP), path)
+    if path.suffix == ".json" and start[:1] == b"{":
+        return _read_shards(path)
+    raise _unreadable(path, _what_starts_with(start))
+
+
+def _read_torch(path: Path, *, in_zip: bool) -> Any:
+    try:
+        with torch.serialization.safe_globals([(_Ignored, "argparse.Namespace")]):
+            if in_zip and path.suffix != ".safetensors":
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with open(path, "rb") as file:  # given the path, torch would go by its name
+                return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as err:
+        asked_for = re.search(r"GLOBAL (\S+)", str(err))
+        if asked_for is None:
+            raise _unreadable(path, "it is damaged, or not a file that torch.save wrote") from err
+        raise _unreadable(
+            path,
+            f"it asks for {asked_for[1]}, and only tensors and plain data are opened, because code in a file could do "
+            f"anything; if you trust its author, have the state dict saved alone",
+        ) from err
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as err:
+        raise _unreadable(path, f"it is damaged or incomplete ({_first_line(err)})") from err
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError) as err:
+        raise _unreadable(path, f"it is damaged or incomplete ({_first_line(err)})") from err
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    if (folder / _SINGLE_FILE).is_file():
+        return read_state_dict(folder / _SINGLE_FILE)
+    if (folder / _SHARD_INDEX).is_file():
+        return _read_shards(folder / _SHARD_INDEX)
+    if (folder / ".metadata").is_file():
+        raise UsageError(
+            f"{folder} is a checkpoint of torch.distributed; make one file of it with "
+            f"`python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} FILE.pth` and give that"
+        )
+    raise UsageError(f"The folder {folder} holds neither {_SINGLE_FILE} nor {_SHARD_INDEX}; give the file of weights")
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        places = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted(set(places.values()))
+        is_plain = all(Path(name).name == name and name.endswith(".safetensors") for name in files)
+    except (ValueError, KeyError, TypeError, AttributeError) as err:
+        raise _unreadable(index, "it is not the index of a model in several files") from err
+    if not is_plain:
+        raise _unreadable(index, f"it names other files than *.safetensors beside it ({', '.join(files)})")
+    tensors: dict[str, Tensor] = {}
+    for name in files:
+        tensors |= read_state_dict(index.parent / name)
+    if missing := sorted(set(places) - set(tensors)):
+        raise DataError(f"{index} promises {missing[0]}, and {places[missing[0]]} does not hold it")
+    return tensors
+
+
+def _network_in(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what a file held: itself, or in an entry of it."""
+    while isinstance(content, Mapping):
+        inner = [content[name] for name in _NETWORKS if isinstance(content.get(name), Mapping)]
+        if not inner:
+            break
+        content = inner[0]
+    if not isinstance(content, Mapping):
+        found = f"it holds a {type(content).__name__}"
+    elif others := [name for name, value in content.items() if not isinstance(value, Tensor)]:
+        entries = ", ".join(map(str, list(content)[:_SHOWN_ENTRIES]))
+        found = f"its entry {others[0]!r} is a {type(content[others[0]]).__name__}; entries: {entries}"
+    elif not content:
+        found = "it is empty"
+    else:
+        return dict(content)
+    raise DataError(f"{path} holds no plain state dict (names and tensors): {found}")
+
+
+def _what_starts_with(start: bytes) -> str:
+    text = start.lstrip().lower()
+    if not start:
+        return "it is empty"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page; the download was probably answered with a login or error page"
+    if text.startswith(b"version https://git-lfs"):
+        return "it is a pointer of git-lfs; fetch the file itself with `git lfs pull`"
+    return "neither torch.save nor safetensors wrote it"
+
+
+def _unreadable(path: Path, reason: str) -> DataError:
+    return DataError(f"{path} cannot be read as a file of weights: {reason}")
+
+
+def _first_line(err: BaseException) -> str:
+    return (str(err).splitlines() or [type(err).__name__])[0]

@@ -1,0 +1,61 @@
+"""Find a DINOv3 vision transformer in a file or URL of any form, and give its tensors Meta's names."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from dinov3.hub.checkpoint_files import read_state_dict
+from dinov3.hub.downloads import local_copy
+from dinov3.hub.key_conversions import to_meta
+from dinov3.utils.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+_STEMS = ("patch_embed.proj.weight", "embeddings.patch_embeddings.weight")
+
+
+def read_weights(path_or_url: str | os.PathLike, *, check_hash: bool = False) -> dict[str, Tensor]:
+    """Reads a DINOv3 vision transformer from a file or URL.
+
+    The file may be Meta's, timm's or Hugging Face's, and may hold the transformer inside a larger model or training
+    checkpoint: it is found wherever its first convolution is. See `read_state_dict` for the kinds of files.
+
+    Returns:
+        Tensors with Meta's names, on the CPU.
+
+    Raises:
+        UsageError: the file does not exist, or cannot be downloaded.
+        DataError: it is damaged, asks for code to be run, or holds something else.
+    """
+    path = local_copy(path_or_url, check_hash=check_hash)
+    state_dict = read_state_dict(path)
+    try:
+        return to_meta(backbone_in(state_dict))
+    except DataError as err:
+        raise DataError(f"{path}: {err}") from err
+
+
+def backbone_in(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the vision transformer inside a larger model, without the path to it in front of their names.
+
+    Of several transformers the teacher's or average's is taken. Tensors without any pass unchanged.
+
+    Raises:
+        DataError: there are several, and none of them is a teacher.
+    """
+    prefixes = {
+        name.removesuffix(stem) for name in state_dict for stem in _STEMS if name == stem or name.endswith(f".{stem}")
+    }
+    if not prefixes or "" in prefixes:
+        return dict(state_dict)
+    best = [prefix for prefix in prefixes if "teacher" in prefix or "ema" in prefix.split(".")] or list(prefixes)
+    if len(best) > 1:
+        raise DataError(f"There are several vision transformers in it ({', '.join(sorted(prefixes))}); save one alone")
+    inside = {name.removeprefix(best[0]): tensor for name, tensor in state_dict.items() if name.startswith(best[0])}
+    if len(inside) < len(state_dict):
+        logger.info("Of the %d tensors, the %d below %s are taken", len(state_dict), len(inside), best[0])
+    return inside

@@ -1,0 +1,108 @@
+"""Self-attention with rotary positions, and a linear layer whose keys have no bias."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dinov3.layers.rope_position_encoding import Rotation, rotate
+
+
+class LinearKMaskedBias(nn.Linear):
+    """Queries, keys and values in one linear layer, whose bias is switched off for the keys.
+
+    A bias of the keys changes all logits of a query by the same amount, which the softmax takes away again. The mask is
+    a buffer, 1 for queries and values and 0 for keys, because released checkpoints hold one; where theirs is 0
+    throughout, the model has no bias at all.
+
+    Args:
+        in_features: Channels of the tokens.
+        out_features: Channels of queries, keys and values together.
+        bias: Whether there is a bias to mask.
+        device: Where the parameters are created.
+
+    Raises:
+        ValueError: If `out_features` is no multiple of 3.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, device: torch.device | str | None = None
+    ) -> None:
+        super().__init__(in_features, out_features, bias=bias, device=device)
+        if out_features % 3:
+            raise ValueError(
+                f"{out_features} output channels were given; queries, keys and values need a multiple of 3."
+            )
+        if bias:
+            self.register_buffer("bias_mask", torch.empty_like(self.bias, requires_grad=False))
+            self.reset_bias_mask()
+
+    def reset_bias_mask(self) -> None:
+        """Masks the bias of the keys and nothing else."""
+        if self.bias is not None:
+            self.bias_mask.fill_(1)
+            self.bias_mask.chunk(3)[1].fill_(0)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Takes (..., in_features), returns (..., out_features)."""
+        bias = None if self.bias is None else self.bias * self.bias_mask.to(self.bias.dtype)
+        return F.linear(tokens, self.weight, bias)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        # The mask of a model that was saved before its weights were initialised is NaN in the original.
+        if self.bias is not None and not self.bias_mask.is_meta and self.bias_mask.isnan().any():
+            self.bias_mask = torch.empty_like(self.bias_mask)
+            self.reset_bias_mask()
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention.
+
+    Args:
+        dim: Channels of the tokens, a multiple of `num_heads`.
+        num_heads: Heads.
+        qkv_bias: Whether queries, keys and values have a bias.
+        mask_k_bias: Whether the bias of the keys is switched off.
+        proj_bias: Whether the output projection has a bias.
+        device: Where the parameters are created.
+
+    Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2, arXiv:1706.03762.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = False,
+        mask_k_bias: bool = False,
+        proj_bias: bool = True,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = (LinearKMaskedBias if mask_k_bias else nn.Linear)(dim, 3 * dim, bias=qkv_bias, device=device)
+        self.proj = nn.Linear(dim, dim, bias=proj_bias, device=device)
+
+    def forward(self, tokens: Tensor, rotation: Rotation | None = None) -> Tensor:
+        """Lets every token look at all tokens of its image.
+
+        Args:
+            tokens: (B, N, dim).
+            rotation: Positions of the N tokens.
+
+        Returns:
+            (B, N, dim).
+        """
+        packed = self.qkv(tokens).unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, heads, head_dim)
+        query_key, value = packed[:, :, :2], packed[:, :, 2]
+        if rotation is not None:
+            query_key = rotate(query_key, rotation)
+        query, key = query_key.unbind(2)
+        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        return self.proj(mixed.transpose(1, 2).flatten(2))

@@ -1,0 +1,64 @@
+"""One block of a vision transformer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dinov3.layers.attention import SelfAttention
+from dinov3.layers.drop_path import DropPath
+from dinov3.layers.ffn_layers import make_ffn
+from dinov3.layers.layer_scale import LayerScale
+from dinov3.layers.norms import make_norm
+from dinov3.layers.rope_position_encoding import Rotation
+
+
+class SelfAttentionBlock(nn.Module):
+    """Attention between tokens, then a feed-forward layer; both normalise first and are added to their input.
+
+    Args:
+        dim: Channels of the tokens.
+        num_heads: Heads of the attention.
+        qkv_bias: Whether queries, keys and values have a bias.
+        mask_k_bias: Whether the bias of the keys is switched off.
+        proj_bias: Whether the output projection of the attention has a bias.
+        ffn_layer: Name of the feed-forward layer, see `dinov3.layers.ffn_layers`.
+        ffn_ratio: Hidden width of the feed-forward layer, in units of `dim`.
+        ffn_bias: Whether the feed-forward layer has biases.
+        norm_layer: Name of the normalisation, see `dinov3.layers.norms`.
+        init_values: First value of the layer scales; without (None or 0) there are none.
+        drop_path: Probability that a branch is dropped for a sample while training.
+        device: Where the parameters are created.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        qkv_bias: bool = False,
+        mask_k_bias: bool = False,
+        proj_bias: bool = True,
+        ffn_layer: str = "mlp",
+        ffn_ratio: float = 4.0,
+        ffn_bias: bool = True,
+        norm_layer: str = "layernorm",
+        init_values: float | None = None,
+        drop_path: float = 0.0,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm1 = make_norm(norm_layer, dim, device)
+        self.attn = SelfAttention(
+            dim, num_heads, qkv_bias=qkv_bias, mask_k_bias=mask_k_bias, proj_bias=proj_bias, device=device
+        )
+        self.ls1 = LayerScale(dim, init_values, device) if init_values else nn.Identity()
+        self.norm2 = make_norm(norm_layer, dim, device)
+        self.mlp = make_ffn(ffn_layer, dim, int(dim * ffn_ratio), ffn_bias, device)
+        self.ls2 = LayerScale(dim, init_values, device) if init_values else nn.Identity()
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, tokens: Tensor, rotation: Rotation | None = None) -> Tensor:
+        """Takes and returns (B, N, dim); `rotation` holds the positions of the N tokens."""
+        tokens = tokens + self.drop_path(self.ls1(self.attn(self.norm1(tokens), rotation)))
+        return tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))

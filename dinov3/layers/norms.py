@@ -1,0 +1,27 @@
+"""The normalisations that a vision transformer can be configured with."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+# The epsilons are part of the released models; the second was chosen for training in bfloat16.
+NORM_LAYERS: dict[str, Callable[..., nn.Module]] = {
+    "layernorm": functools.partial(nn.LayerNorm, eps=1e-6),
+    "layernormbf16": functools.partial(nn.LayerNorm, eps=1e-5),
+    "rmsnorm": functools.partial(nn.RMSNorm, eps=1e-5),
+}
+
+
+def make_norm(name: str, dim: int, device: torch.device | str | None = None) -> nn.Module:
+    """A normalisation of the last axis, of `dim` channels.
+
+    Raises:
+        ValueError: If the name is none of `NORM_LAYERS`.
+    """
+    if name not in NORM_LAYERS:
+        raise ValueError(f"norm_layer {name!r} is unknown; choose one of {', '.join(NORM_LAYERS)}.")
+    return NORM_LAYERS[name](dim, device=device)

@@ -1,0 +1,190 @@
+"""What a YAML file or a `key=value` word sets, checked against the dataclass that declares the settings.
+
+A layer is a dictionary of plain values, nested like the sections, that holds only what is set.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from dinov3.utils.errors import UsageError
+from dinov3.utils.typed_values import NotAcceptedError, convert, describe
+
+_LONGEST_ECHO = 60  # characters of a wrong value that a message repeats
+
+
+def default_layer(schema: type) -> dict[str, Any]:
+    """The defaults of all settings. Sections are not built: their checks are for the merged values."""
+    values = {}
+    for field in fields(schema):
+        if is_dataclass(field.default_factory):
+            values[field.name] = default_layer(field.default_factory)
+        elif field.default_factory is not MISSING:
+            values[field.name] = plain_config(field.default_factory())
+        elif field.default is not MISSING:
+            values[field.name] = plain_config(field.default)
+    return values
+
+
+def yaml_layer(schema: type, path: Path) -> dict[str, Any]:
+    """What a YAML file sets.
+
+    Raises:
+        UsageError: the file is missing or is not YAML, or a line of it is wrong, which is then named.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import GrammarParseError
+
+    if not path.is_file():
+        raise UsageError(f"The configuration file {path} does not exist; give the path of a YAML file")
+    try:
+        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        if tree is None:
+            return {}
+        content = OmegaConf.to_container(OmegaConf.load(path)) if isinstance(tree, yaml.MappingNode) else None
+    except (yaml.YAMLError, UnicodeDecodeError, GrammarParseError) as err:
+        raise UsageError(f"{path} is not valid YAML: {one_line(err)}") from err
+    return _yaml_section(schema, tree, content, str(path))
+
+
+def override_layer(schema: type, word: str) -> dict[str, Any]:
+    """What a `key=value` word sets.
+
+    Raises:
+        UsageError: it is no such word, there is no such setting, or the value does not fit it.
+    """
+    key, separator, text = word.partition("=")
+    if key.startswith("-"):
+        raise UsageError(f"{word!r} is not a setting; write it as {key.strip('-').replace('-', '_')}=VALUE")
+    if not separator or not key:
+        raise UsageError(f"{word!r} is not a setting; write key=value, for example lora.r=16")
+    hint = _hint_of(schema, key)
+    value = _parse_value(word, text)
+    section = section_of(hint)
+    if section is None:
+        value = plain_config(checked_value(hint, value, key, text))
+    elif value is not None or section is hint:
+        raise UsageError(f"{key} is a section; set one of {', '.join(dotted_keys(section, f'{key}.'))}")
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
+
+
+def checked_value(hint: Any, value: Any, key: str, text: str | None = None, place: str = "") -> Any:
+    """The value as its annotation wants it; one that refers to other settings is left as it is until they are known.
+
+    Args:
+        key: dotted name of the setting.
+        text: how the value was written.
+        place: what stands in front of a message.
+    """
+    if "${" in str(value):
+        return value
+    try:
+        return convert(value, hint, text)
+    except NotAcceptedError as err:
+        given = str(value if text is None else text)
+        if len(given) > _LONGEST_ECHO:
+            given = f"{given[:_LONGEST_ECHO]}..."
+        raise UsageError(f"{place}{key}={given} is not accepted; give {describe(hint)}") from err
+
+
+def plain_config(config: Any) -> Any:
+    """A configuration object as dictionaries, lists, strings, numbers, booleans and None; members of enums by name."""
+    if is_dataclass(config):
+        return {field.name: plain_config(getattr(config, field.name)) for field in fields(config)}
+    if isinstance(config, Enum):
+        return config.name
+    if isinstance(config, dict):
+        return {key: plain_config(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [plain_config(value) for value in config]
+    return config
+
+
+def section_of(hint: Any) -> type | None:
+    """The dataclass that a field's annotation names, alone or as an alternative to None; None if it names none."""
+    return next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
+
+
+def dotted_keys(schema: type, prefix: str = "") -> list[str]:
+    """The names of all settings and sections, `prefix` in front."""
+    keys = []
+    hints = get_type_hints(schema)
+    for field in fields(schema):
+        keys.append(prefix + field.name)
+        section = section_of(hints[field.name])
+        if section is not None:
+            keys += dotted_keys(section, f"{prefix}{field.name}.")
+    return keys
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A hint with the closest known word: by the whole dotted name, else by its last part; empty if none is close."""
+    near = [key for key in known if key.lower() == word.lower()]
+    near = near or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not near:
+        leaf = word.rpartition(".")[2]
+        near = [key for key in known if key.rpartition(".")[2] == leaf]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def one_line(err: Exception) -> str:
+    """The message of an error of a library without line breaks, and without what OmegaConf appends for developers."""
+    return " ".join(str(err).split("\n    full_key:")[0].split())
+
+
+def _yaml_section(schema: type, node: Any, content: Any, path: str, prefix: str = "") -> dict[str, Any]:
+    """Walks the parsed YAML, whose nodes know their lines, beside its values and the dataclasses."""
+    import yaml
+
+    if not isinstance(node, yaml.MappingNode):
+        name = prefix.rstrip(".") or "the file"
+        raise UsageError(f"{path}, line {node.start_mark.line + 1}: {name} must hold `key: value` pairs")
+    hints = get_type_hints(schema)
+    values = {}
+    for key_node, value_node in node.value:
+        name, place = str(key_node.value), f"{path}, line {key_node.start_mark.line + 1}: "
+        if name not in hints:
+            hint = nearest(f"{prefix}{name}", dotted_keys(schema, prefix))
+            raise UsageError(f"{place}there is no setting {f'{prefix}{name}'!r}{hint}")
+        section = section_of(hints[name])
+        if section is None:
+            text = value_node.value if isinstance(value_node, yaml.ScalarNode) else None
+            values[name] = plain_config(checked_value(hints[name], content[name], f"{prefix}{name}", text, place))
+        elif content[name] is not None:
+            values[name] = _yaml_section(section, value_node, content[name], path, f"{prefix}{name}.")
+        elif section is not hints[name]:
+            values[name] = None  # the other kind of section keeps its defaults: all its lines are commented out
+    return values
+
+
+def _hint_of(schema: type, key: str) -> Any:
+    """The annotation of the setting with a dotted key, or of the values of the dictionary that the key leads into."""
+    hint: Any = schema
+    for name in key.split("."):
+        section = section_of(hint)
+        if section is None and get_origin(hint) is dict:
+            return get_args(hint)[1]
+        hints = get_type_hints(section) if section else {}
+        if name not in hints:
+            raise UsageError(f"There is no setting {key!r}{nearest(key, dotted_keys(schema))}")
+        hint = hints[name]
+    return hint
+
+
+def _parse_value(word: str, text: str) -> Any:
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import GrammarParseError
+
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
+    except (yaml.YAMLError, GrammarParseError) as err:
+        raise UsageError(f"The value in {word!r} is not valid YAML: {one_line(err)}") from err

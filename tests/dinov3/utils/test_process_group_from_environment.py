@@ -1,0 +1,86 @@
+"""Joining the processes that torchrun started."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import distributed
+
+from dinov3.utils.errors import UsageError
+from dinov3.utils.process_group import device_of_this_process, is_distributed, process_group_from_environment
+
+
+@pytest.fixture(autouse=True)
+def _no_processes(monkeypatch):
+    for variable in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.parametrize("world_size", [None, "1"])
+def test_one_process_stays_alone(monkeypatch, world_size):
+    if world_size:
+        monkeypatch.setenv("WORLD_SIZE", world_size)
+    with process_group_from_environment(torch.device("cpu")):
+        assert not is_distributed()
+
+
+@pytest.mark.parametrize("world_size", ["2", "two"])
+def test_variables_that_describe_no_group_are_refused(monkeypatch, world_size):
+    monkeypatch.setenv("WORLD_SIZE", world_size)
+    with (
+        pytest.raises(
+            UsageError, match=f"WORLD_SIZE={world_size}, but the processes cannot be joined: .*torchrun"
+        ) as caught,
+        process_group_from_environment(torch.device("cpu")),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_fewer_gpus_than_processes_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with (
+        pytest.raises(UsageError, match="Process 2 of this machine has no GPU, there are 1; .*--nproc_per_node=1"),
+        process_group_from_environment(torch.device("cuda")),
+    ):
+        pass
+
+
+def test_a_process_has_the_gpu_of_its_number_on_its_machine(monkeypatch):
+    assert device_of_this_process(torch.device("cuda")) == torch.device("cuda", 0)
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 5)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 8)
+    assert device_of_this_process(torch.device("cuda")) == torch.device("cuda", 5)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device_of_this_process(torch.device("cuda")) == torch.device("cuda", 1)
+    assert device_of_this_process(torch.device("cpu")) == torch.device("cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_a_process_that_fails_ends_the_job(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import torch
+            from dinov3.utils.process_group import process_group_from_environment, rank_and_world_size, wait_for_all
+
+            with process_group_from_environment(torch.device("cpu")):
+                if rank_and_world_size() == (1, 2):
+                    raise ValueError("broken")
+                wait_for_all()
+            """
+        )
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode != 0
+    assert "ValueError: broken" in result.stderr
