@@ -120,6 +120,43 @@ class TimmBackbone(nn.Module):
             return tuple((patches, prefix[:, 0]) for patches, prefix in outputs)
         return tuple(patches for patches, _ in outputs)
 
+    def embed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What enters the first block.
+
+        Args:
+            x: (B, C, H, W); H and W are multiples of the patch size.
+
+        Returns:
+            (B, P + HW/p^2, D) prefix and patch tokens, and the sines and cosines (HW/p^2, 2d) that rotate the patch
+            tokens; None for backbones with absolute positions.
+        """
+        tokens = self.vit._pos_embed(self.vit.patch_embed(x))  # as timm's own forward pass does
+        tokens, rotation = tokens if isinstance(tokens, tuple) else (tokens, None)
+        return self.vit.norm_pre(tokens), rotation
+
+    def run_block(
+        self, block: int, tokens: Tensor, rotation: Tensor | None = None, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """Output of one block.
+
+        Args:
+            block: its number.
+            tokens: (B, N, D), the prefix tokens first.
+            rotation: of all tokens behind the prefix, see `embed`.
+            attention_mask: added to the attention logits, broadcast to (B, heads, N, N).
+        """
+        positions = {} if rotation is None else {"rope": rotation}
+        return self.vit.blocks[block](tokens, attn_mask=attention_mask, **positions)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Class token and registers in front of the patch tokens."""
+        return self.vit.num_prefix_tokens
+
+    def final_norm(self, tokens: Tensor) -> Tensor:
+        """The normalisation behind the last block."""
+        return self.vit.norm(tokens)
+
 
 def find_backbone(name: str, size: str) -> BackboneSize:
     """The table row of a backbone; an unknown name or size raises `UsageError` with those that exist."""

@@ -33,6 +33,10 @@ class DenseViTNetwork(ViTNetwork):
         self.encoder = vit
 
     @property
+    def size_multiple(self) -> int:
+        return self.encoder.patch_size
+
+    @property
     def backbone(self) -> TimmBackbone:
         return self.encoder
 
@@ -42,7 +46,7 @@ class DenseViTNetwork(ViTNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Segments images of any size: (B, C, H, W) -> logits (B, K, H, W)."""
-        padded = pad_to_multiple(self.input(x), self.encoder.patch_size)
+        padded = pad_to_multiple(self.input(x), self.size_multiple)
         maps = self.encoder.get_intermediate_layers(padded, n=self.out_indices, reshape=True)
         logits = F.interpolate(self.decode(maps), size=padded.shape[-2:], mode="bilinear", align_corners=False)
         return logits[..., : x.shape[-2], : x.shape[-1]]

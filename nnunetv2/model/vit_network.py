@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,11 @@ class ViTNetwork(nn.Module, abc.ABC):
 
     @property
     @abc.abstractmethod
+    def size_multiple(self) -> int:
+        """Images are padded below and on the right until height and width are multiples of this."""
+
+    @property
+    @abc.abstractmethod
     def backbone(self) -> TimmBackbone:
         """The vision transformer."""
 
@@ -103,6 +108,11 @@ def set_tuning(vit: TimmBackbone, tuning: str, lora: Mapping[str, Any] | None) -
         apply_lora(vit, **(lora or {}))
     elif tuning != "frozen":
         raise ValueError(f"model.tuning={tuning!r} is not known; choose frozen, lora or full")
+
+
+def padded_size(size: Sequence[int], multiple: int) -> list[int]:
+    """The next multiples of (H, W)."""
+    return [(side + multiple - 1) // multiple * multiple for side in size]
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:

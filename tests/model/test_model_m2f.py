@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
 from nnunetv2.errors import UsageError
-from nnunetv2.model.model_m2f import M2FSegmentationModel, dense_logits, pad_to_multiple
+from nnunetv2.model.model_m2f import M2FSegmentationModel
+from nnunetv2.model.query_network import dense_logits
+from nnunetv2.model.vit_network import pad_to_multiple
 from nnunetv2.training.mask_targets import mask_targets
 from tests.model.model_contract import ModelContract
 
@@ -74,7 +76,7 @@ def test_softmax_of_the_logits_of_labels_is_the_share_of_the_scores():
     # Two queries of class 1 cover everything with probability 1/2, one of class 0 with 1/4: scores 1 and 1/4.
     queries = certain_queries([1, 1, 0], torch.zeros(3, 1, 1), num_classes=3)
     queries["pred_masks"] = torch.logit(torch.tensor([0.5, 0.5, 0.25])).view(1, 3, 1, 1)
-    logits = dense_logits(queries, (4, 4), regions=False)
+    logits = dense_logits(queries, (4, 4), 4, regions=False)
     assert logits.shape == (1, 3, 4, 4)
     expected = torch.tensor([0.2, 0.8, 0.0])[:, None, None].expand(-1, 4, 4)
     torch.testing.assert_close(logits.softmax(1)[0], expected, atol=1e-5, rtol=0)
@@ -83,22 +85,24 @@ def test_softmax_of_the_logits_of_labels_is_the_share_of_the_scores():
 def test_sigmoid_of_the_logits_of_regions_is_the_score():
     queries = certain_queries([0, 1], torch.zeros(2, 1, 1), num_classes=2)
     queries["pred_masks"] = torch.logit(torch.tensor([0.3, 0.9])).view(1, 2, 1, 1)
-    logits = dense_logits(queries, (4, 4), regions=True)
+    logits = dense_logits(queries, (4, 4), 4, regions=True)
     torch.testing.assert_close(logits.sigmoid()[0, :, 0, 0], torch.tensor([0.3, 0.9]), atol=1e-5, rtol=0)
 
 
 def test_regions_may_overlap_and_labels_may_not():
     everywhere = torch.ones(2, 2, 2)
     queries = certain_queries([0, 1], everywhere, num_classes=2)
-    assert (dense_logits(queries, (8, 8), regions=True).sigmoid() > 0.5).all()
-    torch.testing.assert_close(dense_logits(queries, (8, 8), regions=False).softmax(1), torch.full((1, 2, 8, 8), 0.5))
+    assert (dense_logits(queries, (8, 8), 4, regions=True).sigmoid() > 0.5).all()
+    torch.testing.assert_close(
+        dense_logits(queries, (8, 8), 4, regions=False).softmax(1), torch.full((1, 2, 8, 8), 0.5)
+    )
 
 
 @pytest.mark.parametrize("regions", [True, False])
 def test_logits_survive_half_precision_also_where_no_query_is_or_many_are(regions):
     masks = torch.stack([torch.ones(2, 2)] * 4 + [torch.zeros(2, 2)])
     queries = certain_queries([0, 0, 0, 0, 1], masks, num_classes=3)
-    logits = dense_logits(queries, (8, 8), regions=regions)
+    logits = dense_logits(queries, (8, 8), 4, regions=regions)
     ten_windows = 10 * logits.half()  # nnU-Net sums windows with weights up to 10 in half precision
     assert ten_windows.isfinite().all()
     assert (ten_windows[:, 0] > ten_windows[:, 1]).all()
@@ -107,7 +111,7 @@ def test_logits_survive_half_precision_also_where_no_query_is_or_many_are(region
 def test_logits_of_half_precision_queries_are_single_precision():
     queries = small_model().eval()(torch.randn(1, 1, 32, 32), return_queries=True)
     lowered = {key: queries[key].bfloat16() for key in ("pred_logits", "pred_masks")}
-    assert dense_logits(lowered, (32, 32), regions=False).dtype == torch.float32
+    assert dense_logits(lowered, (32, 32), 4, regions=False).dtype == torch.float32
 
 
 def test_logits_under_autocast_stay_near_those_without():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dinov3.eval.segmentation.config_training import M2FTrainConfig
 from dinov3.utils.yaml_config import load_config, require_choice, require_range
@@ -14,13 +14,32 @@ from nnunetv2.training.nnUNetTrainer.vit_config import LoRAConfig, ViTModelConfi
 
 M2FLoRAConfig = LoRAConfig
 
+NETWORK_CLASSES = {
+    "m2f": "nnunetv2.model.model_m2f.M2FSegmentationModel",
+    "eomt": "nnunetv2.model.model_eomt.EoMTSegmentationModel",
+}
+_NOT_OF_M2F = ("num_joint_blocks",)
+_NOT_OF_EOMT = (
+    "backbone_out_layers",
+    "hidden_dim",
+    "num_heads",
+    "dim_feedforward",
+    "num_encoder_layers",
+    "num_decoder_layers",
+    "drop_path_rate",
+    "gradient_checkpointing",
+)
+
 
 @dataclass
 class M2FModelConfig(ViTModelConfig):
     """Backbone, pixel decoder and mask transformer."""
 
     type: str = "m2f"
-    """Head: m2f."""
+    """Head: m2f (adapter, pixel decoder and mask transformer), or eomt (queries in the last blocks of the backbone;
+    about four times faster, and uses num_queries and num_joint_blocks alone of what follows)."""
+    num_joint_blocks: int | None = None
+    """Blocks of the backbone that see the queries, for eomt; null: 3 of 12, 4 of 24 or 32, 5 of 40."""
     hidden_dim: int = 256
     """Channels of the pixel decoder and the queries; a multiple of 32 and of num_heads."""
     num_heads: int = 8
@@ -40,7 +59,7 @@ class M2FModelConfig(ViTModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_choice("model.type", self.type, ("m2f",))
+        require_choice("model.type", self.type, tuple(NETWORK_CLASSES))
         for name in ("num_heads", "dim_feedforward", "num_queries", "num_encoder_layers", "num_decoder_layers"):
             require_range(f"model.{name}", getattr(self, name), 1)
         require_range("model.drop_path_rate", self.drop_path_rate, 0, 0.99)
@@ -56,11 +75,20 @@ class M2FModelConfig(ViTModelConfig):
 class M2FnnUNetConfig(ViTnnUNetConfig):
     """All settings of one training."""
 
-    network_class: ClassVar[str] = "nnunetv2.model.model_m2f.M2FSegmentationModel"
     file_name: ClassVar[str] = "m2f_config.yaml"
 
     model: M2FModelConfig = field(default_factory=M2FModelConfig)
     m2f_train: M2FTrainConfig = field(default_factory=M2FTrainConfig)
+
+    @property
+    def network_class(self) -> str:
+        return NETWORK_CLASSES[self.model.type]
+
+    def architecture(self, *, regions: bool) -> dict[str, Any]:
+        section = super().architecture(regions=regions)
+        for name in _NOT_OF_EOMT if self.model.type == "eomt" else _NOT_OF_M2F:
+            del section["arch_kwargs"][name]
+        return section
 
 
 def load_m2f_config(path: str | None = None, overrides: Sequence[str] = ()) -> M2FnnUNetConfig:

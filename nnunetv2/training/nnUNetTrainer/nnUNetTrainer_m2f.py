@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
-from nnunetv2.model.model_m2f import MASK_STRIDE, dense_logits
+from dinov3.utils.network_wrappers import unwrap
+from nnunetv2.model.query_network import dense_logits
+from nnunetv2.model.vit_network import padded_size
 from nnunetv2.training.mask_targets import mask_targets
 from nnunetv2.training.nnUNetTrainer.m2f_config import M2FnnUNetConfig
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
@@ -58,6 +60,7 @@ class nnUNetTrainer_m2f(nnUNetTrainer_vit):
         return MaskClassificationLoss(self.label_manager.num_segmentation_heads, **vars(self.config.m2f_train))
 
     def forward_loss(self, data: Tensor, target: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        unwrap(self.network).set_training_progress(self.lr_scheduler.last_epoch / self._num_iterations())
         output = self.network(data, return_queries=True)
         if not self.supervise_all_layers:
             output = {**output, "aux_outputs": []}
@@ -66,9 +69,11 @@ class nnUNetTrainer_m2f(nnUNetTrainer_vit):
             self.label_manager.num_segmentation_heads,
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
-            size=[MASK_STRIDE * side for side in output["pred_masks"].shape[-2:]],
+            size=padded_size(data.shape[-2:], unwrap(self.network).size_multiple),
         )
         return self.loss.total(self.loss(output, targets, valid)), output
 
     def dense_logits(self, output: dict[str, Any]) -> Tensor:
-        return dense_logits(output, self.configuration_manager.patch_size, regions=self.label_manager.has_regions)
+        multiple = unwrap(self.network).size_multiple
+        size, regions = self.configuration_manager.patch_size, self.label_manager.has_regions
+        return dense_logits(output, size, multiple, regions=regions)

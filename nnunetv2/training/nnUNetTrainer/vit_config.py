@@ -140,7 +140,7 @@ class ViTnnUNetConfig:
     """All settings of one training; each trainer has a subclass with its own `model`."""
 
     network_class: ClassVar[str]
-    """Dotted name of the network, for the plans."""
+    """Dotted name of the network, for the plans; a property where the settings decide."""
     file_name: ClassVar[str]
     """Where the folder of a fold keeps the settings that it was trained with."""
 

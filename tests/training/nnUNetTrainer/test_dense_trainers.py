@@ -9,8 +9,10 @@ import torch
 
 import nnunetv2.configs
 from nnunetv2.errors import UsageError
+from nnunetv2.model.model_eomt import EoMTSegmentationModel
 from nnunetv2.training.nnUNetTrainer.mymodel_config import load_mymodel_config
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_m2f import nnUNetTrainer_m2f
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_mymodel import nnUNetTrainer_mymodel
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_segformer import nnUNetTrainer_segformer
 from nnunetv2.training.nnUNetTrainer.segformer_config import load_segformer_config
@@ -84,3 +86,20 @@ def test_a_checkpoint_continues_with_its_settings(nnunet_folders, seeded, name):
 def test_variants_without_deep_supervision_are_found_by_name(name):
     variant = find_by_name("trainer", f"nnUNetTrainerNoDeepSupervision_{name}")
     assert issubclass(variant, find_by_name("trainer", f"nnUNetTrainer_{name}"))
+
+
+def test_eomt_trains_behind_the_trainer_of_mask2former(nnunet_folders, seeded):
+    write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
+    words = ["model.type=eomt", "model.num_queries=8", "model.tuning=full", "m2f_train.num_points=64"]
+    small = ["training.num_epochs=2", "training.num_val_iterations_per_epoch=1"]
+    trainer = make_trainer(nnUNetTrainer_m2f, m2f_overrides=[*TINY, *words, *small])
+    trainer.run_training()
+    assert type(trainer.network) is EoMTSegmentationModel
+    assert trainer.network.mask_probability.tolist() == [0.0]  # annealed at the end of the training
+    kwargs = trainer.configuration_manager.network_arch_init_kwargs
+    assert kwargs["num_queries"] == 8
+    assert "hidden_dim" not in kwargs
+    other = make_trainer(nnUNetTrainer_m2f, m2f_overrides=[*TINY, *words, *small])
+    other.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    for key, value in trainer.network.state_dict().items():
+        assert torch.equal(value, other.network.state_dict()[key])

@@ -92,7 +92,7 @@ def test_the_architecture_is_plain_data_without_the_origin_of_weights():
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("model.type=segformer", "model.type='segformer' is not known; choose one of m2f"),
+        ("model.type=segformer", "model.type='segformer' is not known; choose one of m2f, eomt"),
         ("model.tuning=ful", "choose one of frozen, lora, full; did you mean full"),
         ("model.channel_adaptation=mean", "choose one of repeat, conv1x1, inflate"),
         ("model.input_norm=zscore", "choose one of dataset, imagenet"),
