@@ -71,9 +71,9 @@ class OurHead(nn.Module):
 
         super().__init__()
         self.head = Mask2FormerHead(
-            dict.fromkeys(NAMES, channels),
-            NUM_CLASSES,
+            dict.fromkeys(NAMES, (channels,)),
             HIDDEN_DIM,
+            NUM_CLASSES,
             num_heads=heads,
             dim_feedforward=feedforward,
             num_queries=NUM_QUERIES,

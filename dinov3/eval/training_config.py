@@ -81,12 +81,14 @@ def read_training_config(path: str | os.PathLike) -> DescribedModel:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     if not path.is_file():
         raise UsageError(f"model.config_file={path} does not exist; give the path of a YAML file")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as err:
+        content = OmegaConf.to_container(OmegaConf.load(path))  # as Meta does; to plain YAML 1e-5 is a word
+    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as err:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(err).split())}") from err
     if not isinstance(content, dict):
         raise UsageError(f"{path} must hold `key: value` pairs")

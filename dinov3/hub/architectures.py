@@ -83,8 +83,13 @@ def constructor_arguments(size: VitSize) -> dict[str, Any]:
     }
 
 
-def released_url(name: str, weights: Weights) -> str:
+def released_url(name: str, weights: Weights, other_hash: str | None = None) -> str:
     """Where Meta keeps the weights of a size.
+
+    Args:
+        name: a key of `SIZES`.
+        weights: what they were trained on.
+        other_hash: stands in the name of the file instead of the hash that is known here.
 
     Raises:
         UsageError: this size was not released with these weights.
@@ -96,7 +101,7 @@ def released_url(name: str, weights: Weights) -> str:
             f"There are no {weights.value} weights of {name}; it has {', '.join(w.value for w in hashes)}, and "
             f"{weights.value} exists for {', '.join(others)}"
         )
-    return f"{_RELEASED_AT}/{name}/{name}_pretrain_{weights.value.lower()}-{hashes[weights]}.pth"
+    return f"{_RELEASED_AT}/{name}/{name}_pretrain_{weights.value.lower()}-{other_hash or hashes[weights]}.pth"
 
 
 def describe_shapes(shapes: Mapping[str, Iterable[int]]) -> str | None:

@@ -13,6 +13,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from dinov3.hub.architectures import SIZES, Weights, constructor_arguments, released_url
 from dinov3.hub.load_weights import RGB, load_weights, with_input_channels
 from dinov3.hub.read_weights import read_weights
@@ -49,7 +51,8 @@ def dinov3_vits16(
         weights: released ones, or a file or URL in any form that `read_weights` knows. A file for images of three
             channels is adapted to `in_chans`.
         check_hash: compare the file with the hash in its name.
-        **kwargs: arguments of `DinoVisionTransformer` that differ from the released model's.
+        **kwargs: arguments of `DinoVisionTransformer` that differ from the released model's; and two that Meta's hub
+            takes: `hash`, to download the released file of another hash, and `version`, without effect.
 
     Returns:
         The model in training mode, on the CPU.
@@ -170,11 +173,19 @@ def build_vision_transformer(
         return model
     state_dict = read_weights(source, check_hash=check_hash)
     arguments = {"untie_global_and_local_cls_norm": "local_cls_norm.weight" in state_dict} | dict(arguments)
-    model = DinoVisionTransformer(**arguments)
+    model = _without_values(arguments)
     state_dict = with_input_channels(state_dict, arguments.get("in_chans", RGB))
     shown = os.fspath(source).partition("?")[0]  # the rest of a URL may be a signature that grants access
     load_weights(model, state_dict, source_name=shown)
     return model
+
+
+def _without_values(arguments: Mapping[str, Any]) -> DinoVisionTransformer:
+    """A model whose memory is not filled: drawing weights that will be replaced takes a minute for the largest."""
+    model = DinoVisionTransformer(**{**arguments, "device": "meta"})
+    device = arguments.get("device")
+    # Like `to_empty`, whose `empty_like` of a meta tensor makes torch import its compiler, which takes seconds.
+    return model._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device=device))
 
 
 def _build(
@@ -182,9 +193,11 @@ def _build(
 ) -> DinoVisionTransformer:
     if isinstance(weights, str) and weights in Weights.__members__:
         weights = Weights[weights]
-    arguments = constructor_arguments(SIZES[name]) | dict(overrides)
+    overrides = dict(overrides)
+    other_hash, _ = overrides.pop("hash", None), overrides.pop("version", None)
+    arguments = constructor_arguments(SIZES[name]) | overrides
     if not pretrained:
         untied = {"untie_global_and_local_cls_norm": weights in SIZES[name].untied_norm}
         return build_vision_transformer(untied | arguments, None)
-    source = released_url(name, weights) if isinstance(weights, Weights) else weights
+    source = released_url(name, weights, other_hash) if isinstance(weights, Weights) else weights
     return build_vision_transformer(arguments, source, check_hash=check_hash)

@@ -38,7 +38,7 @@ class LinearKMaskedBias(nn.Linear):
                 f"{out_features} output channels were given; queries, keys and values need a multiple of 3."
             )
         if bias:
-            self.register_buffer("bias_mask", torch.empty_like(self.bias, requires_grad=False))
+            self.register_buffer("bias_mask", torch.ones(out_features, device=device))
             self.reset_bias_mask()
 
     def reset_bias_mask(self) -> None:
@@ -56,7 +56,7 @@ class LinearKMaskedBias(nn.Linear):
         super()._load_from_state_dict(state_dict, prefix, *args)
         # The mask of a model that was saved before its weights were initialised is NaN in the original.
         if self.bias is not None and not self.bias_mask.is_meta and self.bias_mask.isnan().any():
-            self.bias_mask = torch.empty_like(self.bias_mask)
+            self.bias_mask = torch.empty_like(self.bias_mask)  # the given tensor, if assigned, belongs to the caller
             self.reset_bias_mask()
 
 

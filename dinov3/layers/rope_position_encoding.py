@@ -57,7 +57,7 @@ class RopePositionEmbedding(nn.Module):
         rescale_coords: Largest factor, at least 1; drawn log-uniformly from [1 / f, f], the same for both axes.
         jitter_coords: Largest factor, at least 1; drawn log-uniformly from [1 / f, f] for each axis.
         shift_coords: Largest shift, drawn uniformly for each axis.
-        dtype: Of the angles. Casting the model to a lower precision leaves it.
+        dtype: Of the angles. Casting the model to a lower precision than this leaves it.
         device: Where the periods are created.
 
     Raises:
@@ -108,7 +108,9 @@ class RopePositionEmbedding(nn.Module):
     @torch.no_grad()
     def reset_periods(self) -> None:
         """Computes the periods from `base`, or from the smallest and largest."""
-        count, options = len(self.periods), {"device": self.periods.device, "dtype": self.dtype}
+        # On the CPU: the periods do not depend on the device then, and arithmetic on the meta device would import
+        # torch's compiler, which takes seconds.
+        count, options = len(self.periods), {"device": "cpu", "dtype": self.dtype}
         if self.base is not None:
             periods = self.base ** (2 * torch.arange(count, **options) / (self.head_dim // 2))
         else:
@@ -180,8 +182,8 @@ class RopePositionEmbedding(nn.Module):
         # A model cast to half precision would otherwise turn by angles that are off by up to 0.01.
         before = self.periods
         super()._apply(fn, recurse)
-        if self.periods.dtype.itemsize < before.dtype.itemsize:
-            self.periods = before.to(self.periods.device)
+        if self.periods.dtype.itemsize < self.dtype.itemsize:
+            self.periods = before.to(self.periods.device, self.dtype)
         return self
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:

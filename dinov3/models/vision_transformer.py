@@ -98,12 +98,7 @@ class DinoVisionTransformer(nn.Module):
         self.n_blocks = self.num_blocks = depth
         self.in_chans = self.in_channels = in_chans
         self.num_heads, self.patch_size, self.n_storage_tokens = num_heads, patch_size, n_storage_tokens
-
-        self.patch_embed = PatchEmbed(patch_size, in_chans, embed_dim, device)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim, device=device))
-        if n_storage_tokens > 0:
-            self.storage_tokens = nn.Parameter(torch.zeros(1, n_storage_tokens, embed_dim, device=device))
-        self.mask_token = nn.Parameter(torch.zeros(1, embed_dim, device=device))
+        self._add_embedding(device)
         self.rope_embed = RopePositionEmbedding(
             embed_dim,
             num_heads=num_heads,
@@ -120,14 +115,20 @@ class DinoVisionTransformer(nn.Module):
         attention = {"qkv_bias": qkv_bias, "mask_k_bias": mask_k_bias, "proj_bias": proj_bias}
         feed_forward = {"ffn_layer": ffn_layer, "ffn_ratio": ffn_ratio, "ffn_bias": ffn_bias}
         branches = {"norm_layer": norm_layer, "init_values": layerscale_init, "drop_path": drop_path_rate}
-        self.blocks = nn.ModuleList(
-            SelfAttentionBlock(embed_dim, num_heads, **attention, **feed_forward, **branches, device=device)
-            for _ in range(depth)
-        )
+        options = {**attention, **feed_forward, **branches, "device": device}
+        self.blocks = nn.ModuleList(SelfAttentionBlock(embed_dim, num_heads, **options) for _ in range(depth))
         self.norm = make_norm(norm_layer, embed_dim, device)
         self.cls_norm = make_norm(norm_layer, embed_dim, device) if untie_cls_and_patch_norms else None
         self.local_cls_norm = make_norm(norm_layer, embed_dim, device) if untie_global_and_local_cls_norm else None
         self.head = nn.Identity()
+
+    def _add_embedding(self, device: torch.device | str | None) -> None:
+        """Creates what the tokens of the first block are made of."""
+        self.patch_embed = PatchEmbed(self.patch_size, self.in_chans, self.embed_dim, device)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim, device=device))
+        if self.n_storage_tokens > 0:
+            self.storage_tokens = nn.Parameter(torch.zeros(1, self.n_storage_tokens, self.embed_dim, device=device))
+        self.mask_token = nn.Parameter(torch.zeros(1, self.embed_dim, device=device))
 
     @torch.no_grad()
     def init_weights(self) -> None:

@@ -30,7 +30,7 @@ def calls_of(module):
 
 def make_head(**kwargs):
     settings = {"num_heads": 4, "dim_feedforward": 48, "num_queries": 6, "num_encoder_layers": 1, **kwargs}
-    return Mask2FormerHead(dict.fromkeys(NAMES, 8), 3, 32, **settings)
+    return Mask2FormerHead(dict.fromkeys(NAMES, (8,)), 32, 3, **settings)
 
 
 def test_fresh_deformable_attention_weighs_all_places_alike(seeded, monkeypatch):

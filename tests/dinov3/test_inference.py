@@ -232,7 +232,7 @@ def test_no_gradient_is_kept_and_nothing_is_an_inference_tensor():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"inference_mode": "full"}, "'full' is unknown; choose one of whole, slide"),
+        ({"inference_mode": "full"}, "'full' is unknown; choose one of slide, whole"),
         ({"inference_mode": "slide"}, "needs a crop size and a stride; given are None and None"),
         ({"decoder_head_type": "dpt"}, "'dpt' is unknown; choose one of linear, m2f"),
         (

@@ -177,7 +177,7 @@ def test_lora_alone_is_trained_with_lora(seeded):
 def test_other_sizes_are_refused_with_the_next_that_fits():
     model = make_model()
     assert model.size_multiple == 16
-    with pytest.raises(ValueError, match="40 x 64 was given .* patches of 16 x 16; pad or resize it to 48 x 64"):
+    with pytest.raises(ValueError, match="40 x 64 was given .* multiples of 16: pad or resize it to 48 x 64"):
         model(torch.zeros(1, 3, 40, 64))
 
 

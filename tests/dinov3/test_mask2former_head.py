@@ -18,7 +18,7 @@ NAMES = ("1", "2", "3", "4")
 
 def make_head(channels=24, hidden_dim=32, num_classes=3, **kwargs):
     settings = {"num_heads": 4, "dim_feedforward": 48, "num_queries": 6, "num_decoder_layers": 4, **kwargs}
-    return Mask2FormerHead(dict.fromkeys(NAMES, channels), num_classes, hidden_dim, num_encoder_layers=2, **settings)
+    return Mask2FormerHead(dict.fromkeys(NAMES, (channels,)), hidden_dim, num_classes, num_encoder_layers=2, **settings)
 
 
 def make_pyramid(batch=2, channels=24, dtype=torch.float32):
@@ -39,7 +39,7 @@ def make_pyramid(batch=2, channels=24, dtype=torch.float32):
 )
 def test_head_has_the_tensors_of_released_weights(embed_dim, hidden_dim, num_parameters):
     with meta_tensors():
-        head = Mask2FormerHead(dict.fromkeys(NAMES, embed_dim), 150, hidden_dim)
+        head = Mask2FormerHead(dict.fromkeys(NAMES, (embed_dim,)), hidden_dim)
     assert len(head.state_dict()) == 292
     assert sum(parameter.numel() for parameter in head.parameters()) == num_parameters
     if hidden_dim == 2048:
@@ -48,7 +48,7 @@ def test_head_has_the_tensors_of_released_weights(embed_dim, hidden_dim, num_par
 
 def test_head_names_and_shapes_are_those_of_released_weights():
     with meta_tensors():
-        head = Mask2FormerHead(dict.fromkeys(NAMES, 4096), 150)
+        head = Mask2FormerHead(dict.fromkeys(NAMES, (4096,)))
     shapes = {key: tuple(value.shape) for key, value in head.state_dict().items()}
     expected = {
         "pixel_decoder.input_convs.0.0.weight": (2048, 4096, 1, 1),
@@ -227,6 +227,22 @@ def test_head_runs_in_bfloat16(seeded):
 def test_pixel_decoder_refuses_channels_that_its_norms_cannot_group():
     with pytest.raises(ValueError, match="hidden_dim of 40 was given; its group norms need a multiple of 32"):
         MSDeformAttnPixelDecoder(dict.fromkeys(NAMES, 8), hidden_dim=40)
+
+
+def test_head_takes_the_arguments_of_the_original(seeded):
+    shape = {name: [24, side, side, 4] for name, side in zip(NAMES, (64, 32, 16, 8), strict=True)}
+    head = Mask2FormerHead(input_shape=shape, hidden_dim=32, num_classes=5, ignore_value=255, num_encoder_layers=1)
+    assert head(make_pyramid())["pred_logits"].shape == (2, 100, 6)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_pixel_decoder_refuses_maps_with_one_value_per_group(batch):
+    pyramid = {name: torch.ones(batch, 8, side, side) for name, side in zip(NAMES, (8, 4, 2, 1), strict=True)}
+    channels = dict.fromkeys(NAMES, 8)
+    with pytest.raises(ValueError, match="coarsest map of 1 x 1 .* groups of 32 channels has one value.*hidden_dim=64"):
+        MSDeformAttnPixelDecoder(channels, hidden_dim=32, num_layers=1)(pyramid)
+    features, _ = MSDeformAttnPixelDecoder(channels, hidden_dim=64, num_layers=1)(pyramid)
+    assert features.isfinite().all()
 
 
 def test_pixel_decoder_refuses_missing_maps():

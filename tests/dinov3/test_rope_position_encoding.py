@@ -176,6 +176,14 @@ def test_casting_to_a_lower_precision_keeps_the_periods():
     assert_close(half(H=2, W=3), rope(H=2, W=3))
 
 
+def test_casting_to_a_higher_precision_can_be_undone():
+    rope = make_rope()
+    assert rope.double().periods.dtype == torch.float64
+    assert rope.float().periods.dtype == torch.float32
+    assert rope.double().half().periods.dtype == torch.float32
+    assert_close(rope.periods, make_rope().periods)
+
+
 def test_coarse_dtypes_are_available_for_models_trained_with_them():
     sine, _ = make_rope(dtype=torch.bfloat16)(H=2, W=3)
     assert sine.dtype == torch.bfloat16

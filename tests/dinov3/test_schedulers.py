@@ -25,20 +25,43 @@ def rates(scheduler, optimizer, steps):
     return seen
 
 
-def test_one_cycle_rises_linearly_and_falls_as_a_cosine_to_zero():
+def test_one_cycle_rises_and_follows_a_cosine_over_the_whole_length():
     optimizer = make_optimizer()
     seen = [head for head, _ in rates(WarmupOneCycleLR(optimizer, 12, warmup_iters=4), optimizer, 14)]
-    assert seen[:5] == pytest.approx([0, 0.25, 0.5, 0.75, 1])
-    assert seen[6] == pytest.approx(0.5 * (1 + math.cos(math.pi / 4)))
-    assert seen[8] == pytest.approx(0.5)
+    assert seen[:4] == pytest.approx([0, 1 / 4 * 11 / 12, 2 / 4 * 10 / 12, 3 / 4 * 9 / 12])
+    assert seen[4:7] == pytest.approx([0.75, 0.5 * (1 + math.cos(math.pi * 5 / 12)), 0.5])
     assert seen[12:] == pytest.approx([0, 0, 0])
 
 
-def test_one_cycle_starts_and_ends_at_the_final_division():
-    optimizer = make_optimizer()
-    scheduler = WarmupOneCycleLR(optimizer, 10, warmup_iters=2, final_div_factor=20)
-    seen = [head for head, _ in rates(scheduler, optimizer, 10)]
-    assert (seen[0], seen[2], seen[10]) == pytest.approx((0.05, 1.0, 0.05))
+@pytest.mark.parametrize(
+    ("iteration", "rate"),
+    [
+        (750, 0.5 * (1 - 750 / 40_000)),  # 1e-6 of the peak more in Meta's, with its warmup_ratio
+        (1500, 0.996535),
+        (20_000, 0.5),
+        (30_000, 0.146447),
+        (39_999, 1.542126e-9),
+    ],
+)
+def test_one_cycle_has_the_rates_of_metas_recipe(iteration, rate):
+    assert WarmupOneCycleLR(make_optimizer(), 40_000, warmup_iters=1500).factor(iteration) == pytest.approx(rate, 1e-4)
+
+
+def test_one_cycle_without_warm_up_equals_torch():
+    ours, theirs = make_optimizer(), make_optimizer()
+    reference = torch.optim.lr_scheduler.OneCycleLR(
+        theirs, [1.0, 0.1], total_steps=12, pct_start=2 / 12, final_div_factor=4, cycle_momentum=False
+    )
+    schedule = WarmupOneCycleLR(ours, 10, warmup_iters=0, final_div_factor=4)
+    expected = rates(reference, theirs, 11)[1:]  # without the rise, which torch cannot leave out
+    for left, right in zip(rates(schedule, ours, 10), expected, strict=True):
+        assert left == pytest.approx(right, abs=1e-12)
+
+
+def test_a_training_made_longer_follows_the_longer_schedule():
+    schedule = WarmupOneCycleLR(make_optimizer(), 10, warmup_iters=0)
+    schedule.total_iter = 20
+    assert schedule.factor(10) == pytest.approx(0.5)
 
 
 def test_poly_falls_as_a_power_after_the_warm_up():

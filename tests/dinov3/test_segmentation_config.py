@@ -342,6 +342,7 @@ def test_the_patch_size_of_the_backbone_counts_for_the_linear_head():
         (["eval.stride=null"], "eval.stride is null; eval.mode=slide needs a number, or set eval.mode=whole"),
         (["eval.eval_interval=0"], "eval.eval_interval=0 is out of range"),
         (["bs=0"], "bs=0 is out of range"),
+        (["datasets.class_names=[a,b]"], "class_names has 2 names and decoder_head.num_classes is 150; name all"),
         (["num_workers=-1"], "num_workers=-1 is out of range"),
         (["checkpoint_interval=0"], "checkpoint_interval=0 is out of range"),
         (["device=gpu"], "device='gpu' is not known; choose one of cpu, cuda, mps"),
@@ -353,6 +354,11 @@ def test_what_cannot_be_is_refused_with_what_can(words, message):
     with pytest.raises(UsageError, match=message) as caught:
         load_segmentation_config(words)
     assert "\n" not in str(caught.value)
+
+
+def test_a_patch_size_that_cannot_be_is_left_to_the_model():
+    words = ["decoder_head.type=linear", "model.dino_hub=dinov3_vits16", "model.kwargs.patch_size=0"]
+    assert load_segmentation_config([*words, "transforms.train.crop_size=512"]).model.kwargs == {"patch_size": 0}
 
 
 def test_windows_are_not_checked_where_there_are_none():

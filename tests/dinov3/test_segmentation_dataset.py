@@ -229,6 +229,17 @@ def test_a_mask_with_colours_is_refused(tmp_path: Path, mode: str) -> None:
         read_mask(tmp_path / "a.png")
 
 
+def test_a_tiff_with_a_second_page_that_is_damaged_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(path)
+    data = bytearray(path.read_bytes())
+    (num_tags,) = struct.unpack_from("<H", data, 8)  # the first page is described there; TIFF 6.0, section 2
+    struct.pack_into("<I", data, 10 + 12 * num_tags, len(data))  # where the second one is: behind the end
+    path.write_bytes(data + bytes(6))  # a page without any tag
+    with pytest.raises(DataError, match=r"a\.tif cannot be read as an image \(Missing dimensions\)"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("read", [read_image, read_mask])
 @pytest.mark.parametrize("damage", ["text", "empty", "truncated", "absent"])
 def test_a_damaged_file_is_named(tmp_path: Path, read, damage: str, seeded: int) -> None:

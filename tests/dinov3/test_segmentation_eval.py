@@ -23,11 +23,13 @@ from dinov3.eval.segmentation.eval import (
 )
 from dinov3.eval.segmentation.metrics import SegmentationMetrics
 from dinov3.eval.segmentation.model_state import trained_state
-from dinov3.eval.segmentation.overlays import palette
+from dinov3.eval.segmentation.overlays import palette, save_overlay
 from dinov3.eval.segmentation.results import write_results
+from dinov3.eval.segmentation.saved_model import write_model
 from dinov3.eval.segmentation.training_setup import build_model
 from dinov3.eval.segmentation.transforms import View
 from dinov3.utils.errors import DataError, UsageError
+from dinov3.utils.yaml_config import plain_config
 from tests.dinov3.fake_backbone import FakeBackbone
 from tests.dinov3.fake_segmenters import PixelModel
 
@@ -153,6 +155,31 @@ def test_flipped_views_are_flipped_back():
     assert torch.equal(predict_label_map(ColourModel(), views, (6, 8)), image.argmax(dim=0))
 
 
+def test_views_put_together_on_other_devices_are_averaged(monkeypatch):
+    class Placed:
+        """Numbers on a device that is only a name; they add up with those of the same device alone."""
+
+        def __init__(self, values, device):
+            self.values, self.device = values, device
+
+        def to(self, device):
+            return Placed(self.values, device)
+
+        def add_(self, other):
+            assert other.device == self.device
+            return Placed(self.values + other.values, self.device)
+
+        def __getitem__(self, index):
+            return self.values[index]
+
+    views = [View(torch.zeros(3, 1, 1), is_flipped=False)] * 2
+    scores = iter(
+        [Placed(torch.tensor([[[[0.6]], [[0.4]]]]), "cuda"), Placed(torch.tensor([[[[0.3]], [[0.7]]]]), "cpu")]
+    )
+    monkeypatch.setattr(evaluation, "make_inference", lambda *_, **__: next(scores))
+    assert predict_label_map(ColourModel(), views, (1, 1)).tolist() == [[1]]
+
+
 def test_windows_of_a_view_share_forward_passes(tmp_path):
     write_folder(tmp_path)
     model = ColourModel()
@@ -190,10 +217,13 @@ def test_model_runs_under_the_wanted_number_format(dtype):
     assert results["num_images"] == 1
 
 
-def test_pictures_show_reference_and_prediction(tmp_path):
+def test_pictures_show_reference_and_prediction(tmp_path, monkeypatch):
     (first, *_), config = write_folder(tmp_path), make_config(tmp_path, output_dir=str(tmp_path / "run"))
-    config.eval.save_overlays = True
+    config.eval.save_overlays, config.datasets.class_names = True, ["nucleus", "cytoplasm", "rest"]
+    names = []
+    monkeypatch.setattr(evaluation, "save_overlay", lambda *given: names.append(given[-1]) or save_overlay(*given))
     evaluate_on_validation_set(ColourModel(), config, "cpu")
+    assert names == [["nucleus", "cytoplasm", "rest"]] * len(SIZES)
     folder = tmp_path / "run" / "overlays"
     assert sorted(path.name for path in folder.iterdir()) == [f"picture_{index}.png" for index in range(len(SIZES))]
     picture, (prediction, _) = Image.open(folder / "picture_0.png"), first
@@ -260,10 +290,60 @@ def test_weights_of_another_model_are_refused(tiny_config):
         evaluation.test_segmentation(backbone(), tiny_config)
 
 
+def saved(config):
+    """A model in the file that `config.load_from` names, trained with `config`."""
+    write_model(build_model(backbone(), config), plain_config(config), 1, config.load_from)
+
+
+@pytest.mark.parametrize(
+    ("head", "setting", "value", "message"),
+    [
+        ("linear", "decoder_head.use_backbone_norm", False, "decoder_head.use_backbone_norm was True and is False"),
+        ("m2f", "lora.lora_alpha", 32, "lora.lora_alpha was 16 and is 32"),
+        (
+            "linear",
+            "decoder_head.backbone_out_layers",
+            "FOUR_EVEN_INTERVALS",
+            "decoder_head.backbone_out_layers was FOUR_LAST",
+        ),
+        ("linear", "transforms.mean", [1.0, 2.0, 3.0], "transforms.mean was"),
+    ],
+)
+def test_weights_are_not_evaluated_with_settings_under_which_they_mean_something_else(
+    tiny_config, head, setting, value, message
+):
+    tiny_config.decoder_head.type = head
+    saved(tiny_config)
+    evaluation.test_segmentation(backbone(), tiny_config)
+    section, _, name = setting.partition(".")
+    setattr(getattr(tiny_config, section), name, value)
+    with pytest.raises(UsageError, match=f"model_final.pth was trained with other settings: {message}"):
+        evaluation.test_segmentation(backbone(), tiny_config)
+
+
+def test_weights_are_not_evaluated_on_another_backbone(tiny_config):
+    saved(tiny_config)
+    other = backbone()
+    with torch.no_grad():
+        next(other.parameters()).add_(1.0)
+    with pytest.raises(UsageError, match="was trained with other backbone weights; give those it was trained with"):
+        evaluation.test_segmentation(other, tiny_config)
+
+
+def test_weights_with_their_whole_backbone_go_on_any(tiny_config):
+    tiny_config.train_backbone = True
+    saved(tiny_config)
+    tiny_config.train_backbone = False
+    other = backbone()
+    with torch.no_grad():
+        next(other.parameters()).add_(1.0)
+    assert evaluation.test_segmentation(other, tiny_config)["num_images"] == len(SIZES)
+
+
 def test_missing_validation_set_is_named(tmp_path):
     config = make_config(tmp_path)
     config.datasets.val = ""
-    with pytest.raises(UsageError, match="set datasets.val, for example to ADE20K:split=VAL"):
+    with pytest.raises(UsageError, match="write for example datasets.val=ADE20K:split=VAL"):
         evaluate_on_validation_set(ColourModel(), config, "cpu")
 
 

@@ -182,6 +182,26 @@ def test_a_training_goes_on_with_the_settings_of_its_folder(words, calls, tmp_pa
     assert calls[1][2].checkpoint_interval == 7
 
 
+def test_resuming_with_another_backbone_leaves_the_settings_of_the_folder(words, tmp_path):
+    short = ["decoder_head.type=linear", "scheduler.total_iter=1", "scheduler.constructor_kwargs.warmup_iters=0"]
+    assert main([*words, *short]) == 0
+    stored = (tmp_path / "run" / "segmentation_config.yaml").read_bytes()
+    with pytest.raises(UsageError, match="other backbone weights"):
+        launch(load_segmentation_config([*words, *short, "resume=true", "model.kwargs.pos_embed_rope_base=50"]))
+    assert (tmp_path / "run" / "segmentation_config.yaml").read_bytes() == stored
+
+
+def test_metrics_of_classes_and_weights_of_every_file_come_out_of_a_training(words, tmp_path):
+    short = ["decoder_head.type=linear", "scheduler.total_iter=1", "scheduler.constructor_kwargs.warmup_iters=0"]
+    assert main([*words, *short, "ema.enabled=true"]) == 0
+    trained = read_csv(tmp_path / "run" / f"{RESULTS}.csv")
+    assert read_csv(tmp_path / "run" / f"{RESULTS}-classes.csv")["class"] == "0"
+    for name in ("model_best.pth", "model_final.pth", "checkpoint_latest.pth"):
+        weights = (tmp_path / "run" / name).as_uri()
+        assert main([*words, *short, f"load_from={weights}", f"output_dir={tmp_path / name}"]) == 0
+        assert read_csv(tmp_path / name / f"{RESULTS}.csv") == trained
+
+
 def test_a_training_without_its_checkpoint_is_not_started_anew_by_resume(words, calls, tmp_path):
     main(words)
     (tmp_path / "run" / "model_final.pth").touch()

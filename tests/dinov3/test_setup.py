@@ -120,6 +120,11 @@ def test_the_configuration_of_a_training_describes_its_model(training_config):
     }
 
 
+def test_numbers_with_an_exponent_are_numbers_as_in_metas_reader(tmp_path: Path):
+    (tmp_path / "c.yaml").write_text("student: {arch: vit_small, layerscale: 1e-4}")
+    assert read_training_config(tmp_path / "c.yaml").arguments["layerscale_init"] == 1e-4
+
+
 def test_a_teacher_fills_the_model_that_its_configuration_describes(tmp_path, training_config):
     teacher = {f"backbone.{name}": tensor for name, tensor in meta_weights(gated=True).items()}
     torch.save({"teacher": teacher, "iteration": 7}, tmp_path / "teacher.pth")

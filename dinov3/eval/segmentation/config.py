@@ -193,7 +193,7 @@ class SegmentationConfig:
     output_dir: str | None = None
     """Folder of all results. Needed."""
     load_from: str | None = None
-    """Evaluate this instead of training: model_final.pth of a training, or dinov3_vit7b16_ms, which Meta released."""
+    """Evaluate this instead of training: a .pth file of a training, a URL, or dinov3_vit7b16_ms (released by Meta)."""
     resume: bool = False
     """Go on with the training in output_dir; where there is none yet, start it."""
     device: str | None = None
@@ -212,6 +212,12 @@ class SegmentationConfig:
             )
         if self.resume and self.load_from:
             raise UsageError("resume=true goes on with a training and load_from evaluates a model; give one of the two")
+        names, num_classes = self.datasets.class_names, self.decoder_head.num_classes
+        if names and len(names) != num_classes:
+            raise UsageError(
+                f"datasets.class_names has {len(names)} names and decoder_head.num_classes is {num_classes}; name all "
+                f"classes, or none"
+            )
         self._settle_device()
         self._check_input_sizes()
 
@@ -229,6 +235,8 @@ class SegmentationConfig:
             unit, reason = M2F_UNIT, "of the m2f head"
         else:
             unit = self.model.kwargs.get("patch_size", PATCH_SIZE) if self.model else PATCH_SIZE
+            if not isinstance(unit, int) or unit < 1:
+                return  # the model refuses it
             reason = "the backbone's patch size"
         if self.transforms.train.crop_size is not None:
             require_multiple("transforms.train.crop_size", self.transforms.train.crop_size, unit, reason)

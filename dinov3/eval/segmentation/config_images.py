@@ -13,6 +13,8 @@ from dinov3.utils.yaml_config import require_choice, require_range
 DEFAULT_MEAN = tuple(255 * mean for mean in (0.485, 0.456, 0.406))
 DEFAULT_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
 
+INFERENCE_MODES = ("slide", "whole")
+
 
 @dataclass
 class DatasetConfig:
@@ -24,6 +26,8 @@ class DatasetConfig:
     """What is trained on, for example ADE20K:split=TRAIN."""
     val: str = ""
     """What is evaluated on, for example ADE20K:split=VAL."""
+    class_names: list[str] = field(default_factory=list)
+    """Names of all classes, in order, for the legend of eval.save_overlays; empty: their numbers."""
 
 
 @dataclass
@@ -115,7 +119,7 @@ class EvalConfig:
     """Also write each image with its predicted classes in colour."""
 
     def __post_init__(self) -> None:
-        require_choice("eval.mode", self.mode, ("slide", "whole"))
+        require_choice("eval.mode", self.mode, INFERENCE_MODES)
         require_range("eval.eval_interval", self.eval_interval, 1)
         if self.mode == "whole":
             return

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -20,6 +20,9 @@ from dinov3.eval.segmentation.image_files import read_image, read_mask
 from dinov3.eval.segmentation.labels import labels_in_range
 from dinov3.eval.segmentation.sample_files import pairs_of_folders, pairs_of_list
 from dinov3.utils.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from dinov3.eval.segmentation.config import SegmentationConfig
 
 ADE20K_SPLITS = {"TRAIN": "training", "VAL": "validation"}
 ADE20K_LIST = "ADE20K_object150_{}.txt"
@@ -115,6 +118,26 @@ def make_dataset(
         pairs = pairs_of_folders(image_folder / folder, mask_folder / folder)
     images, masks = zip(*pairs, strict=True)
     return SegmentationDataset(images, masks, num_classes, reduce_zero_label)
+
+
+def dataset_of(config: SegmentationConfig, split: Literal["train", "val"]) -> SegmentationDataset:
+    """The dataset that a configuration trains on or evaluates on; its labels are checked as they are read.
+
+    Raises:
+        UsageError: None is named, or its folder does not exist.
+        DataError: The folder has no images, or they do not fit the label maps.
+    """
+    descriptor = getattr(config.datasets, split)
+    if not descriptor:
+        raise UsageError(
+            f"No datasets.{split} was given; write for example datasets.{split}=ADE20K:split={split.upper()}"
+        )
+    return make_dataset(
+        descriptor,
+        config.datasets.root,
+        num_classes=config.decoder_head.num_classes,
+        reduce_zero_label=config.eval.reduce_zero_label,
+    )
 
 
 def _parse(descriptor: str) -> tuple[str, dict[str, str]]:

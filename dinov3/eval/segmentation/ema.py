@@ -60,14 +60,15 @@ class ExponentialMovingAverage:
 
     def state_dict(self) -> dict[str, Any]:
         """What `load_state_dict` takes."""
-        return {"average": self.average, "num_updates": self.num_updates}
+        # Of a checkpoint with an entry `ema`, what reads weights takes the entry `model` in it.
+        return {"model": self.average, "num_updates": self.num_updates}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts back what `state_dict` gave, for the same weights."""
         self.num_updates = state["num_updates"]
         for name, average in self.average.items():
-            average.copy_(state["average"][name])
+            average.copy_(state["model"][name])
 
 
 def _averageable(value: Tensor) -> Tensor:

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from dinov3.eval.segmentation.config import RELEASED_SEGMENTOR, SegmentationConfig
-from dinov3.eval.segmentation.dataset import SegmentationDataset, make_dataset
+from dinov3.eval.segmentation.dataset import SegmentationDataset, dataset_of
 from dinov3.eval.segmentation.inference import make_inference
 from dinov3.eval.segmentation.metrics import SegmentationMetrics
-from dinov3.eval.segmentation.model_state import load_trained_state
 from dinov3.eval.segmentation.overlays import save_overlay
 from dinov3.eval.segmentation.samplers import evaluation_samples
+from dinov3.eval.segmentation.saved_model import load_saved_model
 from dinov3.eval.segmentation.training_setup import build_model, training_device
+from dinov3.eval.segmentation.training_step import forward_precision
 from dinov3.eval.segmentation.transforms import View, make_segmentation_eval_transforms
-from dinov3.hub.checkpoint_files import read_state_dict
-from dinov3.hub.downloads import local_copy
 from dinov3.utils.errors import UsageError
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.process_group import rank_and_world_size
+from dinov3.utils.yaml_config import plain_config
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +48,14 @@ def test_segmentation(backbone: nn.Module | None, config: SegmentationConfig) ->
         See `SegmentationMetrics.compute`.
 
     Raises:
-        UsageError: The settings do not fit each other, or a file or folder does not exist.
+        UsageError: The settings do not fit each other or the weights, or a file or folder does not exist.
         DataError: The weights do not fit the model, or an image or label map cannot be used.
     """
     if config.load_from == RELEASED_SEGMENTOR:
         model = _released_segmentor(config)
     else:
         model = build_model(backbone, config)
-        load_trained_state(model, read_state_dict(local_copy(config.load_from)), source=config.load_from)
+        load_saved_model(model, plain_config(config), config.load_from)
     return evaluate_on_validation_set(model, config, training_device(config), use_tta=config.eval.use_tta)
 
 
@@ -101,8 +101,7 @@ def evaluate_segmentation_model(
     device = torch.device(device)
     model = unwrap(segmentation_model).to(device)
     metrics = SegmentationMetrics(num_classes, compute_metric_per_image=compute_metric_per_image)
-    precision = torch.autocast(device.type, dtype=autocast_dtype, enabled=autocast_dtype != torch.float32)
-    with evaluation_mode(model), precision:
+    with evaluation_mode(model), forward_precision(device, autocast_dtype):
         for name, views, label in test_dataloader:
             prediction = predict_label_map(
                 model,
@@ -146,7 +145,8 @@ def predict_label_map(
             output_activation=partial(torch.softmax, dim=1),
             **inference_settings,
         )
-        total = probabilities if total is None else total.add_(probabilities)
+        # a view that is larger than the others may have been put together in main memory
+        total = probabilities if total is None else total.add_(probabilities.to(total.device))
     return total[0].argmax(dim=0)
 
 
@@ -185,7 +185,7 @@ def evaluate_on_validation_set(
         UsageError: There is no validation set, or its folder does not exist.
         DataError: An image or label map cannot be used.
     """
-    dataset = _validation_set(config)
+    dataset = dataset_of(config, "val")
     transform = make_segmentation_eval_transforms(
         img_size=config.transforms.eval.img_size,
         tta_ratios=config.transforms.eval.tta_ratios,
@@ -226,26 +226,16 @@ def _released_segmentor(config: SegmentationConfig) -> nn.Module:
     return dinov3_vit7b16_ms(autocast_dtype=config.model_dtype.autocast_dtype, check_hash=True)
 
 
-def _validation_set(config: SegmentationConfig) -> SegmentationDataset:
-    if not config.datasets.val:
-        raise UsageError("There is no dataset to evaluate on; set datasets.val, for example to ADE20K:split=VAL")
-    return make_dataset(
-        config.datasets.val,
-        config.datasets.root,
-        num_classes=config.decoder_head.num_classes,
-        reduce_zero_label=config.eval.reduce_zero_label,
-    )
-
-
 def _overlay_writer(dataset: SegmentationDataset, config: SegmentationConfig) -> OnPrediction:
     """Writes a picture of each prediction on its image, which it reads once more, at its own size."""
     if config.output_dir is None:
         raise UsageError("eval.save_overlays=true needs a folder to write to; set output_dir")
     folder = Path(config.output_dir) / OVERLAYS_FOLDER
+    num_classes = config.decoder_head.num_classes
     index_of = {name: index for index, name in enumerate(dataset.names)}
 
     def write(name: str, reference: Tensor, prediction: Tensor) -> None:
         image = dataset[index_of[name]].image
-        save_overlay(folder, name, image, reference, prediction, config.decoder_head.num_classes)
+        save_overlay(folder, name, image, reference, prediction, num_classes, config.datasets.class_names)
 
     return write

@@ -79,7 +79,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             yield image
     except UserError:
         raise
-    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError) as err:
+    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError, TypeError) as err:
         reason = " ".join(str(err).split()) or type(err).__name__
         raise DataError(f"{path} cannot be read as an image ({reason}); replace or remove the file") from err
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dinov3.eval.segmentation.config import DECODERS
+from dinov3.eval.segmentation.config_images import INFERENCE_MODES
 from dinov3.eval.segmentation.models.backbone.dinov3_adapter import SIZE_MULTIPLE
 from dinov3.eval.segmentation.semantic_inference import semantic_scores
 from dinov3.utils.errors import UsageError
 
-INFERENCE_MODES = ("whole", "slide")
-DECODER_HEADS = ("linear", "m2f")
 LARGEST_ON_DEVICE = 2**30  # bytes of class scores; those of larger images are summed up in main memory
 
 
@@ -167,10 +167,8 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 def _check_settings(
     decoder_head_type: str, crop_size: Sequence[int], stride: Sequence[int], windows_per_forward: int
 ) -> None:
-    if decoder_head_type not in DECODER_HEADS:
-        raise UsageError(
-            f"The decoder head {decoder_head_type!r} is unknown; choose one of {', '.join(DECODER_HEADS)}."
-        )
+    if decoder_head_type not in DECODERS:
+        raise UsageError(f"The decoder head {decoder_head_type!r} is unknown; choose one of {', '.join(DECODERS)}.")
     if not all(1 <= step <= crop for step, crop in zip(stride, crop_size, strict=True)):
         raise UsageError(
             f"Windows of {tuple(crop_size)} pixels at distances of {tuple(stride)} do not cover an image; "

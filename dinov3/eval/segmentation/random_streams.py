@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-POINTS_STREAM, STEP_STREAM = 2, 3  # 0 and 1 are those of the data, see samplers.py
+ORDER_STREAM, AUGMENTATION_STREAM, POINTS_STREAM, STEP_STREAM = range(4)  # keep what is drawn apart
 
 
 def mixed_seed(seed: int, *numbers: int) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dinov3.eval.segmentation.json_values import without_nonfinite
 from dinov3.utils.atomic_files import replace_when_complete, write_json
 
 RESULTS_FILENAME = "results-semantic-segmentation.csv"
@@ -38,24 +38,11 @@ def write_results(results: Mapping[str, Any], output_dir: str | os.PathLike) -> 
         _write_table(results["classes"], folder / RESULTS_OF_CLASSES_FILENAME)
     else:
         (folder / RESULTS_OF_CLASSES_FILENAME).unlink(missing_ok=True)
-    write_json(_without_nan(results), folder / RESULTS_JSON_FILENAME)
+    write_json(without_nonfinite(results), folder / RESULTS_JSON_FILENAME)
 
 
 def _write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     with replace_when_complete(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: "" if _is_nan(value) else value for name, value in row.items()} for row in rows)
-
-
-def _without_nan(value: Any) -> Any:
-    """The same, with None in place of numbers that JSON has no word for."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(inner) for inner in value]
-    return None if _is_nan(value) else value
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+        writer.writerows(without_nonfinite(rows))  # None is written as an empty field

@@ -81,13 +81,13 @@ def launch(config: SegmentationConfig) -> dict[str, Any]:
     with process_group_from_environment(resolve_device(config.device, "device=")):
         rank, world_size = rank_and_world_size()
         settled = _settled(config, world_size)
-        check_run_folder(settled)
+        goes_on = check_run_folder(settled)
         wait_for_all()  # only then may the first process write into the folder
         folder = Path(config.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with logging_to_folder(folder, rank):
             _log_settings(settled, meant_for=config.n_gpus)
-            if rank == 0:
+            if rank == 0 and not goes_on:  # else the training does, once its checkpoint turns out to belong to it
                 save_config(settled, folder / CONFIG_FILE)
             results = _run(settled)
             if rank == 0:
@@ -122,23 +122,20 @@ def run_segmentation_with_dinov3(backbone: nn.Module | None, config: Segmentatio
 def _check_request(config: SegmentationConfig) -> None:
     """What a run cannot do without, so that it is not missed after minutes or hours."""
     from dinov3.eval.segmentation.config import RELEASED_SEGMENTOR
-    from dinov3.eval.segmentation.dataset import make_dataset
+    from dinov3.eval.segmentation.dataset import dataset_of
 
     if not config.output_dir:
         raise UsageError("No output_dir was given; write output_dir=DIR, the folder for all results")
     if config.model is None and config.load_from != RELEASED_SEGMENTOR:
         raise UsageError("No backbone was given; write model.dino_hub=NAME, for example model.dino_hub=dinov3_vitl16")
-    if config.load_from and config.load_from != RELEASED_SEGMENTOR and not Path(config.load_from).exists():
+    is_file = config.load_from and config.load_from != RELEASED_SEGMENTOR and "://" not in config.load_from
+    if is_file and not Path(config.load_from).expanduser().exists():
         raise UsageError(
-            f"load_from={config.load_from}: there is no such file; give model_final.pth of a training, "
+            f"load_from={config.load_from}: there is no such file; give model_final.pth of a training, its URL, "
             f"or {RELEASED_SEGMENTOR}"
         )
-    for name in ("val",) if config.load_from else ("train", "val"):
-        descriptor = getattr(config.datasets, name)
-        if not descriptor:
-            example = "VAL" if name == "val" else "TRAIN"
-            raise UsageError(f"No datasets.{name} was given; write for example datasets.{name}=ADE20K:split={example}")
-        make_dataset(descriptor, config.datasets.root)
+    for split in ("val",) if config.load_from else ("train", "val"):
+        dataset_of(config, split)
 
 
 def _settled(config: SegmentationConfig, world_size: int) -> SegmentationConfig:
@@ -166,13 +163,14 @@ def _run(config: SegmentationConfig) -> dict[str, Any]:
     import numpy as np
     import torch
 
+    from dinov3.eval.segmentation.config import RELEASED_SEGMENTOR
     from dinov3.eval.setup import load_model_and_context
 
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
     backbone = None
-    if config.model is not None:
+    if config.model is not None and config.load_from != RELEASED_SEGMENTOR:
         backbone, _ = load_model_and_context(config.model, output_dir=config.output_dir)
     return run_segmentation_with_dinov3(backbone, config)
 

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dinov3.eval.segmentation.config import SegmentationConfig
-from dinov3.eval.segmentation.training_checkpoint import CHECKPOINT_LATEST, MODEL_BEST, MODEL_FINAL, config_differences
+from dinov3.eval.segmentation.saved_model import MODEL_BEST, MODEL_FINAL
+from dinov3.eval.segmentation.training_checkpoint import CHECKPOINT_LATEST, config_differences
 from dinov3.utils.errors import UsageError
 from dinov3.utils.yaml_config import load_config, plain_config
 
@@ -16,11 +17,14 @@ CONFIG_FILE = "segmentation_config.yaml"
 LOG_FILE = "log.txt"
 
 
-def check_run_folder(config: SegmentationConfig) -> None:
+def check_run_folder(config: SegmentationConfig) -> bool:
     """Makes sure that a run destroys no other one.
 
     Args:
         config: All settings, `n_gpus` being the number of processes.
+
+    Returns:
+        Whether there is a training to go on with.
 
     Raises:
         UsageError: there is a training in `config.output_dir` and it is not to be resumed, or it is to be and was begun
@@ -45,6 +49,7 @@ def check_run_folder(config: SegmentationConfig) -> None:
         )
     if found and (folder / CONFIG_FILE).is_file():
         _check_same_training(folder / CONFIG_FILE, config)
+    return bool(found)
 
 
 @contextmanager

@@ -19,14 +19,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from dinov3.eval.segmentation.dataset import SegmentationDataset
 from dinov3.eval.segmentation.mask_targets import SemanticToM2FTargets
-from dinov3.eval.segmentation.random_streams import mixed_seed
+from dinov3.eval.segmentation.random_streams import AUGMENTATION_STREAM, ORDER_STREAM, mixed_seed
 from dinov3.eval.segmentation.transforms import View
 from dinov3.utils.errors import UsageError, UserError
 
 TrainTransform = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 EvalTransform = Callable[[Tensor, Tensor], tuple[list[View], Tensor]]
-
-ORDER_STREAM, AUGMENTATION_STREAM = 0, 1  # keep the random numbers of epochs and of draws apart
 
 
 @dataclass(frozen=True)

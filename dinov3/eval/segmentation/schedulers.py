@@ -1,4 +1,4 @@
-"""Learning rates that follow the iterations: a linear warm-up, then a cosine or a polynomial down.
+"""Learning rates that follow the iterations: a warm-up, then a cosine or a polynomial down.
 
 Every group of parameters keeps its own peak, so that the ratio between, say, backbone and head stays.
 """
@@ -15,6 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from dinov3.utils.errors import UsageError
 
+DIV_FACTOR = 25.0  # torch's OneCycleLR starts at the peak / 25; final_div_factor divides that once more
+
 
 class WarmupScheduler(LRScheduler, abc.ABC):
     """Multiplies the learning rate that each group had at the start with a factor in [0, 1].
@@ -23,44 +25,26 @@ class WarmupScheduler(LRScheduler, abc.ABC):
 
     Args:
         optimizer: Its learning rates are the peaks.
-        total_iter: Iterations until the end of the schedule.
-        warmup_iters: Iterations of the linear warm-up, part of `total_iter`.
-        warmup_start: Factor in [0, 1] of the first iteration if there is a warm-up.
+        total_iter: Iterations until the end of the schedule; may be changed later.
+        warmup_iters: Iterations of the warm-up, part of `total_iter`.
         last_epoch: Iterations already done; -1 starts anew.
 
     Raises:
-        ValueError: If the warm-up is not shorter than the whole, or the start lies outside [0, 1].
+        ValueError: If the warm-up is not shorter than the whole.
     """
 
-    def __init__(
-        self,
-        optimizer: Optimizer,
-        total_iter: int,
-        *,
-        warmup_iters: int = 0,
-        warmup_start: float = 0.0,
-        last_epoch: int = -1,
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, total_iter: int, *, warmup_iters: int = 0, last_epoch: int = -1) -> None:
         if not 0 <= warmup_iters < total_iter:
             raise ValueError(
                 f"A warm-up of {warmup_iters} of {total_iter} iterations was given; give 0 to {total_iter - 1}."
             )
-        if not 0.0 <= warmup_start <= 1.0:
-            raise ValueError(f"A warm-up from {warmup_start} of the rate was given; give a factor from 0 to 1.")
         self.total_iter = total_iter
         self.warmup_iters = warmup_iters
-        self.warmup_start = warmup_start
         super().__init__(optimizer, last_epoch)
 
+    @abc.abstractmethod
     def factor(self, iteration: int) -> float:
         """Part of the peak that the optimiser uses in an iteration, 0 being the first."""
-        if iteration < self.warmup_iters:
-            return self.warmup_start + (1.0 - self.warmup_start) * iteration / self.warmup_iters
-        return self.decay(min(1.0, (iteration - self.warmup_iters) / (self.total_iter - self.warmup_iters)))
-
-    @abc.abstractmethod
-    def decay(self, progress: float) -> float:
-        """Part of the peak after the warm-up; `progress` runs from 0 to 1."""
 
     def get_lr(self) -> list[float]:
         """One rate per group of parameters."""
@@ -68,13 +52,18 @@ class WarmupScheduler(LRScheduler, abc.ABC):
 
 
 class WarmupOneCycleLR(WarmupScheduler):
-    """Linear up from, then cosine down to, the peak divided by `final_div_factor`.
+    """Half a cosine over all iterations; the first ones follow a rise from 0 instead.
+
+    With t the part of all iterations that is done and w the part of the warm-up, the rise is w (1 - t) and the cosine
+    (1 + cos(pi t)) / 2. These are the rates of the original under its recipe for the linear head (there with
+    `warmup_ratio: 1e-6`), give or take one iteration.
 
     Args:
         optimizer: Its learning rates are the peaks.
-        total_iter: Iterations until the end of the schedule.
+        total_iter: Iterations until the end of the schedule; may be changed later.
         warmup_iters: Iterations of the warm-up, part of `total_iter`.
-        final_div_factor: At least 1; infinity starts and ends at 0.
+        final_div_factor: At least 1; the cosine ends at the peak / (25 * final_div_factor), as that of torch's
+            `OneCycleLR`. Infinity ends at 0.
         last_epoch: Iterations already done; -1 starts anew.
 
     Raises:
@@ -95,14 +84,14 @@ class WarmupOneCycleLR(WarmupScheduler):
     ) -> None:
         if not final_div_factor >= 1.0:
             raise ValueError(f"A final_div_factor of {final_div_factor} was given; give at least 1 (inf ends at 0).")
-        self.floor = 1.0 / final_div_factor
-        super().__init__(
-            optimizer, total_iter, warmup_iters=warmup_iters, warmup_start=self.floor, last_epoch=last_epoch
-        )
+        self.last_factor = 1.0 / (DIV_FACTOR * final_div_factor)
+        super().__init__(optimizer, total_iter, warmup_iters=warmup_iters, last_epoch=last_epoch)
 
-    def decay(self, progress: float) -> float:
-        """Half a cosine from 1 to the floor."""
-        return self.floor + (1.0 - self.floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
+    def factor(self, iteration: int) -> float:
+        done = min(1.0, iteration / self.total_iter)
+        if iteration < self.warmup_iters:
+            return iteration / self.warmup_iters * (1.0 - done)
+        return self.last_factor + (1.0 - self.last_factor) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
 class WarmupPolyLR(WarmupScheduler):
@@ -110,8 +99,8 @@ class WarmupPolyLR(WarmupScheduler):
 
     Args:
         optimizer: Its learning rates are the peaks.
-        total_iter: Iterations until the end of the schedule.
-        warmup_iters: Iterations of the warm-up, part of `total_iter`.
+        total_iter: Iterations until the end of the schedule; may be changed later.
+        warmup_iters: Iterations of the linear warm-up, part of `total_iter`.
         warmup_start: Factor in [0, 1] of the first iteration if there is a warm-up.
         power: Exponent; 1 is a straight line.
         last_epoch: Iterations already done; -1 starts anew.
@@ -132,14 +121,15 @@ class WarmupPolyLR(WarmupScheduler):
         power: float = 0.9,
         last_epoch: int = -1,
     ) -> None:
-        self.power = power
-        super().__init__(
-            optimizer, total_iter, warmup_iters=warmup_iters, warmup_start=warmup_start, last_epoch=last_epoch
-        )
+        if not 0.0 <= warmup_start <= 1.0:
+            raise ValueError(f"A warm-up from {warmup_start} of the rate was given; give a factor from 0 to 1.")
+        self.warmup_start, self.power = warmup_start, power
+        super().__init__(optimizer, total_iter, warmup_iters=warmup_iters, last_epoch=last_epoch)
 
-    def decay(self, progress: float) -> float:
-        """From 1 to 0."""
-        return (1.0 - progress) ** self.power
+    def factor(self, iteration: int) -> float:
+        if iteration < self.warmup_iters:
+            return self.warmup_start + (1.0 - self.warmup_start) * iteration / self.warmup_iters
+        return (1.0 - min(1.0, (iteration - self.warmup_iters) / (self.total_iter - self.warmup_iters))) ** self.power
 
 
 SCHEDULERS: dict[str, type[WarmupScheduler]] = {"WarmupOneCycleLR": WarmupOneCycleLR, "WarmupPolyLR": WarmupPolyLR}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dinov3.eval.segmentation.config import SegmentationConfig
 
 
-def train_segmentation(backbone: nn.Module, config: SegmentationConfig) -> dict[str, float]:
+def train_segmentation(backbone: nn.Module, config: SegmentationConfig) -> dict[str, Any]:
     """Trains a linear head on a backbone, as `config` says.
 
     Args:
@@ -29,7 +29,7 @@ def train_segmentation(backbone: nn.Module, config: SegmentationConfig) -> dict[
         config: With `decoder_head.type` "linear"; see `train_model` for what is written to its `output_dir`.
 
     Returns:
-        Metrics, in percent, of the best evaluation by `config.metric_to_save`.
+        Metrics of the best evaluation by `config.metric_to_save`, see `SegmentationMetrics.compute`.
 
     Raises:
         UsageError: Settings that cannot be trained with.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dinov3.eval.segmentation.config import SegmentationConfig
 
 
-def train_m2f_segmentation(backbone: nn.Module, config: SegmentationConfig) -> dict[str, float]:
+def train_m2f_segmentation(backbone: nn.Module, config: SegmentationConfig) -> dict[str, Any]:
     """Trains adapter and Mask2Former head on a backbone, as `config` says.
 
     Args:
@@ -30,7 +30,7 @@ def train_m2f_segmentation(backbone: nn.Module, config: SegmentationConfig) -> d
         config: With `decoder_head.type` "m2f"; see `train_model` for what is written to its `output_dir`.
 
     Returns:
-        Metrics, in percent, of the best evaluation by `config.metric_to_save`.
+        Metrics of the best evaluation by `config.metric_to_save`, see `SegmentationMetrics.compute`.
 
     Raises:
         UsageError: Settings that cannot be trained with.

@@ -1,17 +1,15 @@
 """Checkpoints: write one while training, and go on from it as if nothing had happened.
 
 The random numbers of a step follow from the seed and the iteration (`random_streams.py`), so no random state is saved,
-and a training goes on exactly with any number of worker processes, and with another number of processes as long as
-their batches together stay as large.
+and a training goes on with the same numbers, whatever the number of worker processes. With another number of processes
+the images stay the same as long as their batches together stay as large; dropout and dropped paths do not.
 """
 
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,14 +17,13 @@ from torch import nn
 
 from dinov3.eval.segmentation.ema import ExponentialMovingAverage
 from dinov3.eval.segmentation.model_state import frozen_digest, load_trained_state, trained_state
-from dinov3.utils.atomic_files import replace_when_complete
+from dinov3.eval.segmentation.tensor_files import read_tensors, write_tensors
 from dinov3.utils.divergence import require_finite_parameters
 from dinov3.utils.errors import DataError, UsageError
 from dinov3.utils.process_group import rank_and_world_size
+from dinov3.utils.yaml_config import dotted_items
 
 CHECKPOINT_LATEST = "checkpoint_latest.pth"
-MODEL_BEST = "model_best.pth"
-MODEL_FINAL = "model_final.pth"
 
 _KEYS = ("model", "backbone_digest", "optimizer", "scheduler", "ema", "iteration", "best", "config", "images_per_step")
 _MAY_DIFFER = (
@@ -40,6 +37,7 @@ _MAY_DIFFER = (
     "resume",
     "datasets.root",
     "datasets.val",
+    "datasets.class_names",
     "checkpoint_interval",
     "metric_to_save",
     "eval",
@@ -61,12 +59,12 @@ class TrainingState:
     ema: ExponentialMovingAverage | None = None
     iteration: int = 0
     """Iterations done."""
-    best: dict[str, float] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
     """Metrics of the best evaluation so far; empty before the first."""
 
 
 def write_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Saves all that `restore_checkpoint` needs; the file is the old one or the new one at any time.
+    """Saves all that `restore_checkpoint` needs.
 
     Args:
         config: The configuration as plain data.
@@ -86,7 +84,7 @@ def write_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str 
         "config": dict(config),
         "images_per_step": _images_per_step(config),
     }
-    _save(content, path)
+    write_tensors(content, path)
 
 
 def restore_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -119,22 +117,12 @@ def restore_checkpoint(state: TrainingState, config: Mapping[str, Any], path: st
     state.iteration, state.best = content["iteration"], content["best"]
 
 
-def write_model(network: nn.Module, config: Mapping[str, Any], iteration: int, path: str | os.PathLike) -> None:
-    """Saves what evaluation needs: the trained weights that the model has now, `config` and `iteration`.
-
-    Raises:
-        DivergedError: A parameter is not finite; nothing is written.
-    """
-    require_finite_parameters(network)
-    _save({"model": trained_state(network), "config": dict(config), "iteration": iteration}, path)
-
-
 def config_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Settings that change what is learned and that differ between two configurations, as phrases.
 
     Where files lie, how evaluation is done and how the work is shared out may differ.
     """
-    old, new = _flat(before), _flat(now)
+    old, new = dotted_items(before), dotted_items(now)
     return [
         f"{name} was {old.get(name)} and is {new.get(name)}"
         for name in sorted(old.keys() | new.keys())
@@ -146,40 +134,16 @@ def _may_differ(name: str) -> bool:
     return name != _REDUCE_ZERO_LABEL and any(name == free or name.startswith(f"{free}.") for free in _MAY_DIFFER)
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
 def _images_per_step(config: Mapping[str, Any]) -> int:
     return config["bs"] * rank_and_world_size()[1]
 
 
-def _save(content: dict[str, Any], path: str | os.PathLike) -> None:
-    # Given a name, torch would store it in the file, and equal checkpoints would differ in their bytes.
-    with replace_when_complete(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)
-
-
 def _read(path: str | os.PathLike) -> dict[str, Any]:
     try:
-        content = torch.load(Path(path), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as err:
-        raise _unreadable(path, "it is damaged, or holds more than tensors and plain data") from err
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as err:
-        raise _unreadable(path, (str(err).splitlines() or [type(err).__name__])[0]) from err
+        content = read_tensors(path)
+    except DataError as err:
+        raise DataError(f"{err}; remove it to start anew, or put a whole one in its place") from err
     missing = [key for key in _KEYS if key not in content] if isinstance(content, dict) else list(_KEYS)
     if missing:
         raise DataError(f"{path} is no checkpoint that a training can go on from: it has no {', '.join(missing)}")
     return content
-
-
-def _unreadable(path: str | os.PathLike, reason: str) -> DataError:
-    return DataError(
-        f"The checkpoint {path} cannot be read: {reason}; remove it to start anew, or put a whole one in its place"
-    )

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dinov3.eval.segmentation.json_values import without_nonfinite
 from dinov3.utils.atomic_files import replace_when_complete
 from dinov3.utils.process_group import is_distributed
 
@@ -94,21 +95,15 @@ class TrainingLog:
         line = {"iteration": iteration, "losses": dict(losses), "lr": dict(lr), "gradient_norm": gradient_norm}
         self._append({**line, "seconds_per_iteration": seconds, "seconds_left": left})
 
-    def evaluation(self, iteration: int, metrics: Mapping[str, float]) -> None:
-        """Reports an evaluation."""
+    def evaluation(self, iteration: int, metrics: Mapping[str, Any]) -> None:
+        """Reports an evaluation, without its values of single classes."""
         if self.path is not None:
-            self._append({"iteration": iteration, "metrics": dict(metrics)})
+            shown = {name: value for name, value in metrics.items() if name != "classes"}
+            self._append({"iteration": iteration, "metrics": shown})
 
     def _append(self, content: Mapping[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(content), allow_nan=False) + "\n")
-
-
-def _finite(value: Any) -> Any:
-    """The same, with None in place of numbers that JSON has no word for."""
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+            file.write(json.dumps(without_nonfinite(content), allow_nan=False) + "\n")
 
 
 def _keep_lines_until(path: Path, iteration: int) -> None:

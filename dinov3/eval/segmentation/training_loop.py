@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from dinov3.eval.segmentation.dataset import dataset_of
 from dinov3.eval.segmentation.ema import ExponentialMovingAverage, averaged_weights
 from dinov3.eval.segmentation.eval import evaluate_on_validation_set
 from dinov3.eval.segmentation.mask_targets import SemanticToM2FTargets
 from dinov3.eval.segmentation.model_state import trained_state
 from dinov3.eval.segmentation.models import FeatureDecoder
 from dinov3.eval.segmentation.run_folder import CONFIG_FILE
+from dinov3.eval.segmentation.saved_model import MODEL_BEST, MODEL_FINAL, write_model
 from dinov3.eval.segmentation.schedulers import build_scheduler
 from dinov3.eval.segmentation.training_checkpoint import (
     CHECKPOINT_LATEST,
-    MODEL_BEST,
-    MODEL_FINAL,
     TrainingState,
     restore_checkpoint,
     write_checkpoint,
-    write_model,
 )
-from dinov3.eval.segmentation.training_data import batches_of, dataset_of
+from dinov3.eval.segmentation.training_data import batches_of
 from dinov3.eval.segmentation.training_log import TRAINING_LOG, LossAverages, TrainingLog
 from dinov3.eval.segmentation.training_setup import build_optimizer, distribute, training_device
 from dinov3.eval.segmentation.training_step import StepResult
 from dinov3.utils.divergence import DivergenceGuard
 from dinov3.utils.errors import UsageError
 from dinov3.utils.network_wrappers import unwrap
-from dinov3.utils.process_group import rank_and_world_size, wait_for_all
+from dinov3.utils.process_group import gather, rank_and_world_size, wait_for_all
 from dinov3.utils.yaml_config import plain_config, save_config
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def train_model(
     *,
     targets: SemanticToM2FTargets | None = None,
     log_interval: int = LOG_INTERVAL,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Trains a model, evaluates and saves it.
 
     Written to `config.output_dir`, by the first process: segmentation_config.yaml; checkpoint_latest.pth, from which
@@ -71,7 +70,7 @@ def train_model(
         log_interval: Iterations between two lines of the log.
 
     Returns:
-        Metrics of the best evaluation by `config.metric_to_save`.
+        Metrics of the best evaluation by `config.metric_to_save`, see `SegmentationMetrics.compute`.
 
     Raises:
         UsageError: Settings that do not fit together, or a checkpoint of another training.
@@ -81,9 +80,11 @@ def train_model(
     if config.output_dir is None:
         raise UsageError("There is no folder to write to; set output_dir")
     total_iter, device = config.scheduler.total_iter, training_device(config)
-    dataset_of(config, config.datasets.val, "datasets.val")  # to fail now rather than at the first evaluation
+    dataset_of(config, "val")  # to fail now rather than at the first evaluation
     state = start_or_resume(model, config)
-    batches = batches_of(config, state.iteration, targets, pin_memory=device.type == "cuda")
+    batches = batches_of(
+        config, state.iteration, targets, size_multiple=model.size_multiple, pin_memory=device.type == "cuda"
+    )
     folder = _prepare_folder(config)
     log = TrainingLog(None if folder is None else folder / TRAINING_LOG, total_iter, state.iteration)
     losses, guard = LossAverages(), DivergenceGuard()
@@ -122,7 +123,7 @@ def start_or_resume(model: FeatureDecoder, config: SegmentationConfig) -> Traini
     """Sets a training up; with `config.resume` at the point where the latest checkpoint was written, if there is one.
 
     Raises:
-        UsageError: The checkpoint belongs to another training.
+        UsageError: The checkpoint belongs to another training, or not all processes found it.
         DataError: The checkpoint cannot be read.
     """
     optimizer = build_optimizer(model, config)
@@ -140,6 +141,11 @@ def start_or_resume(model: FeatureDecoder, config: SegmentationConfig) -> Traini
         logger.warning("resume=true, but there is no %s; the training starts anew", latest)
     elif latest.is_file():
         logger.warning("The training starts anew and will replace %s; resume=true would go on with it", latest)
+    if len(iterations := set(gather(state.iteration))) > 1:
+        raise UsageError(
+            f"The processes are at different iterations ({', '.join(map(str, sorted(iterations)))}): not all of them "
+            f"found {latest}; give an output_dir that all machines share"
+        )
     return state
 
 
@@ -152,7 +158,7 @@ def _evaluate_and_save(state: TrainingState, config: SegmentationConfig, folder:
         write_checkpoint(state, plain_config(config), folder / CHECKPOINT_LATEST)
 
 
-def evaluate_and_keep_best(state: TrainingState, config: SegmentationConfig, folder: Path | None) -> dict[str, float]:
+def evaluate_and_keep_best(state: TrainingState, config: SegmentationConfig, folder: Path | None) -> dict[str, Any]:
     """Evaluates the weights, or their average; the best of all evaluations are saved and remembered.
 
     Args:
@@ -161,20 +167,19 @@ def evaluate_and_keep_best(state: TrainingState, config: SegmentationConfig, fol
         folder: Where model_best.pth goes; None writes nothing.
 
     Returns:
-        The metrics of this evaluation, without those of single classes.
+        The metrics of this evaluation, see `SegmentationMetrics.compute`.
     """
     model = unwrap(state.network)
     with averaged_weights(model, state.ema):
         results = evaluate_on_validation_set(model, config, training_device(config))
-        metrics = {name: value for name, value in results.items() if name != "classes"}
-        if is_better(metrics, state.best, config.metric_to_save):
-            state.best = metrics
+        if is_better(results, state.best, config.metric_to_save):
+            state.best = results
             if folder is not None:
                 write_model(model, plain_config(config), state.iteration, folder / MODEL_BEST)
-    return metrics
+    return results
 
 
-def is_better(metrics: dict[str, float], best: dict[str, float], name: str) -> bool:
+def is_better(metrics: Mapping[str, Any], best: Mapping[str, Any], name: str) -> bool:
     """Whether an evaluation beats the best so far; one whose metric is not defined beats nothing but no evaluation."""
     return not best or math.isnan(best[name]) or metrics[name] > best[name]
 

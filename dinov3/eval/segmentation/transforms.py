@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dinov3.eval.segmentation.config_images import DEFAULT_MEAN as IMAGENET_MEAN
+from dinov3.eval.segmentation.config_images import DEFAULT_STD as IMAGENET_STD
 from dinov3.eval.segmentation.image_geometry import (
     ImageSize,
     draw_crop,
@@ -24,8 +26,6 @@ from dinov3.eval.segmentation.labels import IGNORE_INDEX, reduce_zero_label
 from dinov3.eval.segmentation.photometric_distortion import distort_colours
 from dinov3.utils.errors import UsageError
 
-IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 REDUCED_SIDE_MULTIPLE = 32  # of the views that are smaller than the image size, as in Meta's evaluation
 
 
@@ -41,12 +41,14 @@ class SegmentationTrainTransform:
     mean: Sequence[float]
     std: Sequence[float]
     photometric_distortion: bool
+    size_multiple: int
 
     def __call__(self, image: Tensor, label: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draws one training input from a sample.
 
         Returns:
-            The image (3, h, w), float32, and its label map (h, w), int64; (h, w) is `crop_size` if there is one.
+            The image (3, h, w), float32, and its label map (h, w), int64; (h, w) is `crop_size` if there is one, else
+            multiples of `size_multiple`.
         """
         ratio = _draw_ratio(self.random_img_size_ratio_range, generator)
         size = scaled_size(image.shape[-2:], self.img_size, ratio)
@@ -61,8 +63,8 @@ class SegmentationTrainTransform:
         if self.photometric_distortion:
             image = distort_colours(image, generator)
         image = _normalize(image, self.mean, self.std)
-        if self.crop_size is not None:
-            image, label = pad_to(image, self.crop_size, 0.0), pad_to(label, self.crop_size, IGNORE_INDEX)
+        size = self.crop_size or [-(-side // self.size_multiple) * self.size_multiple for side in label.shape]
+        image, label = pad_to(image, size, 0.0), pad_to(label, size, IGNORE_INDEX)
         return image.contiguous(), label.contiguous()
 
 
@@ -108,6 +110,7 @@ def make_segmentation_train_transforms(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     photometric_distortion: bool = True,
+    size_multiple: int = 1,
 ) -> SegmentationTrainTransform:
     """The augmentation that Meta trains segmentation heads with.
 
@@ -118,13 +121,14 @@ def make_segmentation_train_transforms(
         random_img_size_ratio_range: the size is multiplied by a number drawn uniformly from this range; None: by 1.
         crop_size: (height, width) that is cut out at random, if possible where no class fills more than 75 % of the
             labelled pixels. What is missing is padded at the right and bottom with the mean colour and the label 255.
-            None: the whole image.
+            None: the whole image, padded likewise.
         flip_prob: probability of swapping left and right.
         reduce_zero_label: whether label 0 is ignored and labels 1 to K become classes 0 to K - 1.
         mean: of each channel, on the scale 0 to 255.
         std: of each channel, on the scale 0 to 255.
         photometric_distortion: whether brightness, contrast, saturation and hue change at random. Hue turns by any
             angle: switch it off where the three channels are stains or sensors rather than colours.
+        size_multiple: without `crop_size`, whole images are padded to sides that are multiples of it.
 
     Raises:
         UsageError: a size, range or probability is impossible.
@@ -150,6 +154,7 @@ def make_segmentation_train_transforms(
         mean,
         std,
         photometric_distortion,
+        size_multiple,
     )
 
 

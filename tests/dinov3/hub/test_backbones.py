@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 import urllib.request
 from urllib.error import URLError
 
@@ -159,6 +161,46 @@ def test_released_weights_that_cannot_be_had_are_not_replaced_by_random_ones(tmp
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(UsageError, match=r"dinov3_vits16_pretrain_lvd1689m-08c60483.pth could not .*weights=PATH"):
         dinov3_vits16()
+
+
+def test_metas_arguments_hash_and_version_are_accepted(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(meta_weights(), tmp_path / "checkpoints" / "dinov3_vits16_pretrain_lvd1689m-12345678.pth")
+    assert dinov3_vits16(hash="12345678", version=None, **TINY).n_blocks == DEPTH
+
+
+@pytest.mark.parametrize("convert", [dict, meta_to_timm, meta_to_hf])
+def test_nothing_of_a_loaded_model_is_left_without_a_value(tmp_path, convert):
+    save_file(convert(meta_weights()), tmp_path / "w.safetensors")
+    torch.use_deterministic_algorithms(True)  # fills the memory of new tensors with NaN
+    try:
+        assert torch.empty(1).isnan()
+        model = dinov3_vits16(weights=tmp_path / "w.safetensors", untie_global_and_local_cls_norm=True, **TINY)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(tensor.isfinite().all() for tensor in (*model.parameters(), *model.buffers()))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    torch.testing.assert_close(model.rope_embed.periods, meta_weights()["rope_embed.periods"])
+
+
+def test_no_weights_are_drawn_where_a_file_replaces_them(tmp_path):
+    torch.save(meta_weights(), tmp_path / "w.pth")
+    before = torch.get_rng_state()
+    dinov3_vits16(weights=tmp_path / "w.pth", **TINY)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.slow
+def test_torchs_compiler_is_not_imported_to_load_a_model(tmp_path):
+    torch.save(meta_weights(), tmp_path / "w.pth")
+    lines = (
+        "import sys",
+        "from dinov3.hub.backbones import dinov3_vits16",
+        f"dinov3_vits16(weights={str(tmp_path / 'w.pth')!r}, **{TINY!r})",
+        "assert 'torch.fx.experimental.symbolic_shapes' not in sys.modules",
+    )
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
 
 
 def test_random_weights_are_finite_and_differ_between_seeds():

@@ -42,6 +42,7 @@ def build_segmentation_decoder(  # noqa: PLR0913 - one flat list of settings is 
     use_batchnorm: bool = True,
     use_cls_token: bool = False,
     use_backbone_norm: bool = True,
+    device: torch.device | str | None = None,
 ) -> FeatureDecoder:
     """Builds a segmentation model around a backbone: adapter and Mask2Former head, or a linear head.
 
@@ -72,6 +73,7 @@ def build_segmentation_decoder(  # noqa: PLR0913 - one flat list of settings is 
         use_batchnorm: linear: normalise the features before they are classified.
         use_cls_token: linear: classify each patch together with the class token.
         use_backbone_norm: linear: apply the last norm of the backbone to each block. The adapter always does.
+        device: Without effect, the model runs where its parameters are moved to; the original has it too.
 
     Returns:
         A model whose forward pass takes (B, C, H, W). "m2f": H and W multiples of 32; returns `pred_logits`
@@ -105,9 +107,9 @@ def build_segmentation_decoder(  # noqa: PLR0913 - one flat list of settings is 
             in_channels=in_channels,
         ).eval()
         head = Mask2FormerHead(
-            dict.fromkeys(SCALES, backbone_model.embed_dim),
-            num_classes,
+            dict.fromkeys(SCALES, (backbone_model.embed_dim,)),
             hidden_dim,
+            num_classes,
             num_heads=num_heads,
             dim_feedforward=dim_feedforward,
             num_queries=num_queries,

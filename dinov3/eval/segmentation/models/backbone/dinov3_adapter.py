@@ -15,25 +15,12 @@ from torch import Tensor, nn
 from dinov3.eval.segmentation.models.backbone.extractor import ExtractorConfig, InteractionBlock
 from dinov3.eval.segmentation.models.backbone.frozen_backbone import hold_in_eval_mode, intermediate_layers, is_trained
 from dinov3.eval.segmentation.models.backbone.spatial_prior import SpatialPriorModule
+from dinov3.eval.segmentation.models.utils.image_size import check_image_size
 from dinov3.eval.segmentation.models.utils.ms_deform_attn import MSDeformAttn, cell_centres
 
 SIZE_MULTIPLE = 32  # stride of the coarsest map
 NUM_SCALES = 4
 NUM_EXTRA_EXTRACTORS = 2  # after the last interaction
-
-
-def check_image_size(height: int, width: int) -> None:
-    """Refuses images whose coarsest map would not be whole.
-
-    Raises:
-        ValueError: If a side is not a multiple of 32; the message names the next size that is.
-    """
-    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE:
-        fitting = [math.ceil(side / SIZE_MULTIPLE) * SIZE_MULTIPLE for side in (height, width)]
-        raise ValueError(
-            f"An image of {height} x {width} was given to the adapter; it takes multiples of {SIZE_MULTIPLE}: "
-            f"pad or resize it to {fitting[0]} x {fitting[1]}."
-        )
 
 
 class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
@@ -163,7 +150,7 @@ class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
         Raises:
             ValueError: If H or W is not a multiple of 32; the message names the next size that is.
         """
-        check_image_size(*image.shape[-2:])
+        check_image_size(*image.shape[-2:], SIZE_MULTIPLE)
         features = self._backbone_features(image)
         finest, *coarser = self.spm(image)
         sizes = tuple((level.shape[-2], level.shape[-1]) for level in coarser)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from dinov3.eval.segmentation.models.backbone.frozen_backbone import hold_in_eval_mode, intermediate_layers
+from dinov3.eval.segmentation.models.utils.image_size import check_image_size
 
 
 class ModelWithIntermediateLayers(nn.Module):
@@ -62,7 +62,7 @@ class ModelWithIntermediateLayers(nn.Module):
         """Reads the blocks.
 
         Args:
-            image: (B, 3, H, W), H and W multiples of the patch size p.
+            image: (B, C, H, W), H and W multiples of the patch size p.
 
         Returns:
             One (B, D, H/p, W/p) per block, or pairs of it and the class token (B, D).
@@ -70,14 +70,7 @@ class ModelWithIntermediateLayers(nn.Module):
         Raises:
             ValueError: If H or W is not a multiple of p; the message names the next size that is.
         """
-        height, width = image.shape[-2:]
-        patch = self.size_multiple
-        if height % patch or width % patch:
-            fitting = [math.ceil(side / patch) * patch for side in (height, width)]
-            raise ValueError(
-                f"An image of {height} x {width} was given to a backbone with patches of {patch} x {patch}; "
-                f"pad or resize it to {fitting[0]} x {fitting[1]}."
-            )
+        check_image_size(*image.shape[-2:], self.size_multiple)
         options = {"norm": self.norm}
         if self.return_class_token:  # transformers without class token need not know the option
             options["return_class_token"] = True

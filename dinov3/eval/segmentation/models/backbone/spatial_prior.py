@@ -16,8 +16,7 @@ def _conv_norm_relu(in_channels: int, out_channels: int, stride: int) -> list[nn
 class SpatialPriorModule(nn.Module):
     """Four feature maps at 1/4, 1/8, 1/16 and 1/32 of the image, all with D channels.
 
-    The norms are BatchNorm2d; under distributed training convert them with `nn.SyncBatchNorm.convert_sync_batchnorm`,
-    which keeps the names of the parameters.
+    The norms are BatchNorm2d. For training in several processes see `dinov3.layers.synced_batch_norm`.
 
     Args:
         inplanes: Channels at 1/4; 1/8 has twice, 1/16 and 1/32 four times as many.

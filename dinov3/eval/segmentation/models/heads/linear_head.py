@@ -14,8 +14,7 @@ INITIAL_STD = 0.01  # of the weights of the classifier
 class LinearHead(nn.Module):
     """Concatenates maps, drops channels, normalises and classifies each cell.
 
-    The norm is BatchNorm2d; under distributed training convert it with `nn.SyncBatchNorm.convert_sync_batchnorm`, which
-    keeps the names of the parameters.
+    The norm is BatchNorm2d. For training in several processes see `dinov3.layers.synced_batch_norm`.
 
     Args:
         in_channels: Channels of each map.

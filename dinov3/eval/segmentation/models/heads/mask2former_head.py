@@ -15,9 +15,12 @@ class Mask2FormerHead(nn.Module):
     """Classes and masks of a fixed number of queries, from a feature pyramid.
 
     Args:
-        in_channels: Channels of the maps "1" (1/4 of the image) to "4" (1/32).
-        num_classes: K, without "no object".
+        input_shape: For each of the maps "1" (1/4 of the image) to "4" (1/32) its channels, then anything: the original
+            lists height, width and stride there, which are read off the maps.
         hidden_dim: Channels of both decoders, a multiple of 32.
+        num_classes: K, without "no object".
+        loss_weight: Without effect; the original has it too.
+        ignore_value: Without effect; the original has it too.
         num_heads: Heads of all attention layers; must divide `hidden_dim`.
         dim_feedforward: Hidden width of all feed-forward networks.
         num_queries: Q, at least the number of masks of an image.
@@ -29,9 +32,11 @@ class Mask2FormerHead(nn.Module):
 
     def __init__(
         self,
-        in_channels: Mapping[str, int],
-        num_classes: int = 150,
+        input_shape: Mapping[str, Sequence[int]],
         hidden_dim: int = 2048,
+        num_classes: int = 150,
+        loss_weight: float = 1.0,
+        ignore_value: int = -1,
         *,
         num_heads: int = 16,
         dim_feedforward: int = 4096,
@@ -42,7 +47,7 @@ class Mask2FormerHead(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.pixel_decoder = MSDeformAttnPixelDecoder(
-            in_channels,
+            {name: shape[0] for name, shape in input_shape.items()},
             hidden_dim=hidden_dim,
             num_heads=num_heads,
             dim_feedforward=dim_feedforward,

@@ -48,7 +48,6 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         num_heads: Attention heads; must divide C.
         dim_feedforward: Hidden width of the feed-forward networks.
         num_layers: Decoder layers; there is one prediction more than layers.
-        mask_dim: Channels of the mask features.
 
     Source: Cheng et al. 2022, "Masked-attention Mask Transformer for Universal Image Segmentation", section 3.2,
     arXiv:2112.01527.
@@ -63,7 +62,6 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         num_heads: int = 16,
         dim_feedforward: int = 4096,
         num_layers: int = 9,
-        mask_dim: int | None = None,
     ) -> None:
         super().__init__()
         layers = range(num_layers)
@@ -79,14 +77,14 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
         self.level_embed = nn.Embedding(NUM_LEVELS, hidden_dim)
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
-        self.mask_embed = MLP(hidden_dim, mask_dim or hidden_dim, NUM_MASK_LAYERS)
+        self.mask_embed = MLP(hidden_dim, hidden_dim, NUM_MASK_LAYERS)
 
     def forward(self, levels: Sequence[Tensor], mask_features: Tensor) -> dict[str, Tensor | list[dict[str, Tensor]]]:
         """Predicts classes and masks.
 
         Args:
             levels: Three maps (B, C, ., .), coarsest first.
-            mask_features: (B, mask_dim, h, w).
+            mask_features: (B, C, h, w).
 
         Returns:
             `pred_logits` (B, Q, K + 1), the last class being "no object"; `pred_masks` (B, Q, h, w) logits;

@@ -15,6 +15,7 @@ from dinov3.eval.segmentation.models.utils.ms_deform_attn import MSDeformAttn, S
 from dinov3.eval.segmentation.models.utils.position_encoding import sine_position_encoding
 
 NUM_GROUPS = 32  # of the group norms
+NUM_POINTS = 4  # places that each head of the deformable attention reads on each map
 FINEST = "1"
 ATTENDED = ("4", "3", "2")  # coarsest first
 
@@ -35,9 +36,9 @@ class ConvNorm(nn.Conv2d):
 class DeformableEncoderLayer(nn.Module):
     """Deformable self-attention and a feed-forward network, each with its norm behind the sum."""
 
-    def __init__(self, dim: int, dim_feedforward: int, num_heads: int, num_points: int) -> None:
+    def __init__(self, dim: int, dim_feedforward: int, num_heads: int) -> None:
         super().__init__()
-        self.self_attn = MSDeformAttn(dim, n_levels=len(ATTENDED), n_heads=num_heads, n_points=num_points)
+        self.self_attn = MSDeformAttn(dim, n_levels=len(ATTENDED), n_heads=num_heads, n_points=NUM_POINTS)
         self.norm1 = nn.LayerNorm(dim)
         self.linear1 = nn.Linear(dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, dim)
@@ -97,11 +98,9 @@ class MSDeformAttnPixelDecoder(nn.Module):
     Args:
         in_channels: Channels of the maps "1" (1/4) to "4" (1/32).
         hidden_dim: C, a multiple of 32.
-        mask_dim: Channels of the mask features; C if None.
         num_heads: Heads of the deformable attention; must divide C.
         dim_feedforward: Hidden width of the encoder's feed-forward networks.
         num_layers: Encoder layers.
-        num_points: Places that each head reads on each map.
 
     Raises:
         ValueError: If C is not a multiple of 32 or a map has no channels given.
@@ -115,11 +114,9 @@ class MSDeformAttnPixelDecoder(nn.Module):
         in_channels: Mapping[str, int],
         *,
         hidden_dim: int = 2048,
-        mask_dim: int | None = None,
         num_heads: int = 16,
         dim_feedforward: int = 4096,
         num_layers: int = 6,
-        num_points: int = 4,
     ) -> None:
         super().__init__()
         if hidden_dim % NUM_GROUPS:
@@ -135,9 +132,9 @@ class MSDeformAttnPixelDecoder(nn.Module):
         for convolution, _ in self.input_convs:
             nn.init.xavier_uniform_(convolution.weight)
             nn.init.zeros_(convolution.bias)
-        layers = [DeformableEncoderLayer(hidden_dim, dim_feedforward, num_heads, num_points) for _ in range(num_layers)]
+        layers = [DeformableEncoderLayer(hidden_dim, dim_feedforward, num_heads) for _ in range(num_layers)]
         self.encoder = MultiScaleEncoder(layers, hidden_dim)
-        self.mask_feature = nn.Conv2d(hidden_dim, mask_dim or hidden_dim, kernel_size=1)
+        self.mask_feature = nn.Conv2d(hidden_dim, hidden_dim, kernel_size=1)
         nn.init.kaiming_uniform_(self.mask_feature.weight, a=1)
         nn.init.zeros_(self.mask_feature.bias)
         # Lists of one: the names of released weights leave room for more finer maps.
@@ -151,10 +148,23 @@ class MSDeformAttnPixelDecoder(nn.Module):
             features: Maps "1" to "4" at 1/4, 1/8, 1/16 and 1/32 of the image.
 
         Returns:
-            The mask features (B, mask_dim, H/4, W/4) and three maps (B, C, ., .), coarsest first.
+            The mask features (B, C, H/4, W/4) and three maps (B, C, ., .), coarsest first.
+
+        Raises:
+            ValueError: If a map is so small that a group of its norm has a single value, which would become 0.
         """
+        self._require_values_to_normalise(features[ATTENDED[0]])
         levels = [project(features[name]) for project, name in zip(self.input_convs, ATTENDED, strict=True)]
         levels = self.encoder(levels)
         lateral = self.lateral_convs[0](features[FINEST])
         finer = lateral + F.interpolate(levels[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False)
         return self.mask_feature(F.relu(self.output_convs[0](finer))), levels
+
+    def _require_values_to_normalise(self, coarsest: Tensor) -> None:
+        height, width = coarsest.shape[-2:]
+        hidden_dim = self.mask_feature.in_channels
+        if hidden_dim * height * width == NUM_GROUPS:
+            raise ValueError(
+                f"A coarsest map of {height} x {width} was given, in which each of {NUM_GROUPS} groups of {hidden_dim} "
+                f"channels has one value, too few to normalise; give larger images or hidden_dim={2 * NUM_GROUPS}."
+            )

@@ -13,7 +13,6 @@ TEMPERATURE = 10000.0  # ratio of the longest to the shortest wavelength
 EPSILON = 1e-6  # keeps the normalisation of the original, so that released weights see the same numbers
 
 
-@constant_of_size
 def sine_position_encoding(height: int, width: int, num_channels: int, device: torch.device) -> Tensor:
     """Encodes the row in the first half of the channels and the column in the second.
 
@@ -27,7 +26,7 @@ def sine_position_encoding(height: int, width: int, num_channels: int, device: t
         device: Where the encoding is wanted.
 
     Returns:
-        (1, num_channels, height, width) in float32, shared between callers: do not write to it.
+        (1, num_channels, height, width) in float32.
 
     Raises:
         ValueError: If the number of channels is not a multiple of 4.
@@ -44,6 +43,8 @@ def sine_position_encoding(height: int, width: int, num_channels: int, device: t
     return encoding.permute(2, 0, 1)[None].contiguous()
 
 
+# Of a whole map nothing is remembered: with 2048 channels those of one image can take 100 MB and more.
+@constant_of_size
 def _axis_encoding(length: int, num_channels: int, device: torch.device) -> Tensor:
     position = torch.arange(1, length + 1, device=device, dtype=torch.float32) * (2 * math.pi / (length + EPSILON))
     exponent = torch.arange(0, num_channels, 2, device=device, dtype=torch.float32) / num_channels
