@@ -32,7 +32,7 @@ class ModelConfig:
     pretrained: bool = True
     """False starts from random weights."""
     kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments of `DinoVisionTransformer` that differ from the named model's, as in {in_chans: 1}."""
+    """Arguments of `DinoVisionTransformer` that differ from the named model's, as in {drop_path_rate: 0.1}."""
 
     def __post_init__(self) -> None:
         if self.dino_hub is not None and self.config_file is not None:

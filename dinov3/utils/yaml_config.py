@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -39,7 +39,8 @@ def load_config(schema: type[Config], path: str | os.PathLike | None = None, ove
 
     Args:
         schema: A dataclass whose fields are annotated as `dinov3.utils.typed_values.convert` says, or with a further
-            dataclass (a section), or with a section or None. What is given for a dictionary is merged into its default.
+            dataclass (a section), or with a section or None. What is given for a dictionary is merged into what it
+            holds; `{}` empties it.
         path: YAML file; None keeps the defaults. `${section.key}` in a value stands for another setting.
         overrides: Words such as `lora.r=16` or `training.patch_size=[512,512]`; the value is read as YAML.
 
@@ -57,7 +58,7 @@ def load_config(schema: type[Config], path: str | os.PathLike | None = None, ove
         layers.append(yaml_layer(schema, Path(path)))
     layers += [override_layer(schema, word) for word in overrides]
     try:
-        merged = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.create, layers)), resolve=True)
+        merged = OmegaConf.to_container(_merged(layers), resolve=True)
     except OmegaConfBaseException as err:
         raise UsageError(
             f"{err.full_key or 'A setting'} refers to a setting that cannot be read ({one_line(err)}); "
@@ -102,6 +103,25 @@ def require_range(name: str, value: float, low: float, high: float = float("inf"
     if not low <= value <= high or value == float("inf"):
         accepted = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
         raise UsageError(f"{name}={value} is out of range; it must be {accepted}")
+
+
+def _merged(layers: Sequence[dict[str, Any]]) -> Any:
+    from omegaconf import OmegaConf
+
+    merged = OmegaConf.create()
+    for layer in layers:
+        for key in _empty_dictionaries(layer):
+            OmegaConf.update(merged, key, {}, merge=False)
+        merged = OmegaConf.merge(merged, layer)
+    return merged
+
+
+def _empty_dictionaries(layer: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in layer.items():
+        if value == {}:
+            yield f"{prefix}{name}"
+        elif isinstance(value, dict):
+            yield from _empty_dictionaries(value, f"{prefix}{name}.")
 
 
 def _construct(schema: type[Config], values: dict[str, Any], prefix: str = "") -> Config:

@@ -42,6 +42,13 @@ def test_pixels_and_images_of_each_class_are_counted(tmp_path: Path) -> None:
     assert summary.absent_classes == [2]
 
 
+def test_masks_of_0_and_255_are_noticed(tmp_path: Path) -> None:
+    summary = check_dataset(make_dataset(TRAIN, folder_of(tmp_path, [[0, 255], [255, 0]])), num_classes=2)
+    assert "masks of 0 and 255 have to be written as 0 and 1" in summary.lines()[-1]
+    fine = check_dataset(make_dataset(TRAIN, folder_of(tmp_path / "fine", [[0, 1], [255, 0]])), num_classes=2)
+    assert not any("warning" in line for line in fine.lines())
+
+
 def test_classes_may_count_from_one(tmp_path: Path) -> None:
     root = folder_of(tmp_path, [[0, 0, 1]], [[1, 255], [3, 1]])
     summary = check_dataset(make_dataset(TRAIN, root), num_classes=3, reduce_zero_label=True)

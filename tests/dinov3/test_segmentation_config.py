@@ -371,3 +371,8 @@ def test_a_wrong_key_in_a_file_is_refused_with_its_line(tmp_path):
         UsageError, match="line 3: there is no setting 'transforms.train.crop'; did you mean transforms"
     ):
         load_segmentation_config([write(tmp_path, "transforms:\n  train:\n    crop: 64\n")])
+
+
+def test_images_have_three_channels():
+    with pytest.raises(UsageError, match="model.kwargs.in_chans=1 is not available: images are read as 3 channels"):
+        load_segmentation_config(["config=config-tiny", "model.kwargs.in_chans=1"])

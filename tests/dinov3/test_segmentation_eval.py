@@ -360,3 +360,18 @@ def test_wrong_label_names_its_file(tmp_path):
     Image.fromarray(np.full(SIZES[2], 9, dtype=np.uint8)).save(tmp_path / "annotations/validation/picture_2.png")
     with pytest.raises(DataError, match=r"picture_2.png holds the label 9; with 3 classes"):
         evaluate_on_validation_set(ColourModel(), make_config(tmp_path), "cpu")
+
+
+@pytest.mark.parametrize(("value", "error"), [(0, True), (2, False)])
+def test_label_maps_that_say_nothing_are_noticed(tmp_path, caplog, value, error):
+    write_folder(tmp_path)
+    for path in (tmp_path / "annotations" / "validation").glob("*.png"):
+        Image.fromarray(np.full_like(np.asarray(Image.open(path)), value)).save(path)
+    if error:
+        with pytest.raises(
+            DataError, match="All pixels of the label maps of datasets.val=ADE20K:.* are ignored"
+        ):
+            evaluate_on_validation_set(ColourModel(), make_config(tmp_path), "cpu")
+    else:
+        evaluate_on_validation_set(ColourModel(), make_config(tmp_path), "cpu")
+        assert "hold class 1 alone" in caplog.text

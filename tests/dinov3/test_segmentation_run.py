@@ -15,8 +15,9 @@ import torch
 
 from dinov3.eval.segmentation.config import SegmentationConfig, load_segmentation_config
 from dinov3.eval.segmentation.run import help_text, launch, main, run_segmentation_with_dinov3
+from dinov3.eval.segmentation.run_folder import only_writer
 from dinov3.utils.config_layers import dotted_keys
-from dinov3.utils.errors import UsageError
+from dinov3.utils.errors import DataError, UsageError
 from tests.dinov3.tiny_ade20k_folder import make_tiny_ade20k_folder
 
 RESULTS = "results-semantic-segmentation"
@@ -171,6 +172,33 @@ def test_the_folder_of_another_training_is_not_touched(words, calls, tmp_path):
             launch(load_segmentation_config([*words, *extra]))
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert len(calls) == 1
+
+
+def test_a_second_run_is_kept_out_of_the_folder_of_the_first(words, calls, tmp_path):
+    config = load_segmentation_config(words)
+    (tmp_path / "run").mkdir()
+    with only_writer(tmp_path / "run"), pytest.raises(UsageError, match="Another run is writing into .*run; wait"):
+        launch(config)
+    assert calls == []
+    launch(config)
+    assert len(calls) == 1
+
+
+def test_a_failed_evaluation_leaves_the_settings_of_an_earlier_one(words, calls, tmp_path, monkeypatch):
+    from dinov3.eval.segmentation import eval as evaluation
+
+    (tmp_path / "model.pth").touch()
+    words = [*words, f"load_from={tmp_path / 'model.pth'}"]
+    launch(load_segmentation_config(words))
+    kept = (tmp_path / "run" / "segmentation_config.yaml").read_text()
+
+    def fail(backbone, config):
+        raise DataError("does not fit")
+
+    monkeypatch.setattr(evaluation, "test_segmentation", fail)
+    with pytest.raises(DataError, match="does not fit"):
+        launch(load_segmentation_config([*words, "seed=7"]))
+    assert (tmp_path / "run" / "segmentation_config.yaml").read_text() == kept
 
 
 def test_a_training_goes_on_with_the_settings_of_its_folder(words, calls, tmp_path):

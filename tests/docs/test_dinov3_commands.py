@@ -55,3 +55,12 @@ def test_the_commands_for_trying_it_out_run(tmp_path, monkeypatch):
 
 def test_the_table_of_files_is_complete():
     assert [f"`{name}`" in TEXT for name in shipped_configs()] == [True] * len(shipped_configs())
+
+
+def test_the_python_example_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    names = {}
+    exec(compile(example, "docs/dinov3.md", "exec"), names)
+    assert [tuple(level.shape) for level in names["maps"]] == [(1, 384, 4, 6)] * 4
+    assert names["outputs"]["pred_logits"].shape == (1, 100, 4)
+    assert names["outputs"]["pred_masks"].shape == (1, 100, 16, 24)

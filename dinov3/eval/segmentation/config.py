@@ -69,6 +69,7 @@ METRICS = ("mIoU", "acc", "aAcc", "dice", "fscore", "precision", "recall", "mDic
 RELEASED_SEGMENTOR = "dinov3_vit7b16_ms"
 """The value of `load_from` that stands for Meta's released ViT-7B with its Mask2Former head for ADE20K."""
 M2F_UNIT = 32  # pixels: the coarsest map of the adapter has 1/32 of the image's size
+RGB = 3  # channels that every image is read as
 PATCH_SIZE = 16  # pixels, of all released DINOv3 vision transformers
 
 
@@ -217,6 +218,12 @@ class SegmentationConfig:
             raise UsageError(
                 f"datasets.class_names has {len(names)} names and decoder_head.num_classes is {num_classes}; name all "
                 f"classes, or none"
+            )
+        channels = self.model.kwargs.get("in_chans", RGB) if self.model else RGB
+        if channels != RGB:
+            raise UsageError(
+                f"model.kwargs.in_chans={channels} is not available: images are read as {RGB} channels, grey ones "
+                f"repeated; leave it out"
             )
         self._settle_device()
         self._check_input_sizes()

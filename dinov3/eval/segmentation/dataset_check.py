@@ -56,6 +56,11 @@ class DatasetSummary:
             text.append(f"  class {index}: {pixels / total:.2%} of the pixels, in {images} images")
         if self.absent_classes:
             text.append(f"  never occurs: {', '.join(map(str, self.absent_classes))}")
+        if self.num_ignored_pixels and len(self.absent_classes) >= len(self.pixels_per_class) - 1:
+            text.append(
+                "  warning: next to ignored pixels there is at most one class; masks of 0 and 255 "
+                "have to be written as 0 and 1"
+            )
         return text
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dinov3.eval.segmentation.config import RELEASED_SEGMENTOR, SegmentationConfig
 from dinov3.eval.segmentation.dataset import SegmentationDataset, dataset_of
 from dinov3.eval.segmentation.inference import make_inference
+from dinov3.eval.segmentation.labels import IGNORE_INDEX
 from dinov3.eval.segmentation.metrics import SegmentationMetrics
 from dinov3.eval.segmentation.overlays import save_overlay
 from dinov3.eval.segmentation.samplers import evaluation_samples
@@ -22,7 +23,7 @@ from dinov3.eval.segmentation.saved_model import load_saved_model
 from dinov3.eval.segmentation.training_setup import build_model, training_device
 from dinov3.eval.segmentation.training_step import forward_precision
 from dinov3.eval.segmentation.transforms import View, make_segmentation_eval_transforms
-from dinov3.utils.errors import UsageError
+from dinov3.utils.errors import DataError, UsageError
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.process_group import rank_and_world_size
 from dinov3.utils.yaml_config import plain_config
@@ -183,7 +184,7 @@ def evaluate_on_validation_set(
 
     Raises:
         UsageError: There is no validation set, or its folder does not exist.
-        DataError: An image or label map cannot be used.
+        DataError: An image or label map cannot be used, or all label maps are ignored altogether.
     """
     dataset = dataset_of(config, "val")
     transform = make_segmentation_eval_transforms(
@@ -209,7 +210,20 @@ def evaluate_on_validation_set(
         windows_per_forward=config.bs,
         on_prediction=_overlay_writer(dataset, config) if config.eval.save_overlays else None,
     )
+    counted = [row["class"] for row in results["classes"] if row["reference_pixels"]]
+    if results["num_images"] and not counted:
+        raise DataError(
+            f"All pixels of the label maps of datasets.val={config.datasets.val} are ignored ({IGNORE_INDEX}); "
+            f"there is nothing to compare with"
+        )
     if rank == 0:
+        if len(counted) == 1:
+            logger.warning(
+                "The label maps of datasets.val=%s hold class %d alone, so that the metrics say next to nothing; see "
+                "dinov3.eval.segmentation.dataset_check",
+                config.datasets.val,
+                counted[0],
+            )
         shown = ", ".join(f"{name} {results[name]:.2f} %" for name in ("mIoU", "mDice", "mAcc", "aAcc"))
         logger.info("Validation, %d images: %s", results["num_images"], shown)
     return results

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,7 @@ def launch(config: SegmentationConfig) -> dict[str, Any]:
     Raises:
         UsageError: Settings that the run needs are missing, or the folder holds another run.
     """
-    from dinov3.eval.segmentation.run_folder import CONFIG_FILE, check_run_folder, logging_to_folder
+    from dinov3.eval.segmentation.run_folder import CONFIG_FILE, check_run_folder, logging_to_folder, only_writer
     from dinov3.utils.devices import resolve_device
     from dinov3.utils.process_group import process_group_from_environment, rank_and_world_size, wait_for_all
     from dinov3.utils.yaml_config import save_config
@@ -85,12 +86,16 @@ def launch(config: SegmentationConfig) -> dict[str, Any]:
         wait_for_all()  # only then may the first process write into the folder
         folder = Path(config.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        with logging_to_folder(folder, rank):
+        with only_writer(folder) if rank == 0 else nullcontext(), logging_to_folder(folder, rank):
             _log_settings(settled, meant_for=config.n_gpus)
-            if rank == 0 and not goes_on:  # else the training does, once its checkpoint turns out to belong to it
+            # A training that goes on saves them once its checkpoint turns out to belong to it, an evaluation with its
+            # results.
+            if rank == 0 and not goes_on and not config.load_from:
                 save_config(settled, folder / CONFIG_FILE)
             results = _run(settled)
             if rank == 0:
+                if config.load_from:
+                    save_config(settled, folder / CONFIG_FILE)
                 _write_results(results, folder)
             wait_for_all()
     return results

@@ -15,6 +15,7 @@ from dinov3.utils.yaml_config import load_config, plain_config
 
 CONFIG_FILE = "segmentation_config.yaml"
 LOG_FILE = "log.txt"
+LOCK_FILE = ".lock"
 
 
 def check_run_folder(config: SegmentationConfig) -> bool:
@@ -50,6 +51,28 @@ def check_run_folder(config: SegmentationConfig) -> bool:
     if found and (folder / CONFIG_FILE).is_file():
         _check_same_training(folder / CONFIG_FILE, config)
     return bool(found)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder for a while; the operating system forgets it with the process.
+
+    Raises:
+        UsageError: another process writes into the folder.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield
+        return
+    with open(folder / LOCK_FILE, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise UsageError(
+                f"Another run is writing into {folder}; wait until it has ended, or give another output_dir"
+            ) from err
+        yield
 
 
 @contextmanager

@@ -94,6 +94,13 @@ def test_keys_of_a_dictionary_are_free(tmp_path):
     assert config.options == {"speed": 1, "warmup": 4, "nested": {"deep": [1], "more": "x"}}
 
 
+def test_an_empty_dictionary_empties(tmp_path):
+    path = write(tmp_path, "options: {warmup: 3}\nhead: {}\n")
+    config = load_config(Settings, path, ["options={}", "options.last=1"])
+    assert config.options == {"last": 1}
+    assert config.head == Head()
+
+
 def test_an_enumeration_is_given_by_name_or_value():
     assert load_config(Settings, None, ["colour=BLUE"]).colour is Colour.BLUE
     assert load_config(Settings, None, ["colour=blue"]).colour is Colour.BLUE
