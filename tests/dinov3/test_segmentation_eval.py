@@ -368,9 +368,7 @@ def test_label_maps_that_say_nothing_are_noticed(tmp_path, caplog, value, error)
     for path in (tmp_path / "annotations" / "validation").glob("*.png"):
         Image.fromarray(np.full_like(np.asarray(Image.open(path)), value)).save(path)
     if error:
-        with pytest.raises(
-            DataError, match="All pixels of the label maps of datasets.val=ADE20K:.* are ignored"
-        ):
+        with pytest.raises(DataError, match="All pixels of the label maps of datasets.val=ADE20K:.* are ignored"):
             evaluate_on_validation_set(ColourModel(), make_config(tmp_path), "cpu")
     else:
         evaluate_on_validation_set(ColourModel(), make_config(tmp_path), "cpu")
