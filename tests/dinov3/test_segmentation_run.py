@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -174,14 +175,39 @@ def test_the_folder_of_another_training_is_not_touched(words, calls, tmp_path):
     assert len(calls) == 1
 
 
+LOCKED = """
+import fcntl, sys
+file = open(sys.argv[1], 'w')
+fcntl.lockf(file, fcntl.LOCK_EX)
+print('locked', flush=True)
+input()
+"""
+
+
 def test_a_second_run_is_kept_out_of_the_folder_of_the_first(words, calls, tmp_path):
     config = load_segmentation_config(words)
     (tmp_path / "run").mkdir()
-    with only_writer(tmp_path / "run"), pytest.raises(UsageError, match="Another run is writing into .*run; wait"):
-        launch(config)
+    command = [sys.executable, "-c", LOCKED, str(tmp_path / "run" / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(UsageError, match="Another run is writing into .*run; wait"):
+            launch(config)
+        other.kill()
     assert calls == []
     launch(config)
     assert len(calls) == 1
+
+
+def test_what_a_run_leaves_behind_when_it_is_killed_does_not_keep_its_folder(tmp_path):
+    pid = os.fork()
+    if pid == 0:  # a training that starts a worker and dies
+        with only_writer(tmp_path):
+            if os.fork() == 0:
+                time.sleep(3)
+            os._exit(0)
+    os.waitpid(pid, 0)
+    with only_writer(tmp_path):
+        pass
 
 
 def test_a_failed_evaluation_leaves_the_settings_of_an_earlier_one(words, calls, tmp_path, monkeypatch):

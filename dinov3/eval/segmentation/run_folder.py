@@ -67,8 +67,9 @@ def only_writer(folder: Path) -> Iterator[None]:
         return
     with open(folder / LOCK_FILE, "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
+            # Not flock: the workers of a killed process would inherit it and keep it for seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as err:
             raise UsageError(
                 f"Another run is writing into {folder}; wait until it has ended, or give another output_dir"
             ) from err
