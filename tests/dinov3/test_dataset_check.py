@@ -127,6 +127,7 @@ def test_the_command_shows_both_splits(tmp_path: Path, caplog: pytest.LogCapture
         (["datasets.train=Folder:split=bad"], 3, "b.png holds the label 9; with 3 classes"),
         (["datasets.train=Folder:split=none"], 2, "does not exist; check datasets.root"),
         (["datasets.train=", "datasets.val="], 2, "No dataset was given; set datasets.train or datasets.val"),
+        ([], 2, "No dataset was given; set datasets.train or datasets.val"),
         (["datasets.trian=x"], 2, "datasets.train"),
     ],
 )

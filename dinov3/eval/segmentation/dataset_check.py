@@ -111,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "words",
-        nargs="+",
+        nargs="*",
         metavar="config=FILE | key=value",
         help="the words that dinov3.eval.segmentation.run is started with",
     )

@@ -210,23 +210,28 @@ def evaluate_on_validation_set(
         windows_per_forward=config.bs,
         on_prediction=_overlay_writer(dataset, config) if config.eval.save_overlays else None,
     )
-    counted = [row["class"] for row in results["classes"] if row["reference_pixels"]]
-    if results["num_images"] and not counted:
-        raise DataError(
-            f"All pixels of the label maps of datasets.val={config.datasets.val} are ignored ({IGNORE_INDEX}); "
-            f"there is nothing to compare with"
-        )
+    _require_references(results, config)
     if rank == 0:
-        if len(counted) == 1:
-            logger.warning(
-                "The label maps of datasets.val=%s hold class %d alone, so that the metrics say next to nothing; see "
-                "dinov3.eval.segmentation.dataset_check",
-                config.datasets.val,
-                counted[0],
-            )
         shown = ", ".join(f"{name} {results[name]:.2f} %" for name in ("mIoU", "mDice", "mAcc", "aAcc"))
         logger.info("Validation, %d images: %s", results["num_images"], shown)
     return results
+
+
+def _require_references(results: dict[str, Any], config: SegmentationConfig) -> None:
+    """Notices label maps that say nothing, most often masks of 0 and 255, which would score 100 %."""
+    counted = [row["class"] for row in results["classes"] if row["reference_pixels"]]
+    if results["num_images"] and not counted:
+        raise DataError(
+            f"All pixels of the label maps of datasets.val={config.datasets.val} are ignored ({IGNORE_INDEX}); write "
+            f"the classes as 0 to {config.decoder_head.num_classes - 1}, or check eval.reduce_zero_label"
+        )
+    if len(counted) == 1:
+        logger.warning(
+            "The label maps of datasets.val=%s hold class %d alone, so that the metrics say next to nothing; see "
+            "dinov3.eval.segmentation.dataset_check",
+            config.datasets.val,
+            counted[0],
+        )
 
 
 def _released_segmentor(config: SegmentationConfig) -> nn.Module:
