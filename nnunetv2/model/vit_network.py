@@ -34,9 +34,12 @@ class ViTNetwork(nn.Module, abc.ABC):
         regions: outputs are regions that may overlap, not exclusive labels.
         channel_adaptation: see `InputAdapter`.
         input_norm: see `InputAdapter`.
+        use_sliding_window_inference: whether images are predicted in windows of the plans' patch size, or each as a
+            whole.
         head: arguments of `build_head`.
 
     Attributes:
+        use_sliding_window_inference: as given.
         autocast_dtype: what prediction on a GPU computes in, as training does.
 
     Raises:
@@ -58,9 +61,11 @@ class ViTNetwork(nn.Module, abc.ABC):
         regions: bool = False,
         channel_adaptation: str = "repeat",
         input_norm: str = "dataset",
+        use_sliding_window_inference: bool = True,
         **head: Any,
     ) -> None:
         super().__init__()
+        self.use_sliding_window_inference = use_sliding_window_inference
         self.regions = regions
         self.input = InputAdapter(input_channels, channel_adaptation, input_norm)
         vit = create_backbone(backbone, backbone_size, in_channels=self.input.out_channels)

@@ -148,14 +148,12 @@ class ViTnnUNetConfig:
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     training: ViTTrainingConfig = field(default_factory=ViTTrainingConfig)
     use_nnunet_augmentation: bool = True
-    """nnU-Net's augmentation, so that architectures are compared on equal terms; there is no other."""
+    """true: nnU-Net's augmentation, so that architectures are compared on equal terms; false: that of the DINOv3 tree,
+    resize, crop and flip."""
     use_sliding_window_inference: bool = True
-    """nnU-Net's sliding window; there is no other inference."""
+    """true: nnU-Net's sliding window; false: each image, or slice, as a whole."""
 
     def __post_init__(self) -> None:
-        for name in ("use_nnunet_augmentation", "use_sliding_window_inference"):
-            if not getattr(self, name):
-                raise UsageError(f"{name}=false is not available; leave it true")
         if self.model.tuning is None:
             self.model.tuning = "lora" if self.lora.enabled else "frozen"
         self.lora.enabled = self.model.tuning == "lora"
@@ -170,4 +168,6 @@ class ViTnnUNetConfig:
         if self.lora.enabled:
             kwargs["lora"] = {name: value for name, value in asdict(self.lora).items() if name != "enabled"}
         kwargs["regions"] = regions
+        if not self.use_sliding_window_inference:
+            kwargs["use_sliding_window_inference"] = False
         return {"network_class_name": self.network_class, "arch_kwargs": kwargs, "_kw_requires_import": []}
