@@ -149,6 +149,7 @@ def test_no_file_is_opened_in_a_way_that_runs_code() -> None:
     [
         "nnunetv2.run.run_training",
         "nnunetv2.run.run_training_m2f",
+        "nnunetv2.run.model_info",
         "nnunetv2.run.run_training_segformer",
         "nnunetv2.run.run_training_nodeepsupervision_mymodel",
         "dinov3.eval.segmentation.run",
@@ -156,6 +157,8 @@ def test_no_file_is_opened_in_a_way_that_runs_code() -> None:
         "nnunetv2.inference.predict_entry_points",
         "nnunetv2.experiment_planning.plan_and_preprocess_entrypoints",
         "nnunetv2.evaluation.evaluate_entry_points",
+        "nnunetv2.ensembling.ensemble",
+        "nnunetv2.model_sharing.entry_points",
     ],
 )
 def test_modules_with_commands_import_nothing_heavy(script: str) -> None:

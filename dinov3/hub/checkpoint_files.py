@@ -8,7 +8,7 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from dinov3.utils.errors import DataError, UsageError
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
 _SINGLE_FILE = "model.safetensors"
+_SINGLE_PICKLE = "pytorch_model.bin"
 _SHARD_INDEX = "model.safetensors.index.json"
 _NETWORKS = ("teacher", "model_ema", "ema", "model", "state_dict", "student")
 """Entries that hold a network, best first: where there are two, the teacher or average is what its authors evaluate."""
@@ -31,16 +32,27 @@ class _Ignored:
         """Drops the state that the file holds."""
 
 
+class StoredNetwork(NamedTuple):
+    """The state dict of one network, and where in its file it was."""
+
+    tensors: dict[str, Tensor]
+    """On the CPU. Those of a large file may stay on the disk until they are used."""
+    entry: str
+    """Such as `teacher` or `model.teacher`; empty if the network is all that the file holds."""
+
+
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """The tensors of `read_network`, which says what files it takes and what it raises."""
+    return read_network(path).tensors
+
+
+def read_network(path: str | os.PathLike) -> StoredNetwork:
     """Reads the names and tensors of one network.
 
     Args:
         path: what `torch.save` (in either of its formats) or safetensors wrote, whatever its name ends in, or a folder
-            with a `model.safetensors`, in one piece or in several. A dict with the network in one of its entries
-            (`teacher`, `model_ema`, `ema`, `model`, `state_dict`, `student`) is opened.
-
-    Returns:
-        Tensors on the CPU. Those of a large file may stay on the disk until they are used.
+            with a `model.safetensors`, in one piece or in several, or a `pytorch_model.bin`. A dict with the network in
+            one of its entries (`teacher`, `model_ema`, `ema`, `model`, `state_dict`, `student`) is opened.
 
     Raises:
         UsageError: there is no such file or folder.
@@ -58,7 +70,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     if start[:4] == _ZIP or start[:1] == _PICKLE:
         return _network_in(_read_torch(path, in_zip=start[:4] == _ZIP), path)
     if path.suffix == ".json" and start[:1] == b"{":
-        return _read_shards(path)
+        return StoredNetwork(_read_shards(path), "")
     raise _unreadable(path, _what_starts_with(start))
 
 
@@ -92,17 +104,22 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise _unreadable(path, f"it is damaged or incomplete ({_first_line(err)})") from err
 
 
-def _read_folder(folder: Path) -> dict[str, Tensor]:
+def _read_folder(folder: Path) -> StoredNetwork:
     if (folder / _SINGLE_FILE).is_file():
-        return read_state_dict(folder / _SINGLE_FILE)
+        return read_network(folder / _SINGLE_FILE)
     if (folder / _SHARD_INDEX).is_file():
-        return _read_shards(folder / _SHARD_INDEX)
+        return StoredNetwork(_read_shards(folder / _SHARD_INDEX), "")
+    if (folder / _SINGLE_PICKLE).is_file():
+        return read_network(folder / _SINGLE_PICKLE)
     if (folder / ".metadata").is_file():
         raise UsageError(
             f"{folder} is a checkpoint of torch.distributed; make one file of it with "
             f"`python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} FILE.pth` and give that"
         )
-    raise UsageError(f"The folder {folder} holds neither {_SINGLE_FILE} nor {_SHARD_INDEX}; give the file of weights")
+    raise UsageError(
+        f"The folder {folder} holds neither {_SINGLE_FILE} nor {_SHARD_INDEX} nor {_SINGLE_PICKLE}; give the file of "
+        f"weights"
+    )
 
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
@@ -122,13 +139,15 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _network_in(content: Any, path: Path) -> dict[str, Tensor]:
+def _network_in(content: Any, path: Path) -> StoredNetwork:
     """The state dict in what a file held: itself, or in an entry of it."""
+    opened = []
     while isinstance(content, Mapping):
-        inner = [content[name] for name in _NETWORKS if isinstance(content.get(name), Mapping)]
+        inner = [name for name in _NETWORKS if isinstance(content.get(name), Mapping)]
         if not inner:
             break
-        content = inner[0]
+        opened.append(inner[0])
+        content = content[inner[0]]
     if not isinstance(content, Mapping):
         found = f"it holds a {type(content).__name__}"
     elif others := [name for name, value in content.items() if not isinstance(value, Tensor)]:
@@ -137,7 +156,7 @@ def _network_in(content: Any, path: Path) -> dict[str, Tensor]:
     elif not content:
         found = "it is empty"
     else:
-        return dict(content)
+        return StoredNetwork(dict(content), ".".join(opened))
     raise DataError(f"{path} holds no plain state dict (names and tensors): {found}")
 
 

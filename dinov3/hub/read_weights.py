@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -15,7 +15,11 @@ from dinov3.utils.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_STEMS = ("patch_embed.proj.weight", "embeddings.patch_embeddings.weight")
+_STEMS = (
+    "patch_embed.proj.weight",
+    "embeddings.patch_embeddings.weight",
+    "embeddings.patch_embeddings.projection.weight",  # Hugging Face's DINOv2 and plain vision transformers
+)
 
 
 def read_weights(path_or_url: str | os.PathLike, *, check_hash: bool = False) -> dict[str, Tensor]:
@@ -47,15 +51,27 @@ def backbone_in(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         DataError: there are several, and none of them is a teacher.
     """
+    prefix = backbone_prefix(state_dict)
+    inside = {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+    if len(inside) < len(state_dict):
+        logger.info("Of the %d tensors, the %d below %s are taken", len(state_dict), len(inside), prefix)
+    return inside
+
+
+def backbone_prefix(names: Iterable[str]) -> str:
+    """What stands in front of the names of a vision transformer, for example `module.backbone.`; often nothing.
+
+    Of several transformers the teacher's or average's is taken.
+
+    Raises:
+        DataError: there are several, and none of them is a teacher.
+    """
     prefixes = {
-        name.removesuffix(stem) for name in state_dict for stem in _STEMS if name == stem or name.endswith(f".{stem}")
+        name.removesuffix(stem) for name in names for stem in _STEMS if name == stem or name.endswith(f".{stem}")
     }
     if not prefixes or "" in prefixes:
-        return dict(state_dict)
+        return ""
     best = [prefix for prefix in prefixes if "teacher" in prefix or "ema" in prefix.split(".")] or list(prefixes)
     if len(best) > 1:
         raise DataError(f"There are several vision transformers in it ({', '.join(sorted(prefixes))}); save one alone")
-    inside = {name.removeprefix(best[0]): tensor for name, tensor in state_dict.items() if name.startswith(best[0])}
-    if len(inside) < len(state_dict):
-        logger.info("Of the %d tensors, the %d below %s are taken", len(state_dict), len(inside), best[0])
-    return inside
+    return best[0]

@@ -89,12 +89,13 @@ class SelfAttention(nn.Module):
         self.qkv = (LinearKMaskedBias if mask_k_bias else nn.Linear)(dim, 3 * dim, bias=qkv_bias, device=device)
         self.proj = nn.Linear(dim, dim, bias=proj_bias, device=device)
 
-    def forward(self, tokens: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """Lets every token look at all tokens of its image.
+    def forward(self, tokens: Tensor, rotation: Rotation | None = None, attention_mask: Tensor | None = None) -> Tensor:
+        """Lets every token look at all tokens of its image, or at those that the mask leaves.
 
         Args:
             tokens: (B, N, dim).
             rotation: Positions of the N tokens.
+            attention_mask: Added to the logits, broadcast to (B, heads, N, N); minus infinity hides a token.
 
         Returns:
             (B, N, dim).
@@ -104,5 +105,6 @@ class SelfAttention(nn.Module):
         if rotation is not None:
             query_key = rotate(query_key, rotation)
         query, key = query_key.unbind(2)
-        mixed = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
         return self.proj(mixed.transpose(1, 2).flatten(2))

@@ -58,7 +58,7 @@ class SelfAttentionBlock(nn.Module):
         self.ls2 = LayerScale(dim, init_values, device) if init_values else nn.Identity()
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, tokens: Tensor, rotation: Rotation | None = None) -> Tensor:
-        """Takes and returns (B, N, dim); `rotation` holds the positions of the N tokens."""
-        tokens = tokens + self.drop_path(self.ls1(self.attn(self.norm1(tokens), rotation)))
+    def forward(self, tokens: Tensor, rotation: Rotation | None = None, attention_mask: Tensor | None = None) -> Tensor:
+        """Takes and returns (B, N, dim); the other arguments are those of `SelfAttention`."""
+        tokens = tokens + self.drop_path(self.ls1(self.attn(self.norm1(tokens), rotation, attention_mask)))
         return tokens + self.drop_path(self.ls2(self.mlp(self.norm2(tokens))))

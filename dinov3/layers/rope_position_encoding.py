@@ -151,10 +151,7 @@ class RopePositionEmbedding(nn.Module):
         return rotation
 
     def _make_rotation(self, height: int, width: int, num_prefix_tokens: int) -> Rotation:
-        sine, cosine = self(H=height, W=width)
-        first, second = sine.chunk(2, dim=-1)
-        prefix = (0, 0, num_prefix_tokens, 0)
-        return Rotation(F.pad(cosine, prefix, value=1.0), F.pad(torch.cat((-first, second), dim=-1), prefix))
+        return make_rotation(*self(H=height, W=width), num_prefix_tokens)
 
     def _patch_centres(self, height: int, width: int) -> Tensor:
         """Row and column of every patch centre, (height * width, 2)."""
@@ -192,6 +189,13 @@ class RopePositionEmbedding(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_remembered": {}}  # copies and files do without what can be computed
+
+
+def make_rotation(sine: Tensor, cosine: Tensor, num_prefix_tokens: int) -> Rotation:
+    """The rotation of tokens with these sines and cosines, each (N, head_dim), behind a prefix that is not rotated."""
+    first, second = sine.chunk(2, dim=-1)
+    prefix = (0, 0, num_prefix_tokens, 0)
+    return Rotation(F.pad(cosine, prefix, value=1.0), F.pad(torch.cat((-first, second), dim=-1), prefix))
 
 
 def _check_periods(base: float | None, min_period: float | None, max_period: float | None) -> None:

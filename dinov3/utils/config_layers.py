@@ -108,6 +108,17 @@ def plain_config(config: Any) -> Any:
     return config
 
 
+def dotted_items(config: Any) -> dict[str, Any]:
+    """The plain values of a configuration object, or of nested dictionaries, by dotted key (`lora.r`)."""
+    items = {}
+    for key, value in plain_config(config).items():
+        if isinstance(value, dict) and value:
+            items.update({f"{key}.{inner}": leaf for inner, leaf in dotted_items(value).items()})
+        else:
+            items[key] = value
+    return items
+
+
 def section_of(hint: Any) -> type | None:
     """The dataclass that a field's annotation names, alone or as an alternative to None; None if it names none."""
     return next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)

@@ -11,6 +11,7 @@ from dinov3.utils.atomic_files import replace_when_complete
 from dinov3.utils.config_layers import (
     checked_value,
     default_layer,
+    dotted_items,
     nearest,
     one_line,
     override_layer,
@@ -18,12 +19,14 @@ from dinov3.utils.config_layers import (
     section_of,
     yaml_layer,
 )
+from dinov3.utils.config_sources import DEFAULT, FOLLOWS, Source, setting_sources
 from dinov3.utils.errors import UsageError
 
 __all__ = [
     "config_as_yaml",
     "dotted_items",
     "load_config",
+    "load_with_sources",
     "nearest",
     "plain_config",
     "require_choice",
@@ -50,21 +53,35 @@ def load_config(schema: type[Config], path: str | os.PathLike | None = None, ove
     Raises:
         UsageError: the file is missing or is not YAML, a key is unknown, or a value has the wrong type.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    return load_with_sources(schema, path, overrides)[0]
 
-    layers = [default_layer(schema)]
-    if path is not None:
-        layers.append(yaml_layer(schema, Path(path)))
-    layers += [override_layer(schema, word) for word in overrides]
-    try:
-        merged = OmegaConf.to_container(_merged(layers), resolve=True)
-    except OmegaConfBaseException as err:
-        raise UsageError(
-            f"{err.full_key or 'A setting'} refers to a setting that cannot be read ({one_line(err)}); "
-            "write ${section.key} with the name of another setting"
-        ) from err
-    return _construct(schema, merged)
+
+def load_with_sources(
+    schema: type[Config], path: str | os.PathLike | None = None, overrides: Sequence[str] = ()
+) -> tuple[Config, dict[str, Source]]:
+    """Does what `load_config` does, and tells where the value of each setting comes from.
+
+    A schema may have a class method `check_given(values, sources)` for what only this knows: settings that contradict
+    each other. It gets the merged values, sections as dictionaries, and the sources of those that are not defaults.
+
+    Returns:
+        The checked object, and the source of each of its values by dotted name.
+
+    Raises:
+        UsageError: see `load_config`.
+    """
+    file_layer = {} if path is None else yaml_layer(schema, Path(path))
+    word_layers = [override_layer(schema, word) for word in overrides]
+    values = _resolved(_merged([default_layer(schema), file_layer, *word_layers]))
+    config = _construct(schema, values)
+    sources = setting_sources(None if path is None else Path(path), file_layer, overrides, word_layers)
+    if hasattr(schema, "check_given"):
+        schema.check_given(values, sources)
+    merged = dotted_items(values)
+    for key, value in dotted_items(config).items():
+        source = sources.get(key, DEFAULT)
+        sources[key] = source if merged.get(key, value) == value else Source(source.rank, FOLLOWS)
+    return config, sources
 
 
 def save_config(config: Any, path: str | os.PathLike) -> None:
@@ -79,17 +96,6 @@ def config_as_yaml(config: Any) -> str:
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(plain_config(config)))
-
-
-def dotted_items(config: Any) -> dict[str, Any]:
-    """The plain values of a configuration object, or of nested dictionaries, by dotted key (`lora.r`)."""
-    items = {}
-    for key, value in plain_config(config).items():
-        if isinstance(value, dict) and value:
-            items.update({f"{key}.{inner}": leaf for inner, leaf in dotted_items(value).items()})
-        else:
-            items[key] = value
-    return items
 
 
 def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -114,6 +120,19 @@ def _merged(layers: Sequence[dict[str, Any]]) -> Any:
             OmegaConf.update(merged, key, {}, merge=False)
         merged = OmegaConf.merge(merged, layer)
     return merged
+
+
+def _resolved(merged: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as err:
+        raise UsageError(
+            f"{err.full_key or 'A setting'} refers to a setting that cannot be read ({one_line(err)}); "
+            "write ${section.key} with the name of another setting"
+        ) from err
 
 
 def _empty_dictionaries(layer: dict[str, Any], prefix: str = "") -> Iterator[str]:

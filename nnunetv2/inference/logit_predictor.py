@@ -1,4 +1,4 @@
-"""A model, and its logits for preprocessed images by sliding window."""
+"""A model, and its logits for preprocessed images, by sliding window or from each image as a whole."""
 
 from __future__ import annotations
 
@@ -37,8 +37,16 @@ def half_precision(network: nn.Module, device: torch.device) -> AbstractContextM
     return torch.autocast("cuda", dtype=getattr(unwrap(network), "autocast_dtype", torch.float16))
 
 
+def uses_sliding_window(network: nn.Module) -> bool:
+    """Whether a window slides over images; `use_sliding_window_inference=False` of a network takes each as a whole."""
+    return getattr(unwrap(network), "use_sliding_window_inference", True)
+
+
 class LogitPredictor:
     """Predicts logits of preprocessed images with one model, averaging its folds.
+
+    Some networks take images as a whole, see `uses_sliding_window`: one tile per image, in 2-D per slice, is as large
+    as it is. Nothing is padded or weighted then; the network sees what preprocessing made of the image.
 
     Args:
         tile_step_size: distance of neighbouring tiles, as a fraction of the tile; above 0, at most 1.
@@ -69,8 +77,6 @@ class LogitPredictor:
         self.verbose = verbose
         self.verbose_preprocessing = verbose_preprocessing
         self.allow_tqdm = allow_tqdm
-        if device.type == "cuda":
-            torch.backends.cudnn.benchmark = True  # all tiles have the same size, so trying algorithms out pays
 
         self.plans_manager: PlansManager | None = None
         self.configuration_manager: ConfigurationManager | None = None
@@ -131,6 +137,9 @@ class LogitPredictor:
         self.trainer_name = trainer_name
         self.allowed_mirroring_axes = inference_allowed_mirroring_axes
         self.label_manager = plans_manager.get_label_manager(dataset_json)
+        if self.device.type == "cuda":
+            # Trying algorithms out pays where all inputs have one size.
+            torch.backends.cudnn.benchmark = uses_sliding_window(network)
 
     @staticmethod
     def auto_detect_available_folds(model_training_output_dir: str | os.PathLike, checkpoint_name: str) -> list[int]:
@@ -158,7 +167,7 @@ class LogitPredictor:
 
     @torch.inference_mode()
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
-        """Logits of the network as it is.
+        """Logits of the network as it is; if its `use_sliding_window_inference` is false, without a sliding window.
 
         Args:
             input_image: (C, *spatial) with three spatial axes; a 2-D configuration predicts each slice of the first.
@@ -172,7 +181,7 @@ class LogitPredictor:
         if input_image.ndim != 4:
             raise UsageError(f"The image has shape {tuple(input_image.shape)}; it must be (C, X, Y, Z)")
         self.network = self.network.to(self.device).eval()
-        image, inner = pad_to_tile_size(input_image, self.configuration_manager.patch_size)
+        image, inner = pad_to_tile_size(input_image, self._tile_size(input_image.shape[1:]))
         slicers = self._internal_get_sliding_window_slicers(image.shape[1:])
         if self.verbose:
             mirror_axes = self.allowed_mirroring_axes if self.use_mirroring else None
@@ -187,7 +196,12 @@ class LogitPredictor:
         return logits[inner]
 
     def _internal_get_sliding_window_slicers(self, image_size: Sequence[int]) -> list[Slicer]:
-        return tile_slicers(tuple(image_size), self.configuration_manager.patch_size, self.tile_step_size)
+        return tile_slicers(tuple(image_size), self._tile_size(image_size), self.tile_step_size)
+
+    def _tile_size(self, image_size: Sequence[int]) -> tuple[int, ...]:
+        """The plans' patch size, or the size of the image, in 2-D of its slices."""
+        patch_size = tuple(self.configuration_manager.patch_size)
+        return patch_size if uses_sliding_window(self.network) else tuple(image_size[-len(patch_size) :])
 
     @torch.inference_mode()
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
@@ -199,9 +213,9 @@ class LogitPredictor:
         self, data: torch.Tensor, slicers: list[Slicer], do_on_device: bool = True
     ) -> torch.Tensor:
         """Blended logits (K, *spatial) of an image that the tiles cover."""
-        tile_size = tuple(self.configuration_manager.patch_size)
+        tile_size = self._tile_size(data.shape[1:])
         weights = None
-        if self.use_gaussian:
+        if self.use_gaussian and uses_sliding_window(self.network):
             weights = compute_gaussian(tile_size, value_scaling_factor=_LARGEST_WEIGHT)
         blending = TileBlending(
             num_outputs=self.label_manager.num_segmentation_heads,

@@ -119,7 +119,8 @@ def predict_tiles_within_memory(
     try:
         return predict_tiles(predict, image, slicers, blending, torch.device("cpu"))
     except torch.OutOfMemoryError as err:
+        tile = " x ".join(str(voxels) for voxels in image[slicers[0]].shape[1:])
         raise NNUNetError(
-            f"The memory of {blending.device} is too small for this network's tiles; free it from other processes, "
-            f"use a larger one, or predict with -device cpu"
+            f"The memory of {blending.device} is too small for this network's tiles of {tile}; free it from other "
+            f"processes, use a larger one, or predict with -device cpu"
         ) from err

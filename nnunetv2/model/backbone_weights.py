@@ -1,113 +1,88 @@
-"""Where the weights of a backbone come from, and how they get into it."""
+"""How weights get from a file of any known form into a backbone."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from dinov3.hub.checkpoint_files import read_state_dict
-from dinov3.hub.key_conversions import find_format, meta_to_timm, to_meta
+from dinov3.hub.checkpoint_files import read_network
 from dinov3.hub.load_weights import compare, with_input_channels
-from dinov3.hub.read_weights import backbone_in
+from dinov3.hub.read_weights import backbone_prefix
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.model.backbones import TimmBackbone, find_backbone
+from nnunetv2.model.backbone import Backbone
+from nnunetv2.model.backbone_families import settings_for
+from nnunetv2.model.backbone_shape import shape_of
+from nnunetv2.model.checkpoint_forms import split_network, with_names_of
+from nnunetv2.model.load_report import LoadedWeights
+from nnunetv2.model.released_weights import find_weights
+
+__all__ = ["find_weights", "load_backbone_weights"]
 
 logger = logging.getLogger(__name__)
 
-_HUB_TIMEOUT = 10  # seconds
 _SHOWN_PROBLEMS = 3
 
 
-def find_weights(name: str, size: str, *, pretrained: bool, checkpoint: str | None) -> Path | None:
-    """Decides where a backbone's weights come from, downloading them if they are not there yet.
+def load_backbone_weights(backbone: Backbone, path: Path) -> LoadedWeights:
+    """Fills a backbone, with or without LoRA, completely or not at all.
 
-    Args:
-        name: family.
-        size: row of the family's table.
-        pretrained: take the released weights, from timm's hub or its local cache.
-        checkpoint: a file of weights, or a folder as Hugging Face writes it; it goes before `pretrained`.
+    The file is what `dinov3.hub.checkpoint_files.read_network` takes, with the names of timm, Meta or Hugging Face. The
+    backbone may lie within a larger network or training checkpoint; heads, decoders and mask tokens are left out. A
+    position embedding of another image size is resampled. A first convolution for other than three channels is filled
+    by the rule `inflate` of `InputAdapter`.
 
     Returns:
-        The file of weights, or None if training starts from random ones, which the log says.
+        What was taken and what was left out; the log has it in one line.
 
     Raises:
-        UsageError: the weights cannot be had.
+        UsageError: the file is not a file of weights, its tensors are not finite, or do not fit exactly.
     """
-    if checkpoint is not None:
-        if not Path(checkpoint).exists():
-            raise UsageError(f"model.checkpoint={checkpoint} does not exist; give a file of {name} {size} weights")
-        return Path(checkpoint)
-    row = find_backbone(name, size)
-    if not pretrained:
-        logger.warning("The %s %s backbone starts from random weights (model.pretrained=false)", name, size)
-        return None
-    if row.weights is None:
-        raise UsageError(
-            f"There are no released weights for {name} {size}: set model.pretrained=false to train it from scratch, or "
-            f"model.checkpoint=FILE to take your own"
-        )
-    return _from_hub(f"timm/{row.timm_name}.{row.weights}")
-
-
-def _from_hub(repository: str) -> Path:
-    """The cached or downloaded weights of a repository on the Hugging Face hub."""
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-
-    cached = try_to_load_from_cache(repository, constants.SAFETENSORS_SINGLE_FILE)
-    if isinstance(cached, str):
-        return Path(cached)
+    tensors = backbone.vit.state_dict()
+    # LoRA keeps the layer that it adapts as `base_layer`; its own tensors are in no file.
+    keys = {key.replace(".base_layer.", "."): key for key in tensors if ".lora_" not in key}
+    expected = {name: tensors[key] for name, key in keys.items()}
     try:
-        _require_reachable(constants.ENDPOINT)
-        return Path(hf_hub_download(repository, constants.SAFETENSORS_SINGLE_FILE, etag_timeout=_HUB_TIMEOUT))
-    except Exception as err:  # the hub's client raises errors of several libraries
-        raise UsageError(
-            f"The pretrained weights {repository} are not in the local cache and could not be downloaded "
-            f"({type(err).__name__}: {str(err).strip() or 'no reason given'}); set model.checkpoint=FILE to use a "
-            f"local file, or model.pretrained=false to train from scratch"
-        ) from err
-
-
-def _require_reachable(url: str) -> None:
-    """Raises `OSError` within seconds if nothing answers: the hub's client would retry for half a minute."""
-    from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
-
-    try:
-        urlopen(Request(url, method="HEAD"), timeout=_HUB_TIMEOUT).close()
-    except HTTPError as answer:  # any status is an answer
-        answer.close()
-
-
-def load_backbone_weights(backbone: TimmBackbone, path: Path) -> None:
-    """Fills a backbone, with or without LoRA, from a file in any form that `dinov3.hub` reads.
-
-    DINOv3 weights may have timm's, Meta's or Hugging Face's names; those of other families need timm's. A first
-    convolution for other than three channels is filled by the rule `inflate` of `InputAdapter`.
-
-    Raises:
-        UsageError: the file is not a file of weights, or its tensors do not fit exactly.
-    """
-    try:
-        weights = _with_timm_names(backbone_in(read_state_dict(path)))
+        network = read_network(path)
+        prefix = backbone_prefix(network.tensors)
+        inside, left_out = split_network(network.tensors, prefix, expected)
+        weights, resampled = with_names_of(expected, inside)
     except DataError as err:
         raise UsageError(str(err) if str(path) in str(err) else f"{path}: {err}") from err
     weights = with_input_channels(weights, backbone.in_channels)
-    # LoRA keeps the layer that it adapts as `base_layer`; its own tensors are in no file.
-    names = {key.replace(".base_layer.", "."): key for key in backbone.vit.state_dict() if ".lora_" not in key}
-    expected = {name: backbone.vit.get_parameter(key) for name, key in names.items()}
+    _require_fit(path, expected, weights)
+    _require_finite(path, weights)
+    backbone.vit.load_state_dict({key: weights[name] for name, key in keys.items()}, strict=False)
+    report = LoadedWeights(path, network.entry, prefix, len(network.tensors) - len(left_out), left_out, resampled)
+    logger.info("%s", report)
+    return report
+
+
+def _require_fit(path: Path, expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    ours, theirs = shape_of(expected), shape_of(weights)
+    if ours and theirs and theirs.differs_from(ours):
+        fitting = " or ".join(settings_for(theirs))
+        cure = f"set {fitting}, or give other weights" if fitting else "give weights of the model's size"
+        raise UsageError(f"{path} does not fit the backbone ({ours}): its weights are {theirs}; {cure}")
+    if not expected.keys() & weights.keys():
+        raise UsageError(
+            f"{path} holds no vision transformer with the names of timm, Meta or Hugging Face, which the backbone "
+            f"({ours}) needs; it holds {_some(sorted(weights), ', ')}"
+        )
     if problems := compare(expected, weights).problems():
-        more = f" and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
-        raise UsageError(f"{path} does not fit the backbone: {'; '.join(problems[:_SHOWN_PROBLEMS])}{more}")
-    with torch.no_grad():
-        for name, parameter in expected.items():
-            parameter.copy_(weights[name])
-    logger.info("The backbone starts from the weights in %s", path)
+        raise UsageError(
+            f"{path} does not fit the backbone ({ours}): {_some(problems)}; give a complete file of pretrained weights"
+        )
 
 
-def _with_timm_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Renames the tensors of a DINOv3 vision transformer; others pass unchanged."""
-    return dict(weights) if find_format(weights) is None else meta_to_timm(to_meta(weights))
+def _require_finite(path: Path, weights: Mapping[str, Tensor]) -> None:
+    bad = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if bad:
+        raise UsageError(f"{path} holds values that are not finite, in {_some(bad)}; take an earlier checkpoint")
+
+
+def _some(words: Sequence[str], separator: str = "; ") -> str:
+    more = f" and {len(words) - _SHOWN_PROBLEMS} more" if len(words) > _SHOWN_PROBLEMS else ""
+    return separator.join(words[:_SHOWN_PROBLEMS]) + more

@@ -8,28 +8,25 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-from dinov3.eval.segmentation.models import backbone_out_indices
-from nnunetv2.model.backbones import TimmBackbone
-from nnunetv2.model.feature_pyramid import NUM_MAPS
-from nnunetv2.model.vit_network import ViTNetwork, pad_to_multiple
+from nnunetv2.model.backbone import Backbone
+from nnunetv2.model.chosen_blocks import four_blocks
+from nnunetv2.model.vit_network import ViTNetwork, padded_size
 
 
 class DenseViTNetwork(ViTNetwork):
     """The forward pass that networks with a dense head share; subclasses define `decode`."""
 
-    def read_blocks(self, vit: TimmBackbone, layers: str | Sequence[int]) -> None:
+    def read_blocks(self, vit: Backbone, layers: str | Sequence[int]) -> None:
         """Takes over the backbone, of which four blocks are read.
 
         Args:
             vit: becomes part of this network.
-            layers: the name of a choice, or 0-based block numbers.
+            layers: the name of a choice, or 0-based block numbers, see `four_blocks`.
 
         Raises:
-            ValueError: other than four blocks, or blocks that do not exist.
+            ValueError: other than four different existing blocks in ascending order.
         """
-        self.out_indices = backbone_out_indices(vit.num_blocks, layers)
-        if len(self.out_indices) != NUM_MAPS:
-            raise ValueError(f"model.backbone_out_layers names {len(self.out_indices)} blocks; name {NUM_MAPS}")
+        self.out_indices = four_blocks(vit.num_blocks, layers)
         self.encoder = vit
 
     @property
@@ -37,7 +34,7 @@ class DenseViTNetwork(ViTNetwork):
         return self.encoder.patch_size
 
     @property
-    def backbone(self) -> TimmBackbone:
+    def backbone(self) -> Backbone:
         return self.encoder
 
     @abc.abstractmethod
@@ -46,7 +43,7 @@ class DenseViTNetwork(ViTNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Segments images of any size: (B, C, H, W) -> logits (B, K, H, W)."""
-        padded = pad_to_multiple(self.input(x), self.size_multiple)
-        maps = self.encoder.get_intermediate_layers(padded, n=self.out_indices, reshape=True)
-        logits = F.interpolate(self.decode(maps), size=padded.shape[-2:], mode="bilinear", align_corners=False)
+        maps = self.encoder.get_intermediate_layers(self.adapted(x), n=self.out_indices, reshape=True)
+        size = padded_size(x.shape[-2:], self.image_multiple)
+        logits = F.interpolate(self.decode(maps), size=size, mode="bilinear", align_corners=False)
         return logits[..., : x.shape[-2], : x.shape[-1]]

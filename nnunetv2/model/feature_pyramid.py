@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STRATEGIES = ("layers", "pyramid", "progressive")
+from nnunetv2.model.choices import STRATEGIES
+
 NUM_MAPS = 4
 
 

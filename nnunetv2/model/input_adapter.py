@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
-CHANNEL_ADAPTATIONS = ("repeat", "conv1x1", "inflate")
-INPUT_NORMS = ("dataset", "imagenet")
+from nnunetv2.errors import UsageError
+from nnunetv2.model.choices import CHANNEL_ADAPTATIONS, INPUT_NORMS
+from nnunetv2.model.input_norms import INPUT_CONSTANTS
+
+__all__ = ["CHANNEL_ADAPTATIONS", "INPUT_NORMS", "InputAdapter"]
+
 RGB = 3  # channels that every released backbone was trained on
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 class InputAdapter(nn.Module):
@@ -21,15 +26,21 @@ class InputAdapter(nn.Module):
             gradient passes through the backbone, which costs time and memory even when that is frozen.
         inflate: all channels go in; the backbone's first convolution gets kernel `c mod 3` for channel c, times 3/C.
 
-    Normalisation: `dataset` keeps nnU-Net's; `imagenet`, for intensities in [0, 1], subtracts ImageNet's mean and
-    divides by its standard deviation.
+    Normalisation: `dataset` keeps nnU-Net's; the others are for intensities in [0, 1] and subtract the mean of the
+    images that a backbone was trained on and divide by their standard deviation, see `nnunetv2.model.input_norms`. A
+    fourth channel takes the constants of the first, and so on.
 
     Attributes:
         out_channels: what the backbone is to be built with.
+
+    Raises:
+        UsageError: a rule or normalisation that is not known.
     """
 
     def __init__(self, in_channels: int, channel_adaptation: str = "repeat", input_norm: str = "dataset") -> None:
         super().__init__()
+        _require_known("channel_adaptation", channel_adaptation, CHANNEL_ADAPTATIONS)
+        _require_known("input_norm", input_norm, INPUT_NORMS)
         many = channel_adaptation == "inflate" or (channel_adaptation == "repeat" and in_channels > RGB)
         self.out_channels = in_channels if many else RGB
         self.mix: nn.Conv2d | None = None
@@ -37,10 +48,10 @@ class InputAdapter(nn.Module):
             self.mix = nn.Conv2d(in_channels, RGB, kernel_size=1)
             _init_channel_average(self.mix)
         self._repeat = channel_adaptation == "repeat" and in_channels < RGB
-        self._imagenet = input_norm == "imagenet"
-        for name, values in _IMAGENET.items():
-            constants = torch.tensor([values[c % RGB] for c in range(self.out_channels)])
-            self.register_buffer(name, constants[:, None, None], persistent=False)
+        constants = INPUT_CONSTANTS.get(input_norm)
+        mean, std = (None, None) if constants is None else map(self._per_channel, constants)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, H, W)."""
@@ -48,7 +59,15 @@ class InputAdapter(nn.Module):
             x = self.mix(x)
         elif self._repeat:
             x = x.repeat(1, RGB, 1, 1)[:, :RGB]
-        return (x - self.mean) / self.std if self._imagenet else x
+        return x if self.mean is None else (x - self.mean) / self.std
+
+    def _per_channel(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor([values[c % RGB] for c in range(self.out_channels)])[:, None, None]
+
+
+def _require_known(setting: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise UsageError(f"model.{setting}={value!r} is not known; choose one of {', '.join(choices)}")
 
 
 def _init_channel_average(conv: nn.Conv2d) -> None:

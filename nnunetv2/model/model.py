@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nnunetv2.errors import UsageError
-from nnunetv2.model.backbones import TimmBackbone
+from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.dense_network import DenseViTNetwork
 from nnunetv2.model.feature_pyramid import NUM_MAPS
 from nnunetv2.model.progressive_upsampling import ProgressiveUpsampleDecoder
@@ -32,7 +32,7 @@ class ViTSegmentationModel(DenseViTNetwork):
 
     def build_head(
         self,
-        vit: TimmBackbone,
+        vit: Backbone,
         num_classes: int,
         *,
         head_type: str = "upernet",

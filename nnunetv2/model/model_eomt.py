@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nnunetv2.model.backbones import TimmBackbone
+from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.query_network import QueryNetwork
 
 _FINEST_STRIDE = 4  # masks are predicted at a quarter of the image, or the next coarser scale that doubling reaches
@@ -38,7 +38,7 @@ class EoMTSegmentationModel(QueryNetwork):
     """
 
     def build_head(
-        self, vit: TimmBackbone, num_classes: int, *, num_queries: int = 100, num_joint_blocks: int | None = None
+        self, vit: Backbone, num_classes: int, *, num_queries: int = 100, num_joint_blocks: int | None = None
     ) -> None:
         if num_queries < num_classes:
             raise ValueError(f"model.num_queries={num_queries} is below the number of classes, {num_classes}")
@@ -64,7 +64,7 @@ class EoMTSegmentationModel(QueryNetwork):
         return self.encoder.patch_size
 
     @property
-    def backbone(self) -> TimmBackbone:
+    def backbone(self) -> Backbone:
         return self.encoder
 
     def set_training_progress(self, progress: float) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
 
 from dinov3.eval.segmentation.models import build_segmentation_decoder
 from dinov3.eval.segmentation.models.backbone.dinov3_adapter import SIZE_MULTIPLE
-from nnunetv2.model.backbones import TimmBackbone
+from nnunetv2.model.backbone import Backbone
+from nnunetv2.model.chosen_blocks import four_blocks
 from nnunetv2.model.query_network import QueryNetwork
+from nnunetv2.model.resized_backbone import ResizedBackbone, with_patches_of_16
 
 
 class M2FSegmentationModel(QueryNetwork):
     """ViT backbone, adapter pyramid, pixel decoder and mask transformer.
 
     Args:
-        backbone_out_layers: name of a choice of four blocks.
+        backbone_out_layers: name of a choice of four blocks, or their 0-based numbers.
         hidden_dim: channels of the head.
         num_heads: attention heads of the head.
         dim_feedforward: hidden width of the head's feed-forward networks.
@@ -32,15 +35,16 @@ class M2FSegmentationModel(QueryNetwork):
     size_multiple = SIZE_MULTIPLE
 
     @property
-    def backbone(self) -> TimmBackbone:
-        return self.decoder.segmentation_model[0].backbone
+    def backbone(self) -> Backbone:
+        backbone = self.decoder.segmentation_model[0].backbone
+        return backbone.backbone if isinstance(backbone, ResizedBackbone) else backbone
 
     def build_head(
         self,
-        vit: TimmBackbone,
+        vit: Backbone,
         num_classes: int,
         *,
-        backbone_out_layers: str = "FOUR_EVEN_INTERVALS",
+        backbone_out_layers: str | Sequence[int] = "FOUR_EVEN_INTERVALS",
         hidden_dim: int = 256,
         num_heads: int = 8,
         dim_feedforward: int = 1024,
@@ -53,8 +57,8 @@ class M2FSegmentationModel(QueryNetwork):
         if num_queries < num_classes:
             raise ValueError(f"model.num_queries={num_queries} is below the number of classes, {num_classes}")
         self.decoder = build_segmentation_decoder(
-            vit,
-            backbone_out_layers,
+            with_patches_of_16(vit),
+            four_blocks(vit.num_blocks, backbone_out_layers),
             hidden_dim=hidden_dim,
             num_classes=num_classes,
             freeze_backbone=False,

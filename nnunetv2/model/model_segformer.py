@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from nnunetv2.model.backbones import TimmBackbone
+from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.dense_network import DenseViTNetwork
 from nnunetv2.model.feature_pyramid import NUM_MAPS, feature_pyramid
 
@@ -29,7 +29,7 @@ class SegFormerSegmentationModel(DenseViTNetwork):
 
     def build_head(
         self,
-        vit: TimmBackbone,
+        vit: Backbone,
         num_classes: int,
         *,
         backbone_out_layers: str | Sequence[int] = "FOUR_EVEN_INTERVALS",

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dinov3.eval.segmentation.semantic_inference import semantic_scores
-from nnunetv2.model.vit_network import ViTNetwork, pad_to_multiple, padded_size
+from nnunetv2.model.vit_network import ViTNetwork, padded_size
 
 SCORE_EPSILON = 1e-6  # its logarithm, -13.8, and the sum of a few of them fit half precision
 
@@ -48,13 +48,13 @@ class QueryNetwork(ViTNetwork):
             Dense logits (B, K, H, W) in float32, see `dense_logits`. Or, with `return_queries`, the dictionary of
             `queries` for the padded image.
         """
-        queries = self.queries(pad_to_multiple(self.input(x), self.size_multiple))
+        queries = self.queries(self.adapted(x))
         if return_queries:
             return queries
-        return dense_logits(queries, x.shape[-2:], self.size_multiple, regions=self.regions)
+        return dense_logits(queries, x.shape[-2:], self.image_multiple, regions=self.regions)
 
 
-def dense_logits(queries: Mapping[str, Any], size: Sequence[int], size_multiple: int, *, regions: bool) -> Tensor:
+def dense_logits(queries: Mapping[str, Any], size: Sequence[int], image_multiple: int, *, regions: bool) -> Tensor:
     """Turns queries into one logit per class and pixel, to be averaged over windows, mirrors and folds.
 
     The score S of a class is the sum over the queries of class probability times mask probability. Labels: log(S),
@@ -63,7 +63,7 @@ def dense_logits(queries: Mapping[str, Any], size: Sequence[int], size_multiple:
     Args:
         queries: `pred_logits` (B, Q, K + 1) and `pred_masks` (B, Q, h, w) of the padded image.
         size: (H, W) of the image before padding.
-        size_multiple: what it was padded to.
+        image_multiple: what it was padded to.
         regions: independent regions instead of exclusive labels.
 
     Returns:
@@ -71,7 +71,7 @@ def dense_logits(queries: Mapping[str, Any], size: Sequence[int], size_multiple:
     """
     masks = queries["pred_masks"]
     masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
-    masks = F.interpolate(masks, size=padded_size(size, size_multiple), mode="bilinear", align_corners=False)
+    masks = F.interpolate(masks, size=padded_size(size, image_multiple), mode="bilinear", align_corners=False)
     scores = semantic_scores(queries["pred_logits"], masks[..., : size[0], : size[1]])
     if regions:
         return torch.logit(scores, eps=SCORE_EPSILON)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 from dinov3.layers.lora import apply_lora
 from nnunetv2.errors import UsageError
+from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.backbone_weights import load_backbone_weights
-from nnunetv2.model.backbones import TimmBackbone, create_backbone
+from nnunetv2.model.backbones import create_backbone
 from nnunetv2.model.input_adapter import InputAdapter
+from nnunetv2.model.load_report import LoadedWeights
 
 
 class ViTNetwork(nn.Module, abc.ABC):
@@ -34,6 +37,7 @@ class ViTNetwork(nn.Module, abc.ABC):
         regions: outputs are regions that may overlap, not exclusive labels.
         channel_adaptation: see `InputAdapter`.
         input_norm: see `InputAdapter`.
+        input_scale: images are enlarged by this whole factor before the backbone, so that it has more patches.
         use_sliding_window_inference: whether images are predicted in windows of the plans' patch size, or each as a
             whole.
         head: arguments of `build_head`.
@@ -61,12 +65,14 @@ class ViTNetwork(nn.Module, abc.ABC):
         regions: bool = False,
         channel_adaptation: str = "repeat",
         input_norm: str = "dataset",
+        input_scale: int = 1,
         use_sliding_window_inference: bool = True,
         **head: Any,
     ) -> None:
         super().__init__()
         self.use_sliding_window_inference = use_sliding_window_inference
         self.regions = regions
+        self.input_scale = input_scale
         self.input = InputAdapter(input_channels, channel_adaptation, input_norm)
         vit = create_backbone(backbone, backbone_size, in_channels=self.input.out_channels)
         try:
@@ -77,25 +83,37 @@ class ViTNetwork(nn.Module, abc.ABC):
         self.train()
 
     @abc.abstractmethod
-    def build_head(self, vit: TimmBackbone, num_classes: int, **settings: Any) -> None:
+    def build_head(self, vit: Backbone, num_classes: int, **settings: Any) -> None:
         """Makes the modules around the backbone, which becomes part of them or of the network."""
 
     @property
     @abc.abstractmethod
     def size_multiple(self) -> int:
+        """Height and width of what backbone and head see are multiples of this."""
+
+    @property
+    def image_multiple(self) -> int:
         """Images are padded below and on the right until height and width are multiples of this."""
+        return self.size_multiple // math.gcd(self.size_multiple, self.input_scale)
+
+    def adapted(self, x: Tensor) -> Tensor:
+        """What backbone and head see of images (B, C, H, W): (B, C', s * H', s * W'), padded, then enlarged s times."""
+        x = pad_to_multiple(self.input(x), self.image_multiple)
+        if self.input_scale == 1:
+            return x
+        return F.interpolate(x, scale_factor=self.input_scale, mode="bilinear", align_corners=False)
 
     @property
     @abc.abstractmethod
-    def backbone(self) -> TimmBackbone:
+    def backbone(self) -> Backbone:
         """The vision transformer."""
 
-    def load_backbone_weights(self, path: Path) -> None:
+    def load_backbone_weights(self, path: Path) -> LoadedWeights:
         """Fills the backbone from a file, see `nnunetv2.model.backbone_weights.load_backbone_weights`."""
-        load_backbone_weights(self.backbone, path)
+        return load_backbone_weights(self.backbone, path)
 
 
-def set_tuning(vit: TimmBackbone, tuning: str, lora: Mapping[str, Any] | None) -> None:
+def set_tuning(vit: Backbone, tuning: str, lora: Mapping[str, Any] | None) -> None:
     """Chooses what of a backbone is trained.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import logging
 import os
 import socket
@@ -12,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import NNUNetError, UsageError
-from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
-from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.paths import nnUNet_results
+from nnunetv2.run.trainer_setup import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.run.training_run import (
     DEFAULT_PLANS,
     DEFAULT_TRAINER,
@@ -24,13 +22,10 @@ from nnunetv2.run.training_run import (
     build_parser,
     parse_fold,
 )
-from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.command_line import command
 
 if TYPE_CHECKING:
     import torch
-
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 __all__ = [
     "add_training_arguments",
@@ -54,114 +49,6 @@ def find_free_network_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
-
-
-def get_trainer_from_args(
-    dataset_name_or_id: int | str,
-    configuration: str,
-    fold: int | str,
-    trainer_name: str = DEFAULT_TRAINER,
-    plans_identifier: str = DEFAULT_PLANS,
-    continue_training: bool = False,
-    device: torch.device | None = None,
-    trainer_kwargs: Mapping[str, Any] | None = None,
-) -> nnUNetTrainer:
-    """Makes the trainer of a preprocessed dataset; nothing is written yet.
-
-    Args:
-        dataset_name_or_id: `Dataset004_Hippocampus`, `4` or `"4"`.
-        device: None means CUDA.
-        trainer_kwargs: further arguments of the trainer's constructor.
-
-    Raises:
-        UsageError: no such dataset, plans, configuration, fold, trainer or argument.
-    """
-    import torch
-
-    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
-
-    trainer_class = find_by_name("trainer", trainer_name)
-    trainer_kwargs = dict(trainer_kwargs or {})
-    _require_arguments(trainer_class, trainer_kwargs)
-    folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset_name_or_id)
-    plans = read_plans(folder, plans_identifier)
-    plans["continue_training"] = continue_training
-    return trainer_class(
-        plans=plans,
-        configuration=configuration,
-        fold=parse_fold(fold),
-        dataset_json=read_json(folder / "dataset.json"),
-        device=device or torch.device("cuda"),
-        **trainer_kwargs,
-    )
-
-
-def read_plans(preprocessed_folder: Path, plans_identifier: str) -> dict[str, Any]:
-    """Reads `{plans_identifier}.json` of a preprocessed dataset.
-
-    Raises:
-        UsageError: it is not there; the message names the plans that are.
-    """
-    path = preprocessed_folder / f"{plans_identifier}.json"
-    if path.is_file():
-        return read_json(path)
-    if not preprocessed_folder.is_dir():
-        raise UsageError(
-            f"{preprocessed_folder} does not exist; run nnUNetv2_plan_and_preprocess for this dataset first"
-        )
-    others = ", ".join(sorted(p.stem for p in preprocessed_folder.glob("*Plans*.json")))
-    raise UsageError(
-        f"There are no plans {plans_identifier} in {preprocessed_folder} (only: {others or 'none'}); "
-        f"choose with -p or run nnUNetv2_plan_and_preprocess"
-    )
-
-
-def _require_arguments(trainer_class: type, trainer_kwargs: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(trainer_class.__init__).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return
-    unknown = sorted(set(trainer_kwargs) - set(parameters))
-    if unknown:
-        raise UsageError(
-            f"The trainer {trainer_class.__name__} takes no argument {', '.join(unknown)}; choose another one with -tr"
-        )
-
-
-def maybe_load_checkpoint(
-    nnunet_trainer: nnUNetTrainer,
-    continue_training: bool,
-    validation_only: bool,
-    pretrained_weights_file: str | None = None,
-    validate_best: bool = False,
-) -> None:
-    """Loads what a run starts from: the furthest checkpoint, the final one, pretrained weights, or nothing.
-
-    Args:
-        continue_training: final, else latest, else best; with none of them the training starts anew, with a warning.
-        validation_only: the final one must be there, or the best one where that is to be validated.
-
-    Raises:
-        UsageError: contradictory wishes, a checkpoint that must be there is not, or weights that do not fit.
-    """
-    from nnunetv2.training import checkpoint
-
-    if continue_training and pretrained_weights_file is not None:
-        raise UsageError("A training that continues has its weights already; leave out the pretrained weights")
-    if validation_only:
-        wanted = checkpoint.BEST if validate_best else checkpoint.FINAL
-        path = checkpoint.require_checkpoint(Path(nnunet_trainer.output_folder), wanted, "Validation")
-        nnunet_trainer.load_checkpoint(str(path))
-    elif continue_training:
-        path = checkpoint.checkpoint_to_continue(Path(nnunet_trainer.output_folder))
-        if path is None:
-            logger.warning("There is no checkpoint in %s; a new training starts", nnunet_trainer.output_folder)
-        else:
-            logger.info("Continuing from %s", path)
-            nnunet_trainer.load_checkpoint(str(path))
-    elif pretrained_weights_file is not None:
-        if not nnunet_trainer.was_initialized:
-            nnunet_trainer.initialize()
-        load_pretrained_weights(nnunet_trainer.network, pretrained_weights_file)
 
 
 def setup_ddp(rank: int, world_size: int, backend: str = "nccl") -> None:
@@ -236,11 +123,9 @@ def train_and_validate(run: TrainingRun) -> None:
     """Carries out a run in this process, which may be one of a group."""
     import torch
 
-    from nnunetv2.training import checkpoint, device_settings
+    from nnunetv2.training import checkpoint
 
-    device_settings.set_threads(run.device_type)
-    if run.device_type == "cuda":
-        torch.backends.cudnn.benchmark = True  # patches keep one size, so the search for fast kernels pays off
+    _prepare_torch(run.device_type)
     trainer = get_trainer_from_args(
         run.dataset,
         run.configuration,
@@ -262,6 +147,16 @@ def train_and_validate(run: TrainingRun) -> None:
     trainer.perform_actual_validation(run.save_probabilities)
 
 
+def _prepare_torch(device_type: str) -> None:
+    import torch
+
+    from nnunetv2.training import device_settings
+
+    device_settings.set_threads(device_type)
+    if device_type == "cuda":
+        torch.backends.cudnn.benchmark = True  # patches keep one size, so the search for fast kernels pays off
+
+
 def run_training(  # noqa: PLR0913 - upstream's signature
     dataset_name_or_id: int | str,
     configuration: str,
@@ -277,6 +172,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
     val_with_best: bool = TrainingRun.validate_best,
     device: torch.device | None = None,
     trainer_kwargs: Mapping[str, Any] | None = None,
+    fast_dev_run: bool = TrainingRun.fast_dev_run,
 ) -> None:
     """Trains one fold and validates it; the arguments are those of the command `nnUNetv2_train`.
 
@@ -284,6 +180,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         num_gpus: processes, one per GPU; on the CPU they talk through gloo.
         device: None means CUDA.
         trainer_kwargs: further arguments of the trainer's constructor.
+        fast_dev_run: only try everything once and keep nothing, see `nnunetv2.run.fast_dev_run`.
 
     Raises:
         UsageError: `nnUNet_results` is not set; see also `get_trainer_from_args` and `maybe_load_checkpoint`.
@@ -301,6 +198,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         only_validate=only_run_validation,
         disable_checkpointing=disable_checkpointing,
         validate_best=val_with_best,
+        fast_dev_run=fast_dev_run,
         device_type="cuda" if device is None else device.type,
         trainer_kwargs=trainer_kwargs or {},
     )
@@ -309,10 +207,21 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         logger.info(
             "Using the default plans; the residual encoder presets (planners nnUNetPlannerResEncM, L, XL) score higher"
         )
-    if num_gpus <= 1:
+    if fast_dev_run:
+        _try_once(run, num_gpus)
+    elif num_gpus <= 1:
         train_and_validate(run)
     else:
         _train_distributed(run, num_gpus)
+
+
+def _try_once(run: TrainingRun, num_processes: int) -> None:
+    from nnunetv2.run.fast_dev_run import try_training
+
+    if num_processes > 1:
+        raise UsageError(f"--fast_dev_run tries one process; leave out -num_gpus {num_processes}")
+    _prepare_torch(run.device_type)
+    try_training(run)
 
 
 def _train_distributed(run: TrainingRun, num_processes: int) -> None:
@@ -360,6 +269,7 @@ def run_from_arguments(
         args.val_best,
         device=resolve_device(args.device),
         trainer_kwargs=trainer_kwargs,
+        fast_dev_run=args.fast_dev_run,
     )
 
 

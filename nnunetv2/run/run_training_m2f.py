@@ -9,7 +9,11 @@ from nnunetv2.utilities.command_line import command
 __all__ = ["build_parser", "get_trainer_from_args", "maybe_load_checkpoint", "run_training", "run_training_entry"]
 
 COMMAND = ViTCommand(
-    program="nnUNetv2_train_m2f", model="DINOv3 + Mask2Former", default_trainer="nnUNetTrainer_m2f", name="m2f"
+    program="nnUNetv2_train_m2f",
+    model="DINOv3 + Mask2Former",
+    default_trainer="nnUNetTrainer_m2f",
+    name="m2f",
+    settings="nnunetv2.training.nnUNetTrainer.m2f_config.M2FnnUNetConfig",
 )
 build_parser = COMMAND.build_parser
 get_trainer_from_args = COMMAND.get_trainer_from_args

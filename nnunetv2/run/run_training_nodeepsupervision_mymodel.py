@@ -13,6 +13,7 @@ COMMAND = ViTCommand(
     model="a vision transformer + UperNet",
     default_trainer="nnUNetTrainerNoDeepSupervision_mymodel",
     name="vit",
+    settings="nnunetv2.training.nnUNetTrainer.mymodel_config.MyModelnnUNetConfig",
 )
 build_parser = COMMAND.build_parser
 get_trainer_from_args = COMMAND.get_trainer_from_args

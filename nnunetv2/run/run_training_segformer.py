@@ -13,6 +13,7 @@ COMMAND = ViTCommand(
     model="a vision transformer + SegFormer",
     default_trainer="nnUNetTrainer_segformer",
     name="segformer",
+    settings="nnunetv2.training.nnUNetTrainer.segformer_config.SegFormernnUNetConfig",
 )
 build_parser = COMMAND.build_parser
 get_trainer_from_args = COMMAND.get_trainer_from_args

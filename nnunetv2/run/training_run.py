@@ -28,6 +28,7 @@ class TrainingRun:
     only_validate: bool = False
     disable_checkpointing: bool = False
     validate_best: bool = False
+    fast_dev_run: bool = False
     device_type: str = "cuda"
     trainer_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """arguments that the trainer's constructor has beyond those of nnUNetTrainer"""
@@ -41,6 +42,22 @@ class TrainingRun:
             )
         if self.validate_best and self.disable_checkpointing:
             raise UsageError("--val_best needs the checkpoint that --disable_checkpointing does not write")
+        if self.fast_dev_run:
+            self._refuse_what_a_fast_dev_run_cannot_try()
+
+    def _refuse_what_a_fast_dev_run_cannot_try(self) -> None:
+        wishes = {
+            "--c": self.continue_training,
+            "--val": self.only_validate,
+            "--val_best": self.validate_best,
+            "--disable_checkpointing": self.disable_checkpointing,
+        }
+        refused = [flag for flag, is_given in wishes.items() if is_given]
+        if refused:
+            raise UsageError(
+                f"--fast_dev_run starts a training of its own in a temporary folder and predicts with its last "
+                f"checkpoint; leave out {' and '.join(refused)}"
+            )
 
 
 def parse_fold(fold: int | str) -> int | str:
@@ -62,6 +79,7 @@ def parse_fold(fold: int | str) -> int | str:
 
 def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str = DEFAULT_TRAINER) -> None:
     """Adds the arguments that every training command has; `run_from_arguments` takes what they parse to."""
+    parser.usage = "%(prog)s dataset_name_or_id configuration fold [options]"
     add = parser.add_argument
     add("dataset_name_or_id", type=str, help="number or name of a preprocessed dataset")
     add("configuration", type=str, help="configuration in the plans, for example 2d or 3d_fullres")
@@ -79,6 +97,11 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
         help="validate checkpoint_best instead of checkpoint_final, into the same folder",
     )
     add("--disable_checkpointing", action="store_true", help="write no checkpoints, to try things out")
+    add(
+        "--fast_dev_run",
+        action="store_true",
+        help="only try one training step, one validation step and the prediction of one case; keeps nothing",
+    )
     add(
         "-device",
         type=str,

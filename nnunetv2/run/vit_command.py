@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import inspect
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnunetv2.errors import UsageError
 from nnunetv2.run import run_training as base
+from nnunetv2.run import vit_settings
+from nnunetv2.utilities.class_lookup import find_by_name
 
 if TYPE_CHECKING:
     import torch
 
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
+    from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,8 @@ class ViTCommand:
     """Class name of the trainer."""
     name: str
     """`m2f` stands for the flag `--m2f_config` and the trainer's arguments `m2f_config_path` and `m2f_overrides`."""
+    settings: str
+    """Dotted name of the dataclass of the default trainer's settings, whose module imports nothing heavy."""
 
     @property
     def config_file(self) -> str:
@@ -45,7 +54,7 @@ class ViTCommand:
         device: torch.device | None = None,
         config_path: str | None = None,
         overrides: Sequence[str] = (),
-    ) -> nnUNetTrainer:
+    ) -> nnUNetTrainer_vit:
         """Makes the trainer, see `nnunetv2.run.run_training.get_trainer_from_args`.
 
         Args:
@@ -95,10 +104,14 @@ class ViTCommand:
         parser = argparse.ArgumentParser(
             prog=self.program,
             description=f"Train {self.model} on one fold of a 2-D configuration and validate it.",
-            epilog=f"Settings and their defaults: nnunetv2/configs/{self.name}_default.yaml. "
+            epilog=f"Settings and their defaults: nnunetv2/configs/{self.name}_default.yaml, and --print_config. "
             "The folder of a fold keeps its settings, so that --c and --val need no file.",
             allow_abbrev=False,
         )
+        return self.add_arguments(parser)
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        """Adds the arguments of the command; returns the parser."""
         base.add_training_arguments(parser, self.default_trainer)
         parser.add_argument(
             f"--{self.name}_config",
@@ -107,17 +120,46 @@ class ViTCommand:
             default=None,
             help="YAML file of settings (default: the defaults)",
         )
+        vit_settings.add_settings_flags(parser)
         parser.add_argument(
-            "settings", nargs="*", metavar="key=value", help="settings that go before the file, for example lora.r=16"
+            "settings", nargs="*", default=[], metavar="key=value", help="settings that go before the file: lora.r=16"
         )
         return parser
 
     def main(self, argv: Sequence[str] | None = None) -> None:
         """Carries out a command line."""
-        args = self.build_parser().parse_intermixed_args(argv)
+        from dinov3.utils.yaml_config import load_config
+
+        argv = list(sys.argv[1:] if argv is None else argv)
+        if vit_settings.is_about_settings(argv):
+            vit_settings.show_settings(self, argv)
+            return
+        args = vit_settings.parse(self.build_parser(), argv, self.schema())
         arguments = (args.dataset_name_or_id, args.configuration, args.fold, args.tr, args.p)
         settings = self.trainer_arguments(*arguments, args.c or args.val, args.config_path, args.settings)
+        # The trainer reads them again. Here a mistake is reported before torch is imported.
+        load_config(self.schema(args.tr), *settings.values())
         base.run_from_arguments(args, trainer_kwargs=settings)
+
+    def schema(self, trainer_name: str | None = None) -> type[ViTnnUNetConfig]:
+        """The dataclass of a trainer's settings; None is the default trainer.
+
+        Raises:
+            UsageError: there is no such trainer, or this command cannot give it its settings.
+        """
+        if trainer_name in (None, self.default_trainer):
+            module, _, name = self.settings.rpartition(".")
+            return getattr(importlib.import_module(module), name)
+        return self._trainer_class(trainer_name).config_class
+
+    def _trainer_class(self, name: str) -> type[nnUNetTrainer_vit]:
+        trainer = find_by_name("trainer", name)
+        if f"{self.name}_config_path" not in inspect.signature(trainer.__init__).parameters:
+            raise UsageError(
+                f"-tr {name} does not take the settings of {self.program}, which trains {self.default_trainer} and "
+                f"trainers derived from it; leave out -tr, or train {name} by nnUNetv2_train -tr {name}"
+            )
+        return trainer
 
     def trainer_arguments(
         self,
@@ -131,10 +173,27 @@ class ViTCommand:
         overrides: Sequence[str],
     ) -> dict[str, Any]:
         """What the trainer takes; a fold that `is_trained` goes on with its own settings if no file is given."""
-        if config_path is None and is_trained:
-            from nnunetv2.utilities.file_path_utilities import get_output_folder
+        if trainer_name != self.default_trainer:
+            self._trainer_class(trainer_name)
+        arguments = (dataset_name_or_id, configuration, fold, trainer_name, plans_identifier)
+        path = self.config_path_of(*arguments, is_trained, config_path)
+        return {f"{self.name}_config_path": path, f"{self.name}_overrides": list(overrides)}
 
-            folder = get_output_folder(dataset_name_or_id, trainer_name, plans_identifier, configuration, fold)
-            stored = Path(folder) / self.config_file
-            config_path = str(stored) if stored.is_file() else None
-        return {f"{self.name}_config_path": config_path, f"{self.name}_overrides": list(overrides)}
+    def config_path_of(
+        self,
+        dataset_name_or_id: int | str,
+        configuration: str,
+        fold: int | str,
+        trainer_name: str,
+        plans_identifier: str,
+        is_trained: bool,
+        config_path: str | None,
+    ) -> str | None:
+        """The file of settings of a run: that given, else that of the fold if it `is_trained`, else None."""
+        if config_path is not None or not is_trained:
+            return config_path
+        from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+        folder = get_output_folder(dataset_name_or_id, trainer_name, plans_identifier, configuration, fold)
+        stored = vit_settings.settings_of_fold(Path(folder), self.config_file)
+        return None if stored is None else str(stored)

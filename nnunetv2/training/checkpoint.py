@@ -106,7 +106,8 @@ def content_of(trainer: Any) -> dict[str, Any]:
     """What a trainer's checkpoint holds: the keys of nnU-Net, readable by both.
 
     `current_epoch` is the epoch to go on with: the next one, as checkpoints are written at the end of an epoch, or
-    the number of epochs once all are done. A schedule that steps per iteration has a state of its own and is added.
+    the number of epochs once all are done. Added are the state of a schedule that steps per iteration, and the settings
+    of a trainer that has a configuration file.
 
     Raises:
         DivergedError: the network has parameters that are not finite.
@@ -127,6 +128,8 @@ def content_of(trainer: Any) -> dict[str, Any]:
     }
     if trainer.scheduler_step_per_iteration:
         content["lr_scheduler_state"] = trainer.lr_scheduler.state_dict()
+    if trainer.trainer_config is not None:
+        content["trainer_config"] = trainer.trainer_config
     return content
 
 
@@ -147,14 +150,21 @@ def restore(trainer: Any, source: str | os.PathLike | Mapping[str, Any]) -> None
         source: path of the checkpoint, or its content.
 
     Raises:
-        UsageError: the weights do not fit the trainer's network.
+        UsageError: the weights do not fit the trainer's network, or the checkpoint was exported without what a
+            training needs to go on.
         DataError: the file is damaged or not a checkpoint.
     """
     content = source if isinstance(source, Mapping) else load_checkpoint(source, trainer.device)
     source = "the given checkpoint" if isinstance(source, Mapping) else os.fspath(source)
     load_network_weights(trainer.network, content["network_weights"], source)
-    trainer.optimizer.load_state_dict(content["optimizer_state"])
-    if trainer.grad_scaler is not None and content["grad_scaler_state"] is not None:
+    if "optimizer_state" in content:
+        trainer.optimizer.load_state_dict(content["optimizer_state"])
+    elif content["current_epoch"] < trainer.num_epochs:  # a finished training is only validated
+        raise UsageError(
+            f"The training in {source} cannot be continued: it was exported without the state of its optimiser. "
+            f"Validate it (--val), or start a new training from its weights (-pretrained_weights)"
+        )
+    if trainer.grad_scaler is not None and content.get("grad_scaler_state") is not None:
         trainer.grad_scaler.load_state_dict(content["grad_scaler_state"])
     if trainer.scheduler_step_per_iteration and "lr_scheduler_state" in content:
         trainer.lr_scheduler.load_state_dict(content["lr_scheduler_state"])

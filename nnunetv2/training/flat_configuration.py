@@ -30,18 +30,18 @@ def require_flat_configuration(plans: PlansManager, configuration: str) -> None:
 
 
 def require_intensities_for(input_norm: str, configuration: ConfigurationManager) -> None:
-    """Refuses ImageNet's normalisation on top of intensities that are not in [0, 1].
+    """Refuses constants such as ImageNet's on top of intensities that are not in [0, 1].
 
     Args:
-        input_norm: `dataset` or `imagenet`, see `nnunetv2.model.input_adapter.InputAdapter`.
+        input_norm: `dataset`, `imagenet` and so on, see `nnunetv2.model.input_adapter.InputAdapter`.
         configuration: its normalisation schemes made the intensities.
 
     Raises:
         UsageError: with the schemes that do not fit.
     """
     unfit = sorted(set(configuration.normalization_schemes) - _FROM_0_TO_1)
-    if input_norm == "imagenet" and unfit:
+    if input_norm != "dataset" and unfit:
         raise UsageError(
-            f"model.input_norm=imagenet expects intensities in [0, 1], and the plans use {', '.join(unfit)}; "
+            f"model.input_norm={input_norm} expects intensities in [0, 1], and the plans use {', '.join(unfit)}; "
             f"set model.input_norm=dataset, or name the channels rgb_to_0_1 or noNorm in dataset.json and plan anew"
         )

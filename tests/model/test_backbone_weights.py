@@ -13,17 +13,18 @@ from safetensors.torch import save_file
 from dinov3.hub.key_conversions import meta_to_hf, timm_to_meta
 from dinov3.layers.lora import apply_lora
 from nnunetv2.errors import UsageError
+from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.backbone_weights import find_weights, load_backbone_weights
-from nnunetv2.model.backbones import TimmBackbone, create_backbone
+from nnunetv2.model.backbones import create_backbone
 
 
-def backbone(seed: int, in_channels: int = 3) -> TimmBackbone:
+def backbone(seed: int, in_channels: int = 3) -> Backbone:
     torch.manual_seed(seed)
     return create_backbone("dinov3", "tiny", in_channels=in_channels).eval()
 
 
 @pytest.fixture
-def source() -> TimmBackbone:
+def source() -> Backbone:
     return backbone(seed=1)
 
 
@@ -96,7 +97,7 @@ def test_more_or_fewer_channels_keep_the_response_to_an_image_that_is_equal_in_a
 def broken_copies(weights: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
     return {
         "norm.bias is missing": {key: tensor for key, tensor in weights.items() if key != "norm.bias"},
-        "head.weight is not part of the model": weights | {"head.weight": torch.zeros(2, 2)},
+        "adapter.weight is not part of the model": weights | {"adapter.weight": torch.zeros(2, 2)},
         r"norm.bias has shape \(7,\) instead of \(128,\)": weights | {"norm.bias": torch.zeros(7)},
     }
 
@@ -123,6 +124,70 @@ def test_a_file_with_code_in_it_is_refused_and_not_run(tmp_path, monkeypatch, so
     with pytest.raises(UsageError, match="cannot be read as a file of weights"):
         load_backbone_weights(source, tmp_path / "weights.pth")
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "message"),
+    [
+        (
+            "dinov2",
+            "tiny",
+            r"\(128 wide, 4 blocks, patches of 14, learned positions\): its weights are 128 wide, 4 blocks, "
+            r"patches of 16, 4 registers, rotary positions; set model.backbone=dinov3 model.backbone_size=tiny or "
+            r"model.backbone=dinov3_native model.backbone_size=tiny, or give other weights",
+        ),
+        ("dinov3", "small", r"\(384 wide, 12 blocks, .*set model.backbone=dinov3 model.backbone_size=tiny"),
+        ("dinov3_native", "small", r"\(384 wide, 12 blocks, .*set model.backbone=dinov3 model.backbone_size=tiny"),
+    ],
+)
+@pytest.mark.parametrize("name", ["Meta", "Hugging Face"])
+def test_weights_of_another_family_or_size_are_recognised(tmp_path, source, family, size, message, name):
+    torch.save(FORMATS[name](source.vit.state_dict()), tmp_path / "weights.pth")
+    with torch.device("meta"):
+        target = create_backbone(family, size)
+    with pytest.raises(UsageError, match=f"weights.pth does not fit the backbone {message}"):
+        load_backbone_weights(target, tmp_path / "weights.pth")
+
+
+def test_weights_of_a_size_that_no_family_has_are_described(tmp_path, source):
+    weights = {key: tensor for key, tensor in source.vit.state_dict().items() if "blocks.3." not in key}
+    torch.save(weights, tmp_path / "weights.pth")
+    with pytest.raises(UsageError, match="its weights are 128 wide, 3 blocks, .*; give weights of the model's size"):
+        load_backbone_weights(source, tmp_path / "weights.pth")
+
+
+def test_a_file_without_a_vision_transformer_is_refused(tmp_path, source):
+    torch.save({"state_dict": {f"stages.0.conv{n}.weight": torch.zeros(2) for n in range(5)}}, tmp_path / "weights.pth")
+    with pytest.raises(UsageError, match=r"holds no vision transformer .* holds stages.0.conv0.weight, .* and 2 more"):
+        load_backbone_weights(source, tmp_path / "weights.pth")
+
+
+def test_several_networks_in_one_file_are_refused(tmp_path, source):
+    both = {f"{name}.{key}": tensor for name in ("left", "right") for key, tensor in source.vit.state_dict().items()}
+    torch.save(both, tmp_path / "weights.pth")
+    with pytest.raises(UsageError, match=r"weights.pth: There are several vision transformers in it \(left., right.\)"):
+        load_backbone_weights(source, tmp_path / "weights.pth")
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path, source):
+    weights = source.vit.state_dict() | {"norm.weight": torch.full((128,), torch.nan)}
+    torch.save(weights, tmp_path / "weights.pth")
+    with pytest.raises(UsageError, match="not finite, in norm.weight; take an earlier checkpoint"):
+        load_backbone_weights(source, tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_a_file_that_was_cut_off_is_refused(tmp_path, source, name):
+    path = tmp_path / name
+    (save_file if name.endswith("safetensors") else torch.save)(source.vit.state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(UsageError, match=f"{name} cannot be read as a file of weights: it is damaged"):
+        load_backbone_weights(source, path)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path, source):
+    with pytest.raises(UsageError, match="holds neither model.safetensors nor .* nor pytorch_model.bin; give the file"):
+        load_backbone_weights(source, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
@@ -154,6 +219,24 @@ def test_random_weights_are_announced(caplog):
 def test_a_size_without_released_weights_does_not_start_from_random_ones_by_itself():
     with pytest.raises(UsageError, match="no released weights for dinov3 tiny: set model.pretrained=false"):
         find_weights("dinov3", "tiny", pretrained=True, checkpoint=None)
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "message"),
+    [
+        ("retfound", "mae_large", "RETFound_mae_natureCFP.pth .* https://huggingface.co/YukunZhou"),
+        ("retfound", "dinov2_large", "RETFound_dinov2_meh.pth .* https://huggingface.co/YukunZhou"),
+        ("visionfm", "base", "VFM_Fundus_weights.pth, through https://github.com/ABILab-CUHK/VisionFM"),
+    ],
+)
+def test_weights_that_must_be_asked_for_are_named_with_their_place(family, size, message):
+    with pytest.raises(UsageError, match=f"{message} and set model.checkpoint=FILE, or model.pretrained=false"):
+        find_weights(family, size, pretrained=True, checkpoint=None)
+
+
+def test_an_unknown_size_is_refused_although_a_file_is_given(tmp_path):
+    with pytest.raises(UsageError, match="'huge': dinov2 has tiny, small, base"):
+        find_weights("dinov2", "huge", pretrained=True, checkpoint=str(tmp_path))
 
 
 def test_without_a_network_the_settings_that_help_are_named_within_seconds(tmp_path, monkeypatch):

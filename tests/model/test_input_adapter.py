@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnunetv2.model.input_adapter import InputAdapter
+from nnunetv2.errors import UsageError
+from nnunetv2.model.input_adapter import INPUT_NORMS, InputAdapter
 
 
 @pytest.mark.parametrize(("channels", "order"), [(1, [0, 0, 0]), (2, [0, 1, 0]), (3, [0, 1, 2])])
@@ -39,6 +40,45 @@ def test_imagenet_constants_make_the_average_photograph_zero():
     torch.testing.assert_close(
         adapter(pixel + torch.tensor([0.229, 0.224, 0.225])[:, None, None]), torch.ones(1, 3, 1, 1)
     )
+
+
+@pytest.mark.parametrize(
+    ("modality", "mean", "std"),
+    [
+        ("fundus", [0.4237, 0.2609, 0.1284], [0.2948, 0.2017, 0.1367]),
+        ("oct", [0.2109] * 3, [0.1760] * 3),
+        ("ffa", [0.2020, 0.2021, 0.2020], [0.1741, 0.1740, 0.1740]),
+        ("external", [0.4936, 0.3632, 0.2596], [0.3200, 0.2711, 0.2199]),
+        ("slitlamp", [0.5557, 0.4029, 0.3886], [0.2652, 0.2331, 0.2390]),
+        ("ubm", [0.0961] * 3, [0.2098] * 3),
+        ("us", [0.0599, 0.0598, 0.0567], [0.1543, 0.1550, 0.1446]),
+        ("mri", [0.1737] * 3, [0.1620] * 3),
+    ],
+)
+def test_visionfms_constants_bring_the_images_of_a_modality_to_zero_and_one(modality, mean, std):
+    adapter = InputAdapter(3, input_norm=f"visionfm_{modality}")
+    pixel, spread = torch.tensor(mean)[None, :, None, None], torch.tensor(std)[None, :, None, None]
+    torch.testing.assert_close(adapter(pixel), torch.zeros(1, 3, 1, 1))
+    torch.testing.assert_close(adapter(pixel + spread), torch.ones(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("rule", ["repeat", "conv1x1", "inflate"])
+def test_a_channel_has_the_constants_of_the_colour_that_it_stands_for(channels, rule):
+    adapter = InputAdapter(channels, rule, "visionfm_fundus")
+    zero = adapter(torch.zeros(1, channels, 1, 1))[0, :, 0, 0]
+    expected = [-0.4237 / 0.2948, -0.2609 / 0.2017, -0.1284 / 0.1367] * 2
+    torch.testing.assert_close(zero, torch.tensor(expected[: adapter.out_channels]))
+
+
+def test_only_the_names_in_the_list_are_known():
+    assert INPUT_NORMS[:2] == ("dataset", "imagenet")
+    with pytest.raises(
+        UsageError, match="model.input_norm='visionfm' is not known; choose one of dataset, imagenet, v"
+    ):
+        InputAdapter(3, input_norm="visionfm")
+    with pytest.raises(UsageError, match="model.channel_adaptation='copy' is not known; choose one of repeat, conv1x1"):
+        InputAdapter(3, "copy")
 
 
 def test_constants_are_not_part_of_the_weights():

@@ -28,7 +28,7 @@ def dataset(nnunet_folders: dict[str, Path]) -> Path:
     return write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
 
 
-def test_command_has_upstreams_arguments_and_no_other() -> None:
+def test_command_has_upstreams_arguments_and_one_more() -> None:
     ours = [
         (
             action.option_strings or [action.dest],
@@ -38,10 +38,11 @@ def test_command_has_upstreams_arguments_and_no_other() -> None:
             action.required,
         )
         for action in build_parser()._actions
-        if "-h" not in action.option_strings
+        if not {"-h", "--fast_dev_run"} & set(action.option_strings)
     ]
     theirs = [(a["flags"], a["nargs"], a["type"], a["default"], a["required"]) for a in RECORDED["flags"]]
     assert ours == theirs
+    assert build_parser().parse_args(["1", "2d", "0"]).fast_dev_run is False
 
 
 @pytest.mark.parametrize(("module", "name"), [(m, name) for m, names in RECORDED["run"].items() for name in names])
@@ -58,6 +59,16 @@ def test_misspelt_or_missing_arguments_end_with_2(words: list[str], capsys: pyte
         run_training.run_training_entry(words)
     assert stop.value.code == 2
     assert "usage: nnUNetv2_train" in capsys.readouterr().err
+
+
+def test_without_arguments_one_line_says_how_it_is_used_and_one_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        run_training.run_training_entry([])
+    usage, error = capsys.readouterr().err.splitlines()
+    assert usage == "usage: nnUNetv2_train dataset_name_or_id configuration fold [options]"
+    assert error.endswith("the following arguments are required: dataset_name_or_id, configuration, fold")
 
 
 @pytest.mark.parametrize(("given", "expected"), [("all", "all"), ("0", 0), (3, 3), ("12", 12)])

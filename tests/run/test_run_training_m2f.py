@@ -21,7 +21,8 @@ def flags(parser) -> dict[str, object]:
 
 def test_the_flags_are_those_of_the_training_command_and_one_more():
     theirs, ours = flags(run_training.build_parser()), flags(build_parser())
-    assert ours == theirs | {"-tr": "nnUNetTrainer_m2f", "--m2f_config": None}
+    more = {"--m2f_config": None, "--print_config": False, "--init_config": None}
+    assert ours == theirs | {"-tr": "nnUNetTrainer_m2f"} | more
 
 
 def test_settings_may_stand_before_and_behind_flags():
@@ -72,9 +73,11 @@ def test_a_trained_fold_keeps_its_settings(received, stored, flag):
     assert received == {"m2f_config_path": str(stored), "m2f_overrides": ["lora.lora_alpha=4"]}
 
 
-def test_a_given_file_goes_before_the_kept_one(received, stored):
-    assert run_training_entry(["777", "2d", "0", "--c", "--m2f_config", "my.yaml"]) == 0
-    assert received["m2f_config_path"] == "my.yaml"
+def test_a_given_file_goes_before_the_kept_one(received, stored, tmp_path):
+    given = tmp_path / "my.yaml"
+    given.write_text("lora: {r: 2}\n")
+    assert run_training_entry(["777", "2d", "0", "--c", "--m2f_config", str(given)]) == 0
+    assert received["m2f_config_path"] == str(given)
 
 
 @pytest.mark.parametrize("words", [["777", "2d", "0"], ["777", "2d", "1", "--c"]])
@@ -97,7 +100,12 @@ def test_the_trainer_gets_the_settings_of_a_call_from_python(stored):
     [
         (["lora.rank=3"], "There is no setting 'lora.rank'; did you mean lora.r?"),
         (["--m2f_config", "absent.yaml"], "The configuration file absent.yaml does not exist"),
-        (["-tr", "nnUNetTrainer"], "nnUNetTrainer takes no argument m2f_config_path"),
+        (
+            ["-tr", "nnUNetTrainer"],
+            "-tr nnUNetTrainer does not take the settings of nnUNetv2_train_m2f, which trains nnU",
+        ),
+        (["-tr", "nnUNetTrainer_segformer"], "train nnUNetTrainer_segformer by nnUNetv2_train -tr nnUNetTrainer_segf"),
+        (["-tr", "nnUNetTrainer_m3f"], "There is no trainer named 'nnUNetTrainer_m3f'"),
         (["model.backbone_size=huge"], "dinov3 has tiny, small"),
         (["model.pretrained=true", "model.backbone_size=tiny"], "set model.pretrained=false"),
     ],

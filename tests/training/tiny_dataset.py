@@ -120,9 +120,9 @@ class Schedule:
     validation_iterations: int = 1
 
 
-def make_trainer(trainer_class: type, schedule: Schedule | None = None, **kwargs: Any) -> Any:
-    """Trainer of fold 0 of the tiny dataset on the CPU; further keywords go to its constructor."""
-    trainer = trainer_class(tiny_plans(), "2d", 0, DATASET_JSON, torch.device("cpu"), **kwargs)
+def make_trainer(trainer_class: type, schedule: Schedule | None = None, *, fold: int = 0, **kwargs: Any) -> Any:
+    """Trainer of one fold of the tiny dataset on the CPU; further keywords go to its constructor."""
+    trainer = trainer_class(tiny_plans(), "2d", fold, DATASET_JSON, torch.device("cpu"), **kwargs)
     if schedule is not None:
         trainer.num_epochs = schedule.epochs
         trainer.num_iterations_per_epoch = schedule.iterations

@@ -72,10 +72,7 @@ def training_transforms(
     ]
     if mirror_axes:
         transforms.append(MirrorTransform(allowed_axes=tuple(mirror_axes)))
-    masked_channels = [channel for channel, is_masked in enumerate(use_mask_for_norm or ()) if is_masked]
-    if masked_channels:
-        transforms.append(MaskImageTransform(masked_channels, channel_idx_in_seg=0, set_outside_to=0))
-    transforms.append(RemoveLabelTansform(_OUTSIDE, 0))
+    transforms += [*masking(use_mask_for_norm), RemoveLabelTansform(_OUTSIDE, 0)]
     if is_cascaded:
         transforms += [*_previous_stage(foreground_labels), *_corrupt_previous_stage(len(foreground_labels))]
     return ComposeTransforms([*transforms, *_targets(regions, ignore_label, deep_supervision_scales)])
@@ -93,6 +90,12 @@ def validation_transforms(
     if is_cascaded:
         transforms += _previous_stage(foreground_labels)
     return ComposeTransforms([*transforms, *_targets(regions, ignore_label, deep_supervision_scales)])
+
+
+def masking(use_mask_for_norm: Sequence[bool] | None) -> list[BasicTransform]:
+    """Sets channels to 0 outside the non-zero region, where augmentation has changed them, if they are masked ones."""
+    channels = [channel for channel, is_masked in enumerate(use_mask_for_norm or ()) if is_masked]
+    return [MaskImageTransform(channels, channel_idx_in_seg=0, set_outside_to=0)] if channels else []
 
 
 def _spatial(patch_size: Sequence[int], rotation: RandomScalar, in_slices: bool) -> list[BasicTransform]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from dinov3.eval.segmentation.config_training import M2FTrainConfig
+from dinov3.utils.config_sources import DEFAULT, Source
 from dinov3.utils.yaml_config import load_config, require_choice, require_range
 from nnunetv2.errors import UsageError
 from nnunetv2.training.nnUNetTrainer.vit_config import LoRAConfig, ViTModelConfig, ViTnnUNetConfig
@@ -18,17 +19,20 @@ NETWORK_CLASSES = {
     "m2f": "nnunetv2.model.model_m2f.M2FSegmentationModel",
     "eomt": "nnunetv2.model.model_eomt.EoMTSegmentationModel",
 }
-_NOT_OF_M2F = ("num_joint_blocks",)
-_NOT_OF_EOMT = (
-    "backbone_out_layers",
-    "hidden_dim",
-    "num_heads",
-    "dim_feedforward",
-    "num_encoder_layers",
-    "num_decoder_layers",
-    "drop_path_rate",
-    "gradient_checkpointing",
-)
+# Settings of `model` that the head of each type does not have.
+_FOREIGN = {
+    "m2f": ("num_joint_blocks",),
+    "eomt": (
+        "backbone_out_layers",
+        "hidden_dim",
+        "num_heads",
+        "dim_feedforward",
+        "num_encoder_layers",
+        "num_decoder_layers",
+        "drop_path_rate",
+        "gradient_checkpointing",
+    ),
+}
 
 
 @dataclass
@@ -37,7 +41,7 @@ class M2FModelConfig(ViTModelConfig):
 
     type: str = "m2f"
     """Head: m2f (adapter, pixel decoder and mask transformer), or eomt (queries in the last blocks of the backbone;
-    about four times faster, and uses num_queries and num_joint_blocks alone of what follows)."""
+    about four times faster; of what follows it has num_queries and num_joint_blocks alone)."""
     num_joint_blocks: int | None = None
     """Blocks of the backbone that see the queries, for eomt; null: 3 of 12, 4 of 24 or 32, 5 of 40."""
     hidden_dim: int = 256
@@ -60,6 +64,9 @@ class M2FModelConfig(ViTModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("model.type", self.type, tuple(NETWORK_CLASSES))
+        for field_ in fields(self):
+            if field_.name in _FOREIGN[self.type]:
+                setattr(self, field_.name, field_.default)
         for name in ("num_heads", "dim_feedforward", "num_queries", "num_encoder_layers", "num_decoder_layers"):
             require_range(f"model.{name}", getattr(self, name), 1)
         require_range("model.drop_path_rate", self.drop_path_rate, 0, 0.99)
@@ -84,9 +91,31 @@ class M2FnnUNetConfig(ViTnnUNetConfig):
     def network_class(self) -> str:
         return NETWORK_CLASSES[self.model.type]
 
+    @classmethod
+    def check_given(cls, values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:
+        """Refuses, beside what the base class refuses, settings of the other type of head.
+
+        As there, a word may overrule the file: `model.type=eomt` goes before a file that was written for m2f.
+        """
+        super().check_given(values, sources)
+        model, of_type = values["model"], sources.get("model.type", DEFAULT)
+        for field_ in fields(M2FModelConfig):
+            name, source = field_.name, sources.get(f"model.{field_.name}", DEFAULT)
+            is_foreign = name in _FOREIGN[model["type"]] and model[name] != field_.default
+            if is_foreign and source.rank >= of_type.rank:
+                other = next(kind for kind in _FOREIGN if kind != model["type"])
+                raise UsageError(
+                    f"model.{name}={model[name]} ({source.place}) is a setting of model.type={other} alone, and "
+                    f"model.type={model['type']} ({of_type.place}); leave one of them out"
+                )
+
+    def without_effect(self) -> dict[str, str]:
+        reason = f"without effect, as model.type={self.model.type}"
+        return super().without_effect() | {f"model.{name}": reason for name in _FOREIGN[self.model.type]}
+
     def architecture(self, *, regions: bool) -> dict[str, Any]:
         section = super().architecture(regions=regions)
-        for name in _NOT_OF_EOMT if self.model.type == "eomt" else _NOT_OF_M2F:
+        for name in _FOREIGN[self.model.type]:
             del section["arch_kwargs"][name]
         return section
 

@@ -80,6 +80,7 @@ class nnUNetTrainer:
     scheduler_step_per_iteration: bool = False  # after every update; otherwise set at the start of every epoch
     save_every: int = 50  # epochs between two writes of checkpoint_latest.pth
     disable_checkpointing: bool = False
+    trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
 
     def __new__(cls, *args: Any, **kwargs: Any) -> nnUNetTrainer:
         trainer = super().__new__(cls)

@@ -69,11 +69,11 @@ class nnUNetTrainer_m2f(nnUNetTrainer_vit):
             self.label_manager.num_segmentation_heads,
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
-            size=padded_size(data.shape[-2:], unwrap(self.network).size_multiple),
+            size=padded_size(data.shape[-2:], unwrap(self.network).image_multiple),
         )
         return self.loss.total(self.loss(output, targets, valid)), output
 
     def dense_logits(self, output: dict[str, Any]) -> Tensor:
-        multiple = unwrap(self.network).size_multiple
+        multiple = unwrap(self.network).image_multiple
         size, regions = self.configuration_manager.patch_size, self.label_manager.has_regions
         return dense_logits(output, size, multiple, regions=regions)

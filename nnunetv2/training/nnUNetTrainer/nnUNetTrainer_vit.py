@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from dinov3.eval.segmentation.parameter_groups import parameter_groups
+from dinov3.eval.segmentation.parameter_groups import group_report, parameter_groups
 from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR
 from dinov3.layers.lora import trainable_report
 from dinov3.utils.network_wrappers import unwrap
-from dinov3.utils.yaml_config import load_config, save_config
+from dinov3.utils.yaml_config import load_config, plain_config, save_config
+from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone_weights import find_weights
+from nnunetv2.training.architecture_check import require_same_architecture
+from nnunetv2.training.data_augmentation import resize_crop_flip
 from nnunetv2.training.flat_configuration import require_flat_configuration, require_intensities_for
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+if TYPE_CHECKING:
+    from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 
 _SCHEDULERS = {"WarmupOneCycleLR": WarmupOneCycleLR, "poly": WarmupPolyLR}
 _SHORTEST_TRAINING_IN_WARMUPS = 10
@@ -48,6 +54,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         overrides: Sequence[str] = (),
     ) -> None:
         self.config = load_config(self.config_class, config_path, overrides)
+        self.trainer_config = plain_config(self.config)
         self.dataset_json = dataset_json  # adapt_plans asks it for the kind of labels
         self._needs_backbone_weights = True
         super().__init__(plans, configuration, fold, dataset_json, device)
@@ -86,13 +93,17 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         return plans
 
     def initialize(self) -> None:
+        # A fold with other settings is refused here, by their names, before its weights turn out not to fit.
+        require_same_architecture(self.output_folder_base, self.configuration_name, self.configuration_manager)
         weights = self._find_backbone_weights() if self._needs_backbone_weights else None
         super().initialize()
         network, model = unwrap(self.network), self.config.model
         if weights is not None:
-            network.load_backbone_weights(weights)
+            self.print_to_log_file(str(network.load_backbone_weights(weights)), also_print_to_console=False)
         report = trainable_report(network)
         self.print_to_log_file(f"Backbone {model.backbone} {model.backbone_size}, tuning {model.tuning}: {report}")
+        for group in self.optimizer.param_groups:
+            self.print_to_log_file(f"Parameter group {group_report(group)}")
 
     def _find_backbone_weights(self) -> Path | None:
         model = self.config.model
@@ -101,9 +112,24 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         )
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
+        """Does what the base class does; rates, decay and length of the training stay those of the settings."""
         self._needs_backbone_weights = False  # the checkpoint holds the whole network
-        super().load_checkpoint(filename_or_checkpoint)
+        if not self.was_initialized:
+            self.initialize()
+        groups = [{key: group[key] for key in ("initial_lr", "weight_decay")} for group in self.optimizer.param_groups]
+        try:
+            super().load_checkpoint(filename_or_checkpoint)
+        except UsageError:
+            raise
+        except ValueError as err:  # of torch, about the optimiser
+            raise UsageError(
+                f"The optimiser in the checkpoint has other groups of parameters ({err}); continue with the "
+                f"training.layer_decay and model.tuning of the training that wrote it"
+            ) from err
         self.lr_scheduler.total_iter = self._num_iterations()  # a training made longer follows the longer schedule
+        self.lr_scheduler.base_lrs = [group["initial_lr"] for group in groups]
+        for group, settings, rate in zip(self.optimizer.param_groups, groups, self.lr_scheduler.get_lr(), strict=True):
+            group.update(settings, lr=rate)
 
     def on_train_start(self) -> None:
         super().on_train_start()
@@ -112,13 +138,15 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         network, training = unwrap(self.network), self.config.training
-        slower = training.backbone_lr_multiplier if self.config.model.tuning == "full" else 1.0
+        is_full = self.config.model.tuning == "full"
         return parameter_groups(
             network,
             network.backbone,
             lr=self.initial_lr,
-            backbone_lr=slower * self.initial_lr,
+            lora_lr=training.lora_lr_multiplier * self.initial_lr,
+            backbone_lr=training.backbone_lr_multiplier * self.initial_lr,
             weight_decay=self.weight_decay,
+            layer_decay=training.layer_decay if is_full else 1.0,
         )
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
@@ -130,3 +158,15 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def _num_iterations(self) -> int:
         return self.num_epochs * self.num_iterations_per_epoch
+
+    def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
+        if self.config.use_nnunet_augmentation:
+            return super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        settings = resize_crop_flip.resize_crop_flip_geometry(self.configuration_manager.patch_size)
+        self.inference_allowed_mirroring_axes = settings.mirror_axes
+        return settings
+
+    def get_training_transforms(self, *args: Any, **kwargs: Any) -> BasicTransform:
+        if self.config.use_nnunet_augmentation:
+            return super().get_training_transforms(*args, **kwargs)
+        return resize_crop_flip.resize_crop_flip_transforms(*args, **kwargs)

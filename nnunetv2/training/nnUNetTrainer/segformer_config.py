@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from dinov3.utils.yaml_config import load_config, require_choice, require_range
-from nnunetv2.model.feature_pyramid import STRATEGIES
+from nnunetv2.model.choices import STRATEGIES
 from nnunetv2.training.nnUNetTrainer.vit_config import DenseTrainingConfig, LoRAConfig, ViTModelConfig, ViTnnUNetConfig
 
 SegFormerLoRAConfig = LoRAConfig

@@ -1,24 +1,24 @@
-"""Settings that all trainers of vision transformers share: backbone, LoRA, optimisation.
-
-An iteration is one optimiser step on one batch. A training lasts `num_epochs` times `num_iterations_per_epoch`; where
-`num_epochs` is null, `total_iter` decides and is rounded up to whole epochs.
-"""
+"""Settings that all trainers of vision transformers share: backbone, LoRA, augmentation, inference."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from dinov3.eval.segmentation import config_training
-from dinov3.utils.yaml_config import require_choice, require_range
+from dinov3.utils.config_sources import DEFAULT, Source
+from dinov3.utils.yaml_config import nearest, require_choice, require_range
 from nnunetv2.errors import UsageError
-from nnunetv2.model.input_adapter import CHANNEL_ADAPTATIONS, INPUT_NORMS
+from nnunetv2.model.backbone_families import FAMILIES
+from nnunetv2.model.choices import CHANNEL_ADAPTATIONS, INPUT_NORMS
+from nnunetv2.training.nnUNetTrainer.vit_training_config import DenseTrainingConfig, ViTTrainingConfig
+
+__all__ = ["DenseTrainingConfig", "LoRAConfig", "ViTModelConfig", "ViTTrainingConfig", "ViTnnUNetConfig"]
 
 TUNINGS = ("frozen", "lora", "full")
-SCHEDULERS = ("WarmupOneCycleLR", "poly")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 OUT_LAYERS = ("FOUR_EVEN_INTERVALS", "FOUR_LAST")
+NUM_OUT_LAYERS = 4
 # Never needed to rebuild a trained network, or with one possible value.
 _NOT_IN_NETWORK = ("type", "pretrained", "checkpoint", "num_encoder_blocks")
 
@@ -28,9 +28,10 @@ class ViTModelConfig:
     """The vision transformer, where its weights come from, and how images enter it."""
 
     backbone: str = "dinov3"
-    """Family of the vision transformer."""
+    """Family of the vision transformer: dinov3, dinov3_native, dinov2, retfound or visionfm."""
     backbone_size: str = "large"
-    """tiny, small, small_plus, base, large, huge_plus or 7b; there are no released weights for tiny."""
+    """Of dinov3: tiny, small, small_plus, base, large, huge_plus, 7b. Each family has a miniature, tiny, without
+    released weights; a size that it does not have is refused with those that it has."""
     pretrained: bool = True
     """Start from the released weights (downloaded once by timm's hub); false: from random ones."""
     checkpoint: str | None = None
@@ -38,18 +39,43 @@ class ViTModelConfig:
     tuning: str | None = None
     """What of the backbone is trained: frozen (nothing), lora or full; null: as lora.enabled says."""
     channel_adaptation: str = "repeat"
-    """How other than three channels enter: repeat, conv1x1 or inflate, see `nnunetv2.model.input_adapter`."""
+    """How other than three channels enter: repeat, conv1x1 or inflate."""
     input_norm: str = "dataset"
-    """dataset: as nnU-Net's plans normalise; imagenet: with ImageNet's constants, for intensities in [0, 1]."""
-    backbone_out_layers: str = "FOUR_EVEN_INTERVALS"
-    """The four blocks whose features are used: FOUR_EVEN_INTERVALS or FOUR_LAST."""
+    """dataset: as nnU-Net's plans normalise. For intensities in [0, 1]: imagenet, with ImageNet's constants, or
+    visionfm_fundus, _oct, _ffa, _external, _slitlamp, _ubm, _us or _mri, with VisionFM's of that modality."""
+    input_scale: int = 1
+    """Images are enlarged by this whole factor before the backbone: for images of few pixels, which would be a handful
+    of patches. Time and memory grow with its square."""
+    backbone_out_layers: str | list[int] = "FOUR_EVEN_INTERVALS"
+    """The four blocks whose features are used: FOUR_EVEN_INTERVALS, FOUR_LAST, or numbers from 0: [5,11,17,23]."""
 
     def __post_init__(self) -> None:
+        require_choice("model.backbone", self.backbone, tuple(FAMILIES))
+        if self.backbone_size not in FAMILIES[self.backbone]:
+            sizes = tuple(FAMILIES[self.backbone])
+            raise UsageError(
+                f"model.backbone_size={self.backbone_size!r}: {self.backbone} has {', '.join(sizes)}"
+                f"{nearest(self.backbone_size, sizes)}"
+            )
         require_choice("model.channel_adaptation", self.channel_adaptation, CHANNEL_ADAPTATIONS)
         require_choice("model.input_norm", self.input_norm, INPUT_NORMS)
-        require_choice("model.backbone_out_layers", self.backbone_out_layers, OUT_LAYERS)
+        require_range("model.input_scale", self.input_scale, 1, 16)
+        self._check_out_layers()
         if self.tuning is not None:
             require_choice("model.tuning", self.tuning, TUNINGS)
+
+    def _check_out_layers(self) -> None:
+        layers, last = self.backbone_out_layers, FAMILIES[self.backbone][self.backbone_size].shape.depth - 1
+        if isinstance(layers, str):
+            fits, hint = layers in OUT_LAYERS, nearest(layers, OUT_LAYERS)
+        else:
+            in_order = sorted({block for block in layers if 0 <= block <= last})
+            fits, hint = layers == in_order and len(layers) == NUM_OUT_LAYERS, ""
+        if not fits:
+            raise UsageError(
+                f"model.backbone_out_layers={layers!r} is not known; choose one of {', '.join(OUT_LAYERS)}, or four "
+                f"blocks in ascending order, of 0 to {last} in {self.backbone} {self.backbone_size}{hint}"
+            )
 
 
 @dataclass
@@ -58,81 +84,6 @@ class LoRAConfig(config_training.LoRAConfig):
 
     enabled: bool = True
     """Train adapters while the backbone's own weights stay; `model.tuning`, where set, goes before this."""
-
-
-@dataclass
-class ViTTrainingConfig:
-    """Optimisation, length of the training, batches."""
-
-    optimizer: str = "adamw"
-    """adamw."""
-    lr: float = 1e-4
-    """Highest learning rate of the head and of LoRA's adapters."""
-    weight_decay: float = 0.05
-    """For weight matrices and kernels; norms, biases, queries and other embeddings have none."""
-    backbone_lr_multiplier: float = 0.1
-    """Learning rate of the backbone's own weights as a part of lr; only for tuning: full."""
-    scheduler: str = "WarmupOneCycleLR"
-    """After a linear warm-up: WarmupOneCycleLR (half a cosine to 0) or poly (power 0.9), stepped every iteration."""
-    warmup_iters: int = 1500
-    """Iterations of the warm-up; at most a tenth of the training is used for it."""
-    total_iter: int = 40000
-    """Iterations of the training, used where num_epochs is null."""
-    num_epochs: int | None = None
-    """Epochs of the training; null: as many as total_iter needs."""
-    num_iterations_per_epoch: int = 250
-    """Training iterations between two validations."""
-    num_val_iterations_per_epoch: int = 50
-    """Batches of one validation."""
-    gradient_clip: float | None = 0.01
-    """Largest L2 norm of the gradient of all parameters together; null: no limit."""
-    precision: str = "auto"
-    """auto (bf16 on CUDA, fp32 elsewhere), fp32, bf16 or fp16."""
-    batch_size: int | None = None
-    """Samples per iteration over all GPUs; null: that of the plans."""
-    patch_size: list[int] | None = None
-    """Height and width in pixels; null: that of the plans. Multiples of 32 waste no computation."""
-    oversample_foreground_percent: float = 0.33
-    """Share of a batch whose crops must hold foreground, in [0, 1]."""
-    save_every: int = 50
-    """Epochs between two writings of checkpoint_latest."""
-
-    def __post_init__(self) -> None:
-        require_choice("training.optimizer", self.optimizer, ("adamw",))
-        require_choice("training.scheduler", self.scheduler, SCHEDULERS)
-        require_choice("training.precision", self.precision, PRECISIONS)
-        for name in ("lr", "weight_decay", "backbone_lr_multiplier", "warmup_iters"):
-            require_range(f"training.{name}", getattr(self, name), 0)
-        require_range("training.oversample_foreground_percent", self.oversample_foreground_percent, 0, 1)
-        for name in ("total_iter", "num_iterations_per_epoch", "num_val_iterations_per_epoch", "save_every"):
-            require_range(f"training.{name}", getattr(self, name), 1)
-        for name in ("num_epochs", "batch_size"):
-            if getattr(self, name) is not None:
-                require_range(f"training.{name}", getattr(self, name), 1)
-        if self.gradient_clip is not None and self.gradient_clip <= 0:
-            raise UsageError(f"training.gradient_clip={self.gradient_clip} must be above 0, or null for no limit")
-        if self.patch_size is not None and (len(self.patch_size) != 2 or min(self.patch_size) < 1):
-            raise UsageError(
-                f"training.patch_size={self.patch_size} must be two sizes in pixels, for example [512,512]"
-            )
-
-    def epochs(self) -> int:
-        """Number of epochs, see the note on top of this file."""
-        return self.num_epochs or math.ceil(self.total_iter / self.num_iterations_per_epoch)
-
-    def precision_on(self, device_type: str) -> str:
-        """fp32, bf16 or fp16 for a device type such as `cuda`."""
-        if self.precision != "auto":
-            return self.precision
-        return "bf16" if device_type == "cuda" else "fp32"
-
-
-@dataclass
-class DenseTrainingConfig(ViTTrainingConfig):
-    """Optimisation of a dense head with nnU-Net's loss, whose gradients are larger than those of averaged masks."""
-
-    gradient_clip: float | None = 1.0
-    """Largest L2 norm of the gradient of all parameters together; null: no limit."""
 
 
 @dataclass
@@ -157,6 +108,38 @@ class ViTnnUNetConfig:
         if self.model.tuning is None:
             self.model.tuning = "lora" if self.lora.enabled else "frozen"
         self.lora.enabled = self.model.tuning == "lora"
+
+    @classmethod
+    def check_given(cls, values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:
+        """Refuses settings that contradict each other; see `dinov3.utils.yaml_config.load_with_sources`.
+
+        A word may overrule the file: `model.tuning=frozen` goes before a file with `lora.enabled: true`. Not the other
+        way round, and not within the file or within the words.
+
+        Raises:
+            UsageError: with both settings and where they stand.
+        """
+        tuning, has_lora = values["model"]["tuning"], values["lora"]["enabled"]
+        of_tuning, of_lora = (sources.get(key, DEFAULT) for key in ("model.tuning", "lora.enabled"))
+        if tuning is not None and of_lora.rank >= max(of_tuning.rank, 1) and has_lora != (tuning == "lora"):
+            raise UsageError(
+                f"lora.enabled={str(has_lora).lower()} ({of_lora.place}) contradicts model.tuning={tuning} "
+                f"({of_tuning.place}); set model.tuning alone, to one of {', '.join(TUNINGS)}"
+            )
+
+    def without_effect(self) -> dict[str, str]:
+        """Settings that nothing reads because of another one, by dotted name, each with the reason."""
+        tuning = self.model.tuning
+        of_lora = [f"lora.{name}" for name in ("r", "lora_alpha", "lora_dropout", "target_modules")]
+        needs = {
+            "lora": [*of_lora, "training.lora_lr_multiplier"],
+            "full": ["training.backbone_lr_multiplier", "training.layer_decay"],
+        }
+        reason = f"without effect, as model.tuning={tuning}"
+        unused = {key: reason for needed, keys in needs.items() for key in keys if tuning != needed}
+        if self.training.num_epochs is not None:
+            unused["training.total_iter"] = "without effect, as training.num_epochs is set"
+        return unused
 
     def architecture(self, *, regions: bool) -> dict[str, Any]:
         """The plans' architecture section: plain data from which the network is rebuilt.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,32 @@ def test_eomt_trains_behind_the_trainer_of_mask2former(nnunet_folders, seeded):
     other.load_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
     for key, value in trainer.network.state_dict().items():
         assert torch.equal(value, other.network.state_dict()[key])
+
+
+@pytest.mark.parametrize(
+    ("words", "difference"),
+    [
+        (["lora.r=4"], "arch_kwargs.lora.r: 8 there, 4 now"),
+        (
+            ["model.backbone_out_layers=[0,1,2,3]"],
+            r"out_layers: FOUR_EVEN_INTERVALS there, \[0, 1, 2, 3\] now",
+        ),
+        (["model.tuning=frozen"], "arch_kwargs.tuning: lora there, frozen now"),
+    ],
+)
+def test_a_fold_with_other_settings_is_refused_by_their_names_new_or_continued(
+    nnunet_folders, seeded, words, difference
+):
+    write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
+    first = trainer_of("segformer", "training.batch_size=1")
+    first.initialize()
+    plans = Path(first.output_folder_base) / "plans.json"
+    Path(first.output_folder).mkdir(parents=True, exist_ok=True)
+    plans.write_text(json.dumps(first.plans_manager.plans))
+    first.save_checkpoint(str(Path(first.output_folder) / "checkpoint_latest.pth"))
+    other = trainer_of("segformer", "training.batch_size=1", *words)
+    with pytest.raises(UsageError, match=f"holds checkpoints of another architecture: .*{difference}"):
+        other.initialize()
+    with pytest.raises(UsageError, match=difference):
+        other.load_checkpoint(str(Path(first.output_folder) / "checkpoint_latest.pth"))
+    trainer_of("segformer", "training.lr=1e-2", "lora.lora_dropout=0").initialize()  # what may differ

@@ -148,9 +148,9 @@ def test_lora_learns_at_the_rate_of_the_head_and_nothing_else_of_the_backbone_do
     trainer = small_trainer("model.tuning=lora", "lora.r=2")
     trainer.initialize()
     groups = {group["name"]: group for group in trainer.optimizer.param_groups}
-    assert groups["backbone"]["lr"] == groups["head"]["lr"]
-    assert len(groups["backbone"]["params"]) == 4 * 2 * 2  # blocks, layers in each, two matrices for each
-    assert "backbone, no decay" not in groups
+    assert groups["lora"]["lr"] == groups["head"]["lr"]
+    assert len(groups["lora"]["params"]) == 4 * 2 * 2  # blocks, layers in each, two matrices for each
+    assert groups.keys() == {"head", "head, no decay", "lora"}
 
 
 def test_one_step_changes_the_weights_and_validation_counts_every_class():

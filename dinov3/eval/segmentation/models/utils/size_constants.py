@@ -12,6 +12,7 @@ from typing import ParamSpec
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -27,7 +28,8 @@ def constant_of_size(function: Callable[_Arguments, Tensor]) -> Callable[_Argume
 
     @functools.wraps(function)
     def look_up(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Tensor:
-        if torch.compiler.is_compiling():  # a traced tensor must not outlive its trace
+        # A traced tensor must not outlive its trace, nor one without data the mode that made it.
+        if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
             return function(*args, **kwargs)
         with torch.inference_mode(False):  # what prediction made must be usable in training
             return remembered(*args, **kwargs)

@@ -1,0 +1,175 @@
+"""Dice and seconds per step of every head on one backbone, beside the U-Net: same plans, fold and number of steps.
+
+    python benchmarks/heads.py DATASET --weights FILE [--steps 300] [--heads unet upernet segformer m2f eomt]
+        [--tunings frozen lora] [--configuration 2d] [--backbone dinov2] [--backbone_size small] [--output FOLDER]
+        [key=value ...]
+
+The dataset must be preprocessed. Each training is one command, which is printed; its results go to a folder of its own
+below FOLDER, and one that is done is not repeated. `key=value` words are settings of all heads. Afterwards the training
+steps of all models take turns in this process, so that a busy machine slows all of them alike; on the CPU their time is
+CPU time. The table goes to FOLDER/DATASET.md, with the commands behind it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from step_times import medians
+
+from dinov3.utils.atomic_files import read_json
+from nnunetv2.run.run_training import get_trainer_from_args
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+STEPS_PER_EPOCH = 50
+VALIDATION_STEPS = 2
+FOLD, PLANS = "0", "nnUNetPlans"
+
+UNET_TRAINER = "nnUNetTrainer_counted_steps"
+UNET_SOURCE = f'''"""nnU-Net's own training, with a given number of steps."""
+
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+
+class {UNET_TRAINER}(nnUNetTrainer):
+    num_epochs = {{epochs}}
+    num_iterations_per_epoch = {STEPS_PER_EPOCH}
+    num_val_iterations_per_epoch = {VALIDATION_STEPS}
+'''
+
+# Head: command, trainer, prefix of the trainer's arguments, settings.
+HEADS = {
+    "upernet": ("nnUNetv2_train_nodeepsupervision_mymodel", "nnUNetTrainerNoDeepSupervision_mymodel", "vit", ()),
+    "segformer": ("nnUNetv2_train_segformer", "nnUNetTrainer_segformer", "segformer", ()),
+    "m2f": ("nnUNetv2_train_m2f", "nnUNetTrainer_m2f", "m2f", ()),
+    "eomt": ("nnUNetv2_train_m2f", "nnUNetTrainer_m2f", "m2f", ("model.type=eomt",)),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row of the table."""
+
+    head: str
+    tuning: str
+    command: tuple[str, ...]
+    trainer: str
+    arguments: dict[str, Any]
+    results: Path
+
+
+def models(args: argparse.Namespace) -> Iterator[Model]:
+    """The rows; the U-Net knows no tuning."""
+    common = (args.dataset, args.configuration, FOLD, "-device", args.device)
+    if "unet" in args.heads:
+        folder = args.output / "unet"
+        yield Model("unet", "full", ("nnUNetv2_train", *common, "-tr", UNET_TRAINER), UNET_TRAINER, {}, folder)
+    for head in (head for head in args.heads if head != "unet"):
+        program, trainer, prefix, own = HEADS[head]
+        for tuning in args.tunings:
+            settings = [*own, f"model.tuning={tuning}", *backbone_settings(args), *training_settings(args.steps)]
+            command = (program, *common, *settings, *args.settings)
+            arguments = {f"{prefix}_overrides": [*settings, *args.settings]}
+            yield Model(head, tuning, command, trainer, arguments, args.output / f"{head}_{tuning}")
+
+
+def backbone_settings(args: argparse.Namespace) -> list[str]:
+    return [
+        f"model.backbone={args.backbone}",
+        f"model.backbone_size={args.backbone_size}",
+        f"model.checkpoint={args.weights}",
+    ]
+
+
+def training_settings(steps: int) -> list[str]:
+    return [
+        f"training.num_epochs={steps // STEPS_PER_EPOCH}",
+        f"training.num_iterations_per_epoch={STEPS_PER_EPOCH}",
+        f"training.num_val_iterations_per_epoch={VALIDATION_STEPS}",
+    ]
+
+
+def summary_of(model: Model, dataset: str) -> Path:
+    folder = model.results / dataset / f"{model.trainer}__{PLANS}__{model.command[2]}" / f"fold_{FOLD}"
+    return folder / "validation" / "summary.json"
+
+
+def train(model: Model, dataset: str) -> None:
+    """Carries out the command unless its result is there."""
+    print("$", " ".join(model.command), flush=True)
+    if summary_of(model, dataset).is_file():
+        return
+    model.results.mkdir(parents=True, exist_ok=True)
+    program = Path(sys.executable).parent / model.command[0]
+    environment = {**os.environ, "nnUNet_results": str(model.results)}
+    with (model.results / "training.log").open("w") as log:
+        subprocess.run([program, *model.command[1:]], env=environment, stdout=log, stderr=log, check=True)
+
+
+def seconds_per_step(rows: Sequence[Model], device: torch.device, repeats: int) -> dict[str, float]:
+    """Median time of a training step of each model, on one batch; the models take turns."""
+    steps = {}
+    for model in rows:
+        arguments = (model.trainer, PLANS, False, device, model.arguments)
+        trainer = get_trainer_from_args(*model.command[1:4], *arguments)
+        trainer.disable_checkpointing = True
+        trainer.initialize()
+        trainer.network.train()
+        batch = next(trainer.get_dataloaders()[0])
+        steps[str(model.results)] = lambda trainer=trainer, batch=batch: trainer.train_step(batch)
+    return {name: times["ms"] / 1000 for name, times in medians(steps, device, repeats).items()}
+
+
+def table(rows: Sequence[Model], dataset: str, seconds: dict[str, float]) -> str:
+    """Markdown: one line per model."""
+    lines = ["| head | tuning | Dice | Dice of each class | s/step |", "|---|---|---|---|---|"]
+    for model in rows:
+        summary = read_json(summary_of(model, dataset))
+        classes = " / ".join(f"{scores['Dice']:.3f}" for scores in summary["mean"].values())
+        mean, time = summary["foreground_mean"]["Dice"], seconds[str(model.results)]
+        lines.append(f"| {model.head} | {model.tuning} | {mean:.3f} | {classes} | {time:.2f} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="name or id of a preprocessed dataset")
+    parser.add_argument("--weights", type=Path, required=True, help="file of backbone weights")
+    parser.add_argument("--configuration", default="2d")
+    parser.add_argument("--backbone", default="dinov2")
+    parser.add_argument("--backbone_size", default="small")
+    parser.add_argument("--steps", type=int, default=300, help=f"training steps, a multiple of {STEPS_PER_EPOCH}")
+    parser.add_argument("--heads", nargs="+", default=["unet", *HEADS], choices=["unet", *HEADS])
+    parser.add_argument("--tunings", nargs="+", default=["frozen", "lora"], choices=["frozen", "lora", "full"])
+    parser.add_argument("--output", type=Path, default=Path("heads_output"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds in which steps are timed")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of all heads")
+    args = parser.parse_intermixed_args(argv)
+    args.output, args.weights = args.output.resolve(), args.weights.resolve()
+
+    trainers = args.output / "trainers"
+    trainers.mkdir(parents=True, exist_ok=True)
+    (trainers / f"{UNET_TRAINER}.py").write_text(UNET_SOURCE.format(epochs=args.steps // STEPS_PER_EPOCH))
+    os.environ["nnUNet_extTrainer"] = str(trainers)
+    os.environ.setdefault("nnUNet_n_proc_DA", "0")
+
+    dataset = maybe_convert_to_dataset_name(args.dataset)
+    rows = list(models(args))
+    for model in rows:
+        train(model, dataset)
+    text = table(rows, dataset, seconds_per_step(rows, torch.device(args.device), args.repeats))
+    commands = "\n".join("    " + " ".join(model.command) for model in rows)
+    (args.output / f"{dataset}.md").write_text(f"{text}\n\n{commands}\n")
+    print(f"\n{dataset}, {args.steps} steps\n\n{text}")
+
+
+if __name__ == "__main__":
+    main()

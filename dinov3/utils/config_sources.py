@@ -1,0 +1,58 @@
+"""Where the value of each setting comes from: the defaults, a line of the YAML file, or a word of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dinov3.utils.config_layers import dotted_items
+
+
+class Source(NamedTuple):
+    """Origin of one value."""
+
+    rank: int
+    """0: default, 1: file, 2: word; a higher one goes before a lower one."""
+    place: str
+    """For people, for example `my.yaml:3`."""
+
+
+DEFAULT = Source(0, "default")
+FOLLOWS = "follows from other settings"
+
+
+def setting_sources(
+    path: Path | None, file_layer: Mapping[str, Any], words: Sequence[str], word_layers: Sequence[Mapping[str, Any]]
+) -> dict[str, Source]:
+    """The last source of each setting that is not a default, by dotted name.
+
+    Args:
+        path: the YAML file, if any.
+        file_layer: what it sets.
+        words: `key=value` words.
+        word_layers: what each of them sets.
+    """
+    lines = {} if path is None else _lines_of(path)
+    # A key such as `true`, which is no text, is not among the lines.
+    places = {key: f"{path}:{lines[key]}" if key in lines else str(path) for key in dotted_items(file_layer)}
+    sources = {key: Source(1, place) for key, place in places.items()}
+    for word, layer in zip(words, word_layers, strict=True):
+        sources |= dict.fromkeys(dotted_items(layer), Source(2, f"command line: {word}"))
+    return sources
+
+
+def _lines_of(path: Path) -> dict[str, int]:
+    """The line on which each key of a YAML file stands, sections and settings alike, from 1."""
+    import yaml
+
+    return dict(_key_lines(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)))
+
+
+def _key_lines(node: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            yield f"{prefix}{key.value}", key.start_mark.line + 1
+            yield from _key_lines(value, f"{prefix}{key.value}.")

@@ -1,0 +1,231 @@
+"""Average the probabilities of several models: predicted folders, or the validations of cross-validations."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dinov3.utils.atomic_files import read_json, replace_when_complete, write_json
+from nnunetv2.configuration import get_default_num_processes
+from nnunetv2.ensembling import prediction_files
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.utilities.command_line import command
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+JsonFile = str | os.PathLike | dict[str, Any] | None
+
+
+def average_probabilities(list_of_files: Sequence[str | os.PathLike]) -> np.ndarray:
+    """Mean of the arrays `probabilities` in `.npz` files, added in the given order in float32.
+
+    Returns:
+        (K, Z, Y, X); two such arrays are held at a time, however many files there are.
+
+    Raises:
+        UsageError: no file was given.
+        DataError: a file is damaged, or its shape is not that of the first.
+    """
+    if not list_of_files:
+        raise UsageError("There are no files to average; give at least one")
+    first, *others = list_of_files
+    mean = _read_probabilities(first)
+    for path in others:
+        summand = _read_probabilities(path)
+        if summand.shape != mean.shape:
+            raise DataError(
+                f"{os.fspath(path)} has probabilities of shape {summand.shape} and {os.fspath(first)} of {mean.shape} "
+                f"(classes, z, y, x); only predictions of one image for the same classes can be averaged"
+            )
+        mean += summand
+    mean /= len(list_of_files)
+    return mean
+
+
+def _read_probabilities(path: str | os.PathLike) -> np.ndarray:
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return content["probabilities"].astype(np.float32, copy=False)
+    except KeyError as err:
+        raise DataError(
+            f"{os.fspath(path)} has no array named probabilities; predict with --save_probabilities"
+        ) from err
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as err:
+        raise DataError(f"{os.fspath(path)} cannot be read ({err}); predict this case again") from err
+
+
+def merge_files(
+    list_of_files: Sequence[str | os.PathLike],
+    output_filename_truncated: str,
+    output_file_ending: str,
+    image_reader_writer: BaseReaderWriter,
+    label_manager: LabelManager,
+    save_probabilities: bool = False,
+) -> None:
+    """Averages the predictions of one case and writes the segmentation, last of all its files.
+
+    Args:
+        list_of_files: `.npz` files; beside the first one stands a `.pkl` with the properties of the image.
+        output_filename_truncated: path of the segmentation without its ending.
+        save_probabilities: also write the average as `.npz` and `.pkl`.
+
+    Raises:
+        DataError: the files do not fit each other or the labels, or are damaged.
+    """
+    import numpy as np
+
+    from nnunetv2.utilities.restricted_pickle import load_restricted, save_pickle
+
+    properties = load_restricted(os.fspath(list_of_files[0]).removesuffix(".npz") + ".pkl")
+    mean = average_probabilities(list_of_files)
+    if len(mean) != label_manager.num_segmentation_heads:
+        raise DataError(
+            f"{os.fspath(list_of_files[0])} has probabilities of {len(mean)} classes, and the labels of the dataset "
+            f"need {label_manager.num_segmentation_heads}; give the dataset.json that these models were trained with"
+        )
+    segmentation = label_manager.convert_probabilities_to_segmentation(mean)
+    if save_probabilities:
+        with replace_when_complete(f"{output_filename_truncated}.npz") as temporary:
+            np.savez_compressed(temporary, probabilities=mean)
+        save_pickle(properties, f"{output_filename_truncated}.pkl")
+    image_reader_writer.write_seg(segmentation, output_filename_truncated + output_file_ending, properties)
+
+
+def ensemble_folders(
+    list_of_input_folders: Sequence[str | os.PathLike],
+    output_folder: str | os.PathLike,
+    save_merged_probabilities: bool = False,
+    num_processes: int | None = None,
+    dataset_json_file_or_dict: JsonFile = None,
+    plans_json_file_or_dict: JsonFile = None,
+) -> None:
+    """Averages predictions of the same images by several models, of whatever heads, and writes segmentations.
+
+    The output folder also gets dataset.json and plans.json, those of the first model.
+
+    Args:
+        list_of_input_folders: as predicted with `--save_probabilities`.
+        save_merged_probabilities: also write the averages.
+        num_processes: largest number of worker processes; None for `nnUNet_def_n_proc`.
+        dataset_json_file_or_dict: instead of dataset.json in the folders, which must agree on the labels.
+        plans_json_file_or_dict: instead of plans.json in the first folder.
+
+    Raises:
+        UsageError: a folder is missing, given twice, or the output.
+        DataError: cases are missing in a folder, or predictions do not fit each other.
+    """
+    folders = [os.fspath(folder) for folder in list_of_input_folders]
+    prediction_files.require_distinct_folders(folders, output_folder)
+    dataset_json = _content_of(dataset_json_file_or_dict, folders[0], "dataset.json")
+    plans = _content_of(plans_json_file_or_dict, folders[0], "plans.json")
+    if dataset_json_file_or_dict is None:
+        others = [folder for folder in folders[1:] if os.path.isfile(os.path.join(folder, "dataset.json"))]
+        own = {folder: read_json(os.path.join(folder, "dataset.json")) for folder in others}
+        prediction_files.require_same_labels({folders[0]: dataset_json, **own})
+    cases = prediction_files.matched({folder: prediction_files.probability_files(folder) for folder in folders})
+    _write_descriptions(output_folder, dataset_json, plans)
+    _merge_cases(cases, output_folder, dataset_json, plans, num_processes, save_probabilities=save_merged_probabilities)
+
+
+def ensemble_crossvalidations(
+    list_of_trained_model_folders: Sequence[str | os.PathLike],
+    output_folder: str | os.PathLike,
+    folds: Sequence[int | str] = (0, 1, 2, 3, 4),
+    num_processes: int | None = None,
+    overwrite: bool = True,
+) -> None:
+    """Averages the validations of several trained models, whose splits may differ.
+
+    Args:
+        list_of_trained_model_folders: validated with `--npz` in all `folds`.
+        num_processes: largest number of worker processes; None for `nnUNet_def_n_proc`.
+        overwrite: False leaves out the cases whose segmentation is in the output folder.
+
+    Raises:
+        UsageError: a model is given twice.
+        DataError: a validation is missing, or a case in one of them; or a case is in two folds of one model.
+    """
+    models = [os.fspath(folder) for folder in list_of_trained_model_folders]
+    prediction_files.require_distinct_folders(models, output_folder)
+    descriptions = {model: _content_of(None, model, "dataset.json") for model in models}
+    prediction_files.require_same_labels(descriptions)
+    dataset_json, plans = descriptions[models[0]], _content_of(None, models[0], "plans.json")
+    cases = prediction_files.matched({model: prediction_files.validated_cases(model, folds) for model in models})
+    if not overwrite:
+        ending = dataset_json["file_ending"]
+        cases = {case: files for case, files in cases.items() if not Path(output_folder, case + ending).is_file()}
+    _write_descriptions(output_folder, dataset_json, plans)
+    _merge_cases(cases, output_folder, dataset_json, plans, num_processes)
+
+
+def _content_of(given: JsonFile, folder: str, name: str) -> dict[str, Any]:
+    if isinstance(given, dict):
+        return given
+    path = os.path.join(folder, name) if given is None else os.fspath(given)
+    if not os.path.isfile(path):
+        raise DataError(f"There is no {path}; predictions have it beside them, where they were made by nnU-Net")
+    return read_json(path)
+
+
+def _write_descriptions(folder: str | os.PathLike, dataset_json: dict[str, Any], plans: dict[str, Any]) -> None:
+    os.makedirs(folder, exist_ok=True)
+    write_json(dataset_json, os.path.join(folder, "dataset.json"))
+    write_json(plans, os.path.join(folder, "plans.json"))
+
+
+def _merge_cases(
+    cases: Mapping[str, Sequence[str]],
+    output_folder: str | os.PathLike,
+    dataset_json: dict[str, Any],
+    plans: dict[str, Any],
+    num_processes: int | None,
+    *,
+    save_probabilities: bool = False,
+) -> None:
+    from nnunetv2.utilities.case_pool import map_cases
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    plans_manager = PlansManager(plans)
+    writer, labels = plans_manager.image_reader_writer_class(), plans_manager.get_label_manager(dataset_json)
+    jobs = [
+        (files, os.path.join(output_folder, case), dataset_json["file_ending"], writer, labels, save_probabilities)
+        for case, files in cases.items()
+    ]
+    num_processes = get_default_num_processes() if num_processes is None else num_processes
+    done = map_cases(merge_files, jobs, num_processes, names=list(cases), description="Ensembling", show_progress=True)
+    for _ in done:
+        pass
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_ensemble",
+        description="Average the probabilities that several models predicted for the same images, and write "
+        "segmentations.",
+    )
+    parser.add_argument(
+        "-i", nargs="+", type=str, required=True, help="folders of predictions, made with --save_probabilities"
+    )
+    parser.add_argument("-o", type=str, required=True, help="folder for the segmentations; made if needed")
+    parser.add_argument(
+        "-np", type=int, default=get_default_num_processes(), help="largest number of processes; default: %(default)s"
+    )
+    parser.add_argument("--save_npz", action="store_true", help="also write the averaged probabilities (.npz)")
+    return parser
+
+
+@command
+def entry_point_ensemble_folders(argv: Sequence[str] | None = None) -> None:
+    args = build_parser().parse_args(argv)
+    ensemble_folders(args.i, args.o, args.save_npz, args.np)

@@ -1,0 +1,78 @@
+"""Where the weights of a backbone come from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from nnunetv2.errors import UsageError
+from nnunetv2.model.backbones import find_backbone
+
+logger = logging.getLogger(__name__)
+
+_HUB_TIMEOUT = 10  # seconds
+
+
+def find_weights(name: str, size: str, *, pretrained: bool, checkpoint: str | None) -> Path | None:
+    """Decides where a backbone's weights come from, downloading them if they are not there yet.
+
+    Args:
+        name: family.
+        size: row of the family's table.
+        pretrained: take the released weights, from timm's hub or its local cache.
+        checkpoint: a file of weights, or a folder as Hugging Face writes it; it goes before `pretrained`.
+
+    Returns:
+        The file of weights, or None if training starts from random ones, which the log says.
+
+    Raises:
+        UsageError: the weights cannot be had.
+    """
+    row = find_backbone(name, size)
+    if checkpoint is not None:
+        if not Path(checkpoint).exists():
+            raise UsageError(f"model.checkpoint={checkpoint} does not exist; give a file of {name} {size} weights")
+        return Path(checkpoint)
+    if not pretrained:
+        logger.warning("The %s %s backbone starts from random weights (model.pretrained=false)", name, size)
+        return None
+    if row.weights is not None:
+        return _from_hub(f"timm/{row.timm_name}.{row.weights}")
+    if row.request is not None:
+        raise UsageError(
+            f"The weights of {name} {size} cannot be downloaded without asking: {row.request} and set "
+            f"model.checkpoint=FILE, or model.pretrained=false to train from scratch"
+        )
+    raise UsageError(
+        f"There are no released weights for {name} {size}: set model.pretrained=false to train it from scratch, or "
+        f"model.checkpoint=FILE to take your own"
+    )
+
+
+def _from_hub(repository: str) -> Path:
+    """The cached or downloaded weights of a repository on the Hugging Face hub."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+
+    cached = try_to_load_from_cache(repository, constants.SAFETENSORS_SINGLE_FILE)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        _require_reachable(constants.ENDPOINT)
+        return Path(hf_hub_download(repository, constants.SAFETENSORS_SINGLE_FILE, etag_timeout=_HUB_TIMEOUT))
+    except Exception as err:  # the hub's client raises errors of several libraries
+        raise UsageError(
+            f"The pretrained weights {repository} are not in the local cache and could not be downloaded "
+            f"({type(err).__name__}: {str(err).strip() or 'no reason given'}); set model.checkpoint=FILE to use a "
+            f"local file, or model.pretrained=false to train from scratch"
+        ) from err
+
+
+def _require_reachable(url: str) -> None:
+    """Raises `OSError` within seconds if nothing answers: the hub's client would retry for half a minute."""
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    try:
+        urlopen(Request(url, method="HEAD"), timeout=_HUB_TIMEOUT).close()
+    except HTTPError as answer:  # any status is an answer
+        answer.close()

@@ -1,0 +1,117 @@
+"""The commands that export, install and download trained models."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+from nnunetv2.utilities.command_line import command
+
+logger = logging.getLogger(__name__)
+
+_OVERWRITE_HELP = "replace models that are installed already and differ; without it they are left as they are"
+
+
+def print_license_warning() -> None:
+    """Logs that weights have the licence terms of the data they were trained on."""
+    logger.warning(
+        "The weights of a model may be used as the licence of its training data allows, which can exclude commercial "
+        "use. Find out before you use them."
+    )
+
+
+def build_download_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_download_pretrained_model_by_url",
+        description="Download a zip file with a trained model and install it where nnUNet_results says.",
+    )
+    parser.add_argument("url", type=str, help="where the zip file is: http://, https:// or file://")
+    parser.add_argument("--overwrite", action="store_true", help=_OVERWRITE_HELP)
+    return parser
+
+
+def build_install_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_install_pretrained_model_from_zip",
+        description="Install a trained model from a zip file, where nnUNet_results says.",
+    )
+    parser.add_argument("zip", type=str, help="zip file that nnUNetv2_export_model_to_zip, here or upstream's, wrote")
+    parser.add_argument("--overwrite", action="store_true", help=_OVERWRITE_HELP)
+    return parser
+
+
+def build_export_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_export_model_to_zip", description="Write a trained model into a zip file, to share it."
+    )
+    add = parser.add_argument
+    add("-d", type=str, required=True, help="dataset, by number or by name")
+    add("-o", type=str, required=True, help="zip file to write")
+    add(
+        "-c",
+        nargs="+",
+        type=str,
+        default=("3d_lowres", "3d_fullres", "2d", "3d_cascade_fullres"),
+        help="configurations; default: %(default)s",
+    )
+    add("-tr", type=str, default="nnUNetTrainer", help="trainer; default: %(default)s")
+    add("-p", type=str, default="nnUNetPlans", help="plans; default: %(default)s")
+    add("-f", nargs="+", type=str, default=(0, 1, 2, 3, 4), help="folds, numbers or all; default: 0 1 2 3 4")
+    add(
+        "-chk",
+        nargs="+",
+        type=str,
+        default=("checkpoint_final.pth",),
+        help="file names of the checkpoints to export of each fold; default: checkpoint_final.pth",
+    )
+    add("--not_strict", action="store_true", help="leave out configurations, folds and checkpoints that are missing")
+    add("--exp_cv_preds", action="store_true", help="also export the segmentations of the cross-validation")
+    add(
+        "--merge_lora",
+        action="store_true",
+        help="merge LoRA adapters into the backbone: equal predictions, faster, but no further training",
+    )
+    add(
+        "--without_optimizer",
+        action="store_true",
+        help="leave the state of the optimiser out: much smaller, but no further training",
+    )
+    return parser
+
+
+@command
+def download_by_url(argv: Sequence[str] | None = None) -> None:
+    args = build_download_parser().parse_args(argv)
+    from nnunetv2.model_sharing.model_download import download_and_install_from_url
+
+    print_license_warning()
+    download_and_install_from_url(args.url, args.overwrite)
+
+
+@command
+def install_from_zip_entry_point(argv: Sequence[str] | None = None) -> None:
+    args = build_install_parser().parse_args(argv)
+    from nnunetv2.model_sharing.model_import import install_model_from_zip_file
+
+    install_model_from_zip_file(args.zip, args.overwrite)
+
+
+@command
+def export_pretrained_model_entry(argv: Sequence[str] | None = None) -> None:
+    args = build_export_parser().parse_args(argv)
+    from nnunetv2.model_sharing.model_export import export_pretrained_model
+
+    export_pretrained_model(
+        args.d,
+        args.o,
+        configurations=args.c,
+        trainer=args.tr,
+        plans_identifier=args.p,
+        folds=args.f,
+        strict=not args.not_strict,
+        save_checkpoints=args.chk,
+        export_crossval_predictions=args.exp_cv_preds,
+        merge_lora=args.merge_lora,
+        without_optimizer=args.without_optimizer,
+    )

@@ -1,0 +1,125 @@
+"""Write a trained model into a zip file that `install_model_from_zip_file`, here or of upstream, unpacks."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dinov3.utils.atomic_files import read_json, replace_when_complete
+from nnunetv2.errors import UsageError
+from nnunetv2.model_sharing.exported_content import ContentChanges
+from nnunetv2.model_sharing.exported_files import ExportedModel, Selection, files_of_dataset, find_model
+from nnunetv2.model_sharing.private_text import private_folders, shareable_text
+from nnunetv2.paths import nnUNet_results
+from nnunetv2.utilities.checkpoint_io import save_checkpoint
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.file_path_utilities import get_output_folder
+
+logger = logging.getLogger(__name__)
+
+_COMPRESSION_LEVEL = 1  # weights hardly get smaller, and higher levels take several times as long
+
+
+def export_pretrained_model(
+    dataset_name_or_id: int | str,
+    output_file: str | os.PathLike,
+    configurations: Sequence[str] = ("2d", "3d_lowres", "3d_fullres", "3d_cascade_fullres"),
+    trainer: str = "nnUNetTrainer",
+    plans_identifier: str = "nnUNetPlans",
+    folds: Sequence[int | str] = (0, 1, 2, 3, 4),
+    strict: bool = True,
+    save_checkpoints: Sequence[str] = ("checkpoint_final.pth",),
+    export_crossval_predictions: bool = False,
+    merge_lora: bool = False,
+    without_optimizer: bool = False,
+) -> None:
+    """Writes the models of one trainer and one plans file into a zip file, which appears when it is complete.
+
+    Folders of this machine and its name are taken out of what is text.
+
+    Args:
+        strict: refuse if a configuration, fold or checkpoint is missing; otherwise leave it out.
+        save_checkpoints: file names of the checkpoints, of every fold.
+        export_crossval_predictions: also the segmentations of validations and ensembles.
+        merge_lora: merge LoRA adapters into the backbone's weights. Predictions stay the same; the training cannot be
+            continued.
+        without_optimizer: leave the state of the optimiser out, about half or two thirds of a checkpoint. Its training
+            cannot be continued.
+
+    Raises:
+        UsageError: something is missing, or the output's folder is.
+        DataError: a checkpoint is damaged.
+    """
+    dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
+    output = Path(output_file)
+    if not output.parent.is_dir():
+        raise UsageError(f"There is no folder {output.parent} for the zip file; make it, or choose another one (-o)")
+    selection = Selection(folds, save_checkpoints, strict, export_crossval_predictions)
+    models: dict[str, ExportedModel] = {}
+    for configuration in dict.fromkeys(configurations):
+        model = find_model(Path(get_output_folder(dataset, trainer, plans_identifier, configuration)), selection)
+        if model is not None:
+            models[configuration] = model
+    if not models:
+        raise UsageError(f"There is nothing to export of {dataset}, {trainer}, {plans_identifier} (-d, -tr, -p)")
+    private = private_folders()
+    with (
+        tempfile.TemporaryDirectory(prefix=".export_", dir=output.parent) as scratch,
+        replace_when_complete(output) as temporary,
+        _Archive(temporary) as archive,
+    ):
+        for configuration, model in models.items():
+            logger.info("Exporting %s", model.folder.name)
+            changes = _changes(model, configuration, private, merge_lora, without_optimizer)
+            for path in model.checkpoints:
+                archive.add_checkpoint(path, changes.checkpoint(path), Path(scratch))
+            for path in model.others:
+                archive.add(path, changes.text(path))
+        folder, predictions = Path(nnUNet_results, dataset), export_crossval_predictions
+        for path in files_of_dataset(folder, trainer, plans_identifier, list(models), predictions=predictions):
+            archive.add(path, shareable_text(path, private))
+    logger.info("Wrote %s", output)
+
+
+class _Archive(zipfile.ZipFile):
+    """A zip file of results, each under its path below `nnUNet_results`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL, strict_timestamps=False)
+
+    def add(self, path: Path, text: str | None = None) -> None:
+        """Adds a file, or a text in its place."""
+        name = path.relative_to(nnUNet_results).as_posix()
+        if text is None:
+            self.write(path, name)
+        else:
+            self.writestr(name, text)
+
+    def add_checkpoint(self, path: Path, content: dict[str, Any] | None, scratch: Path) -> None:
+        """Adds a file, or a content in its place, which is written into a folder first."""
+        if content is None:
+            self.add(path)
+            return
+        save_checkpoint(content, scratch / path.name)
+        self.write(scratch / path.name, path.relative_to(nnUNet_results).as_posix())
+
+
+def _changes(
+    model: ExportedModel, configuration: str, private: Mapping[str, str], merge_lora: bool, without_optimizer: bool
+) -> ContentChanges:
+    plans, dataset_json = read_json(model.folder / "plans.json"), read_json(model.folder / "dataset.json")
+    if merge_lora:
+        from nnunetv2.model_sharing.lora_merging import has_adapters
+
+        merge_lora = has_adapters(plans, configuration)
+        logger.info(
+            "Its LoRA adapters are merged; the exported training cannot be continued"
+            if merge_lora
+            else "It has no LoRA adapters to merge"
+        )
+    return ContentChanges(plans, dataset_json, configuration, private, merge_lora, without_optimizer)

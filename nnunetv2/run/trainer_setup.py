@@ -1,0 +1,146 @@
+"""From the words of a training command to a trainer that is ready to run."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dinov3.utils.atomic_files import read_json
+from nnunetv2.errors import UsageError
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.run.training_run import DEFAULT_PLANS, DEFAULT_TRAINER, parse_fold
+from nnunetv2.utilities.class_lookup import find_by_name
+
+if TYPE_CHECKING:
+    import torch
+
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def get_trainer_from_args(
+    dataset_name_or_id: int | str,
+    configuration: str,
+    fold: int | str,
+    trainer_name: str = DEFAULT_TRAINER,
+    plans_identifier: str = DEFAULT_PLANS,
+    continue_training: bool = False,
+    device: torch.device | None = None,
+    trainer_kwargs: Mapping[str, Any] | None = None,
+) -> nnUNetTrainer:
+    """Makes the trainer of a preprocessed dataset; nothing is written yet.
+
+    Args:
+        dataset_name_or_id: `Dataset004_Hippocampus`, `4` or `"4"`.
+        device: None means CUDA.
+        trainer_kwargs: further arguments of the trainer's constructor.
+
+    Raises:
+        UsageError: no such dataset, plans, configuration, fold, trainer or argument.
+    """
+    trainer_class = find_by_name("trainer", trainer_name)
+    arguments = (dataset_name_or_id, configuration, fold, plans_identifier, continue_training, device, trainer_kwargs)
+    return make_trainer(trainer_class, *arguments)
+
+
+def make_trainer(
+    trainer_class: type[nnUNetTrainer],
+    dataset_name_or_id: int | str,
+    configuration: str,
+    fold: int | str,
+    plans_identifier: str = DEFAULT_PLANS,
+    continue_training: bool = False,
+    device: torch.device | None = None,
+    trainer_kwargs: Mapping[str, Any] | None = None,
+) -> nnUNetTrainer:
+    """Like `get_trainer_from_args`, for a class that is at hand."""
+    import torch
+
+    from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+    trainer_kwargs = dict(trainer_kwargs or {})
+    _require_arguments(trainer_class, trainer_kwargs)
+    folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset_name_or_id)
+    plans = read_plans(folder, plans_identifier)
+    plans["continue_training"] = continue_training
+    return trainer_class(
+        plans=plans,
+        configuration=configuration,
+        fold=parse_fold(fold),
+        dataset_json=read_json(folder / "dataset.json"),
+        device=device or torch.device("cuda"),
+        **trainer_kwargs,
+    )
+
+
+def read_plans(preprocessed_folder: Path, plans_identifier: str) -> dict[str, Any]:
+    """Reads `{plans_identifier}.json` of a preprocessed dataset.
+
+    Raises:
+        UsageError: it is not there; the message names the plans that are.
+    """
+    path = preprocessed_folder / f"{plans_identifier}.json"
+    if path.is_file():
+        return read_json(path)
+    if not preprocessed_folder.is_dir():
+        raise UsageError(
+            f"{preprocessed_folder} does not exist; run nnUNetv2_plan_and_preprocess for this dataset first"
+        )
+    others = ", ".join(sorted(p.stem for p in preprocessed_folder.glob("*Plans*.json")))
+    raise UsageError(
+        f"There are no plans {plans_identifier} in {preprocessed_folder} (only: {others or 'none'}); "
+        f"choose with -p or run nnUNetv2_plan_and_preprocess"
+    )
+
+
+def _require_arguments(trainer_class: type, trainer_kwargs: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(trainer_class.__init__).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    unknown = sorted(set(trainer_kwargs) - set(parameters))
+    if unknown:
+        raise UsageError(
+            f"The trainer {trainer_class.__name__} takes no argument {', '.join(unknown)}; choose another one with -tr"
+        )
+
+
+def maybe_load_checkpoint(
+    nnunet_trainer: nnUNetTrainer,
+    continue_training: bool,
+    validation_only: bool,
+    pretrained_weights_file: str | None = None,
+    validate_best: bool = False,
+) -> None:
+    """Loads what a run starts from: the furthest checkpoint, the final one, pretrained weights, or nothing.
+
+    Args:
+        continue_training: final, else latest, else best; with none of them the training starts anew, with a warning.
+        validation_only: the final one must be there, or the best one where that is to be validated.
+
+    Raises:
+        UsageError: contradictory wishes, a checkpoint that must be there is not, or weights that do not fit.
+    """
+    from nnunetv2.training import checkpoint
+
+    if continue_training and pretrained_weights_file is not None:
+        raise UsageError("A training that continues has its weights already; leave out the pretrained weights")
+    if validation_only:
+        wanted = checkpoint.BEST if validate_best else checkpoint.FINAL
+        path = checkpoint.require_checkpoint(Path(nnunet_trainer.output_folder), wanted, "Validation")
+        nnunet_trainer.load_checkpoint(str(path))
+    elif continue_training:
+        path = checkpoint.checkpoint_to_continue(Path(nnunet_trainer.output_folder))
+        if path is None:
+            logger.warning("There is no checkpoint in %s; a new training starts", nnunet_trainer.output_folder)
+        else:
+            logger.info("Continuing from %s", path)
+            nnunet_trainer.load_checkpoint(str(path))
+    elif pretrained_weights_file is not None:
+        if not nnunet_trainer.was_initialized:
+            nnunet_trainer.initialize()
+        load_pretrained_weights(nnunet_trainer.network, pretrained_weights_file)

@@ -1,0 +1,153 @@
+"""Settings of the training commands of vision transformers: shown, as a template, those of a trained fold."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dinov3.utils.atomic_files import replace_when_complete
+from nnunetv2.errors import UsageError
+
+if TYPE_CHECKING:
+    from nnunetv2.run.vit_command import ViTCommand
+
+_NUM_ARGUMENTS = 3  # dataset, configuration, fold
+_FLAG = re.compile(r"(?<![\w-])--?[a-z]\w*")
+
+
+class WordsParser(argparse.ArgumentParser):
+    """Collects in `words` what is no flag, in place of any positional arguments, so that none has to be there."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        super().add_argument("words", nargs="*")
+
+    def add_argument(self, *names: str, **options: Any) -> argparse.Action:
+        if names[0].startswith("-"):
+            return super().add_argument(*names, **options)
+        return argparse.Action([], names[0])
+
+
+def add_settings_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that `show_settings` obeys."""
+    parser.add_argument(
+        "--print_config",
+        action="store_true",
+        help="only print the settings in force, with the source of each; needs no dataset",
+    )
+    parser.add_argument(
+        "--init_config",
+        metavar="FILE",
+        default=None,
+        help="only write a file with every setting, its default and its meaning",
+    )
+
+
+def is_about_settings(argv: Sequence[str]) -> bool:
+    """Whether a command line asks for settings instead of a training."""
+    flags = {word.partition("=")[0] for word in argv}
+    return bool(flags & {"--print_config", "--init_config"}) and not flags & {"-h", "--help"}
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str], schema: type) -> argparse.Namespace:
+    """Parses flags and words in any order.
+
+    Raises:
+        UsageError: an unknown flag, which may be meant as a setting.
+    """
+    from dinov3.utils.config_layers import dotted_keys, nearest
+
+    args, unknown = parser.parse_known_intermixed_args(argv)
+    if not unknown:
+        return args
+    flag = unknown[0].partition("=")[0]
+    near = nearest(flag.strip("-").replace("-", "_"), dotted_keys(schema))
+    hint = nearest(flag, sorted(set(_FLAG.findall(parser.format_help())))) or near.replace("?", "=VALUE?")
+    raise UsageError(f"{flag} is no flag of {parser.prog}; settings are written without dashes, key=value{hint}")
+
+
+def show_settings(command: ViTCommand, argv: Sequence[str]) -> None:
+    """Carries out a command line that `is_about_settings`.
+
+    Raises:
+        UsageError: wrong settings, or a file that exists already.
+    """
+    args = parse(command.add_arguments(WordsParser(prog=command.program, allow_abbrev=False)), argv, command.schema())
+    if args.init_config is not None:
+        if args.print_config or args.words or args.config_path:
+            raise UsageError("--init_config writes the defaults and goes alone; change them in the file")
+        write_template(command, Path(args.init_config))
+        return
+    number = next((i for i, word in enumerate(args.words[:_NUM_ARGUMENTS]) if "=" in word), _NUM_ARGUMENTS)
+    arguments, words = args.words[:number], args.words[number:]
+    is_trained = args.c or args.val
+    if is_trained and len(arguments) < _NUM_ARGUMENTS:
+        raise UsageError("--c and --val take the settings of a fold; give dataset, configuration and fold too")
+    config_path = args.config_path
+    if is_trained:
+        config_path = command.config_path_of(*arguments, args.tr, args.p, True, config_path)
+    sys.stdout.write(settings_text(command, args.tr, config_path, words))
+
+
+def settings_text(command: ViTCommand, trainer_name: str, config_path: str | None, words: Sequence[str]) -> str:
+    """The settings in force as YAML, each with its source behind it; `load_config` reads them back."""
+    from dinov3.utils.annotated_yaml import config_with_sources
+    from dinov3.utils.yaml_config import load_with_sources
+
+    config, sources = load_with_sources(command.schema(trainer_name), config_path, words)
+    title = f"# Settings of {trainer_name}, each with its source.\n\n"
+    return title + config_with_sources(config, sources, config.without_effect())
+
+
+def template(command: ViTCommand) -> str:
+    """All settings of a command with their defaults and meanings, as YAML."""
+    from dinov3.utils.annotated_yaml import WIDTH, config_template
+
+    title = (
+        f"All settings of {command.program} with their defaults, which are in force without a file too. A file needs "
+        "only what it changes; key=value words of the command line go before it: lora.r=16 training.lr=2e-4"
+    )
+    comment = textwrap.fill(title, WIDTH, initial_indent="# ", subsequent_indent="# ")
+    return f"{comment}\n\n{config_template(command.schema())}"
+
+
+def write_template(command: ViTCommand, path: Path) -> None:
+    """Writes `template` to a new file.
+
+    Raises:
+        UsageError: it exists already, or its folder does not.
+    """
+    if path.exists():
+        raise UsageError(f"--init_config {path} exists already and is not overwritten; give another name or remove it")
+    if not path.parent.is_dir():
+        raise UsageError(f"--init_config {path}: there is no folder {path.parent}; make it first")
+    text = template(command)
+    with replace_when_complete(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    sys.stdout.write(f"Wrote all settings with their defaults to {path}; use it by --{command.name}_config {path}\n")
+
+
+def settings_of_fold(folder: Path, file_name: str) -> Path | None:
+    """The settings that a fold was trained with; written anew from its checkpoint if the file is missing.
+
+    Returns:
+        The path of the file; None if the fold has neither.
+    """
+    path = folder / file_name
+    if path.is_file() or not any(folder.glob("checkpoint_*.pth")):
+        return path if path.is_file() else None
+    from dinov3.utils.yaml_config import save_config
+    from nnunetv2.training.checkpoint import checkpoint_to_continue
+    from nnunetv2.utilities.checkpoint_io import load_checkpoint
+
+    found = checkpoint_to_continue(folder)
+    config = None if found is None else load_checkpoint(found).get("trainer_config")
+    if config is None:
+        return None
+    save_config(config, path)
+    return path

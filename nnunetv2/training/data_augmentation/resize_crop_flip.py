@@ -1,0 +1,141 @@
+"""The augmentation of the DINOv3 tree on nnU-Net's patches: random size, random crop, left and right swapped.
+
+Nothing is rotated and no intensity changes. Where a patch lies, and how many of them show foreground, remains the
+loader's choice; it stands in for the bound on the largest class of a crop in `dinov3.eval.segmentation.transforms`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.helpers.scalar_type import RandomScalar
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+
+from dinov3.eval.segmentation.image_geometry import resize_image, resize_label
+from nnunetv2.errors import UsageError
+from nnunetv2.training.data_augmentation.default_pipeline import Region, masking, validation_transforms
+from nnunetv2.training.data_augmentation.patch_geometry import AugmentationGeometry
+
+RATIO_RANGE = (0.5, 2.0)  # of the size of the image in the patch to its size in the case
+FLIPPED_AXIS = 1  # the columns: left and right
+
+
+class ResizedCropTransform(BasicTransform):
+    """Cuts out a part of random size and resizes it to the patch: images bilinearly, labels by the nearest pixel.
+
+    The part has the shape of the patch, divided by a ratio that is drawn uniformly. It lies within the middle of the
+    sample, where the final patch would be cut out; or, if it is larger, around that. So a part of at least half the
+    patch keeps the pixel that the loader has centred the sample on. As far as the case is large enough, the part
+    shows nothing beyond its border. Draws come from numpy's global generator.
+
+    Args:
+        patch_size: height and width of the result, in pixels.
+        ratio_range: smallest and largest ratio, above 0; above 1 the image grows.
+    """
+
+    def __init__(self, patch_size: Sequence[int], ratio_range: tuple[float, float] = RATIO_RANGE) -> None:
+        super().__init__()
+        self.patch_size = tuple(int(side) for side in patch_size)
+        self.ratio_range = ratio_range
+
+    def get_parameters(self, **data_dict: Any) -> dict[str, tuple[slice, slice]]:
+        """Draws the rows and columns to cut out of `segmentation`, (1, H, W) with -1 beyond the case."""
+        ratio = np.random.uniform(*self.ratio_range)
+        labelled = data_dict["segmentation"][0] >= 0
+        rows, columns = (
+            _draw_part(labelled.any(dim=1 - axis), side, max(1, round(side / ratio)))
+            for axis, side in enumerate(self.patch_size)
+        )
+        return {"part": (rows, columns)}
+
+    def _apply_to_image(self, img: torch.Tensor, part: tuple[slice, slice]) -> torch.Tensor:
+        return resize_image(img[(slice(None), *part)], self.patch_size)
+
+    def _apply_to_segmentation(self, segmentation: torch.Tensor, part: tuple[slice, slice]) -> torch.Tensor:
+        return torch.stack([resize_label(channel[part], self.patch_size) for channel in segmentation])
+
+
+def resize_crop_flip_geometry(patch_size: Sequence[int]) -> AugmentationGeometry:
+    """No rotation, patches cut out as large as the smallest ratio needs, mirroring along `FLIPPED_AXIS` alone.
+
+    Args:
+        patch_size: height and width in pixels, as the network gets it.
+
+    Raises:
+        UsageError: the patch has not two axes.
+    """
+    _require_2d(patch_size)
+    largest_part = np.array([math.ceil(side / min(RATIO_RANGE)) for side in patch_size])
+    return AugmentationGeometry((0.0, 0.0), False, largest_part, (FLIPPED_AXIS,))
+
+
+def resize_crop_flip_transforms(
+    patch_size: Sequence[int],
+    rotation_for_DA: RandomScalar,
+    deep_supervision_scales: Sequence[Any] | None,
+    mirror_axes: Sequence[int] | None,
+    do_dummy_2d_data_aug: bool,
+    use_mask_for_norm: Sequence[bool] | None = None,
+    is_cascaded: bool = False,
+    foreground_labels: Sequence[int] | None = None,
+    regions: Sequence[Region] | None = None,
+    ignore_label: int | None = None,
+) -> BasicTransform:
+    """Takes the place of `default_pipeline.training_transforms`; same arguments.
+
+    Args:
+        rotation_for_DA: without effect.
+        mirror_axes: spatial axes that are mirrored, each in half of the samples.
+        do_dummy_2d_data_aug: without effect.
+        foreground_labels: without effect.
+
+    Raises:
+        UsageError: the patch has not two axes, or the configuration is a stage of a cascade.
+    """
+    _require_2d(patch_size)
+    if is_cascaded:
+        raise UsageError(
+            "Resize, crop and flip cannot augment the previous stage of a cascade; set use_nnunet_augmentation=true"
+        )
+    return ComposeTransforms(
+        [
+            ResizedCropTransform(patch_size),
+            *([MirrorTransform(allowed_axes=tuple(mirror_axes))] if mirror_axes else []),
+            *masking(use_mask_for_norm),
+            validation_transforms(deep_supervision_scales, regions=regions, ignore_label=ignore_label),
+        ]
+    )
+
+
+def _require_2d(patch_size: Sequence[int]) -> None:
+    if len(patch_size) != 2:
+        raise UsageError(
+            f"Resize, crop and flip is for patches of two axes, the plans say {[int(side) for side in patch_size]}; "
+            "train a 2d configuration, or set use_nnunet_augmentation=true"
+        )
+
+
+def _draw_part(is_labelled: torch.Tensor, patch: int, length: int) -> slice:
+    """Draws the part of one axis.
+
+    Args:
+        is_labelled: for each row (or column) of the sample, whether some pixel of it belongs to the case.
+        patch: of the middle of the sample, in pixels.
+        length: of the part, in pixels; at most the sample's is taken.
+    """
+    size = len(is_labelled)
+    length = min(length, size)
+    middle = (size - patch) // 2
+    first, last = sorted((middle, middle + patch - length))
+    start = np.random.randint(first, last + 1)
+    within = torch.nonzero(is_labelled)
+    if len(within) > 0:
+        start = np.clip(start, *sorted((int(within[0]), int(within[-1]) + 1 - length)))
+    start = int(np.clip(start, 0, size - length))
+    return slice(start, start + length)

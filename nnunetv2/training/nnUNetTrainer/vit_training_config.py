@@ -1,0 +1,97 @@
+"""Settings of the optimisation that all trainers of vision transformers share.
+
+An iteration is one optimiser step on one batch. A training lasts `num_epochs` times `num_iterations_per_epoch`; where
+`num_epochs` is null, `total_iter` decides and is rounded up to whole epochs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dinov3.utils.yaml_config import require_choice, require_range
+from nnunetv2.errors import UsageError
+
+SCHEDULERS = ("WarmupOneCycleLR", "poly")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+
+@dataclass
+class ViTTrainingConfig:
+    """Optimisation, length of the training, batches."""
+
+    optimizer: str = "adamw"
+    """Optimiser: adamw."""
+    lr: float = 1e-4
+    """Highest learning rate of the head, over the schedule."""
+    weight_decay: float = 0.05
+    """For weight matrices and kernels; norms, biases, queries and other embeddings have none."""
+    lora_lr_multiplier: float = 1.0
+    """Learning rate of LoRA's adapters as a part of lr; for tuning: lora."""
+    backbone_lr_multiplier: float = 0.1
+    """Learning rate of the backbone's own weights as a part of lr; for tuning: full."""
+    layer_decay: float = 1.0
+    """Rate of each block as a part of the rate of the block above it, in (0, 1]; 1: all the same; for tuning: full."""
+    scheduler: str = "WarmupOneCycleLR"
+    """After a linear warm-up: WarmupOneCycleLR (half a cosine to 0) or poly (power 0.9), stepped every iteration."""
+    warmup_iters: int = 1500
+    """Iterations of the warm-up; at most a tenth of the training is used for it."""
+    total_iter: int = 40000
+    """Iterations of the training, used where num_epochs is null."""
+    num_epochs: int | None = None
+    """Epochs of the training; null: as many as total_iter needs."""
+    num_iterations_per_epoch: int = 250
+    """Training iterations between two validations."""
+    num_val_iterations_per_epoch: int = 50
+    """Batches of one validation."""
+    gradient_clip: float | None = 0.01
+    """Largest L2 norm of the gradient of all parameters together; null: no limit."""
+    precision: str = "auto"
+    """auto (bf16 on CUDA, fp32 elsewhere), fp32, bf16 or fp16."""
+    batch_size: int | None = None
+    """Samples per iteration over all GPUs; null: that of the plans."""
+    patch_size: list[int] | None = None
+    """Height and width in pixels; null: that of the plans. Multiples of 32 waste no computation."""
+    oversample_foreground_percent: float = 0.33
+    """Share of a batch whose crops must hold foreground, in [0, 1]."""
+    save_every: int = 50
+    """Epochs between two writings of checkpoint_latest."""
+
+    def __post_init__(self) -> None:
+        require_choice("training.optimizer", self.optimizer, ("adamw",))
+        require_choice("training.scheduler", self.scheduler, SCHEDULERS)
+        require_choice("training.precision", self.precision, PRECISIONS)
+        for name in ("lr", "weight_decay", "lora_lr_multiplier", "backbone_lr_multiplier", "warmup_iters"):
+            require_range(f"training.{name}", getattr(self, name), 0)
+        if not 0 < self.layer_decay <= 1:
+            raise UsageError(f"training.layer_decay={self.layer_decay} must be above 0 and at most 1, which is off")
+        require_range("training.oversample_foreground_percent", self.oversample_foreground_percent, 0, 1)
+        for name in ("total_iter", "num_iterations_per_epoch", "num_val_iterations_per_epoch", "save_every"):
+            require_range(f"training.{name}", getattr(self, name), 1)
+        for name in ("num_epochs", "batch_size"):
+            if getattr(self, name) is not None:
+                require_range(f"training.{name}", getattr(self, name), 1)
+        if self.gradient_clip is not None and self.gradient_clip <= 0:
+            raise UsageError(f"training.gradient_clip={self.gradient_clip} must be above 0, or null for no limit")
+        if self.patch_size is not None and (len(self.patch_size) != 2 or min(self.patch_size) < 1):
+            raise UsageError(
+                f"training.patch_size={self.patch_size} must be two sizes in pixels, for example [512,512]"
+            )
+
+    def epochs(self) -> int:
+        """Number of epochs, see the note on top of this file."""
+        return self.num_epochs or math.ceil(self.total_iter / self.num_iterations_per_epoch)
+
+    def precision_on(self, device_type: str) -> str:
+        """fp32, bf16 or fp16 for a device type such as `cuda`."""
+        if self.precision != "auto":
+            return self.precision
+        return "bf16" if device_type == "cuda" else "fp32"
+
+
+@dataclass
+class DenseTrainingConfig(ViTTrainingConfig):
+    """Optimisation of a dense head with nnU-Net's loss, whose gradients are larger than those of averaged masks."""
+
+    gradient_clip: float | None = 1.0
+    """Largest L2 norm of the gradient of all parameters together; null: no limit."""
