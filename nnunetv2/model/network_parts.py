@@ -1,0 +1,64 @@
+"""The parts of a network that its costs are told by: encoder and decoder, backbone and head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from torch import nn
+
+from nnunetv2.model.model_m2f import M2FSegmentationModel
+from nnunetv2.model.vit_network import ViTNetwork
+
+REST = "rest"  # what no part does: padding, enlarging to the size of the image, logits from queries
+
+_M2F = {
+    "input adapter": "input",
+    "backbone": "decoder.segmentation_model.0.backbone",
+    "adapter": "decoder.segmentation_model.0",
+    "pixel decoder": "decoder.segmentation_model.1.pixel_decoder",
+    "mask transformer": "decoder.segmentation_model.1.predictor",
+}
+_VIT_LABELS = {
+    "input": "input adapter",
+    "encoder": "backbone",
+    "query": "queries",
+    "upscale": "upscaling",
+    "upsample": "upsampling",
+}
+
+
+def network_parts(network: nn.Module) -> dict[str, str]:
+    """Names the parts, in the order in which an image passes them, and where in the network they are.
+
+    Returns:
+        Label of each part and its dotted path. A part may lie within another one, as the backbone within DINOv3's
+        adapter; it is then told apart from it.
+    """
+    if isinstance(network, M2FSegmentationModel):
+        return dict(_M2F)
+    labels = _VIT_LABELS if isinstance(network, ViTNetwork) else {}
+    children = [name for name, child in network.named_children() if any(True for _ in child.parameters())]
+    return {labels.get(name, name.replace("_", " ")): name for name in children}
+
+
+def part_of_each_module(network: nn.Module, parts: Mapping[str, str]) -> dict[nn.Module, str]:
+    """Maps every module of the network to the label of the innermost part that holds it, or to `REST`.
+
+    A module with several paths, such as an encoder that a decoder refers to, counts where it comes first.
+    """
+    return {module: _label_of(path, parts) for path, module in network.named_modules()}
+
+
+def parameters_of_parts(part_of: Mapping[nn.Module, str]) -> Iterator[tuple[str, nn.Parameter]]:
+    """Every parameter once, with the label of its part."""
+    seen = set()
+    for module, label in part_of.items():
+        for parameter in module.parameters(recurse=False):
+            if parameter not in seen:
+                seen.add(parameter)
+                yield label, parameter
+
+
+def _label_of(path: str, parts: Mapping[str, str]) -> str:
+    holders = [label for label, place in parts.items() if f"{path}.".startswith(f"{place}.")]
+    return max(holders, key=lambda label: len(parts[label]), default=REST)
