@@ -48,7 +48,7 @@ class {UNET_TRAINER}(nnUNetTrainer):
 HEADS = {
     "upernet": ("nnUNetv2_train_nodeepsupervision_mymodel", "nnUNetTrainerNoDeepSupervision_mymodel", "vit", ()),
     "segformer": ("nnUNetv2_train_segformer", "nnUNetTrainer_segformer", "segformer", ()),
-    "m2f": ("nnUNetv2_train_m2f", "nnUNetTrainer_m2f", "m2f", ()),
+    "m2f": ("nnUNetv2_train_m2f", "nnUNetTrainer_m2f", "m2f", ("model.gradient_checkpointing=false",)),
     "eomt": ("nnUNetv2_train_m2f", "nnUNetTrainer_m2f", "m2f", ("model.type=eomt",)),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,10 +27,22 @@ def write_case(dataset: Path, case: str, *, image: np.ndarray | None = None, lab
     nib.save(nib.Nifti1Image(label, np.eye(4)), dataset / "labelsTr" / f"{case}.nii.gz")
 
 
-@pytest.fixture
-def dataset(nnunet_folders: dict[str, Path]) -> Path:
-    """Five small 3-D cases in the raw folder."""
-    folder = nnunet_folders["nnUNet_raw"] / DATASET
+@pytest.fixture(scope="module")
+def planned_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `raw` and `preprocessed`: five small 3-D cases and their plans."""
+    from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
+
+    root = tmp_path_factory.mktemp("planned")
+    write_dataset(root / "raw" / DATASET)
+    (root / "preprocessed").mkdir()
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("raw", "preprocessed"):
+            environment.setenv(f"nnUNet_{name}", str(root / name))
+        assert plan_and_preprocess_entry(["-d", "950", "-npfp", "1", "--no_pp", "--no_pbar"]) == 0
+    return root
+
+
+def write_dataset(folder: Path) -> None:
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True)
     for number in range(5):
@@ -43,16 +56,18 @@ def dataset(nnunet_folders: dict[str, Path]) -> Path:
         },
         folder / "dataset.json",
     )
-    return folder
 
 
 @pytest.fixture
-def planned(dataset: Path, nnunet_folders: dict[str, Path]) -> Path:
-    """The same dataset with plans, but without preprocessed cases: enough for everything that is checked first."""
-    from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_and_preprocess_entry
+def dataset(planned_once: Path, nnunet_folders: dict[str, Path]) -> Path:
+    """The cases in the raw folder."""
+    return shutil.copytree(planned_once / "raw" / DATASET, nnunet_folders["nnUNet_raw"] / DATASET)
 
-    assert plan_and_preprocess_entry(["-d", "950", "-npfp", "1", "--no_pp", "--no_pbar"]) == 0
-    return nnunet_folders["nnUNet_preprocessed"] / DATASET
+
+@pytest.fixture
+def planned(dataset: Path, planned_once: Path, nnunet_folders: dict[str, Path]) -> Path:
+    """The same dataset with plans, but without preprocessed cases: enough for everything that is checked first."""
+    return shutil.copytree(planned_once / "preprocessed" / DATASET, nnunet_folders["nnUNet_preprocessed"] / DATASET)
 
 
 def contents(*folders: Path) -> dict[Path, bytes]:
@@ -181,11 +196,12 @@ def test_a_bad_case_does_not_cost_what_was_preprocessed_before(
 
 
 def test_unknown_flags_are_errors(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for entry in (train, preprocess, train_m2f):
+    for entry in (train, preprocess):
         with pytest.raises(SystemExit) as stopped:
-            entry(["950", "2d", "0", "--clen"] if entry is not preprocess else ["-d", "950", "--clen"])
+            entry(["950", "2d", "0", "--clen"] if entry is train else ["-d", "950", "--clen"])
         assert stopped.value.code == 2
         assert "--clen" in capsys.readouterr().err
+    check(train_m2f, ["950", "2d", "0", "--clen"], "--clen is no flag of nnUNetv2_train_m2f", capsys=capsys)
 
 
 def test_a_device_that_is_not_there(
