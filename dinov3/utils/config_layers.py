@@ -42,7 +42,8 @@ def yaml_layer(schema: type, path: Path) -> dict[str, Any]:
     from omegaconf.errors import GrammarParseError
 
     if not path.is_file():
-        raise UsageError(f"The configuration file {path} does not exist; give the path of a YAML file")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(f"The configuration file {path} {problem}; give the path of a YAML file")
     try:
         tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         if tree is None:
@@ -146,6 +147,12 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def nested(key: str) -> str:
+    """A dotted key as YAML of one line: `lora: {r: ...}`."""
+    *sections, name = key.split(".")
+    return "".join(f"{section}: {{" for section in sections) + f"{name}: ..." + "}" * len(sections)
+
+
 def one_line(err: Exception) -> str:
     """The message of an error of a library without line breaks, and without what OmegaConf appends for developers."""
     return " ".join(str(err).split("\n    full_key:")[0].split())
@@ -163,8 +170,10 @@ def _yaml_section(schema: type, node: Any, content: Any, path: str, prefix: str 
     for key_node, value_node in node.value:
         name, place = str(key_node.value), f"{path}, line {key_node.start_mark.line + 1}: "
         if name not in hints:
-            hint = nearest(f"{prefix}{name}", dotted_keys(schema, prefix))
-            raise UsageError(f"{place}there is no setting {f'{prefix}{name}'!r}{hint}")
+            known = dotted_keys(schema, prefix)
+            if f"{prefix}{name}" in known:
+                raise UsageError(f"{place}{name!r} stands for settings inside each other; write `{nested(name)}`")
+            raise UsageError(f"{place}there is no setting {f'{prefix}{name}'!r}{nearest(f'{prefix}{name}', known)}")
         section = section_of(hints[name])
         if section is None:
             text = value_node.value if isinstance(value_node, yaml.ScalarNode) else None

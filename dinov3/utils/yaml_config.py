@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -108,6 +109,7 @@ def require_range(name: str, value: float, low: float, high: float = float("inf"
     """Raises `UsageError` unless `low <= value <= high`; not-a-number is outside every range."""
     if not low <= value <= high or value == float("inf"):
         accepted = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
+        accepted += "" if math.isfinite(value) else " and finite"
         raise UsageError(f"{name}={value} is out of range; it must be {accepted}")
 
 

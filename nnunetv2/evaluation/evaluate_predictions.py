@@ -208,7 +208,9 @@ def _matched_files(folder_ref: str, folder_pred: str, file_ending: str, chill: b
             f"{_shortened(missing)}; predict them, or evaluate what is there with --chill"
         )
     if missing:
-        logger.info("Evaluating %d of %d references; the others have no prediction", len(predictions), len(references))
+        logger.info(
+            "Evaluating the %d cases that are predicted, of %d with a reference", len(predictions), len(references)
+        )
     return predictions
 
 

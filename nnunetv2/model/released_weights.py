@@ -63,7 +63,8 @@ def _from_hub(repository: str) -> Path:
         raise UsageError(
             f"The pretrained weights {repository} are not in the local cache and could not be downloaded "
             f"({type(err).__name__}: {str(err).strip() or 'no reason given'}); set model.checkpoint=FILE to use a "
-            f"local file, or model.pretrained=false to train from scratch"
+            f"local file, or model.pretrained=false to train from scratch (settings of nnUNetv2_train_m2f, "
+            f"nnUNetv2_train_segformer and nnUNetv2_train_nodeepsupervision_mymodel)"
         ) from err
 
 

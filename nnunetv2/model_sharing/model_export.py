@@ -59,6 +59,8 @@ def export_pretrained_model(
     output = Path(output_file)
     if not output.parent.is_dir():
         raise UsageError(f"There is no folder {output.parent} for the zip file; make it, or choose another one (-o)")
+    if output.is_dir():
+        raise UsageError(f"{output} is a folder; give the name of the zip file in it (-o)")
     selection = Selection(folds, save_checkpoints, strict, export_crossval_predictions)
     models: dict[str, ExportedModel] = {}
     for configuration in dict.fromkeys(configurations):

@@ -276,7 +276,17 @@ def run_from_arguments(
 @command
 def run_training_entry(argv: Sequence[str] | None = None) -> None:
     """Console command `nnUNetv2_train`."""
-    run_from_arguments(build_parser().parse_args(argv))
+    parser = build_parser()
+    args, unknown = parser.parse_known_args(argv)
+    settings = [word for word in unknown if "=" in word or word in ("--print_config", "--init_config")]
+    if settings:
+        raise UsageError(
+            f"nnUNetv2_train takes no settings ({settings[0]}); nnUNetv2_train_m2f, nnUNetv2_train_segformer and "
+            f"nnUNetv2_train_nodeepsupervision_mymodel do"
+        )
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    run_from_arguments(args)
 
 
 if __name__ == "__main__":

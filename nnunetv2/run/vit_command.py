@@ -192,8 +192,15 @@ class ViTCommand:
         """The file of settings of a run: that given, else that of the fold if it `is_trained`, else None."""
         if config_path is not None or not is_trained:
             return config_path
+        folder = self.fold_folder(dataset_name_or_id, configuration, fold, trainer_name, plans_identifier)
+        stored = vit_settings.settings_of_fold(folder, self.config_file)
+        return None if stored is None else str(stored)
+
+    @staticmethod
+    def fold_folder(
+        dataset_name_or_id: int | str, configuration: str, fold: int | str, trainer_name: str, plans_identifier: str
+    ) -> Path:
+        """Where a fold is trained."""
         from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-        folder = get_output_folder(dataset_name_or_id, trainer_name, plans_identifier, configuration, fold)
-        stored = vit_settings.settings_of_fold(Path(folder), self.config_file)
-        return None if stored is None else str(stored)
+        return Path(get_output_folder(dataset_name_or_id, trainer_name, plans_identifier, configuration, fold))

@@ -77,6 +77,8 @@ def show_settings(command: ViTCommand, argv: Sequence[str]) -> None:
     Raises:
         UsageError: wrong settings, or a file that exists already.
     """
+    from dinov3.utils.config_layers import dotted_keys
+
     args = parse(command.add_arguments(WordsParser(prog=command.program, allow_abbrev=False)), argv, command.schema())
     if args.init_config is not None:
         if args.print_config or args.words or args.config_path:
@@ -85,12 +87,17 @@ def show_settings(command: ViTCommand, argv: Sequence[str]) -> None:
         return
     number = next((i for i, word in enumerate(args.words[:_NUM_ARGUMENTS]) if "=" in word), _NUM_ARGUMENTS)
     arguments, words = args.words[:number], args.words[number:]
+    settings = set(dotted_keys(command.schema()))
+    if typo := next((word for word in arguments if re.split("[:=]", word)[0] in settings), None):
+        raise UsageError(f"{typo!r} stands where the dataset does; settings are written key=value, such as lora.r=16")
     is_trained = args.c or args.val
     if is_trained and len(arguments) < _NUM_ARGUMENTS:
         raise UsageError("--c and --val take the settings of a fold; give dataset, configuration and fold too")
     config_path = args.config_path
-    if is_trained:
-        config_path = command.config_path_of(*arguments, args.tr, args.p, True, config_path)
+    if is_trained and config_path is None:
+        config_path = str(command.fold_folder(*arguments, args.tr, args.p) / command.config_file)
+        if not Path(config_path).is_file():
+            raise UsageError(f"{config_path} does not exist; leave out --c and --val, or give the file of settings")
     sys.stdout.write(settings_text(command, args.tr, config_path, words))
 
 

@@ -145,6 +145,8 @@ def test_a_failed_export_leaves_the_older_archive(results, tmp_path):
 def test_the_folder_of_the_archive_must_be_there(results, tmp_path):
     with pytest.raises(UsageError, match=r"There is no folder .*nowhere for the zip file"):
         export_pretrained_model(DATASET, tmp_path / "nowhere" / "model.zip", **ONE_FOLD)
+    with pytest.raises(UsageError, match="is a folder; give the name of the zip file"):
+        export_pretrained_model(DATASET, tmp_path, **ONE_FOLD)
 
 
 def test_command_exports_a_dataset_by_its_number(results, tmp_path):

@@ -78,9 +78,13 @@ def test_a_trained_fold_shows_its_own_settings(fold, capsys, flag):
 def test_a_fold_without_its_file_takes_the_settings_of_its_checkpoint(fold, capsys):
     config = load_m2f_config(None, ["lora.r=5", "model.backbone_size=tiny"])
     torch.save({"trainer_config": dataclasses.asdict(config)}, fold / "checkpoint_latest.pth")
-    assert run_training_m2f.run_training_entry(["777", "2d", "0", "--c", "--print_config"]) == 0
-    assert load_m2f_config(fold / "m2f_config.yaml") == config
-    assert "  r: 5 " in capsys.readouterr().out
+    assert run_training_m2f.run_training_entry(["777", "2d", "0", "--c", "--print_config"]) == 2
+    assert f"{fold / 'm2f_config.yaml'} does not exist" in capsys.readouterr().err
+    assert os.listdir(fold) == ["checkpoint_latest.pth"]  # to print writes nothing
+    run = ("777", "2d", "0", "nnUNetTrainer_m2f", "nnUNetPlans")
+    path = run_training_m2f.COMMAND.trainer_arguments(*run, True, None, [])["m2f_config_path"]
+    assert path == str(fold / "m2f_config.yaml")
+    assert load_m2f_config(path) == config
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -118,6 +122,7 @@ WRONG_FILES = {
         "lora:\n  rank: 3\n",
         "line 2: there is no setting 'lora.rank'; did you mean lora.r",
     ),
+    "a dotted key": ("lora.r: 4\n", "line 1: 'lora.r' stands for settings inside each other; write `lora: {r: ...}`"),
     "a key in the wrong section": ("lora: {lr: 1}\n", "no setting 'lora.lr'; did you mean lora.r"),
     "a wrong type": ("training:\n  lr: fast\n", "line 2: training.lr=fast is not accepted; give a number"),
     "no YAML": ("model: [\n", "is not valid YAML"),
@@ -152,6 +157,8 @@ WRONG_WORDS = {
     ),
     "a flag with a slip": ("--devise", "--devise is no flag of nnUNetv2_train_m2f; .* did you mean -device"),
     "half a list": ("training.patch_size=[64,", "The value in 'training.patch_size=.*' is not valid YAML"),
+    "a folder for a file": ("--m2f_config=.", "The configuration file . is a folder"),
+    "more joint blocks than blocks": ("model.num_joint_blocks=30 model.type=eomt", "must be between 1 and 24"),
     "a file that is not there": ("--m2f_config=absent.yaml", "The configuration file absent.yaml does not exist"),
     "a trainer of another kind": ("-tr=nnUNetTrainer", "-tr nnUNetTrainer does not take the settings"),
 }
@@ -166,6 +173,20 @@ def error_of(capsys, *words: str) -> str:
 
 
 @pytest.mark.usefixtures("no_folders")
+@pytest.mark.parametrize("words", [["lora.r", "4"], ["lora"], ["lora.r:4"]])
+def test_a_setting_in_the_place_of_the_dataset_is_not_taken_for_one(capsys, words):
+    assert run_training_m2f.run_training_entry(["--print_config", *words]) == 2
+    assert f"{words[0]!r} stands where the dataset does" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("no_folders")
+@pytest.mark.parametrize("words", [["lora.r=3"], ["--print_config"]])
+def test_the_training_command_of_nnunet_names_those_that_take_settings(capsys, words):
+    assert run_training.run_training_entry(["777", "2d", "0", *words]) == 2
+    assert re.search(r"takes no settings \(.*\); nnUNetv2_train_m2f, .* do", capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("no_folders")
 @pytest.mark.parametrize(("text", "message"), WRONG_FILES.values(), ids=WRONG_FILES)
 def test_a_wrong_file_ends_with_one_line_and_code_2(tmp_path, capsys, text, message):
     (tmp_path / "my.yaml").write_text(text)
@@ -176,7 +197,7 @@ def test_a_wrong_file_ends_with_one_line_and_code_2(tmp_path, capsys, text, mess
 @pytest.mark.usefixtures("no_folders")
 @pytest.mark.parametrize(("word", "message"), WRONG_WORDS.values(), ids=WRONG_WORDS)
 def test_a_wrong_word_ends_with_one_line_and_code_2(capsys, word, message):
-    words = word.split("=") if word.startswith("-tr") else [word]
+    words = word.split("=") if word.startswith("-tr") else word.split(" ")
     error = error_of(capsys, *words)
     assert re.search(message, error), error
 

@@ -11,6 +11,7 @@ from dinov3.eval.segmentation.config_training import M2FTrainConfig
 from dinov3.utils.config_sources import DEFAULT, Source
 from dinov3.utils.yaml_config import load_config, require_choice, require_range
 from nnunetv2.errors import UsageError
+from nnunetv2.model.backbone_families import FAMILIES
 from nnunetv2.training.nnUNetTrainer.vit_config import LoRAConfig, ViTModelConfig, ViTnnUNetConfig
 
 M2FLoRAConfig = LoRAConfig
@@ -70,10 +71,16 @@ class M2FModelConfig(ViTModelConfig):
         for name in ("num_heads", "dim_feedforward", "num_queries", "num_encoder_layers", "num_decoder_layers"):
             require_range(f"model.{name}", getattr(self, name), 1)
         require_range("model.drop_path_rate", self.drop_path_rate, 0, 0.99)
+        depth = FAMILIES[self.backbone][self.backbone_size].shape.depth
+        if self.num_joint_blocks is not None and not 1 <= self.num_joint_blocks <= depth:
+            raise UsageError(
+                f"model.num_joint_blocks={self.num_joint_blocks} must be between 1 and {depth}, the blocks of "
+                f"{self.backbone} {self.backbone_size}"
+            )
         unit = math.lcm(32, self.num_heads)
         if self.hidden_dim < unit or self.hidden_dim % unit:
             raise UsageError(
-                f"model.hidden_dim={self.hidden_dim} must be a multiple of {unit} (of 32 and of model.num_heads); "
+                f"model.hidden_dim={self.hidden_dim} must be a multiple of 32 and of model.num_heads={self.num_heads}; "
                 f"the next one is {math.ceil(max(self.hidden_dim, 1) / unit) * unit}"
             )
 

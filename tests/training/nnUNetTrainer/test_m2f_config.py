@@ -183,7 +183,7 @@ def test_the_architecture_is_plain_data_without_the_origin_of_weights():
         ("training.optimizer=sgd", "training.optimizer='sgd' is not known; choose one of adamw"),
         ("training.scheduler=Poly", "choose one of WarmupOneCycleLR, poly; did you mean poly"),
         ("training.lr=nan", "training.lr=nan is out of range"),
-        ("training.lr=inf", "training.lr=inf is out of range"),
+        ("training.lr=inf", "training.lr=inf is out of range; it must be at least 0 and finite"),
         ("training.layer_decay=0", "training.layer_decay=0.0 must be above 0 and at most 1"),
         ("training.layer_decay=1.1", "must be above 0 and at most 1"),
         ("training.lora_lr_multiplier=-1", "training.lora_lr_multiplier=-1.0 is out of range"),
