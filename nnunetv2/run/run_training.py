@@ -278,7 +278,7 @@ def run_training_entry(argv: Sequence[str] | None = None) -> None:
     """Console command `nnUNetv2_train`."""
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
-    settings = [word for word in unknown if "=" in word or word in ("--print_config", "--init_config")]
+    settings = [word for word in unknown if "=" in word or word.endswith("_config")]
     if settings:
         raise UsageError(
             f"nnUNetv2_train takes no settings ({settings[0]}); nnUNetv2_train_m2f, nnUNetv2_train_segformer and "

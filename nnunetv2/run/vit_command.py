@@ -175,26 +175,11 @@ class ViTCommand:
         """What the trainer takes; a fold that `is_trained` goes on with its own settings if no file is given."""
         if trainer_name != self.default_trainer:
             self._trainer_class(trainer_name)
-        arguments = (dataset_name_or_id, configuration, fold, trainer_name, plans_identifier)
-        path = self.config_path_of(*arguments, is_trained, config_path)
-        return {f"{self.name}_config_path": path, f"{self.name}_overrides": list(overrides)}
-
-    def config_path_of(
-        self,
-        dataset_name_or_id: int | str,
-        configuration: str,
-        fold: int | str,
-        trainer_name: str,
-        plans_identifier: str,
-        is_trained: bool,
-        config_path: str | None,
-    ) -> str | None:
-        """The file of settings of a run: that given, else that of the fold if it `is_trained`, else None."""
-        if config_path is not None or not is_trained:
-            return config_path
-        folder = self.fold_folder(dataset_name_or_id, configuration, fold, trainer_name, plans_identifier)
-        stored = vit_settings.settings_of_fold(folder, self.config_file)
-        return None if stored is None else str(stored)
+        if config_path is None and is_trained:
+            folder = self.fold_folder(dataset_name_or_id, configuration, fold, trainer_name, plans_identifier)
+            stored = vit_settings.settings_of_fold(folder, self.config_file)
+            config_path = None if stored is None else str(stored)
+        return {f"{self.name}_config_path": config_path, f"{self.name}_overrides": list(overrides)}
 
     @staticmethod
     def fold_folder(

@@ -180,7 +180,7 @@ def test_a_setting_in_the_place_of_the_dataset_is_not_taken_for_one(capsys, word
 
 
 @pytest.mark.usefixtures("no_folders")
-@pytest.mark.parametrize("words", [["lora.r=3"], ["--print_config"]])
+@pytest.mark.parametrize("words", [["lora.r=3"], ["--print_config"], ["--m2f_config", "my.yaml"]])
 def test_the_training_command_of_nnunet_names_those_that_take_settings(capsys, words):
     assert run_training.run_training_entry(["777", "2d", "0", *words]) == 2
     assert re.search(r"takes no settings \(.*\); nnUNetv2_train_m2f, .* do", capsys.readouterr().err)

@@ -53,6 +53,11 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         config_path: str | os.PathLike | None = None,
         overrides: Sequence[str] = (),
     ) -> None:
+        if not hasattr(self, "config_class"):
+            raise UsageError(
+                f"{type(self).__name__} names no network; train nnUNetTrainer_m2f, nnUNetTrainer_segformer, "
+                f"nnUNetTrainer_mymodel, or a subclass with a config_class of its own"
+            )
         self.config = load_config(self.config_class, config_path, overrides)
         self.trainer_config = plain_config(self.config)
         self.dataset_json = dataset_json  # adapt_plans asks it for the kind of labels

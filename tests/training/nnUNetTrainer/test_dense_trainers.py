@@ -16,6 +16,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_m2f import nnUNetTrainer_m2f
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_mymodel import nnUNetTrainer_mymodel
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_segformer import nnUNetTrainer_segformer
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
 from nnunetv2.training.nnUNetTrainer.segformer_config import load_segformer_config
 from nnunetv2.utilities.class_lookup import find_by_name
 from tests.training.tiny_dataset import make_trainer, write_tiny_dataset
@@ -87,6 +88,11 @@ def test_a_checkpoint_continues_with_its_settings(nnunet_folders, seeded, name):
 def test_variants_without_deep_supervision_are_found_by_name(name):
     variant = find_by_name("trainer", f"nnUNetTrainerNoDeepSupervision_{name}")
     assert issubclass(variant, find_by_name("trainer", f"nnUNetTrainer_{name}"))
+
+
+def test_what_the_trainers_share_cannot_be_trained_itself():
+    with pytest.raises(UsageError, match="nnUNetTrainer_vit names no network; train nnUNetTrainer_m2f, "):
+        make_trainer(nnUNetTrainer_vit)
 
 
 def test_eomt_trains_behind_the_trainer_of_mask2former(nnunet_folders, seeded):
