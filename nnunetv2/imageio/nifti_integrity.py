@@ -43,11 +43,12 @@ def is_nifti(path: str | os.PathLike) -> bool:
     return os.fspath(path).lower().endswith((".nii", ".nii.gz"))
 
 
-def check_nifti(path: str | os.PathLike, full: bool = False) -> None:
-    """Checks that the file is a whole NIfTI image with at most three axes.
+def check_nifti(path: str | os.PathLike, full: bool = False, max_axes: int = 3) -> None:
+    """Checks that the file is a whole NIfTI image with at most `max_axes` axes that are longer than 1.
 
     Args:
         full: also unpack a `.nii.gz` to its end, which checks all of its bytes (CRC-32) and takes as long as reading.
+        max_axes: 3, or more for files that are about to be split.
 
     Raises:
         DataError: it is not; the message names the file.
@@ -55,7 +56,7 @@ def check_nifti(path: str | os.PathLike, full: bool = False) -> None:
     path = os.fspath(path)
     compressed = _is_gzip(path)
     header = read_nifti_header(path)
-    if any(size > 1 for size in header.shape[3:]):
+    if any(size > 1 for size in header.shape[max_axes:]):
         raise DataError(
             f"{path} has {len(header.shape)} axes of sizes {list(header.shape)}; nnU-Net reads images of at most three "
             f"axes: write each volume as a file of its own (CASE_0000, CASE_0001, ...)"

@@ -1,0 +1,1 @@
+"""Datasets of other layouts as raw datasets of nnU-Net."""

@@ -1,0 +1,84 @@
+"""Write the dataset.json of a dataset, from the script that converts it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dinov3.utils.atomic_files import write_json
+from nnunetv2.errors import UsageError
+from nnunetv2.utilities.json_export import json_ready
+from nnunetv2.utilities.label_handling.label_declaration import Entry, check_declaration, members
+
+NOT_STATED = "not stated"
+
+
+def generate_dataset_json(  # noqa: PLR0913 - upstream's parameters
+    output_folder: str | os.PathLike,
+    channel_names: Mapping[int | str, str],
+    labels: Mapping[str, Entry],
+    num_training_cases: int,
+    file_ending: str,
+    citation: Sequence[str] | str | None = None,
+    regions_class_order: Sequence[int] | None = None,
+    dataset_name: str | None = None,
+    reference: str | None = None,
+    release: str | None = None,
+    description: str | None = None,
+    overwrite_image_reader_writer: str | None = None,
+    license: str = NOT_STATED,
+    converted_by: str = NOT_STATED,
+    **kwargs: Any,
+) -> None:
+    """Writes `dataset.json` into the folder of a raw dataset.
+
+    nnU-Net itself uses channels, labels, number of cases, file ending, order of regions and reader; the rest informs
+    people. The arguments are not changed.
+
+    Args:
+        output_folder: the dataset's folder; it must exist.
+        channel_names: the name of each channel, `{0: "T1", 1: "CT"}`. Names choose the normalisation: "CT" is clipped
+            and scaled by statistics of the dataset, "rgb_to_0_1" divided by 255, "noNorm" left as it is, and most
+            others get zero mean and unit variance in each image.
+        labels: the integer of each class, `{"background": 0, "liver": 1, "ignore": 2}`, or of each region the
+            integers that it consists of, `{"background": 0, "whole tumour": (1, 2), "core": 2}`. Without gaps.
+        num_training_cases: number of cases in imagesTr, to notice when some are missing.
+        file_ending: of images and labels, with its dot: ".nii.gz".
+        regions_class_order: needed with regions: the integer that each one writes, in the order of `labels`.
+        overwrite_image_reader_writer: class that reads the images, if not the one that nnU-Net would choose.
+        kwargs: further entries; they replace those of the same name.
+
+    Raises:
+        UsageError: the folder is not there, or `file_ending` has no dot.
+        DataError: the labels are not declared as nnU-Net needs them.
+    """
+    if not Path(output_folder).is_dir():
+        raise UsageError(f"There is no folder {os.fspath(output_folder)}; make it before writing its dataset.json")
+    if not file_ending.startswith("."):
+        raise UsageError(f'file_ending is {file_ending!r}; it must begin with a dot, like ".nii.gz" or ".png"')
+    check_declaration(labels, regions_class_order)
+    content = {
+        "channel_names": {str(index): name for index, name in channel_names.items()},
+        "labels": {name: _plain_label(entry) for name, entry in labels.items()},
+        "numTraining": num_training_cases,
+        "file_ending": file_ending,
+        "licence": license,
+        "converted_by": converted_by,
+    }
+    optional = {
+        "name": dataset_name,
+        "reference": reference,
+        "release": release,
+        "citation": citation,
+        "description": description,
+        "overwrite_image_reader_writer": overwrite_image_reader_writer,
+        "regions_class_order": regions_class_order,
+    }
+    content |= {key: value for key, value in optional.items() if value is not None} | kwargs
+    write_json(json_ready(content), Path(output_folder) / "dataset.json")
+
+
+def _plain_label(entry: Entry) -> int | tuple[int, ...]:
+    return members(entry) if isinstance(entry, (list, tuple)) else int(entry)

@@ -1,0 +1,133 @@
+"""Predictions with one binary file per class, the layout of the AbdomenAtlas benchmark of Johns Hopkins University."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from dinov3.utils.atomic_files import read_json, replace_when_complete
+from nnunetv2.inference.case_failures import CaseFailures
+from nnunetv2.inference.case_preprocessing import Item
+from nnunetv2.inference.export_prediction import Logits, convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.case_identifiers import check_case_identifier
+from nnunetv2.utilities.label_handling.label_declaration import Entry, members, only_background
+from nnunetv2.utilities.label_handling.label_handling import IGNORE
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.restricted_pickle import save_pickle
+
+logger = logging.getLogger(__name__)
+
+SUBFOLDER = "predictions"
+
+
+def export_prediction_from_logits_singleFiles(  # noqa: N802 - upstream's name
+    predicted_array_or_file: Logits,
+    properties_dict: dict[str, Any],
+    configuration_manager: ConfigurationManager,
+    plans_manager: PlansManager,
+    dataset_json_dict_or_file: dict | str,
+    output_file_truncated: str,
+    save_probabilities: bool = False,
+) -> None:
+    """Writes `predictions/CLASS.nii.gz` for each foreground class, 1 where the case has it and 0 elsewhere.
+
+    For the arguments see `export_prediction_from_logits`. A region is all that its labels cover.
+
+    Args:
+        output_file_truncated: folder of the case; with `save_probabilities` also the name of its `.npz` and `.pkl`.
+
+    Raises:
+        DataError: a class has a name that no file can have.
+    """
+    dataset_json = dataset_json_dict_or_file
+    dataset_json = dataset_json if isinstance(dataset_json, dict) else read_json(dataset_json)
+    converted = convert_predicted_logits_to_segmentation_with_correct_shape(
+        predicted_array_or_file,
+        plans_manager,
+        configuration_manager,
+        plans_manager.get_label_manager(dataset_json),
+        properties_dict,
+        return_probabilities=save_probabilities,
+    )
+    _write_classes(converted, properties_dict, plans_manager, dataset_json, output_file_truncated)
+
+
+class JHUPredictor(nnUNetPredictor):
+    """Predicts like `nnUNetPredictor` and writes a folder with one binary file per class for each case.
+
+    An output path stands for the folder of its case, so cases that are there already are predicted again.
+    """
+
+    def predict_from_data_iterator(
+        self,
+        data_iterator: Iterable[Item],
+        save_probabilities: bool = False,
+        num_processes_segmentation_export: int | None = None,
+    ) -> list:
+        """See `nnUNetPredictor.predict_from_data_iterator`; each case is written before the next one is predicted.
+
+        Args:
+            num_processes_segmentation_export: has no effect.
+        """
+        failures, results, folders = CaseFailures(), [], set()
+        try:
+            for number, item in enumerate(data_iterator, start=1):
+                results.append(None)
+                if item["ofile"] is None:
+                    results[-1] = self._predict_and_return(item, save_probabilities)
+                    continue
+                logger.info("Case %d: %s", number, item["ofile"])
+                folders.add(os.path.dirname(item["ofile"]))
+                with failures.of(os.path.basename(item["ofile"])):
+                    converted = self._predict_and_return(item, save_probabilities)
+                    properties, plans = item["data_properties"], self.plans_manager
+                    _write_classes(converted, properties, plans, self.dataset_json, item["ofile"])
+        finally:
+            _close(data_iterator)
+            for folder in folders:
+                failures.write(folder)
+        failures.raise_any(len(results))
+        return results
+
+    def _predict_and_return(self, item: Item, save_probabilities: bool) -> Any:
+        unwritten = {"data": item["data"], "data_properties": item["data_properties"], "ofile": None}
+        return super().predict_from_data_iterator([unwritten], save_probabilities, 0)[0]
+
+
+def _write_classes(
+    converted: np.ndarray | tuple[np.ndarray, np.ndarray],
+    properties: dict[str, Any],
+    plans_manager: PlansManager,
+    dataset_json: dict,
+    output: str,
+) -> None:
+    """Writes the classes of a label map (Z, Y, X), and before them the scores that may come with it."""
+    segmentation = converted
+    classes = _foreground(dataset_json["labels"])
+    folder = os.path.join(output, SUBFOLDER)
+    os.makedirs(folder, exist_ok=True)
+    if isinstance(converted, tuple):
+        segmentation, scores = converted
+        with replace_when_complete(f"{output}.npz") as temporary:
+            np.savez_compressed(temporary, probabilities=scores)
+        save_pickle(properties, f"{output}.pkl")
+    writer = plans_manager.image_reader_writer_class()
+    for name, labels in classes.items():
+        mask = np.isin(segmentation, labels).astype(np.uint8)
+        writer.write_seg(mask, os.path.join(folder, name + dataset_json["file_ending"]), properties)
+
+
+def _foreground(labels: Mapping[str, Entry]) -> dict[str, tuple[int, ...]]:
+    """The integers of each foreground class, whose name becomes a file name."""
+    classes = {name: entry for name, entry in labels.items() if name != IGNORE and not only_background(entry)}
+    return {check_case_identifier(name): members(entry) for name, entry in classes.items()}
+
+
+def _close(items: Iterable[Item]) -> None:
+    if hasattr(items, "close"):
+        items.close()

@@ -1,0 +1,1 @@
+"""Pictures of training cases under the colours of their labels."""
