@@ -14,6 +14,8 @@ from dinov3.utils.atomic_files import read_json, replace_when_complete, write_js
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.ensembling import prediction_files
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.evaluation.crossval_folds import validated_probabilities
+from nnunetv2.evaluation.segmentation_format import JsonFile, description
 from nnunetv2.utilities.command_line import command
 
 if TYPE_CHECKING:
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-JsonFile = str | os.PathLike | dict[str, Any] | None
+
+_WORTH_PROCESSES_BYTES = 2**25  # of compressed probabilities; starting a process takes longer than averaging less
 
 
 def average_probabilities(list_of_files: Sequence[str | os.PathLike]) -> np.ndarray:
@@ -127,8 +130,8 @@ def ensemble_folders(
     """
     folders = [os.fspath(folder) for folder in list_of_input_folders]
     prediction_files.require_distinct_folders(folders, output_folder)
-    dataset_json = _content_of(dataset_json_file_or_dict, folders[0], "dataset.json")
-    plans = _content_of(plans_json_file_or_dict, folders[0], "plans.json")
+    dataset_json = description(folders[0], "dataset.json", dataset_json_file_or_dict)
+    plans = description(folders[0], "plans.json", plans_json_file_or_dict)
     if dataset_json_file_or_dict is None:
         others = [folder for folder in folders[1:] if os.path.isfile(os.path.join(folder, "dataset.json"))]
         own = {folder: read_json(os.path.join(folder, "dataset.json")) for folder in others}
@@ -158,24 +161,15 @@ def ensemble_crossvalidations(
     """
     models = [os.fspath(folder) for folder in list_of_trained_model_folders]
     prediction_files.require_distinct_folders(models, output_folder)
-    descriptions = {model: _content_of(None, model, "dataset.json") for model in models}
+    descriptions = {model: description(model, "dataset.json") for model in models}
     prediction_files.require_same_labels(descriptions)
-    dataset_json, plans = descriptions[models[0]], _content_of(None, models[0], "plans.json")
-    cases = prediction_files.matched({model: prediction_files.validated_cases(model, folds) for model in models})
+    dataset_json, plans = descriptions[models[0]], description(models[0], "plans.json")
+    cases = prediction_files.matched({model: validated_probabilities(model, folds) for model in models})
     if not overwrite:
         ending = dataset_json["file_ending"]
         cases = {case: files for case, files in cases.items() if not Path(output_folder, case + ending).is_file()}
     _write_descriptions(output_folder, dataset_json, plans)
     _merge_cases(cases, output_folder, dataset_json, plans, num_processes)
-
-
-def _content_of(given: JsonFile, folder: str, name: str) -> dict[str, Any]:
-    if isinstance(given, dict):
-        return given
-    path = os.path.join(folder, name) if given is None else os.fspath(given)
-    if not os.path.isfile(path):
-        raise DataError(f"There is no {path}; predictions have it beside them, where they were made by nnU-Net")
-    return read_json(path)
 
 
 def _write_descriptions(folder: str | os.PathLike, dataset_json: dict[str, Any], plans: dict[str, Any]) -> None:
@@ -203,6 +197,9 @@ def _merge_cases(
         for case, files in cases.items()
     ]
     num_processes = get_default_num_processes() if num_processes is None else num_processes
+    num_bytes = sum(os.path.getsize(path) for files in cases.values() for path in files)
+    if num_bytes < _WORTH_PROCESSES_BYTES:
+        num_processes = min(num_processes, 1)
     done = map_cases(merge_files, jobs, num_processes, names=list(cases), description="Ensembling", show_progress=True)
     for _ in done:
         pass

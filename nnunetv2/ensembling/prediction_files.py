@@ -78,24 +78,6 @@ def matched(files_of_models: Mapping[str, Mapping[str, str]]) -> dict[str, list[
     return together
 
 
-def validated_cases(model_folder: str, folds: Sequence[int | str]) -> dict[str, str]:
-    """Paths of the `.npz` files of the validations of a trained model, by case.
-
-    Raises:
-        DataError: a fold was not validated with probabilities, or a case is in two folds.
-    """
-    found: dict[str, str] = {}
-    for fold in folds:
-        folder = os.path.join(model_folder, f"fold_{fold}", "validation")
-        if not os.path.isdir(folder):
-            raise DataError(f"There is no {folder}; train and validate fold {fold} of that model first")
-        files = probability_files(folder)
-        for case in sorted(files.keys() & found.keys()):
-            raise DataError(f"{model_folder} validated case {case} in two folds: {found[case]} and {files[case]}")
-        found |= files
-    return found
-
-
 def require_same_labels(dataset_jsons: Mapping[str, Mapping[str, Any]]) -> None:
     """Refuses models whose outputs mean something else than those of the first.
 

@@ -44,6 +44,14 @@ class LabelConfusion:
         """Takes the voxels whose reference is `label` out of the counts."""
         self.counts[1 + self.labels.index(label)] = 0
 
+    def after_change(self, reference: np.ndarray, before: np.ndarray, after: np.ndarray) -> LabelConfusion:
+        """Returns the counts that hold once the prediction of these voxels has changed; the others are not needed."""
+        removed, added = LabelConfusion(self.labels), LabelConfusion(self.labels)
+        removed.add(reference, before)
+        added.add(reference, after)
+        added.counts += self.counts - removed.counts
+        return added
+
     def metrics(self, region: LabelOrRegion) -> dict[str, float]:
         """Returns Dice, IoU, FP, TP, FN, TN, n_pred and n_ref of a label or of the union of several.
 

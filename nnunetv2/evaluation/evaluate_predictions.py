@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.evaluation.averages import summary_of_cases
 from nnunetv2.evaluation.confusion import LabelConfusion, LabelOrRegion, labels_of
 from nnunetv2.evaluation.evaluate_entry_points import evaluate_folder_entry_point, evaluate_simple_entry_point
 from nnunetv2.evaluation.summary_json import (
@@ -35,12 +35,16 @@ __all__ = [
     "compute_metrics_on_folder2",
     "compute_metrics_on_folder_simple",
     "compute_tp_fp_fn_tn",
+    "confusion_of_pair",
     "evaluate_folder_entry_point",
     "evaluate_simple_entry_point",
     "key_to_label_or_region",
     "label_or_region_to_key",
     "labels_to_list_of_regions",
     "load_summary_json",
+    "matched_files",
+    "num_processes_for",
+    "read_pair",
     "region_or_label_to_mask",
     "save_summary_json",
 ]
@@ -98,26 +102,54 @@ def compute_metrics(
     Raises:
         DataError: the files do not lie on one voxel grid, or hold values that are no labels.
     """
+    reference, prediction, _ = read_pair(
+        reference_file, prediction_file, image_reader_writer, allow_geometry_mismatch=allow_geometry_mismatch
+    )
+    try:
+        confusion = confusion_of_pair(reference, prediction, labels_or_regions, ignore_label)
+    except DataError as err:
+        raise DataError(f"{err}: prediction {prediction_file} and reference {reference_file}") from err
+    return {
+        "reference_file": reference_file,
+        "prediction_file": prediction_file,
+        "metrics": {region: confusion.metrics(region) for region in labels_or_regions},
+    }
+
+
+def read_pair(
+    reference_file: str,
+    prediction_file: str,
+    image_reader_writer: BaseReaderWriter,
+    *,
+    allow_geometry_mismatch: bool = True,
+) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Reads reference and prediction, both (1, Z, Y, X), and the properties of the prediction.
+
+    Raises:
+        DataError: the files do not lie on one voxel grid; see `compute_metrics`.
+    """
     reference, reference_properties = image_reader_writer.read_seg(reference_file)
     prediction, prediction_properties = image_reader_writer.read_seg(prediction_file)
     pair = f"prediction {prediction_file} and reference {reference_file}"
     if reference.shape != prediction.shape:
         raise DataError(f"Shapes differ, {prediction.shape[1:]} against {reference.shape[1:]} voxels: {pair}")
     _check_geometry(prediction_properties, reference_properties, pair, allow_geometry_mismatch)
+    return reference, prediction, prediction_properties
 
+
+def confusion_of_pair(
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    labels_or_regions: Sequence[LabelOrRegion],
+    ignore_label: int | None = None,
+) -> LabelConfusion:
+    """Counts the voxels of two arrays of one shape, without those whose reference is the ignored label."""
     counted = {label for region in labels_or_regions for label in labels_of(region)}
     confusion = LabelConfusion(counted if ignore_label is None else counted | {ignore_label})
-    try:
-        confusion.add(reference, prediction)
-    except DataError as err:
-        raise DataError(f"{err}: {pair}") from err
+    confusion.add(reference, prediction)
     if ignore_label is not None:
         confusion.drop_reference_label(ignore_label)
-    return {
-        "reference_file": reference_file,
-        "prediction_file": prediction_file,
-        "metrics": {region: confusion.metrics(region) for region in labels_or_regions},
-    }
+    return confusion
 
 
 def _check_geometry(prediction: dict[str, Any], reference: dict[str, Any], pair: str, allow_mismatch: bool) -> None:
@@ -168,7 +200,7 @@ def compute_metrics_on_folder(
         raise UsageError(f"The output file is {output_file}; it must end with .json")
     if not regions_or_labels:
         raise UsageError("No labels or regions to evaluate were given; name at least one")
-    names = _matched_files(folder_ref, folder_pred, file_ending, chill)
+    names = matched_files(folder_ref, folder_pred, file_ending, chill)
     jobs = [
         (
             os.path.join(folder_ref, name),
@@ -180,18 +212,25 @@ def compute_metrics_on_folder(
         for name in names
     ]
     compare = functools.partial(compute_metrics, allow_geometry_mismatch=allow_geometry_mismatch)
-    num_processes = num_processes or get_default_num_processes()
-    num_bytes = sum(os.path.getsize(reference) for reference, *_ in jobs)
-    results = list(map_cases(compare, jobs, num_processes if num_bytes >= _WORTH_PROCESSES_BYTES else 1))
-    mean = {region: _mean_over_cases([case["metrics"][region] for case in results]) for region in regions_or_labels}
-    summary = {"metric_per_case": results, "mean": mean, "foreground_mean": _mean_over_foreground(mean)}
+    num_workers = num_processes_for([reference for reference, *_ in jobs], num_processes)
+    summary = summary_of_cases(list(map_cases(compare, jobs, num_workers)), regions_or_labels)
     if output_file is not None:
         save_summary_json(summary, output_file)
     return summary
 
 
-def _matched_files(folder_ref: str, folder_pred: str, file_ending: str, chill: bool) -> list[str]:
-    """Returns the names of the predictions to compare, or says what is missing."""
+def num_processes_for(files: Sequence[str], at_most: int | None) -> int:
+    """How many processes pay for reading these segmentations; by default at most `nnUNet_def_n_proc` or 8."""
+    at_most = at_most or get_default_num_processes()
+    return at_most if sum(os.path.getsize(path) for path in files) >= _WORTH_PROCESSES_BYTES else 1
+
+
+def matched_files(folder_ref: str, folder_pred: str, file_ending: str, chill: bool) -> list[str]:
+    """Returns the names of the predictions to compare, sorted.
+
+    Raises:
+        DataError: there is none, or one has no reference, or (unless `chill`) references have no prediction.
+    """
     references, predictions = (_files_with_ending(folder, file_ending) for folder in (folder_ref, folder_pred))
     if not predictions:
         raise DataError(f"There is no prediction (*{file_ending}) in {folder_pred}")
@@ -222,20 +261,6 @@ def _files_with_ending(folder: str, file_ending: str) -> list[str]:
 
 def _shortened(names: Sequence[str], shown: int = 5) -> str:
     return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")
-
-
-def _mean_over_cases(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
-    means = {}
-    for name in metrics[0]:
-        values = np.array([case[name] for case in metrics], dtype=float)
-        means[name] = math.nan if np.isnan(values).all() else float(np.nanmean(values))
-    return means
-
-
-def _mean_over_foreground(mean: dict[LabelOrRegion, dict[str, float]]) -> dict[str, float]:
-    foreground = [metrics for region, metrics in mean.items() if region not in (0, "0")]
-    names = next(iter(mean.values()))
-    return {name: float(np.mean([m[name] for m in foreground])) if foreground else math.nan for name in names}
 
 
 def compute_metrics_on_folder2(

@@ -207,7 +207,7 @@ def test_folders_must_be_distinct(folders, tmp_path):
 
 def test_crossvalidations_must_be_complete(tmp_path):
     models = [write_crossvalidation(tmp_path / f"cv_{model}", "labels", model, {0: CASES}) for model in range(2)]
-    with pytest.raises(DataError, match=r"There is no .*cv_0/fold_1/validation; train and validate fold 1"):
+    with pytest.raises(DataError, match=r"cv_0 has no validation of fold 1 .*; train it with: nnUNetv2_train "):
         ensemble_crossvalidations(models, tmp_path / "out", (0, 1), 1)
     for model in models:
         shutil.copytree(model / "fold_0", model / "fold_1")

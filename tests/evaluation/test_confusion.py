@@ -95,3 +95,13 @@ def test_masks_of_labels_and_regions():
     np.testing.assert_array_equal(region_or_label_to_mask(REFERENCE, 1), REFERENCE == 1)
     np.testing.assert_array_equal(region_or_label_to_mask(REFERENCE, (1, 2)), REFERENCE > 0)
     assert labels_to_list_of_regions([1, 2]) == [(1,), (2,)]
+
+
+def test_counts_after_a_change_are_those_of_the_changed_prediction():
+    generator = np.random.default_rng(0)
+    reference, before, after = generator.integers(0, 4, (3, 6, 7, 8))
+    changed = after != before
+    confusion = confusion_of(reference, before, [1, 2])
+    found = confusion.after_change(reference[changed], before[changed], after[changed])
+    np.testing.assert_array_equal(found.counts, confusion_of(reference, after, [1, 2]).counts)
+    np.testing.assert_array_equal(confusion.counts, confusion_of(reference, before, [1, 2]).counts)

@@ -1,0 +1,112 @@
+"""Bring the validations of all folds together in one folder and score them as a whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dinov3.utils.atomic_files import replace_folder_when_complete, replace_when_complete, write_json
+from nnunetv2.errors import UsageError
+from nnunetv2.evaluation.crossval_folds import Fold, ground_truth_folder, validated_segmentations
+from nnunetv2.evaluation.segmentation_format import SegmentationFormat, description, format_of
+
+
+def accumulate_cv_results(
+    trained_model_folder: str | os.PathLike,
+    merged_output_folder: str | os.PathLike,
+    folds: Sequence[Fold],
+    num_processes: int | None = None,
+    overwrite: bool = True,
+) -> None:
+    """Copies the segmentations that a model's folds validated into one folder and writes their summary.json.
+
+    The folder also gets the model's plans.json and dataset.json. Together, the folds of a cross-validation predict each
+    training case once, so the means are over all cases, and not of the means of folds.
+
+    Args:
+        trained_model_folder: holds `fold_X/validation` of all `folds`.
+        merged_output_folder: made if needed.
+        num_processes: largest number of worker processes; None for `nnUNet_def_n_proc`.
+        overwrite: whether the folder is replaced. False keeps the cases that are there, adds those that are not, and
+            scores anew only if there were any.
+
+    Raises:
+        UsageError: the output folder is the model's own, or holds it.
+        DataError: a fold was not validated, a case is in two folds, or a segmentation has no reference.
+    """
+    model, merged = os.fspath(trained_model_folder), os.fspath(merged_output_folder)
+    _require_harmless_output(model, merged)
+    plans, dataset_json = description(model, "plans.json"), description(model, "dataset.json")
+    references = ground_truth_folder(plans["dataset_name"])
+    stored = format_of(plans, dataset_json)
+    segmentations = validated_segmentations(model, folds, stored.file_ending)
+
+    def fill(folder: str | os.PathLike) -> None:
+        write_json(dataset_json, os.path.join(folder, "dataset.json"))
+        write_json(plans, os.path.join(folder, "plans.json"))
+        num_new = _copy_missing(segmentations, folder, stored.file_ending)
+        if num_new or not os.path.isfile(os.path.join(folder, "summary.json")):
+            score_folder(folder, references, stored, num_processes, final_folder=merged)
+
+    if overwrite:
+        with replace_folder_when_complete(merged) as temporary:
+            fill(temporary)
+    else:
+        os.makedirs(merged, exist_ok=True)
+        fill(merged)
+
+
+def score_folder(
+    folder: str | os.PathLike,
+    references: str,
+    stored: SegmentationFormat,
+    num_processes: int | None = None,
+    *,
+    final_folder: str | os.PathLike | None = None,
+) -> None:
+    """Scores the segmentations in a folder and writes summary.json there.
+
+    Args:
+        references: folder of the references.
+        final_folder: where the folder will be moved to; the paths in the summary are those.
+    """
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder, save_summary_json
+
+    summary = compute_metrics_on_folder(
+        references,
+        os.fspath(folder),
+        None,
+        stored.reader_writer,
+        stored.file_ending,
+        stored.regions,
+        stored.ignore_label,
+        num_processes,
+    )
+    for case in summary["metric_per_case"]:
+        name = os.path.basename(case["prediction_file"])
+        case["prediction_file"] = os.path.join(folder if final_folder is None else final_folder, name)
+    save_summary_json(summary, os.path.join(folder, "summary.json"))
+
+
+def _require_harmless_output(model: str, merged: str) -> None:
+    model_path, merged_path = Path(model).resolve(), Path(merged).resolve()
+    folds = [merged_path, *merged_path.parents]
+    if merged_path in (model_path, *model_path.parents) or any(
+        path.name.startswith("fold_") and path.parent == model_path for path in folds
+    ):
+        raise UsageError(
+            f"The results of {model} cannot go to {merged}, whose content would be replaced: it holds the trained "
+            f"model or a part of it; choose another folder (-o)"
+        )
+
+
+def _copy_missing(segmentations: Mapping[str, str], folder: str | os.PathLike, file_ending: str) -> int:
+    """Returns how many files were copied."""
+    targets = {source: Path(folder, case + file_ending) for case, source in segmentations.items()}
+    missing = {source: target for source, target in targets.items() if not target.is_file()}
+    for source, target in missing.items():
+        with replace_when_complete(target) as temporary:
+            shutil.copyfile(source, temporary)
+    return len(missing)

@@ -1,0 +1,177 @@
+"""What the folds of a trained model validated, and the command that makes what is missing."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.file_path_utilities import parse_dataset_trainer_plans_configuration_from_path
+
+Fold = int | str
+_SHOWN_CASES = 4
+_COMMANDS_WITH_SETTINGS = {  # by the name of the file of settings in the folder of a fold
+    "m2f": "nnUNetv2_train_m2f",
+    "segformer": "nnUNetv2_train_segformer",
+    "vit": "nnUNetv2_train_nodeepsupervision_mymodel",
+}
+
+
+def training_command(model_folder: str | os.PathLike, fold: Fold, flags: str = "") -> str:
+    """Returns the command that trains a fold of a model, or with the flags `--val --npz` only validates it.
+
+    Models with settings are trained by their own commands, which take the settings of other folds for a new one, and
+    for `--val` those that the fold was trained with.
+    """
+    try:
+        names = parse_dataset_trainer_plans_configuration_from_path(model_folder)
+    except UsageError:  # a folder outside nnUNet_results
+        names = ("DATASET", "TRAINER", "PLANS", "CONFIGURATION")
+    dataset, trainer, plans, configuration = names
+    command, settings = _command_and_settings(model_folder)
+    words = [command, dataset, configuration, str(fold), "-tr", trainer, "-p", plans, flags]
+    if settings is not None and "--val" not in flags:
+        words += [f"--{settings.stem}", shlex.quote(str(settings))]
+    return " ".join(filter(None, words))
+
+
+def _command_and_settings(model_folder: str | os.PathLike) -> tuple[str, Path | None]:
+    for name, command in _COMMANDS_WITH_SETTINGS.items():
+        for settings in sorted(Path(model_folder).glob(f"fold_*/{name}_config.yaml")):
+            return command, settings
+    return "nnUNetv2_train", None
+
+
+def _commands(model_folder: str | os.PathLike, folds: Sequence[Fold], flags: str) -> str:
+    return "; ".join(training_command(model_folder, fold, flags) for fold in folds)
+
+
+def validated_segmentations(model_folder: str | os.PathLike, folds: Sequence[Fold], file_ending: str) -> dict[str, str]:
+    """Paths of the segmentations that the folds of a model validated, by case.
+
+    Raises:
+        DataError: a fold has none, or a case is in two folds.
+    """
+    return _validated(model_folder, folds, lambda fold: _segmentations(model_folder, fold, file_ending))
+
+
+def validated_probabilities(model_folder: str | os.PathLike, folds: Sequence[Fold]) -> dict[str, str]:
+    """Paths of the `.npz` files of the validations of a trained model, by case.
+
+    Raises:
+        DataError: a fold was not validated with probabilities, or a case is in two folds.
+    """
+    lacking = [fold for fold in folds if _has_validation(model_folder, fold) and not _files(model_folder, fold, ".npz")]
+    if lacking:
+        raise DataError(
+            f"{os.fspath(model_folder)} has no probabilities (.npz) of fold {_listed(lacking)}, which ensembling "
+            f"needs; make them with: {_commands(model_folder, lacking, '--val --npz')}"
+        )
+    return _validated(model_folder, folds, lambda fold: _files(model_folder, fold, ".npz"))
+
+
+def require_all_probabilities(model_folder: str | os.PathLike, folds: Sequence[Fold], file_ending: str) -> None:
+    """Refuses a model with segmentations that have no probabilities beside them.
+
+    Raises:
+        DataError: names cases, fold and the command that makes them.
+    """
+    validated_probabilities(model_folder, folds)
+    for fold in folds:
+        probabilities = _files(model_folder, fold, ".npz")
+        lacking = sorted(_files(model_folder, fold, file_ending).keys() - probabilities.keys())
+        if lacking:
+            raise DataError(
+                f"Fold {fold} of {os.fspath(model_folder)} has no probabilities (.npz) of {_listed(lacking)}, which "
+                f"ensembling needs; make them with: {training_command(model_folder, fold, '--val --npz')}"
+            )
+
+
+def require_same_cases(cases_of_models: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuses models whose cross-validations do not cover the same cases: their scores could not be compared.
+
+    Args:
+        cases_of_models: files by case, of each model by its folder.
+
+    Raises:
+        DataError: names a model and the cases that it lacks.
+    """
+    everything = {case for files in cases_of_models.values() for case in files}
+    for model, files in cases_of_models.items():
+        lacking = sorted(everything - files.keys())
+        if lacking:
+            raise DataError(
+                f"The models were validated on different cases: in these folds {model} has no prediction of "
+                f"{_listed(lacking)}, which another model has; train all models with the same splits_final.json, or if "
+                f"a validation was interrupted, repeat it with: {training_command(model, 'FOLD', '--val --npz')}"
+            )
+
+
+def ground_truth_folder(dataset_name: str) -> str:
+    """Folder of the references of a dataset: those it was preprocessed with, else those of the raw dataset.
+
+    Raises:
+        DataError: there is neither.
+    """
+    candidates = []
+    if nnUNet_preprocessed.is_set():
+        candidates.append(os.path.join(nnUNet_preprocessed, dataset_name, "gt_segmentations"))
+    if nnUNet_raw.is_set():
+        candidates.append(os.path.join(nnUNet_raw, dataset_name, "labelsTr"))
+    for folder in candidates:
+        if os.path.isdir(folder):
+            return folder
+    places = " nor ".join(candidates) or "anything, for nnUNet_preprocessed and nnUNet_raw are not set"
+    raise DataError(f"The references of {dataset_name} are missing, there is no {places}; preprocess the dataset first")
+
+
+def _validated(
+    model_folder: str | os.PathLike, folds: Sequence[Fold], files_of_fold: Callable[[Fold], dict[str, str]]
+) -> dict[str, str]:
+    if not folds:
+        raise UsageError("No fold was given; name at least one (-f)")
+    untrained = [fold for fold in folds if not _has_validation(model_folder, fold)]
+    if untrained:
+        raise DataError(
+            f"{os.fspath(model_folder)} has no validation of fold {_listed(untrained)} "
+            f"(fold_{untrained[0]}/validation); train it with: {_commands(model_folder, untrained, '--npz')}"
+        )
+    found: dict[str, str] = {}
+    for fold in folds:
+        files = files_of_fold(fold)
+        for case in sorted(files.keys() & found.keys()):
+            raise DataError(
+                f"{os.fspath(model_folder)} validated case {case} in two folds: {found[case]} and {files[case]}; the "
+                f"folds of a cross-validation must not share cases, so validate those that were trained with an older "
+                f"splits_final.json again, after removing their folder validation"
+            )
+        found |= files
+    return found
+
+
+def _segmentations(model_folder: str | os.PathLike, fold: Fold, file_ending: str) -> dict[str, str]:
+    files = _files(model_folder, fold, file_ending)
+    if not files:
+        raise DataError(
+            f"There is no segmentation (*{file_ending}) in {Path(model_folder, f'fold_{fold}', 'validation')}; "
+            f"validate the fold with: {training_command(model_folder, fold, '--val --npz')}"
+        )
+    return files
+
+
+def _has_validation(model_folder: str | os.PathLike, fold: Fold) -> bool:
+    return Path(model_folder, f"fold_{fold}", "validation").is_dir()
+
+
+def _files(model_folder: str | os.PathLike, fold: Fold, ending: str) -> dict[str, str]:
+    folder = Path(model_folder, f"fold_{fold}", "validation")
+    paths = sorted(path for path in folder.glob(f"*{ending}") if not path.name.startswith("."))
+    return {path.name.removesuffix(ending): str(path) for path in paths}
+
+
+def _listed(entries: Sequence[object]) -> str:
+    more = f" and {len(entries) - _SHOWN_CASES} more" if len(entries) > _SHOWN_CASES else ""
+    return ", ".join(str(entry) for entry in entries[:_SHOWN_CASES]) + more

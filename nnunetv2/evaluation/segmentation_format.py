@@ -1,0 +1,75 @@
+"""How the segmentations of a dataset are stored and scored, by the plans.json and dataset.json beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dinov3.utils.atomic_files import read_json
+from nnunetv2.errors import DataError
+
+if TYPE_CHECKING:
+    from nnunetv2.evaluation.confusion import LabelOrRegion
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+JsonFile = str | os.PathLike | dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class SegmentationFormat:
+    """Reader, file ending and labels of one dataset; travels to worker processes."""
+
+    reader_writer: BaseReaderWriter
+    file_ending: str
+    """of the segmentations, for example .nii.gz"""
+    foreground_labels: Sequence[int]
+    regions: Sequence[LabelOrRegion]
+    """what is scored: the foreground labels, or the regions where the dataset has them"""
+    has_regions: bool
+    ignore_label: int | None
+
+
+def format_of(plans: dict[str, Any], dataset_json: dict[str, Any]) -> SegmentationFormat:
+    """Reads the format out of the contents of plans.json and dataset.json."""
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(plans)
+    labels = manager.get_label_manager(dataset_json)
+    return SegmentationFormat(
+        reader_writer=manager.image_reader_writer_class(),
+        file_ending=dataset_json["file_ending"],
+        foreground_labels=labels.foreground_labels,
+        regions=labels.foreground_regions if labels.has_regions else labels.foreground_labels,
+        has_regions=labels.has_regions,
+        ignore_label=labels.ignore_label,
+    )
+
+
+def format_of_folder(folder: str, plans: JsonFile = None, dataset_json: JsonFile = None) -> SegmentationFormat:
+    """The format of the segmentations in a folder, whose own plans.json and dataset.json count if none are given."""
+    return format_of(
+        description(folder, "plans.json", plans, "-plans_json"),
+        description(folder, "dataset.json", dataset_json, "-dataset_json"),
+    )
+
+
+def description(folder: str, name: str, given: JsonFile = None, option: str | None = None) -> dict[str, Any]:
+    """Returns the content of plans.json or dataset.json.
+
+    Args:
+        folder: where the file lies if none is given.
+        given: the content, or the path of another file.
+        option: of the command at hand, by which users give the file.
+
+    Raises:
+        DataError: there is no such file, or it is not JSON.
+    """
+    if isinstance(given, dict):
+        return given
+    path = os.path.join(folder, name) if given is None else os.fspath(given)
+    if not os.path.isfile(path):
+        cure = "" if option is None else f"; name one of a model that made them ({option})"
+        raise DataError(f"There is no {path}; predictions have it beside them, where they were made by nnU-Net{cure}")
+    return read_json(path)

@@ -1,0 +1,1 @@
+"""Postprocessing of segmentations: largest connected components, kept where that helps in cross-validation."""

@@ -1,0 +1,251 @@
+"""Keep only the largest connected component of labels: apply it, and determine in cross-validation where it helps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dinov3.utils.atomic_files import replace_folder_when_complete, write_json
+from nnunetv2.errors import DataError
+from nnunetv2.evaluation.averages import summary_of_cases
+from nnunetv2.evaluation.confusion import LabelOrRegion
+from nnunetv2.evaluation.evaluate_predictions import (
+    matched_files,
+    num_processes_for,
+    region_or_label_to_mask,
+    save_summary_json,
+)
+from nnunetv2.evaluation.segmentation_format import JsonFile, SegmentationFormat, format_of_folder
+from nnunetv2.evaluation.summary_json import label_or_region_to_key
+from nnunetv2.postprocessing.entry_points import (
+    entry_point_apply_postprocessing,
+    entry_point_determine_postprocessing_folder,
+)
+from nnunetv2.postprocessing.largest_component import largest_component
+from nnunetv2.postprocessing.step_choice import ScoredCases, Step, Summary, choose_steps, metrics_after_steps
+from nnunetv2.utilities.case_pool import map_cases
+from nnunetv2.utilities.json_export import json_ready
+from nnunetv2.utilities.restricted_pickle import load_restricted, save_pickle
+
+if TYPE_CHECKING:
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+__all__ = [
+    "apply_postprocessing",
+    "apply_postprocessing_to_folder",
+    "determine_postprocessing",
+    "entry_point_apply_postprocessing",
+    "entry_point_determine_postprocessing_folder",
+    "load_postprocess_save",
+    "load_postprocessing",
+    "remove_all_but_largest_component_from_segmentation",
+]
+
+Functions = list[Callable[..., np.ndarray]]
+
+
+def remove_all_but_largest_component_from_segmentation(
+    segmentation: np.ndarray,
+    labels_or_regions: LabelOrRegion | list[LabelOrRegion],
+    background_label: int = 0,
+) -> np.ndarray:
+    """Sets to background what does not belong to the largest component of the given labels taken together.
+
+    Files named `postprocessing.pkl` refer to this function by its name and its module's.
+
+    Args:
+        segmentation: label map (Z, Y, X), or of any number of axes.
+        labels_or_regions: a label, a tuple of labels, or a list of these.
+
+    Returns:
+        A changed copy. Voxels that share a corner are connected; of several largest components all stay.
+    """
+    regions = labels_or_regions if isinstance(labels_or_regions, list) else [labels_or_regions]
+    mask = np.zeros(segmentation.shape, dtype=bool)
+    for region in regions:
+        mask |= region_or_label_to_mask(segmentation, region)
+    changed = segmentation.copy()
+    changed[mask & ~largest_component(mask)] = background_label
+    return changed
+
+
+def apply_postprocessing(
+    segmentation: np.ndarray, pp_fns: Sequence[Callable[..., np.ndarray]], pp_fn_kwargs: Sequence[dict[str, Any]]
+) -> np.ndarray:
+    """Applies functions to a label map one after the other, each with its keywords."""
+    for function, kwargs in zip(pp_fns, pp_fn_kwargs, strict=True):
+        segmentation = function(segmentation, **kwargs)
+    return segmentation
+
+
+def load_postprocess_save(
+    segmentation_file: str,
+    output_fname: str,
+    image_reader_writer: BaseReaderWriter,
+    pp_fns: Sequence[Callable[..., np.ndarray]],
+    pp_fn_kwargs: Sequence[dict[str, Any]],
+) -> None:
+    """Applies functions to the segmentation in a file, and writes the result in the same geometry."""
+    segmentation, properties = image_reader_writer.read_seg(segmentation_file)
+    image_reader_writer.write_seg(apply_postprocessing(segmentation[0], pp_fns, pp_fn_kwargs), output_fname, properties)
+
+
+def determine_postprocessing(
+    folder_predictions: str | os.PathLike,
+    folder_ref: str | os.PathLike,
+    plans_file_or_dict: JsonFile = None,
+    dataset_json_file_or_dict: JsonFile = None,
+    num_processes: int | None = None,
+    keep_postprocessed_files: bool = True,
+) -> tuple[Functions, list[dict[str, Any]]]:
+    """Finds out which largest components to keep; see `choose_steps` for the rule.
+
+    Writes into `folder_predictions`: `postprocessing.pkl` with the steps; `postprocessing.json` with the steps and the
+    scores before and after; `summary.json` where it is missing; and the folder `postprocessed`.
+
+    Args:
+        folder_predictions: segmentations, best of a whole cross-validation.
+        folder_ref: references under the same file names; those without a prediction are passed over.
+        plans_file_or_dict, dataset_json_file_or_dict: None for plans.json and dataset.json in `folder_predictions`.
+        num_processes: largest number of worker processes; None for `nnUNet_def_n_proc`.
+        keep_postprocessed_files: False leaves out the folder `postprocessed`, and removes an older one.
+
+    Returns:
+        The functions and their keywords, as `apply_postprocessing` takes them.
+
+    Raises:
+        DataError: there are no segmentations, or one has no reference, or they do not fit each other.
+    """
+    folder, references = os.fspath(folder_predictions), os.fspath(folder_ref)
+    stored = format_of_folder(folder, plans_file_or_dict, dataset_json_file_or_dict)
+    names = matched_files(references, folder, stored.file_ending, chill=True)
+    cases = ScoredCases(names, folder, references, stored, num_processes)
+    steps, before = choose_steps(cases, remove_all_but_largest_component_from_segmentation)
+    if not os.path.isfile(os.path.join(folder, "summary.json")):
+        save_summary_json(before, os.path.join(folder, "summary.json"))
+    output = os.path.join(folder, "postprocessed")
+    if keep_postprocessed_files:
+        with replace_folder_when_complete(output) as temporary:
+            after = _write_postprocessed(cases, steps, before, str(temporary))
+            save_summary_json(_moved(after, output), os.path.join(temporary, "summary.json"))
+    else:
+        after = _score(cases, steps, None)
+        shutil.rmtree(output, ignore_errors=True)
+    functions, kwargs = [step.function for step in steps], [step.kwargs for step in steps]
+    save_pickle((functions, kwargs), os.path.join(folder, "postprocessing.pkl"))
+    write_json(_report(before, after, steps), os.path.join(folder, "postprocessing.json"))
+    return functions, kwargs
+
+
+def _write_postprocessed(cases: ScoredCases, steps: Sequence[Step], before: Summary, folder: str) -> Summary:
+    if steps:
+        return _score(cases, steps, folder)
+    for name in (*cases.names, "plans.json", "dataset.json"):  # nothing helps: a copy, with its descriptions
+        source = os.path.join(cases.predictions, name)
+        if os.path.isfile(source):
+            shutil.copyfile(source, os.path.join(folder, name))
+    return before
+
+
+def _score(cases: ScoredCases, steps: Sequence[Step], output_folder: str | None) -> Summary:
+    return summary_of_cases(cases.run(metrics_after_steps, steps, output_folder), cases.stored.regions)
+
+
+def _moved(summary: Summary, folder: str) -> Summary:
+    """The same scores for predictions of the same names in another folder."""
+    cases = [
+        {**case, "prediction_file": os.path.join(folder, os.path.basename(case["prediction_file"]))}
+        for case in summary["metric_per_case"]
+    ]
+    return {**summary, "metric_per_case": cases}
+
+
+def _report(before: Summary, after: Summary, steps: Sequence[Step]) -> dict[str, Any]:
+    def means(summary: Summary) -> dict[str, Any]:
+        of_regions = {label_or_region_to_key(region): scores for region, scores in summary["mean"].items()}
+        return {"foreground_mean": summary["foreground_mean"], "mean": of_regions}
+
+    return json_ready(
+        {
+            "input_folder": means(before),
+            "postprocessed": means(after),
+            "postprocessing_fns": [step.function.__name__ for step in steps],
+            "postprocessing_kwargs": [step.kwargs for step in steps],
+        }
+    )
+
+
+def load_postprocessing(path: str | os.PathLike) -> tuple[Functions, list[dict[str, Any]]]:
+    """Reads `postprocessing.pkl`, ours or upstream's, without running anything from it.
+
+    Returns:
+        The functions and their keywords, as `apply_postprocessing` takes them.
+
+    Raises:
+        DataError: the file names another function than the one of this module, or is no such file.
+    """
+    known = remove_all_but_largest_component_from_segmentation
+    content = load_restricted(path, {(known.__module__, known.__name__): known})
+    try:
+        functions, kwargs = content
+        is_valid = all(function is known for function in functions) and all(_is_call(call) for call in kwargs)
+        is_valid = is_valid and len(functions) == len(kwargs)
+    except (TypeError, ValueError):
+        is_valid = False
+    if not is_valid:
+        raise DataError(
+            f"{os.fspath(path)} does not hold postprocessing steps; give the postprocessing.pkl that "
+            f"nnUNetv2_find_best_configuration or nnUNetv2_determine_postprocessing wrote"
+        )
+    return list(functions), [json_ready(call) for call in kwargs]
+
+
+def _is_call(keywords: Any) -> bool:
+    if not isinstance(keywords, dict):
+        return False
+    return "labels_or_regions" in keywords and set(keywords) <= {"labels_or_regions", "background_label"}
+
+
+def apply_postprocessing_to_folder(
+    input_folder: str | os.PathLike,
+    output_folder: str | os.PathLike,
+    pp_fns: Sequence[Callable[..., np.ndarray]],
+    pp_fn_kwargs: Sequence[dict[str, Any]],
+    plans_file_or_dict: JsonFile = None,
+    dataset_json_file_or_dict: JsonFile = None,
+    num_processes: int | None = None,
+) -> None:
+    """Applies functions to all segmentations in a folder and writes them under the same names into another.
+
+    Args:
+        pp_fns, pp_fn_kwargs: as `determine_postprocessing` returns them; functions must be importable by name.
+        plans_file_or_dict, dataset_json_file_or_dict: None for plans.json and dataset.json in `input_folder`.
+        num_processes: largest number of worker processes; None for `nnUNet_def_n_proc`.
+
+    Raises:
+        DataError: the input folder is missing or has no segmentations.
+    """
+    folder, output = os.fspath(input_folder), os.fspath(output_folder)
+    if not os.path.isdir(folder):
+        raise DataError(f"There is no folder {folder}; give the folder of the segmentations (-i)")
+    stored = format_of_folder(folder, plans_file_or_dict, dataset_json_file_or_dict)
+    names = _segmentations_in(folder, stored)
+    os.makedirs(output, exist_ok=True)
+    files = [os.path.join(folder, name) for name in names]
+    jobs = [
+        (file, os.path.join(output, name), stored.reader_writer, pp_fns, pp_fn_kwargs)
+        for file, name in zip(files, names, strict=True)
+    ]
+    for _ in map_cases(load_postprocess_save, jobs, num_processes_for(files, num_processes), names=names):
+        pass
+
+
+def _segmentations_in(folder: str, stored: SegmentationFormat) -> list[str]:
+    names = sorted(name for name in os.listdir(folder) if name.endswith(stored.file_ending) and name[0] != ".")
+    if not names:
+        raise DataError(f"There is no segmentation (*{stored.file_ending}) in {folder}")
+    return names
