@@ -28,6 +28,11 @@ def build_download_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("url", type=str, help="where the zip file is: http://, https:// or file://")
     parser.add_argument("--overwrite", action="store_true", help=_OVERWRITE_HELP)
+    parser.add_argument(
+        "--sha256",
+        type=str,
+        help="SHA-256 of the zip file, 64 hexadecimal digits; with another one it is not installed",
+    )
     return parser
 
 
@@ -86,7 +91,7 @@ def download_by_url(argv: Sequence[str] | None = None) -> None:
     from nnunetv2.model_sharing.model_download import download_and_install_from_url
 
     print_license_warning()
-    download_and_install_from_url(args.url, args.overwrite)
+    download_and_install_from_url(args.url, args.overwrite, args.sha256)
 
 
 @command

@@ -14,6 +14,7 @@ from nnunetv2.utilities.checkpoint_io import load_checkpoint
 
 _TRAINING_STATE = ("optimizer_state", "grad_scaler_state", "lr_scheduler_state")
 _WITH_PATHS = ("init_args", "trainer_config")
+_OF_THE_NETWORK_IN_TRAINING = ("debug.json", "network_architecture.txt", "network_architecture.pdf")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class ContentChanges:
     merge_lora: bool
     """the network has LoRA adapters, which are merged; the state of the optimiser, which is theirs, goes too"""
     without_optimizer: bool
+
+    def leaves_out(self, path: Path) -> bool:
+        """Whether a file describes a network that is not exported, the one with adapters."""
+        return self.merge_lora and path.name in _OF_THE_NETWORK_IN_TRAINING
 
     def text(self, path: Path) -> str | None:
         """What to store for a file other than a checkpoint; None for the file as it is."""

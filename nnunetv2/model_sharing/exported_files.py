@@ -18,7 +18,14 @@ logger = logging.getLogger(__name__)
 SETTINGS_PATTERN = "*_config.yaml"  # what the fold was trained with, for trainers that have settings
 
 _OF_EVERY_MODEL = ("plans.json", "dataset.json")
-_OF_SOME_FOLDS = ("debug.json", "progress.png", "network_architecture.pdf", "network_architecture.txt")
+_OF_SOME_FOLDS = (
+    "debug.json",
+    "metrics.csv",
+    "metrics.jsonl",
+    "network_architecture.pdf",
+    "network_architecture.txt",
+    "progress.png",
+)
 _RESULTS = ("summary.json", "postprocessing.pkl", "postprocessing.json")
 _BEST_CONFIGURATION = ("inference_information.json", "inference_instructions.txt", "inference_information.txt")
 _NOT_SHARED = (".npz", ".pkl")  # of validations: probabilities are many times larger than the segmentations

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import logging
 import os
+import re
 import tempfile
 import urllib.error
 import urllib.parse
@@ -23,20 +25,28 @@ logger = logging.getLogger(__name__)
 _SCHEMES = ("http", "https", "file")
 _TIMEOUT = 100  # seconds without an answer
 _HEADERS = {"User-Agent": "nnunetv2"}  # some servers turn Python's own name away
+_SHA256 = re.compile("[0-9a-f]{64}")
 DEFAULT_CHUNK_SIZE = 2**17  # bytes
 
 
-def download_and_install_from_url(url: str, overwrite: bool = False) -> None:
+def download_and_install_from_url(url: str, overwrite: bool = False, sha256: str | None = None) -> None:
     """Downloads a zip file beside the installed models, installs it, see `install_model_from_zip_file`, and removes it.
 
+    Args:
+        sha256: of the zip file, in hexadecimal digits; None takes any file.
+
     Raises:
-        UsageError: `nnUNet_results` is not set, the URL cannot be used, or a model is there already.
-        DataError: the download is not complete, or not a trained model.
+        UsageError: `nnUNet_results` is not set, the URL or the checksum cannot be used, or a model is there already.
+        DataError: the download is not complete, is another file, or is not a trained model.
     """
+    if sha256 is not None and not _SHA256.fullmatch(sha256.lower()):
+        raise UsageError(f"{sha256!r} is no SHA-256, which has 64 hexadecimal digits; sha256sum FILE prints it")
     root = Path(nnUNet_results.require())
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".download_", dir=root) as folder:
         archive = download_file(url, os.path.join(folder, "model.zip"))
+        if sha256 is not None:
+            require_sha256(archive, sha256, url)
         install_model_from_zip_file(archive, overwrite)
 
 
@@ -69,6 +79,27 @@ def download_file(url: str, local_filename: str | os.PathLike, chunk_size: int |
         Path(path).unlink(missing_ok=True)
         raise
     return path
+
+
+def require_sha256(path: str | os.PathLike, sha256: str, url: str) -> None:
+    """Checks the content of a file.
+
+    Args:
+        sha256: hexadecimal digits, large or small.
+        url: where the file is from, for the message.
+
+    Raises:
+        DataError: the content has another checksum.
+    """
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(DEFAULT_CHUNK_SIZE):
+            found.update(chunk)
+    if found.hexdigest() != sha256.lower():
+        raise DataError(
+            f"{url} is another file than expected: its SHA-256 is {found.hexdigest()}, and not {sha256.lower()}; ask "
+            f"where the URL is from. Nothing was installed"
+        )
 
 
 def _opened(url: str) -> IO[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import tempfile
@@ -80,7 +81,7 @@ def export_pretrained_model(
             changes = _changes(model, configuration, private, merge_lora, without_optimizer)
             for path in model.checkpoints:
                 archive.add_checkpoint(path, changes.checkpoint(path), Path(scratch))
-            for path in model.others:
+            for path in itertools.filterfalse(changes.leaves_out, model.others):
                 archive.add(path, changes.text(path))
         folder, predictions = Path(nnUNet_results, dataset), export_crossval_predictions
         for path in files_of_dataset(folder, trainer, plans_identifier, list(models), predictions=predictions):

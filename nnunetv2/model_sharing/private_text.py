@@ -13,7 +13,7 @@ from nnunetv2.paths import nnUNet_extTrainer, nnUNet_preprocessed, nnUNet_raw, n
 
 _ROOTS = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results, nnUNet_extTrainer)
 _END_OF_NAME = r"(?![\w.-])"  # /home/jo is no part of /home/joe
-_TEXT_FILES = (".json", ".txt", ".yaml")
+_TEXT_FILES = (".json", ".jsonl", ".txt", ".yaml")
 
 
 def private_folders() -> dict[str, str]:

@@ -76,7 +76,7 @@ def temporary_results() -> Iterator[Path]:
     """
     with tempfile.TemporaryDirectory(prefix="nnUNet_fast_dev_run_", ignore_cleanup_errors=True) as folder:
         changes = {"nnUNet_results": os.path.join(folder, "results")}
-        changes |= {"nnUNet_n_proc_DA": "0", "nnUNet_wandb_enabled": "0"}
+        changes |= {"nnUNet_n_proc_DA": "0", "nnUNet_wandb_enabled": "0", "nnUNet_tensorboard_enabled": "0"}
         before = {name: os.environ[name] for name in changes if name in os.environ}
         os.environ.update(changes)
         try:
@@ -93,7 +93,10 @@ def make_trainer_of(run: TrainingRun) -> nnUNetTrainer:
     if device.type == "cpu":
         trainer_class = with_small_batches(trainer_class)
     arguments = (run.dataset, run.configuration, run.fold, run.plans_identifier)
-    return make_trainer(trainer_class, *arguments, device=device, trainer_kwargs=run.trainer_kwargs)
+    trainer = make_trainer(trainer_class, *arguments, device=device, trainer_kwargs=run.trainer_kwargs)
+    if run.seed is not None:
+        trainer.seed = run.seed
+    return trainer
 
 
 def redirect(trainer: nnUNetTrainer, results: Path, scratch: Path) -> None:

@@ -119,7 +119,7 @@ def maybe_load_checkpoint(
     """Loads what a run starts from: the furthest checkpoint, the final one, pretrained weights, or nothing.
 
     Args:
-        continue_training: final, else latest, else best; with none of them the training starts anew, with a warning.
+        continue_training: from the furthest; with none the training starts anew, with a warning.
         validation_only: the final one must be there, or the best one where that is to be validated.
 
     Raises:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnunetv2.errors import UsageError
+from nnunetv2.training.seed_range import require_seed
 
 DEFAULT_TRAINER = "nnUNetTrainer"
 DEFAULT_PLANS = "nnUNetPlans"
@@ -32,6 +33,8 @@ class TrainingRun:
     device_type: str = "cuda"
     trainer_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """arguments that the trainer's constructor has beyond those of nnUNetTrainer"""
+    seed: int | None = None
+    """None leaves it to the trainer, or to the checkpoint that it goes on from"""
 
     def __post_init__(self) -> None:
         if self.continue_training and self.only_validate:
@@ -42,6 +45,7 @@ class TrainingRun:
             )
         if self.validate_best and self.disable_checkpointing:
             raise UsageError("--val_best needs the checkpoint that --disable_checkpointing does not write")
+        require_seed(self.seed)
         if self.fast_dev_run:
             self._refuse_what_a_fast_dev_run_cannot_try()
 
@@ -101,6 +105,13 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
         "--fast_dev_run",
         action="store_true",
         help="only try one training step, one validation step and the prediction of one case; keeps nothing",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=None,
+        metavar="N",
+        help="makes the training repeatable, also over --c (default: every training draws other random numbers)",
     )
     add(
         "-device",

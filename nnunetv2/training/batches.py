@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
+from nnunetv2.training import seeding
 from nnunetv2.training.dataloading.augmenters import make_augmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.random_streams import SampleStreams
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
@@ -45,6 +48,29 @@ class Drawing(NamedTuple):
     probabilistic_oversampling: bool
 
 
+def start_for(trainer: Any) -> tuple[Any, Any]:
+    """The iterators of a trainer, as its hooks and settings say; see `start`."""
+    labels, patch_size = trainer.label_manager, trainer.configuration_manager.patch_size
+    scales = trainer._get_deep_supervision_scales()
+    geometry = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+    rotation, dummy_2d, cut_size, axes = geometry
+    shared = label_arguments(labels, trainer.is_cascaded)
+    masked = trainer.configuration_manager.use_mask_for_norm
+    augment = trainer.get_training_transforms(
+        patch_size, rotation, scales, axes, dummy_2d, use_mask_for_norm=masked, **shared
+    )
+    convert = trainer.get_validation_transforms(scales, **shared)
+    oversampling = (trainer.oversample_foreground_percent, trainer.probabilistic_oversampling)
+    return start(
+        trainer.get_tr_and_val_datasets(),
+        (cut_size, patch_size),
+        (augment, convert),
+        Drawing(trainer.batch_size, patch_size, labels, *oversampling),
+        streams=seeding.sample_streams(trainer),
+        pin_memory=trainer.device.type == "cuda",
+    )
+
+
 def start(
     cases: tuple[nnUNetBaseDataset, nnUNetBaseDataset],
     cut_sizes: tuple[Sequence[int], Sequence[int]],
@@ -52,22 +78,24 @@ def start(
     drawing: Drawing,
     *,
     pin_memory: bool,
+    streams: tuple[SampleStreams | None, SampleStreams | None] = (None, None),
 ) -> tuple[Any, Any]:
     """Iterators over training and validation batches; validation gets half the background processes.
 
     The first batch of each is drawn and dropped: background processes start here, where an error still stops the
-    training before it has written anything.
+    training before it has written anything. With streams it is the batch before the first one that is needed.
 
     Args:
         cases: to train and to validate on; the other pairs likewise.
         cut_sizes: voxels per axis that are cut out of a case before it is transformed.
+        streams: the random numbers of the samples; without them they are drawn from the global generators.
     """
     num_processes = get_allowed_n_proc_DA()
     workers = (num_processes, max(1, num_processes // 2) if num_processes else 0)
     waiting = (max(6, num_processes // 2), max(3, num_processes // 4))
     augmenters = []
-    for case_set, cut_size, transform, count, cached in zip(
-        cases, cut_sizes, transforms, workers, waiting, strict=True
+    for case_set, cut_size, transform, stream, count, cached in zip(
+        cases, cut_sizes, transforms, streams, workers, waiting, strict=True
     ):
         loader = nnUNetDataLoader(
             case_set,
@@ -79,10 +107,20 @@ def start(
             probabilistic_oversampling=drawing.probabilistic_oversampling,
             transforms=transform,
         )
+        loader.streams = stream
         augmenters.append(make_augmenter(loader, count, cached, pin_memory=pin_memory))
     for augmenter in augmenters:
         next(augmenter)
     return augmenters[0], augmenters[1]
+
+
+@contextmanager
+def stopped_afterwards(trainer: Any) -> Iterator[None]:
+    """Ends the background processes of a trainer with the block, however that ends."""
+    try:
+        yield
+    finally:
+        stop_augmenters(trainer.dataloader_train, trainer.dataloader_val)
 
 
 def stop_augmenters(*augmenters: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -13,12 +14,15 @@ from torch import nn
 
 from dinov3.utils.divergence import require_finite_parameters
 from dinov3.utils.network_wrappers import unwrap
-from nnunetv2.errors import UsageError
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.training import seeding
 from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
 
 FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
 BEST = "checkpoint_best.pth"
+
+logger = logging.getLogger(__name__)
 
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _SHOWN_KEYS = 5
@@ -73,12 +77,26 @@ def _without_wrapper_prefix(name: str, own: Mapping[str, torch.Tensor]) -> str:
 
 
 def checkpoint_to_continue(fold_folder: Path) -> Path | None:
-    """The furthest checkpoint of a fold: final, else latest, else best, else None.
+    """The furthest checkpoint of a fold, None if it has none.
 
-    The final one is among them so that continuing a finished training repeats its validation; the best one because
-    a training that stopped before the first periodic save has no other.
+    The final one is among them so that continuing a finished training repeats its validation. The best one may have
+    been written after the latest, which is written rarely.
     """
-    return next((fold_folder / name for name in (FINAL, LATEST, BEST) if (fold_folder / name).is_file()), None)
+    final, latest, best = (fold_folder / name for name in (FINAL, LATEST, BEST))
+    if not final.is_file() and latest.is_file() and best.is_file():
+        # Its time alone may be that of a copy; only where it is younger is it worth reading both.
+        is_younger = best.stat().st_mtime_ns > latest.stat().st_mtime_ns
+        return best if is_younger and _next_epoch(best) > _next_epoch(latest) else latest
+    return next((path for path in (final, latest, best) if path.is_file()), None)
+
+
+def _next_epoch(path: Path) -> int:
+    """The epoch that a checkpoint goes on with; -1 if it cannot be read."""
+    try:
+        return load_checkpoint(path).get("current_epoch", -1)
+    except DataError as err:
+        logger.warning("%s", err)
+        return -1
 
 
 def require_checkpoint(fold_folder: Path, name: str, purpose: str) -> Path:
@@ -106,8 +124,8 @@ def content_of(trainer: Any) -> dict[str, Any]:
     """What a trainer's checkpoint holds: the keys of nnU-Net, readable by both.
 
     `current_epoch` is the epoch to go on with: the next one, as checkpoints are written at the end of an epoch, or
-    the number of epochs once all are done. Added are the state of a schedule that steps per iteration, and the settings
-    of a trainer that has a configuration file.
+    the number of epochs once all are done. Added are the state of a schedule that steps per iteration, the seed, and
+    the settings of a trainer that has a configuration file.
 
     Raises:
         DivergedError: the network has parameters that are not finite.
@@ -128,6 +146,8 @@ def content_of(trainer: Any) -> dict[str, Any]:
     }
     if trainer.scheduler_step_per_iteration:
         content["lr_scheduler_state"] = trainer.lr_scheduler.state_dict()
+    if trainer.seed is not None:
+        content["seed"] = trainer.seed
     if trainer.trainer_config is not None:
         content["trainer_config"] = trainer.trainer_config
     return content
@@ -150,12 +170,13 @@ def restore(trainer: Any, source: str | os.PathLike | Mapping[str, Any]) -> None
         source: path of the checkpoint, or its content.
 
     Raises:
-        UsageError: the weights do not fit the trainer's network, or the checkpoint was exported without what a
-            training needs to go on.
+        UsageError: the weights do not fit the trainer's network, the trainer has another seed, or the checkpoint was
+            exported without what a training needs to go on.
         DataError: the file is damaged or not a checkpoint.
     """
     content = source if isinstance(source, Mapping) else load_checkpoint(source, trainer.device)
     source = "the given checkpoint" if isinstance(source, Mapping) else os.fspath(source)
+    seeding.take_over(trainer, content.get("seed"), content["current_epoch"] >= trainer.num_epochs, source)
     load_network_weights(trainer.network, content["network_weights"], source)
     if "optimizer_state" in content:
         trainer.optimizer.load_state_dict(content["optimizer_state"])

@@ -23,6 +23,7 @@ _HYPER_PARAMETERS = (
     "enable_deep_supervision",
     "precision",
     "batch_size",
+    "seed",
 )
 
 

@@ -1,13 +1,18 @@
-"""The text log of a training run, and the words for durations in it."""
+"""The text log of a training run, the shorter lines that the console gets, and the words for durations in both."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from tqdm import tqdm
+
+from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.run_information import global_batch_size
 
 
 def log_file_name(started: datetime) -> str:
@@ -30,7 +35,7 @@ def write_line(path: str | Path | None, words: Sequence[object], *, timestamp: b
         except OSError as err:
             sys.stderr.write(f"could not write to {path} ({err}): {line}\n")
     if console:
-        sys.stdout.write(line + "\n")
+        tqdm.write(line, file=sys.stdout)  # above the live line, if there is one
         sys.stdout.flush()
 
 
@@ -49,11 +54,52 @@ def time_left(durations: Sequence[float], remaining: int, window: int = 10) -> f
     return remaining * sum(recent) / len(recent) if recent else 0.0
 
 
+def epoch_durations(logger: MetaLogger) -> list[float]:
+    """Seconds of every epoch that is complete."""
+    starts, ends = (logger.get_value(f"epoch_{moment}_timestamps", None) for moment in ("start", "end"))
+    return [end - start for start, end in zip(starts, ends, strict=False)]  # the last one may have no end yet
+
+
+def plans_lines(plans: Mapping[str, Any], configuration_name: str, configuration: object) -> list[str]:
+    """The configuration, and the part of the plans that all configurations share."""
+    shared = {key: value for key, value in plans.items() if key != "configurations"}
+    return [f"Configuration {configuration_name}: {configuration}", f"Plans: {shared}"]
+
+
+def announcement(trainer: Any) -> str:
+    """What is trained for how long, and where to look, in one line."""
+    num_parameters = sum(parameter.numel() for parameter in unwrap(trainer.network).parameters())
+    patch = " x ".join(str(int(size)) for size in trainer.configuration_manager.patch_size)
+    return (
+        f"{type(trainer).__name__} on {trainer.plans_manager.dataset_name}, {trainer.configuration_name}, fold "
+        f"{trainer.fold}: {num_parameters:,} parameters, {global_batch_size(trainer)} patches of {patch} per "
+        f"batch, epochs {trainer.current_epoch} to {trainer.num_epochs - 1} on {trainer.device}; log and metrics in "
+        f"{trainer.output_folder}"
+    )
+
+
+def epoch_line(epoch: int, values: Mapping[str, Any], remaining: int, left: float, *, is_best: bool) -> str:
+    """What the console says of an epoch.
+
+    Args:
+        values: as `metrics.jsonl` has them.
+        remaining: epochs to go.
+        left: seconds that they will take.
+    """
+    dice = f"pseudo Dice {_number(values['mean_fg_dice'])}, moving average {_number(values['ema_fg_dice'])}"
+    losses = f"train_loss {_number(values['train_loss'])}, val_loss {_number(values['val_loss'])}"
+    line = f"Epoch {epoch}: {losses}, {dice}{' (best)' if is_best else ''}, {_number(values['seconds'], 1)} s"
+    return f"{line}; {remaining} to go, about {duration_in_words(left)}" if remaining > 0 else line
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
 def epoch_lines(logger: MetaLogger, remaining_epochs: int) -> list[str]:
     """What the log says at the end of an epoch: losses, Dice per class, duration and time left."""
     last = {key: logger.get_value(key, -1) for key in ("train_losses", "val_losses", "dice_per_class_or_region")}
-    starts, ends = (logger.get_value(f"epoch_{moment}_timestamps", None) for moment in ("start", "end"))
-    durations = [end - start for start, end in zip(starts, ends, strict=True)]
+    durations = epoch_durations(logger)
     lines = [
         f"train_loss {last['train_losses']:.4f}",
         f"val_loss {last['val_losses']:.4f}",

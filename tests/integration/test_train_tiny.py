@@ -89,6 +89,8 @@ def test_command_trains_and_validates(
         "checkpoint_best.pth",
         "checkpoint_final.pth",  # checkpoint_latest.pth was written after each epoch and removed at the end
         "debug.json",
+        "metrics.csv",
+        "metrics.jsonl",
         "network_architecture.txt",
         "progress.png",
         "validation",

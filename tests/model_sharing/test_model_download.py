@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -73,6 +74,21 @@ def test_a_model_is_downloaded_and_installed(name, server, agents, nnunet_folder
 def test_a_file_on_this_machine_has_a_url_too(nnunet_folders):
     assert download_by_url([UPSTREAM.as_uri()]) == 0
     assert (nnunet_folders["nnUNet_results"] / CHECKPOINT).is_file()
+
+
+def test_a_checksum_decides_whether_the_file_is_installed(server, nnunet_folders, capsys):
+    root, digest = nnunet_folders["nnUNet_results"], hashlib.sha256(UPSTREAM.read_bytes()).hexdigest()
+    assert download_by_url([f"{server}/model.zip", "--sha256", "0" * 64]) == 3
+    assert f"its SHA-256 is {digest}, and not 0000" in capsys.readouterr().err
+    assert not list(root.iterdir())
+    assert download_by_url([f"{server}/model.zip", "--sha256", digest.upper()]) == 0
+    assert (root / CHECKPOINT).is_file()
+
+
+def test_what_is_no_checksum_is_refused_before_the_download(server, agents, nnunet_folders, capsys):
+    assert download_by_url([f"{server}/model.zip", "--sha256", "0" * 63]) == 2
+    assert "is no SHA-256, which has 64 hexadecimal digits" in capsys.readouterr().err
+    assert not agents
 
 
 def test_download_file_returns_the_path(server, tmp_path):

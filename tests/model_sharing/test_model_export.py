@@ -158,6 +158,18 @@ def test_command_exports_a_dataset_by_its_number(results, tmp_path):
     }
 
 
+def test_metrics_are_exported_without_folders(results, tmp_path):
+    fold = results / "nnUNetTrainer__nnUNetPlans__2d" / "fold_0"
+    line = {"type": "run", "command": f"nnUNetv2_train 990 2d 0 -pretrained_weights {results}/weights.pth"}
+    (fold / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    (fold / "metrics.csv").write_text("epoch,train_loss\n0,0.5\n")
+    export_pretrained_model(DATASET, tmp_path / "model.zip", **ONE_FOLD)
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive:
+        assert archive.read(f"{MODEL_2D}/fold_0/metrics.csv") == b"epoch,train_loss\n0,0.5\n"
+        exported = json.loads(archive.read(f"{MODEL_2D}/fold_0/metrics.jsonl"))
+    assert exported["command"] == f"nnUNetv2_train 990 2d 0 -pretrained_weights $nnUNet_results/{DATASET}/weights.pth"
+
+
 @pytest.fixture
 def lora_model(nnunet_folders: dict[str, Path], seeded: int) -> Path:
     """The folder of a SegFormer with adapters that change its predictions."""
@@ -215,6 +227,9 @@ def test_everything_that_describes_a_merged_model_agrees(lora_model, tmp_path):
     assert not {"optimizer_state", "grad_scaler_state", "lr_scheduler_state"} & set(checkpoint)
     before = read_json(lora_model / "plans.json")["configurations"]["2d"]["architecture"]["arch_kwargs"]
     assert before["tuning"] == "lora"  # the model itself stays as it is
+    described = {"debug.json", "network_architecture.txt"}  # the network in training, with its adapters
+    assert described <= {path.name for path in (lora_model / "fold_0").iterdir()}
+    assert not described & {path.name for path in (merged / "fold_0").iterdir()}
 
 
 @pytest.mark.slow
@@ -258,7 +273,11 @@ def test_functions_and_flags_are_upstreams(oracle_recorded):
     for command, parser, added in (
         ("nnUNetv2_export_model_to_zip", entry_points.build_export_parser(), {"--merge_lora", "--without_optimizer"}),
         ("nnUNetv2_install_pretrained_model_from_zip", entry_points.build_install_parser(), {"--overwrite"}),
-        ("nnUNetv2_download_pretrained_model_by_url", entry_points.build_download_parser(), {"--overwrite"}),
+        (
+            "nnUNetv2_download_pretrained_model_by_url",
+            entry_points.build_download_parser(),
+            {"--overwrite", "--sha256"},
+        ),
     ):
         actions = {(action.option_strings or [action.dest])[0]: action for action in parser._actions[1:]}
         assert set(actions) == {argument["flags"][0] for argument in cli[command]["args"]} | added

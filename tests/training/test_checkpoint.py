@@ -33,6 +33,31 @@ def test_checkpoint_to_continue_is_the_furthest(tmp_path: Path, present: list[st
     assert (found and found.name) == expected
 
 
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [
+        ({checkpoint.LATEST: 50, checkpoint.BEST: 71}, checkpoint.BEST),
+        ({checkpoint.LATEST: 50, checkpoint.BEST: 50}, checkpoint.LATEST),
+        ({checkpoint.LATEST: 50, checkpoint.BEST: 30}, checkpoint.LATEST),  # the time is that of a copy
+        ({checkpoint.BEST: 30, checkpoint.LATEST: 50}, checkpoint.LATEST),
+        ({checkpoint.LATEST: 50, checkpoint.BEST: 71, checkpoint.FINAL: 80}, checkpoint.FINAL),
+    ],
+)
+def test_the_best_checkpoint_is_continued_where_it_is_further_than_the_latest(
+    tmp_path: Path, epochs: dict[str, int], expected: str
+) -> None:
+    for time_of_writing, (name, epoch) in enumerate(epochs.items()):
+        save_checkpoint({"current_epoch": epoch}, tmp_path / name)
+        os.utime(tmp_path / name, (time_of_writing, time_of_writing))
+    assert checkpoint.checkpoint_to_continue(tmp_path) == tmp_path / expected
+
+
+def test_a_younger_best_checkpoint_that_is_damaged_is_passed_over(tmp_path: Path) -> None:
+    save_checkpoint({"current_epoch": 5}, tmp_path / checkpoint.LATEST)
+    (tmp_path / checkpoint.BEST).write_bytes(b"half a file")
+    assert checkpoint.checkpoint_to_continue(tmp_path) == tmp_path / checkpoint.LATEST
+
+
 def test_missing_checkpoint_is_reported_with_those_that_are_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"Validation needs checkpoint_final\.pth and .* has no checkpoint"):
         checkpoint.require_checkpoint(tmp_path, checkpoint.FINAL, "Validation")

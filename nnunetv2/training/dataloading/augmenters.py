@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAugmenter
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 
@@ -26,88 +29,111 @@ class AugmentationWorkerDied(NNUNetError, RuntimeError):
 
 
 def make_augmenter(
-    loader: Any,
-    num_processes: int,
-    num_cached: int | None = None,
-    pin_memory: bool = False,
-    seeds: Sequence[int] | None = None,
-) -> SingleThreadedAugmenter | NonDetMultiThreadedAugmenter:
+    loader: Any, num_processes: int, num_cached: int | None = None, pin_memory: bool = False
+) -> SingleThreadedAugmenter | WorkerAugmenter | OrderedWorkerAugmenter:
     """An endless iterator over the batches of `loader`.
 
     Args:
-        loader: an iterator over batches that can be pickled, such as `nnUNetDataLoader`.
-        num_processes: background workers. 0 makes batches in this process, with its random generators: seeded runs
-            then repeat exactly.
+        loader: an iterator over batches that can be pickled, such as `nnUNetDataLoader`. If it has `streams`, its
+            batches follow from their numbers: they come in order then, and are the same for any number of workers.
+        num_processes: background workers. 0 makes batches in this process.
         num_cached: finished batches that may wait; `None` is half the workers, but at least 6.
         pin_memory: copy batches to page-locked memory for faster transfer to the current CUDA device.
-        seeds: one per worker, below 2**32, see `worker_seeds`; `None` draws them from the operating system. With
-            several workers the order of the batches still varies.
     """
     if num_processes == 0:
         return SingleThreadedAugmenter(loader, None)
-    return WorkerAugmenter(
-        loader,
-        num_processes,
-        max(6, num_processes // 2) if num_cached is None else num_cached,
-        pin_memory=pin_memory,
-        seeds=worker_seeds(num_processes) if seeds is None else seeds,
-    )
+    if num_cached is None:
+        num_cached = max(6, num_processes // 2)
+    if getattr(loader, "streams", None) is None:
+        return WorkerAugmenter(loader, num_processes, num_cached, pin_memory=pin_memory)
+    loader.number_of_threads_in_multithreaded = num_processes
+    return OrderedWorkerAugmenter(loader, num_processes, num_cached, pin_memory=pin_memory)
 
 
-def worker_seeds(num_processes: int, seed: int | None = None, rank: int = 0) -> list[int]:
-    """Independent 32-bit seeds for the workers of one process; `seed` None takes entropy of the operating system.
-
-    Args:
-        num_processes: number of seeds.
-        seed: the run's seed.
-        rank: this process among the distributed ones; ranks get different seeds from the same `seed`.
-    """
-    entropy = None if seed is None else (seed, rank)
-    return [int(value) for value in np.random.SeedSequence(entropy).generate_state(num_processes)]
+def worker_seeds(num_processes: int) -> list[int]:
+    """Independent 32-bit seeds for the workers of one process, from entropy of the operating system."""
+    return [int(value) for value in np.random.SeedSequence().generate_state(num_processes)]
 
 
 class WorkerAugmenter(NonDetMultiThreadedAugmenter):
-    """Background workers that say why they failed and that end with their parent.
+    """Background workers that say why they failed and that end with their parent; the first batch made comes first.
 
     Without seeds of their own, forked workers would all inherit the same torch generator and draw the same noise,
     mirrorings and decisions.
     """
 
-    def __init__(
-        self, loader: Any, num_processes: int, num_cached: int, *, pin_memory: bool, seeds: Sequence[int]
-    ) -> None:
+    def __init__(self, loader: Any, num_processes: int, num_cached: int, *, pin_memory: bool) -> None:
         super().__init__(
             _WorkerLoader(loader),
             None,
             num_processes,
             num_cached,
-            seeds=list(seeds),
+            seeds=worker_seeds(num_processes),
             pin_memory=pin_memory,
             wait_time=_POLL_SECONDS,
         )
 
     def __next__(self) -> dict[str, Any]:
-        """The next finished batch.
-
-        Raises:
-            DataError: a worker met bad data; the message is the worker's.
-            RuntimeError: a worker raised something else; its traceback is in the message.
-            AugmentationWorkerDied: a worker was killed.
-        """
+        """The next finished batch, see `_next_batch` for what it raises."""
         if not self.initialized:
             self._start()
-        workers = list(self._processes)
-        try:
-            batch = super().__next__()
-        except RuntimeError as err:
-            raise AugmentationWorkerDied(_explain_death(workers)) from err
-        if _FAILURE in batch:
-            self._finish()
-            raise batch[_FAILURE]
-        return batch
+        return _next_batch(self, super().__next__)
 
     def _finish(self, timeout: float = _SHUTDOWN_SECONDS, force: bool = False) -> None:
         super()._finish(timeout, force)
+
+
+class OrderedWorkerAugmenter(MultiThreadedAugmenter):
+    """The same, but batches come in turn, one of each worker, however long each takes.
+
+    Each worker has a queue of its own, which bounds how far it runs ahead.
+    """
+
+    def __init__(self, loader: Any, num_processes: int, num_cached: int, *, pin_memory: bool) -> None:
+        super().__init__(
+            _WorkerLoader(loader),
+            None,
+            num_processes,
+            math.ceil(num_cached / num_processes),
+            pin_memory=pin_memory,
+            wait_time=_POLL_SECONDS,
+        )
+
+    def __next__(self) -> dict[str, Any]:
+        """The next batch in order, see `_next_batch` for what it raises."""
+        if not self.was_initialized:
+            self._start()
+        return _next_batch(self, super().__next__)
+
+    def _finish(self, timeout: float = _SHUTDOWN_SECONDS, force: bool = False) -> None:
+        super()._finish(timeout, force)
+
+
+def has_random_workers(augmenter: Any) -> bool:
+    """Whether an iterator over batches has background workers whose random numbers follow from no seed."""
+    kinds = (NonDetMultiThreadedAugmenter, MultiThreadedAugmenter)
+    return isinstance(augmenter, kinds) and not isinstance(augmenter, OrderedWorkerAugmenter)
+
+
+def _next_batch(
+    augmenter: WorkerAugmenter | OrderedWorkerAugmenter, next_batch: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """What `next_batch` returns.
+
+    Raises:
+        DataError: a worker met bad data; the message is the worker's.
+        RuntimeError: a worker raised something else; its traceback is in the message.
+        AugmentationWorkerDied: a worker was killed.
+    """
+    workers = list(augmenter._processes)
+    try:
+        batch = next_batch()
+    except RuntimeError as err:
+        raise AugmentationWorkerDied(_explain_death(workers)) from err
+    if _FAILURE in batch:
+        augmenter._finish()
+        raise batch[_FAILURE]
+    return batch
 
 
 class _WorkerLoader:
@@ -119,6 +145,7 @@ class _WorkerLoader:
     def set_thread_id(self, thread_id: int) -> None:
         """Called once in each worker, with its number, before the first batch."""
         _end_with_parent()
+        torch.set_num_threads(1)  # the other workers use the other cores
         self.loader.set_thread_id(thread_id)
 
     def __iter__(self) -> _WorkerLoader:

@@ -22,6 +22,7 @@ from nnunetv2.training.dataloading.patch_position import (
     random_position,
     random_voxel,
 )
+from nnunetv2.training.random_streams import SampleStreams, sample_generators
 
 if TYPE_CHECKING:
     from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
@@ -50,7 +51,13 @@ class nnUNetDataLoader(DataLoader):
         probabilistic_oversampling: decide on foreground by a draw per sample; otherwise the last samples of each
             batch show foreground.
         transforms: called with `image=` and `segmentation=` tensors without batch axis, returns a dict with both.
+
+    Attributes:
+        streams: the random numbers of its samples; None has them drawn from the global generators, one batch after the
+            other as upstream does. With streams, worker `w` of `n` makes the batches `w`, `w + n`, and so on.
     """
+
+    streams: SampleStreams | None = None
 
     def __init__(
         self,
@@ -72,6 +79,7 @@ class nnUNetDataLoader(DataLoader):
         self.oversample_foreground_percent = oversample_foreground_percent
         self.pad_sides = pad_sides
         self.transforms = transforms
+        self._num_made = 0
 
         self.patch_size_was_2d = len(patch_size) == _NUM_SPATIAL_AXES - 1
         self.patch_size = self._as_3d(patch_size, 1)
@@ -142,15 +150,36 @@ class nnUNetDataLoader(DataLoader):
 
     def generate_train_batch(self) -> dict[str, Any]:
         """Draws one batch, see the class."""
-        keys = self.get_indices()
         with torch.no_grad(), _one_torch_thread():
-            samples = [self._draw_sample(key, self.get_do_oversample(index)) for index, key in enumerate(keys)]
+            keys, samples = self._draw_samples() if self.streams is None else self._samples_of_streams(self.streams)
         images, segmentations = zip(*samples, strict=True)
         if isinstance(segmentations[0], list):
             target = [torch.stack(resolution) for resolution in zip(*segmentations, strict=True)]
         else:
             target = torch.stack(segmentations)
         return {"data": torch.stack(images), "target": target, "keys": keys}
+
+    def _draw_samples(self) -> tuple[np.ndarray, list[tuple[torch.Tensor, Any]]]:
+        keys = self.get_indices()
+        return keys, [self._draw_sample(key, self.get_do_oversample(index)) for index, key in enumerate(keys)]
+
+    def _samples_of_streams(self, streams: SampleStreams) -> tuple[np.ndarray, list[tuple[torch.Tensor, Any]]]:
+        batch = self.thread_id + self._num_made * self.number_of_threads_in_multithreaded
+        self._num_made += 1
+        keys, samples = [], []
+        for index in range(self.batch_size):
+            with sample_generators(streams, batch, index):
+                keys.append(self._draw_key())
+                samples.append(self._draw_sample(keys[-1], self.get_do_oversample(index)))
+        return np.array(keys), samples
+
+    def _draw_key(self) -> str:
+        """One case; to draw more would make what follows depend on the size of the batch."""
+        batch_size, self.batch_size = self.batch_size, 1
+        try:
+            return self.get_indices()[0]
+        finally:
+            self.batch_size = batch_size
 
     def _draw_sample(self, key: str, force_fg: bool) -> tuple[torch.Tensor, torch.Tensor | list[torch.Tensor]]:
         """One patch of one case, transformed: image (C, *spatial) and segmentation (1 or R, *spatial)."""

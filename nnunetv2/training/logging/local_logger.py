@@ -50,10 +50,10 @@ class LocalLogger:
             _log.info("%s of epoch %d: %s", key, epoch, value)
         values = self._history[key]
         if len(values) <= epoch:
-            values.append(_plain(value))
+            values.append(plain(value))
         elif len(values) == epoch + 1:
             _log.warning("%s of epoch %d was logged twice; the second value is kept", key, epoch)
-            values[epoch] = _plain(value)
+            values[epoch] = plain(value)
         else:
             raise ValueError(f"cannot log {key} of epoch {epoch}: epoch {len(values) - 1} has a value already")
 
@@ -74,13 +74,13 @@ class LocalLogger:
     def load_checkpoint(self, checkpoint: dict[str, list[Any]]) -> None:
         """Takes over a history made by `get_checkpoint`, here or by upstream."""
         restored = {key: [] for key in HISTORY_KEYS} | checkpoint
-        self._history = {key: [_plain(value) for value in values] for key, values in restored.items()}
+        self._history = {key: [plain(value) for value in values] for key, values in restored.items()}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Numpy scalars and arrays as Python numbers and lists, which every checkpoint reader accepts."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
+        return [plain(entry) for entry in value]
     return value

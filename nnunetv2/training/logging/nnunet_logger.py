@@ -6,8 +6,11 @@ import math
 import os
 from typing import Any
 
+from dinov3.utils.process_group import rank_and_world_size
 from nnunetv2.errors import UsageError
+from nnunetv2.training.logging.external_loggers import FailureGuard
 from nnunetv2.training.logging.local_logger import LocalLogger
+from nnunetv2.training.logging.tensorboard_logger import TensorBoardLogger
 from nnunetv2.training.logging.wandb_logger import WandbLogger, get_cluster_job_id
 
 __all__ = ["LocalLogger", "MetaLogger", "WandbLogger", "get_cluster_job_id", "nnUNetLogger"]
@@ -20,6 +23,11 @@ nnUNetLogger = LocalLogger  # the name that trainers written for nnU-Net before 
 class MetaLogger:
     """Reads, plots and checkpoints through a `LocalLogger`; external loggers only receive.
 
+    External loggers are the objects in the list `loggers`, with the methods `log(key, value, step)`,
+    `log_summary(key, value)` and `update_config(config)`. A list of values reaches them as one value per entry, under
+    the key with `/class_1` and so on. If they fail, the training goes on. Of several processes, only the first makes
+    those that the environment asks for.
+
     Args:
         output_folder: the fold's folder.
         resume: whether a training goes on; external loggers then continue their run.
@@ -30,9 +38,12 @@ class MetaLogger:
         self.output_folder = output_folder
         self.resume = resume
         self.local_logger = LocalLogger(verbose)
-        self.loggers: list[WandbLogger] = []
-        if self._is_logger_enabled("nnUNet_wandb_enabled"):
-            self.loggers.append(WandbLogger(output_folder, resume))
+        self.loggers: list[Any] = []
+        self._guard = FailureGuard()
+        switches = {"nnUNet_wandb_enabled": WandbLogger, "nnUNet_tensorboard_enabled": TensorBoardLogger}
+        for variable, logger_class in switches.items():
+            if self._is_logger_enabled(variable) and rank_and_world_size()[0] == 0:
+                self.loggers += self._guard.make(logger_class, output_folder, resume)
 
     def log(self, key: str, value: Any, step: int) -> None:
         """Records `value` of epoch `step`. Logging `mean_fg_dice` also logs its moving average, `ema_fg_dice`."""
@@ -40,11 +51,14 @@ class MetaLogger:
         parts = {key: value}
         if isinstance(value, list):
             parts = {f"{key}/class_{number}": entry for number, entry in enumerate(value, start=1)}
-        for logger in self.loggers:
-            for name, part in parts.items():
-                logger.log(name, part, step)
+        for name, part in parts.items():
+            self._tell("log", name, part, step)
         if key == "mean_fg_dice":
             self.log("ema_fg_dice", self._next_ema(float(value), step), step)
+
+    def _tell(self, method: str, *args: Any) -> None:
+        for logger in self.loggers:
+            self._guard.call(logger, method, *args)
 
     def _next_ema(self, dice: float, step: int) -> float:
         """An epoch without any foreground has no Dice; it leaves the average as it was."""
@@ -59,13 +73,11 @@ class MetaLogger:
 
     def log_summary(self, key: str, value: Any) -> None:
         """Passes a once-per-run value, such as the final Dice, to the external loggers."""
-        for logger in self.loggers:
-            logger.log_summary(key, value)
+        self._tell("log_summary", key, value)
 
     def update_config(self, config: dict[str, Any]) -> None:
         """Passes settings of the run to the external loggers."""
-        for logger in self.loggers:
-            logger.update_config(config)
+        self._tell("update_config", config)
 
     def plot_progress_png(self, output_folder: str | os.PathLike) -> None:
         """Draws the history into `progress.png` of `output_folder`."""

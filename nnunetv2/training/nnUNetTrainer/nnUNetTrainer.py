@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from dinov3.layers.synced_batch_norm import synchronise_batch_norm
 from dinov3.utils import divergence, process_group
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.optimizer_step import update_weights
@@ -26,14 +25,18 @@ from nnunetv2.model import network_hook
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.training import (
     batches,
+    cascade_stages,
     checkpoint,
     debug_information,
     device_settings,
+    distributed_network,
     full_validation,
     init_arguments,
     model_folder,
     online_metrics,
+    seeding,
     training_log,
+    training_reports,
 )
 from nnunetv2.training.architecture_check import require_same_architecture
 from nnunetv2.training.data_augmentation import default_pipeline
@@ -80,6 +83,7 @@ class nnUNetTrainer:
     scheduler_step_per_iteration: bool = False  # after every update; otherwise set at the start of every epoch
     save_every: int = 50  # epochs between two writes of checkpoint_latest.pth
     disable_checkpointing: bool = False
+    seed: int | None = None  # of all random numbers, 0 to 2**32 - 1; None has every training draw others
     trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
 
     def __new__(cls, *args: Any, **kwargs: Any) -> nnUNetTrainer:
@@ -120,12 +124,14 @@ class nnUNetTrainer:
         self.inference_allowed_mirroring_axes = None  # decided with the augmentation
         self.current_epoch, self._best_ema = 0, None
         self._divergence_guard = divergence.DivergenceGuard()
+        self._reports = training_reports.TrainingReports(self)
 
     @cached_property
     def logger(self) -> Any:
         """History of losses and metrics; made at first use, because external loggers start a run."""
         logger = MetaLogger(self.output_folder, self._resume)
         logger.update_config({key: value for key, value in self.my_init_kwargs.items() if key != "device"})
+        logger.loggers.append(self._reports)
         return logger
 
     @cached_property
@@ -141,6 +147,7 @@ class nnUNetTrainer:
         """Makes network, optimiser, schedule and loss; called once."""
         if self.was_initialized:
             raise RuntimeError("initialize was called a second time; a trainer is initialised once")
+        seeding.start(self.seed)
         self._set_batch_size_and_oversample()
         managers = (self.plans_manager, self.configuration_manager)
         self.num_input_channels = determine_num_input_channels(*managers, self.dataset_json)
@@ -151,8 +158,7 @@ class nnUNetTrainer:
             self.network = torch.compile(self.network)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
-            network = synchronise_batch_norm(self.network, self.device)
-            self.network = process_group.distribute_network(network, self.device)
+            self.network = distributed_network.distribute(self)
         self.loss = self._build_loss()
         if resolve_precision(self.precision, self.device) != "fp16":
             self.grad_scaler = None
@@ -162,9 +168,11 @@ class nnUNetTrainer:
 
     def _set_batch_size_and_oversample(self) -> None:
         rank, world_size = process_group.rank_and_world_size()
-        self.batch_size, self.oversample_foreground_percent = share_of_batch(
+        self.batch_size, forced = share_of_batch(
             self.configuration_manager.batch_size, self.oversample_foreground_percent, rank, world_size
         )
+        if not self.probabilistic_oversampling:  # where each sample is drawn for, all processes draw alike
+            self.oversample_foreground_percent = forced
 
     @staticmethod
     def build_network_architecture(
@@ -211,10 +219,10 @@ class nnUNetTrainer:
             training_log.write_line(self.log_file, args, timestamp=add_timestamp, console=also_print_to_console)
 
     def print_plans(self) -> None:
-        """Hook: logs the configuration and the part of the plans that all configurations share."""
-        shared = {key: value for key, value in self.plans_manager.plans.items() if key != "configurations"}
-        self.print_to_log_file(f"Configuration {self.configuration_name}: {self.configuration_manager}")
-        self.print_to_log_file(f"Plans: {shared}")
+        """Hook: writes the configuration, and the part of the plans that all of them share, into the log file."""
+        plans = (self.plans_manager.plans, self.configuration_name, self.configuration_manager)
+        for line in training_log.plans_lines(*plans):
+            self.print_to_log_file(line, also_print_to_console=False)
 
     def plot_network_architecture(self) -> None:
         """Hook: leaves a picture of the network, here its layers as text."""
@@ -243,6 +251,7 @@ class nnUNetTrainer:
         return select_fold(splits, self.fold, cases)
 
     def _open_cases(self, identifiers: list[str]) -> nnUNetBaseDataset:
+        cascade_stages.require_inputs(self, identifiers)
         folder, previous = self.preprocessed_dataset_folder, self.folder_with_segs_from_previous_stage
         return self.dataset_class(folder, identifiers, folder_with_segs_from_previous_stage=previous)
 
@@ -252,24 +261,14 @@ class nnUNetTrainer:
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Hook: returns endless iterators over augmented training batches and plain validation batches."""
-        labels, patch_size = self.label_manager, self.configuration_manager.patch_size
-        scales = self._get_deep_supervision_scales()
-        rotation, dummy_2d, cut_size, axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-        shared = batches.label_arguments(labels, self.is_cascaded)
-        masked = self.configuration_manager.use_mask_for_norm
-        augment = self.get_training_transforms(
-            patch_size, rotation, scales, axes, dummy_2d, use_mask_for_norm=masked, **shared
-        )
-        convert = self.get_validation_transforms(scales, **shared)
-        oversample = self.oversample_foreground_percent
-        drawing = batches.Drawing(self.batch_size, patch_size, labels, oversample, self.probabilistic_oversampling)
-        cases, sizes = self.get_tr_and_val_datasets(), (cut_size, patch_size)
-        return batches.start(cases, sizes, (augment, convert), drawing, pin_memory=self.device.type == "cuda")
+        return batches.start_for(self)
 
     def on_train_start(self) -> None:
         if not self.was_initialized:
             self.initialize()
-        require_same_architecture(self.output_folder_base, self.configuration_name, self.configuration_manager)
+        # As the plans say it: a subclass's network hook may have changed the arguments that it was given.
+        planned = plans_handler.PlansManager(self.plans_manager.plans).get_configuration(self.configuration_name)
+        require_same_architecture(self.output_folder_base, self.configuration_name, planned)
         if self.local_rank == 0:
             batches.unpack(self.dataset_class, self.preprocessed_dataset_folder)
         process_group.wait_for_all()
@@ -278,6 +277,8 @@ class nnUNetTrainer:
         if self.local_rank == 0:
             plans, dataset_folder = self.plans_manager.plans, self.preprocessed_dataset_folder_base
             model_folder.write_model_files(self.output_folder, plans, self.dataset_json, dataset_folder)
+        seeding.report(self)
+        cascade_stages.report_unprepared(self)
         self.print_plans()
         self.plot_network_architecture()
         self._save_debug_information()
@@ -285,23 +286,21 @@ class nnUNetTrainer:
 
     def run_training(self) -> None:
         """Trains from the current epoch to the last one."""
-        try:
+        with seeding.deterministic_kernels(self.seed), batches.stopped_afterwards(self):
             self.on_train_start()
-            for _ in range(self.current_epoch, self.num_epochs):
+            for epoch in range(self.current_epoch, self.num_epochs):
                 self.on_epoch_start()
                 self.on_train_epoch_start()
-                steps = range(self.num_iterations_per_epoch)
-                self.on_train_epoch_end([self.train_step(next(self.dataloader_train)) for _ in steps])
+                self.on_train_epoch_end(self._reports.train(self.train_step, self.dataloader_train))
                 with torch.no_grad():
                     self.on_validation_epoch_start()
-                    steps = range(self.num_val_iterations_per_epoch)
-                    self.on_validation_epoch_end([self.validation_step(next(self.dataloader_val)) for _ in steps])
+                    self.on_validation_epoch_end(self._reports.validate(self.validation_step, self.dataloader_val))
                 self.on_epoch_end()
+                self._reports.end_epoch(epoch)
             self.on_train_end()
-        finally:
-            batches.stop_augmenters(self.dataloader_train, self.dataloader_val)
 
     def on_epoch_start(self) -> None:
+        seeding.start_epoch(self.seed, self.current_epoch, self.local_rank)
         self.logger.log("epoch_start_timestamps", time(), self.current_epoch)
 
     def on_train_epoch_start(self) -> None:
@@ -309,8 +308,8 @@ class nnUNetTrainer:
         if not self.scheduler_step_per_iteration:
             self.lr_scheduler.step(self.current_epoch)
         learning_rate = self.optimizer.param_groups[0]["lr"]
-        self.print_to_log_file(f"Epoch {self.current_epoch}")
-        self.print_to_log_file(f"Current learning rate: {learning_rate:.5g}")
+        for line in (f"Epoch {self.current_epoch}", f"Current learning rate: {learning_rate:.5g}"):
+            self.print_to_log_file(line, also_print_to_console=False)
         self.logger.log("lrs", learning_rate, self.current_epoch)
 
     def forward_loss(self, data: torch.Tensor, target: batches.Target) -> tuple[torch.Tensor, Any]:
@@ -363,16 +362,14 @@ class nnUNetTrainer:
         self.logger.log("epoch_end_timestamps", time(), self.current_epoch)
         remaining = self.num_epochs - self.current_epoch - 1
         for line in training_log.epoch_lines(self.logger, remaining):
-            self.print_to_log_file(line)
+            self.print_to_log_file(line, also_print_to_console=False)
         ema = self.logger.get_value("ema_fg_dice", -1)
         if checkpoint.is_better(ema, self._best_ema):
             self._best_ema = ema
-            self.print_to_log_file(f"New best EMA pseudo Dice: {ema:.4f}")
+            self.print_to_log_file(f"New best EMA pseudo Dice: {ema:.4f}", also_print_to_console=False)
             self.save_checkpoint(os.path.join(self.output_folder, checkpoint.BEST))
         if remaining and (self.current_epoch + 1) % self.save_every == 0:
             self.save_checkpoint(os.path.join(self.output_folder, checkpoint.LATEST))  # knows the best so far
-        if self.local_rank == 0:
-            self.logger.plot_progress_png(self.output_folder)
         self.current_epoch += 1
 
     def on_train_end(self) -> None:
@@ -400,5 +397,7 @@ class nnUNetTrainer:
         self.set_deep_supervision_enabled(False)
         self.network.eval()
         cases = self.do_split()[1]
-        full_validation.validate(self.network, self._open_cases, cases, setting, self.logger, self.print_to_log_file)
+        with seeding.deterministic_kernels(self.seed):
+            log = (self.logger, self.print_to_log_file)
+            full_validation.validate(self.network, self._open_cases, cases, setting, *log)
         self.set_deep_supervision_enabled(self.enable_deep_supervision)

@@ -108,7 +108,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         report = trainable_report(network)
         self.print_to_log_file(f"Backbone {model.backbone} {model.backbone_size}, tuning {model.tuning}: {report}")
         for group in self.optimizer.param_groups:
-            self.print_to_log_file(f"Parameter group {group_report(group)}")
+            self.print_to_log_file(f"Parameter group {group_report(group)}", also_print_to_console=False)
 
     def _find_backbone_weights(self) -> Path | None:
         model = self.config.model

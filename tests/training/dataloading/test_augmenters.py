@@ -15,13 +15,22 @@ import pytest
 import torch
 
 from nnunetv2.errors import DataError
-from nnunetv2.training.dataloading.augmenters import AugmentationWorkerDied, make_augmenter, worker_seeds
+from nnunetv2.training.dataloading.augmenters import (
+    AugmentationWorkerDied,
+    OrderedWorkerAugmenter,
+    WorkerAugmenter,
+    make_augmenter,
+    worker_seeds,
+)
+from nnunetv2.training.random_streams import TRAINING_STREAM, SampleStreams
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 class _Draws:
     """A loader whose batches tell the worker and its first random numbers."""
+
+    streams: SampleStreams | None = None
 
     def set_thread_id(self, thread_id: int) -> None:
         self.worker = thread_id
@@ -31,12 +40,25 @@ class _Draws:
         return {"worker": self.worker, "torch": torch.rand(1).item(), "numpy": np.random.uniform(), "pid": os.getpid()}
 
 
+class _Ordered(_Draws):
+    """Has its batches in order; worker 0 is the slowest."""
+
+    streams = SampleStreams(0, TRAINING_STREAM, 0, 0)
+
+    def __next__(self) -> dict:
+        time.sleep(0.05 if self.worker == 0 else 0)
+        return super().__next__()
+
+
 class _Failing(_Draws):
-    def __init__(self, error: Exception) -> None:
-        self.error = error
+    def __init__(self, error: Exception, streams: SampleStreams | None) -> None:
+        self.error, self.streams = error, streams
 
     def __next__(self) -> dict:
         raise self.error
+
+
+both_kinds = pytest.mark.parametrize("streams", [None, _Ordered.streams], ids=["any order", "in order"])
 
 
 @pytest.fixture
@@ -68,18 +90,10 @@ def test_workers_draw_different_numbers(started):
     assert first[0]["numpy"] != first[1]["numpy"]
 
 
-def test_seeds_repeat_the_draws_of_each_worker(started):
-    runs = [_first_draws(started(_Draws(), 2, seeds=worker_seeds(2, seed=3))) for _ in range(2)]
-    for worker in (0, 1):
-        assert runs[0][worker]["torch"] == runs[1][worker]["torch"]
-        assert runs[0][worker]["numpy"] == runs[1][worker]["numpy"]
-
-
-def test_worker_seeds_differ_between_workers_ranks_and_runs():
-    seeds = [*worker_seeds(8, 1), *worker_seeds(8, 1, rank=1), *worker_seeds(8, 2), *worker_seeds(8), *worker_seeds(8)]
+def test_worker_seeds_differ_between_workers_and_runs():
+    seeds = [*worker_seeds(8), *worker_seeds(8)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**32 for seed in seeds)
-    assert worker_seeds(8, 1) == worker_seeds(8, 1)
 
 
 def test_without_workers_batches_come_from_this_process(seeded):
@@ -91,18 +105,28 @@ def test_without_workers_batches_come_from_this_process(seeded):
     assert batch["torch"] == torch.rand(1).item()
 
 
-def test_bad_data_in_a_worker_is_told_as_such(started):
+def test_only_batches_with_numbers_wait_for_their_turn(started):
+    assert isinstance(started(_Draws(), 2), WorkerAugmenter)
+    augmenter = started(_Ordered(), 3)
+    assert isinstance(augmenter, OrderedWorkerAugmenter)
+    assert [next(augmenter)["worker"] for _ in range(9)] == [0, 1, 2] * 3
+
+
+@both_kinds
+def test_bad_data_in_a_worker_is_told_as_such(started, streams):
     with pytest.raises(DataError, match="case_3.b2nd cannot be read"):
-        next(started(_Failing(DataError("case_3.b2nd cannot be read")), 1))
+        next(started(_Failing(DataError("case_3.b2nd cannot be read"), streams), 1))
 
 
-def test_a_defect_in_a_worker_comes_with_its_traceback(started):
+@both_kinds
+def test_a_defect_in_a_worker_comes_with_its_traceback(started, streams):
     with pytest.raises(RuntimeError, match=r"KeyError\('seg'\)(.|\n)*test_augmenters.py.*in __next__"):
-        next(started(_Failing(KeyError("seg")), 1))
+        next(started(_Failing(KeyError("seg"), streams), 1))
 
 
-def test_no_worker_is_left_after_a_failure(started):
-    augmenter = started(_Failing(DataError("bad")), 2)
+@both_kinds
+def test_no_worker_is_left_after_a_failure(started, streams):
+    augmenter = started(_Failing(DataError("bad"), streams), 2)
     with pytest.raises(DataError):
         next(augmenter)
     assert not [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
@@ -110,8 +134,9 @@ def test_no_worker_is_left_after_a_failure(started):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # raised by batchgenerators too
-def test_a_killed_worker_is_explained(started):
-    augmenter = started(_Draws(), 2)
+@pytest.mark.parametrize("loader", [_Draws(), _Ordered()], ids=["any order", "in order"])
+def test_a_killed_worker_is_explained(started, loader):
+    augmenter = started(loader, 2)
     victim = next(augmenter)["pid"]
     os.kill(victim, signal.SIGKILL)
     with pytest.raises(
@@ -122,12 +147,13 @@ def test_a_killed_worker_is_explained(started):
 
 
 @pytest.mark.slow
-def test_workers_end_when_their_parent_is_killed(tmp_path):
+@pytest.mark.parametrize("loader", ["_Draws", "_Ordered"])
+def test_workers_end_when_their_parent_is_killed(loader):
     script = (
         "import os, signal\n"
-        "from tests.training.dataloading.test_augmenters import _Draws\n"
+        f"from tests.training.dataloading.test_augmenters import {loader}\n"
         "from nnunetv2.training.dataloading.augmenters import make_augmenter\n"
-        "augmenter = make_augmenter(_Draws(), 2)\n"
+        f"augmenter = make_augmenter({loader}(), 2)\n"
         "next(augmenter)\n"
         "print(*[worker.pid for worker in augmenter._processes], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"

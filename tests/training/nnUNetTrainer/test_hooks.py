@@ -91,14 +91,7 @@ def test_trainer_has_upstreams_attributes(dataset: Path) -> None:
     assert [name for name in ATTRIBUTES if not hasattr(trainer, name)] == []
 
 
-AVAILABLE_VARIANTS = [
-    "nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerNoDA",
-    "nnunetv2.training.nnUNetTrainer.variants.network_architecture.nnUNetTrainerNoDeepSupervision",
-    "nnunetv2.training.nnUNetTrainer.variants.training_length.nnUNetTrainer_Xepochs",
-]
-
-
-@pytest.mark.parametrize("module", AVAILABLE_VARIANTS)
+@pytest.mark.parametrize("module", RECORDED["variants"])
 def test_variants_have_upstreams_class_names(module: str) -> None:
     imported = importlib.import_module(module)
     assert [

@@ -1,0 +1,65 @@
+"""What was measured in an epoch, as plain data: the lines of type `epoch` in `metrics.jsonl`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from dinov3.utils.process_group import rank_and_world_size
+from nnunetv2.training.logging.local_logger import HISTORY_KEYS, plain
+from nnunetv2.training.output_names import foreground_names
+from nnunetv2.training.run_information import global_batch_size
+
+_MIB = 2**20  # bytes
+
+
+def epoch_values(
+    trainer: Any, epoch: int, learning_rates: Sequence[float], training_seconds: float | None
+) -> dict[str, Any]:
+    """The history of an epoch and what it cost; None for what is not known.
+
+    Args:
+        trainer: its logger has the history; values under keys of its own are taken, too.
+        learning_rates: one per group of parameters.
+        training_seconds: that the training steps took.
+    """
+    history = history_of(trainer.logger.get_checkpoint(), epoch)
+    start, end = history["epoch_start_timestamps"], history["epoch_end_timestamps"]
+    num_samples = trainer.num_iterations_per_epoch * global_batch_size(trainer)
+    return {
+        **{key: value for key, value in history.items() if key not in HISTORY_KEYS},
+        "train_loss": history["train_losses"],
+        "val_loss": history["val_losses"],
+        "mean_fg_dice": history["mean_fg_dice"],
+        "ema_fg_dice": history["ema_fg_dice"],
+        "dice": _by_name(history["dice_per_class_or_region"] or [], foreground_names(trainer.label_manager).values()),
+        "lr": list(learning_rates),
+        "seconds": None if start is None or end is None else end - start,
+        "train_seconds": training_seconds,
+        "samples_per_second": num_samples / training_seconds if training_seconds else None,
+        "world_size": rank_and_world_size()[1],
+        **peak_gpu_memory(trainer.device),
+    }
+
+
+def history_of(history: Mapping[str, Sequence[Any]], epoch: int) -> dict[str, Any]:
+    """The values of one epoch as Python numbers and lists, under upstream's keys and all others that there are."""
+    series = {key: history.get(key, ()) for key in (*HISTORY_KEYS, *history)}
+    return {key: plain(values[epoch]) if epoch < len(values) else None for key, values in series.items()}
+
+
+def _by_name(scores: Sequence[float], names: Sequence[str]) -> dict[str, float]:
+    """Scores of classes that dataset.json does not know are numbered."""
+    names = list(names) if len(names) == len(scores) else [f"class_{number}" for number in range(1, len(scores) + 1)]
+    return dict(zip(names, scores, strict=True))
+
+
+def peak_gpu_memory(device: torch.device) -> dict[str, float | None]:
+    """MiB of the tensors of this process, and of what torch reserved for them, at their highest until now."""
+    is_cuda = device.type == "cuda"
+    return {
+        "peak_gpu_memory_mib": torch.cuda.max_memory_allocated(device) / _MIB if is_cuda else None,
+        "peak_gpu_memory_reserved_mib": torch.cuda.max_memory_reserved(device) / _MIB if is_cuda else None,
+    }

@@ -1,0 +1,149 @@
+"""`metrics.jsonl` and `metrics.csv`: what a training measures, one line per epoch, for programs and spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dinov3.eval.segmentation.json_values import without_nonfinite
+from dinov3.utils.atomic_files import replace_when_complete
+
+_log = logging.getLogger(__name__)
+
+JSONL = "metrics.jsonl"
+CSV = "metrics.csv"
+RUN, EPOCH, VALIDATION = "run", "epoch", "validation"  # values of "type" in every line of the JSON lines
+
+Line = Mapping[str, Any]
+
+
+class MetricFiles:
+    """The two files of one fold, written by one process.
+
+    The files belong to the checkpoints beside them. With its first epoch a training replaces the lines of this epoch
+    and of all later ones, and says what it is by a line of type `run`: one that starts afresh keeps nothing of its
+    predecessor, one that is resumed goes on behind the checkpoint. From then on lines are only appended.
+
+    A training outlives files that cannot be written for a while: what they lack is added with a later epoch.
+
+    Args:
+        folder: of the fold; made when it is not there.
+        describe_run: gives the content of the line of type `run`, asked for with the first epoch.
+    """
+
+    def __init__(self, folder: str | os.PathLike, describe_run: Callable[[], Line]) -> None:
+        self._jsonl, self._csv = Path(folder) / JSONL, Path(folder) / CSV
+        self._describe_run = describe_run
+        self._unwritten: list[Line] = []
+        self._has_begun = False  # with an epoch of its own
+        self._columns: list[str] = []  # of the table; empty as long as it has to be made anew
+
+    def add_epoch(self, epoch: int, values: Line) -> None:
+        """Adds what was measured in an epoch; JSON has no nan and no infinity, they become null."""
+        if not self._has_begun and not any(line["type"] == RUN for line in self._unwritten):
+            self._unwritten.append({"type": RUN, "first_epoch": epoch, **self._describe_run()})
+        self._add({"type": EPOCH, "epoch": epoch, **values})
+
+    def add_validation(self, values: Line) -> None:
+        """Adds the scores of the validation of whole cases."""
+        self._add({"type": VALIDATION, **values})
+
+    def _add(self, line: Line) -> None:
+        self._unwritten.append(line)
+        try:
+            self._write()
+        except OSError as err:
+            _log.warning("The metrics could not be written (%s); the training goes on, and tries again later", err)
+
+    def _write(self) -> None:
+        text = "".join(map(_as_text, self._unwritten))
+        epochs = [line for line in self._unwritten if line["type"] == EPOCH]
+        if self._has_begun:
+            _append(self._jsonl, text)
+        else:
+            self._jsonl.parent.mkdir(parents=True, exist_ok=True)
+            kept = _before(epochs[0]["epoch"] if epochs else None, read_metrics(self._jsonl))
+            with replace_when_complete(self._jsonl) as temporary:
+                temporary.write_text("".join(map(_as_text, kept)) + text, encoding="utf-8")
+        self._unwritten.clear()
+        if epochs:
+            self._has_begun = True
+            self._extend_table([_as_row(line) for line in epochs])
+
+    def _extend_table(self, rows: Sequence[Line]) -> None:
+        known, self._columns = self._columns, []
+        if all(name in known for row in rows for name in row):
+            _append(self._csv, _as_csv(rows, known))
+        else:
+            rows = [_as_row(line) for line in read_metrics(self._jsonl) if line["type"] == EPOCH]
+            known = list(dict.fromkeys(name for row in rows for name in row))
+            header = _as_csv([{name: name for name in known}], known)
+            with replace_when_complete(self._csv) as temporary:
+                temporary.write_text(header + _as_csv(rows, known), encoding="utf-8")
+        self._columns = known
+
+
+def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl` without those that are cut off; none if there is no such file."""
+    lines = []
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
+    for piece in text.split("\n"):
+        try:
+            line = json.loads(piece)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and "type" in line:
+            lines.append(line)
+    return lines
+
+
+def _before(epoch: int | None, lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines ahead of the first one of this epoch or a later one; None keeps all of them, 0 none."""
+    if epoch is None:
+        return list(lines)
+    return list(itertools.takewhile(lambda line: 0 <= line.get("epoch", line.get("first_epoch", 0)) < epoch, lines))
+
+
+def _as_text(line: Line) -> str:
+    return json.dumps(without_nonfinite(line), allow_nan=False, default=str, ensure_ascii=False) + "\n"
+
+
+def _as_row(line: Line) -> dict[str, Any]:
+    """The cells of an epoch by the names of their columns; what has parts gets a column for each of them."""
+    row: dict[str, Any] = {}
+    for name, value in without_nonfinite(line).items():
+        if isinstance(value, Mapping):
+            row |= {f"{name}_{part}": entry for part, entry in value.items()}
+        elif isinstance(value, list):
+            row |= {f"{name}_{number}": entry for number, entry in enumerate(value)}
+        elif name != "type":
+            row[name] = value
+    return row
+
+
+def _as_csv(rows: Iterable[Line], columns: Sequence[str]) -> str:
+    text = io.StringIO()
+    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _append(path: Path, text: str) -> None:
+    """Appends by one write, which a process that is killed has either done or not; takes back what did not fit."""
+    with open(path, "ab", buffering=0) as file:
+        size, data = file.tell(), text.encode("utf-8")
+        try:
+            if file.write(data) != len(data):
+                raise OSError(f"there is no space left for {path}")
+        except OSError:
+            file.truncate(size)
+            raise

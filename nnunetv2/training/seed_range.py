@@ -1,0 +1,18 @@
+"""Which numbers can be the seed of a training."""
+
+from __future__ import annotations
+
+from nnunetv2.errors import UsageError
+
+LARGEST_SEED = 2**32 - 1
+
+
+def require_seed(seed: int | None) -> None:
+    """Refuses what is neither None, no seed, nor a whole number from 0 to `LARGEST_SEED`.
+
+    Raises:
+        UsageError: accordingly.
+    """
+    if seed is None or (isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED):
+        return
+    raise UsageError(f"The seed is {seed!r}; accepted are whole numbers from 0 to {LARGEST_SEED}, or none")
