@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2.errors import DataError
+from nnunetv2.errors import DataError, UsageError
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -44,7 +44,8 @@ class CasePreprocessor:
             DataError: files are missing or unusable, or do not have the model's channels.
         """
         if previous_stage is not None and not os.path.isfile(previous_stage):
-            raise DataError(f"There is no segmentation of the previous stage {previous_stage}; predict it first")
+            stage = self.configuration_manager.previous_stage_name
+            raise DataError(f"There is no {previous_stage}; segment the image with {stage} first, into that folder")
         self._check_number_of_files(files)
         managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
         data, seg, properties = self.preprocessor.run_case(list(files), previous_stage, *managers)
@@ -54,6 +55,10 @@ class CasePreprocessor:
         self, image: np.ndarray, previous_stage: np.ndarray | None, properties: dict, ofile: str | None
     ) -> Item:
         """Preprocesses an image (C, Z, Y, X); `previous_stage` is a label map (1, Z, Y, X) or None."""
+        stage = self.configuration_manager.previous_stage_name
+        if (previous_stage is None) != (stage is None):
+            needs = "no previous segmentation" if stage is None else f"the segmentation by {stage} beside the image"
+            raise UsageError(f"This model needs {needs}; see the argument for the previous stage")
         managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
         data, seg, properties = self.preprocessor.run_case_npy(image, previous_stage, dict(properties), *managers)
         return self._item(data, seg if previous_stage is not None else None, properties, ofile)

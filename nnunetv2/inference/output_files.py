@@ -104,13 +104,18 @@ def check_previous_stage(configuration_manager: ConfigurationManager, folder: Pa
     stage = configuration_manager.previous_stage_name
     if stage is not None and folder is None:
         raise UsageError(
-            f"This model is the second stage of a cascade; predict the images with {stage} first and name the folder "
-            f"of its segmentations (-prev_stage_predictions)"
+            f"This model is the second stage of a cascade; predict the same images with the model of {stage} first "
+            f"(nnUNetv2_predict -c {stage}) and name the folder of its segmentations (-prev_stage_predictions)"
         )
     if stage is None and folder is not None:
         raise UsageError(
             "This model is not the second stage of a cascade and takes no segmentations of a previous stage; leave out "
             "-prev_stage_predictions"
+        )
+    if folder is not None and not os.path.isdir(folder):
+        raise UsageError(
+            f"There is no folder {os.fspath(folder)} of the previous stage's segmentations; make it with "
+            f"nnUNetv2_predict -c {stage}, or mend -prev_stage_predictions"
         )
 
 

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 CompressedArray = blosc2.NDArray | np.ndarray
 Case = tuple[CompressedArray, CompressedArray, CompressedArray | None, dict]
+_PREPROCESS_IT = "run nnUNetv2_preprocess for this case"
+_PREDICT_IT = "run the validation (--val) of the previous stage's fold that has this case"
 _FALLBACK_PATCH = (128, 128, 128)  # assumed where the caller does not say which patches will be read
 
 
@@ -104,7 +106,7 @@ class nnUNetDatasetNumpy(nnUNetBaseDataset):  # noqa: N801 - upstream's name
         seg_prev = None
         if self.folder_with_segs_from_previous_stage is not None:
             previous = os.path.join(self.folder_with_segs_from_previous_stage, identifier)
-            seg_prev = _read_npy_or_npz(f"{previous}.npy", f"{previous}.npz", "seg")
+            seg_prev = _read_npy_or_npz(f"{previous}.npy", f"{previous}.npz", "seg", _PREDICT_IT)
         return data, seg, seg_prev, self._load_properties(identifier)
 
     @staticmethod
@@ -150,12 +152,13 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):  # noqa: N801 - upstream's name
         data, seg = self._open(f"{stored}.b2nd"), self._open(f"{stored}_seg.b2nd")
         seg_prev = None
         if self.folder_with_segs_from_previous_stage is not None:
-            seg_prev = self._open(os.path.join(self.folder_with_segs_from_previous_stage, f"{identifier}.b2nd"))
+            previous = os.path.join(self.folder_with_segs_from_previous_stage, f"{identifier}.b2nd")
+            seg_prev = self._open(previous, _PREDICT_IT)
         return data, seg, seg_prev, self._load_properties(identifier)
 
-    def _open(self, path: str) -> blosc2.NDArray:
+    def _open(self, path: str, remedy: str = _PREPROCESS_IT) -> blosc2.NDArray:
         reader = partial(blosc2.open, mode="r", dparams={"nthreads": 1}, **self.mmap_kwargs)
-        return _read(reader, path)
+        return _read(reader, path, remedy)
 
     @staticmethod
     def _select_filter(
@@ -292,17 +295,17 @@ def _write_b2nd(array: np.ndarray, path: str, **options: Any) -> None:
         blosc2.asarray(np.ascontiguousarray(array), urlpath=str(temporary), **options)
 
 
-def _read_npy_or_npz(unpacked: str, packed: str, key: str) -> np.ndarray:
+def _read_npy_or_npz(unpacked: str, packed: str, key: str, remedy: str = _PREPROCESS_IT) -> np.ndarray:
     if os.path.isfile(unpacked):
-        return _read(partial(np.load, mmap_mode="r", allow_pickle=False), unpacked)
-    return _read(lambda path: np.load(path, allow_pickle=False)[key], packed)
+        return _read(partial(np.load, mmap_mode="r", allow_pickle=False), unpacked, remedy)
+    return _read(lambda path: np.load(path, allow_pickle=False)[key], packed, remedy)
 
 
-def _read(reader: Callable[[str], Any], path: str) -> Any:
+def _read(reader: Callable[[str], Any], path: str, remedy: str = _PREPROCESS_IT) -> Any:
     """Calls `reader(path)` and turns whatever a damaged file makes it raise into an error that names the file."""
     if not os.path.isfile(path):
-        raise DataError(f"There is no file {path}; run nnUNetv2_preprocess for this case")
+        raise DataError(f"There is no file {path}; {remedy}")
     try:
         return reader(path)
     except Exception as err:  # each library has its own exceptions for files that it cannot make sense of
-        raise DataError(f"{path} cannot be read; run nnUNetv2_preprocess for this case again ({err})") from err
+        raise DataError(f"{path} cannot be read; {remedy} again ({err})") from err

@@ -56,3 +56,13 @@ def test_an_image_of_zeros_is_not_cropped():
 def test_rank_is_checked():
     with pytest.raises(UsageError, match=r"\(3, 4\)"):
         create_nonzero_mask(np.zeros((3, 4)))
+
+
+@pytest.mark.parametrize(("given", "kept"), [("uint8", "int16"), ("uint16", "int32"), ("int16", "int16")])
+def test_labels_without_a_sign_are_marked_too(given, kept):
+    data, seg = np.zeros((1, 4, 4, 4), np.float32), np.zeros((1, 4, 4, 4), given)
+    data[0, 0, 0, 0] = data[0, 3, 3, 3] = 1
+    seg[0, 0, 0, 0] = np.iinfo(given).max
+    _, cropped, _ = crop_to_nonzero(data, seg)
+    assert cropped.dtype == kept
+    assert (cropped[0, 0, 0, 0], cropped[0, 0, 0, 1], cropped[0, 3, 3, 3]) == (np.iinfo(given).max, -1, 0)

@@ -41,3 +41,8 @@ def test_float_labels_and_lists_as_regions():
     seg = _seg()
     as_float = sample_foreground_locations(seg.astype(np.float32), [[-1, 0, 1]])
     np.testing.assert_array_equal(as_float[-1, 0, 1], sample_foreground_locations(seg, [(-1, 0, 1)])[-1, 0, 1])
+
+
+def test_case_without_any_of_the_classes():
+    assert sample_foreground_locations(np.zeros((1, 3, 3, 3), np.int8), [1, (1, 2)]) == {1: [], (1, 2): []}
+    assert sample_foreground_locations(np.zeros((1, 3, 3, 3), np.int8), []) == {}

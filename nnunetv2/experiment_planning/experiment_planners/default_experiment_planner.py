@@ -17,7 +17,7 @@ from nnunetv2.errors import UsageError
 from nnunetv2.experiment_planning.experiment_planners.feature_map_size import PLAIN_CONV_UNET, conv_feature_map_size
 from nnunetv2.experiment_planning.experiment_planners.network_topology import Topology
 from nnunetv2.experiment_planning.experiment_planners.patch_search import largest_fitting
-from nnunetv2.experiment_planning.experiment_planners.plans_file import copy_file, copy_splits, write_plans
+from nnunetv2.experiment_planning.experiment_planners.plans_file import copy_dataset_files, write_plans
 from nnunetv2.experiment_planning.experiment_planners.target_spacing import (
     axis_order,
     fullres_target_spacing,
@@ -258,7 +258,7 @@ class ExperimentPlanner:
             "label_manager": "LabelManager",
             "foreground_intensity_properties_per_channel": fingerprint["foreground_intensity_properties_per_channel"],
         }
-        self._copy_dataset_files()
+        copy_dataset_files(Path(self.raw_dataset_folder), Path(self.preprocessed_folder))
         self.save_plans(plans)
         return self.plans
 
@@ -354,13 +354,6 @@ class ExperimentPlanner:
 
     def _voxels_of_dataset(self, median_shape: np.ndarray) -> float:
         return float(np.prod(median_shape) * self.dataset_json["numTraining"])
-
-    def _copy_dataset_files(self) -> None:
-        Path(self.preprocessed_folder).mkdir(parents=True, exist_ok=True)
-        raw, preprocessed = Path(self.raw_dataset_folder), Path(self.preprocessed_folder)
-        if (raw / "splits_final.json").is_file():
-            copy_splits(raw / "splits_final.json", preprocessed / "splits_final.json")
-        copy_file(raw / "dataset.json", preprocessed / "dataset.json")
 
 
 def _read_fingerprint(preprocessed_folder: str) -> dict[str, Any]:

@@ -6,9 +6,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+
+class NetworkName(str):
+    """Dotted name of a network class; it has `__module__` and `__name__` as the class has, without importing it.
+
+    Planners that were written for upstream read these two from `UNet_class`.
+    """
+
+    def __init__(self, dotted_name: str) -> None:
+        self.__module__, _, self.__name__ = dotted_name.rpartition(".")
+
+
 _UNETS = "dynamic_network_architectures.architectures.unet"
-PLAIN_CONV_UNET = f"{_UNETS}.PlainConvUNet"
-RESIDUAL_ENCODER_UNET = f"{_UNETS}.ResidualEncoderUNet"
+PLAIN_CONV_UNET = NetworkName(f"{_UNETS}.PlainConvUNet")
+RESIDUAL_ENCODER_UNET = NetworkName(f"{_UNETS}.ResidualEncoderUNet")
 
 _COUNTED_DIRECTLY = {
     PLAIN_CONV_UNET: "n_conv_per_stage",

@@ -45,6 +45,18 @@ def copy_file(source: str | os.PathLike, target: str | os.PathLike, *, only_if_n
         shutil.copystat(source, temporary)
 
 
+def copy_dataset_files(raw_folder: Path, preprocessed_folder: Path) -> None:
+    """Copies dataset.json, and the splits if the raw dataset comes with some, to where training reads them.
+
+    Raises:
+        DataError: see `copy_splits`.
+    """
+    preprocessed_folder.mkdir(parents=True, exist_ok=True)
+    if (raw_folder / "splits_final.json").is_file():
+        copy_splits(raw_folder / "splits_final.json", preprocessed_folder / "splits_final.json")
+    copy_file(raw_folder / "dataset.json", preprocessed_folder / "dataset.json")
+
+
 def copy_splits(source: str | os.PathLike, target: str | os.PathLike) -> None:
     """Copies the splits that come with a raw dataset, or checks that those in use agree with them.
 

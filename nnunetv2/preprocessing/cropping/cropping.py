@@ -48,7 +48,8 @@ def crop_to_nonzero(
     data = data[(slice(None), *inside)]
     if seg is None:
         return data, np.where(outside_mask, np.int8(nonzero_label), np.int8(0)), bbox
-    seg = np.copy(seg[(slice(None), *inside)])
+    # Predictions come as unsigned integers, which have no -1.
+    seg = seg[(slice(None), *inside)].astype(np.promote_types(seg.dtype, np.int8))
     seg[(seg == 0) & outside_mask] = nonzero_label
     return data, seg, bbox
 

@@ -59,4 +59,4 @@ def _voxels_by_label(seg: np.ndarray, labels: set[int]) -> dict[int, np.ndarray]
     order = np.argsort(values, kind="stable")
     values, candidates = values[order], candidates[order]
     present, starts = np.unique(values, return_index=True)
-    return {int(label): part for label, part in zip(present, np.split(candidates, starts[1:]), strict=True)}
+    return {int(label): part for label, part in zip(present, np.split(candidates, starts)[1:], strict=True)}

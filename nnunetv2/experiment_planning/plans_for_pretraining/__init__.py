@@ -1,0 +1,1 @@
+"""Plans of one dataset for another, which pretraining and fine-tuning need."""
