@@ -12,12 +12,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tests.training.tiny_dataset import make_trainer, write_tiny_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-EXAMPLES = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "custom_trainers.md").read_text(), flags=re.DOTALL)
+TEXTS = [(REPOSITORY / "docs" / name).read_text() for name in ("custom_trainers.md", "trainers.md")]
+EXAMPLES = re.findall(r"```python\n(.*?)```", "\n".join(TEXTS), flags=re.DOTALL)
 
 
 def trainer_of(example: str) -> type[nnUNetTrainer]:
     names: dict[str, object] = {}
-    exec(compile(example, "docs/custom_trainers.md", "exec"), names)
+    exec(compile(example, "docs", "exec"), names)
     return next(v for k, v in names.items() if k.startswith("nnUNetTrainer_"))
 
 

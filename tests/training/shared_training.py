@@ -37,6 +37,8 @@ class Shared(Combination):
         dropping = {"m2f": "drop_path_rate", "upernet": "dropout", "segformer": "dropout"}
         if self.model in dropping:
             sections["model"] = {**sections["model"], dropping[self.model]: 0.0}
+        if "m2f_train" in sections:  # rounding would decide which of two points is the less certain one
+            sections["m2f_train"] = {**sections["m2f_train"], "importance_sample_ratio": 0.0}
         if "lora" in sections:
             sections["lora"] = {**sections["lora"], "lora_dropout": 0.0}
         return sections

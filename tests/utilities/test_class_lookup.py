@@ -126,3 +126,27 @@ def test_only_new_modules_of_the_folder_are_forgotten(folder):
         assert forgotten_module.VALUE == 1
     assert "forgotten_module" not in sys.modules
     assert "textwrap" in sys.modules
+
+
+def test_a_broken_dependency_hides_no_other_trainer(monkeypatch):
+    for missing in ("adan_pytorch", "timm", "dynamic_network_architectures.architectures.primus"):
+        monkeypatch.setitem(sys.modules, missing, None)  # importing it fails
+    names = ["nnUNetTrainerAdan", "nnUNet_Primus_S_Trainer", "nnUNetTrainerDA5", "nnUNetTrainer_5epochs"]
+    for name in names:
+        for loaded in [module for module in sys.modules if ".variants." in module or ".primus" in module]:
+            monkeypatch.delitem(sys.modules, loaded)
+        assert find_by_name("trainer", name).__name__ == name
+
+
+def test_broken_files_among_external_trainers_hide_no_other(monkeypatch, folder, caplog):
+    write(folder / "a_fails.py", "import a_module_of_nobody\nclass nnUNetTrainerFails: pass")
+    write(folder / "b_invalid.py", "class nnUNetTrainerInvalid(:")
+    write(folder / "neighbour_of_works.py", "EPOCHS = 3")
+    write(folder / "works.py", "from neighbour_of_works import EPOCHS\nclass nnUNetTrainerWorks: num_epochs = EPOCHS")
+    monkeypatch.setenv("nnUNet_extTrainer", str(folder))
+    assert find_by_name("trainer", "nnUNetTrainerWorks").num_epochs == 3
+    assert "b_invalid.py, which is not valid Python" in caplog.text
+    with pytest.raises(ModuleNotFoundError, match="a_module_of_nobody"):
+        find_by_name("trainer", "nnUNetTrainerFails")
+    with pytest.raises(UsageError, match="named 'nnUNetTrainerWorkz' .*did you mean nnUNetTrainerWorks"):
+        find_by_name("trainer", "nnUNetTrainerWorkz")

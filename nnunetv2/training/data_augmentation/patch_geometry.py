@@ -35,11 +35,15 @@ class AugmentationGeometry(NamedTuple):
     mirror_axes: tuple[int, ...]
 
 
-def augmentation_geometry(patch_size: Sequence[int]) -> AugmentationGeometry:
+def augmentation_geometry(
+    patch_size: Sequence[int], scale_range: tuple[float, float] = _SCALE_RANGE, *, allow_dummy_2d: bool = True
+) -> AugmentationGeometry:
     """Chooses rotation range, 2-D or 3-D rotation, initial patch size and mirror axes by nnU-Net's rules.
 
     Args:
         patch_size: 2 or 3 axes in voxels, as the network gets it.
+        scale_range: factors of the scaling that the initial patch has to leave room for.
+        allow_dummy_2d: rotate patches with few slices within their slices; otherwise all 3-D patches alike.
 
     Raises:
         UsageError: the patch has neither two nor three axes.
@@ -47,14 +51,14 @@ def augmentation_geometry(patch_size: Sequence[int]) -> AugmentationGeometry:
     if len(patch_size) not in (2, 3):
         raise UsageError(f"a patch has 2 or 3 axes, the plans say {list(patch_size)}")
     longest = max(patch_size)
-    do_dummy_2d = len(patch_size) == 3 and longest / patch_size[0] > ANISO_THRESHOLD
+    do_dummy_2d = allow_dummy_2d and len(patch_size) == 3 and longest / patch_size[0] > ANISO_THRESHOLD
     if len(patch_size) == 2:
         degrees = _LIMITED_ANGLE_2D if longest / min(patch_size) > _ELONGATED_2D else _ANY_ANGLE
     else:
         degrees = _ANY_ANGLE if do_dummy_2d else _LIMITED_ANGLE_3D
 
     angle = degrees / 360 * 2 * math.pi
-    initial_patch_size = get_patch_size(patch_size, angle, angle, angle, _SCALE_RANGE)
+    initial_patch_size = get_patch_size(patch_size, angle, angle, angle, scale_range)
     if do_dummy_2d:
         initial_patch_size[0] = patch_size[0]
     return AugmentationGeometry((-angle, angle), do_dummy_2d, initial_patch_size, tuple(range(len(patch_size))))

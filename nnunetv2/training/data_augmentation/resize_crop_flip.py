@@ -19,8 +19,8 @@ from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 
 from dinov3.eval.segmentation.image_geometry import resize_image, resize_label
 from nnunetv2.errors import UsageError
-from nnunetv2.training.data_augmentation.default_pipeline import Region, masking, validation_transforms
 from nnunetv2.training.data_augmentation.patch_geometry import AugmentationGeometry
+from nnunetv2.training.data_augmentation.pipeline import Region, masking, validation_transforms
 
 RATIO_RANGE = (0.5, 2.0)  # of the size of the image in the patch to its size in the case
 FLIPPED_AXIS = 1  # the columns: left and right

@@ -40,25 +40,51 @@ def build_loss(
     loss = base_loss(label_manager, batch_dice, is_ddp=is_ddp)
     if is_compiled:
         loss.dc = torch.compile(loss.dc)
+    return over_resolutions(loss, deep_supervision_scales, is_ddp=is_ddp, is_compiled=is_compiled)
+
+
+def over_resolutions(
+    loss: nn.Module,
+    deep_supervision_scales: Sequence[Sequence[float]] | None,
+    *,
+    is_ddp: bool = False,
+    is_compiled: bool = False,
+) -> nn.Module:
+    """Applies the loss of one output to all supervised ones, weighted; the other arguments as in `build_loss`."""
     if deep_supervision_scales is None:
         return loss
     unused_weight = _UNUSED_OUTPUT_WEIGHT_DDP if is_ddp and not is_compiled else 0.0
     return DeepSupervisionWrapper(loss, deep_supervision_weights(len(deep_supervision_scales), unused_weight))
 
 
-def base_loss(label_manager: LabelManager, batch_dice: bool, *, is_ddp: bool = False) -> nn.Module:
-    """The loss of one output at one resolution; arguments as in `build_loss`."""
-    dice_kwargs = {"batch_dice": batch_dice, "smooth": _SMOOTH, "ddp": is_ddp}
+def base_loss(
+    label_manager: LabelManager,
+    batch_dice: bool,
+    *,
+    is_ddp: bool = False,
+    smooth: float = _SMOOTH,
+    weight_ce: float = 1,
+) -> nn.Module:
+    """The loss of one output at one resolution.
+
+    Args:
+        label_manager: as in `build_loss`, like the other arguments.
+        smooth: added to numerator and denominator of the Dice.
+        weight_ce: factor of the cross-entropy.
+    """
+    dice_kwargs = {"batch_dice": batch_dice, "smooth": smooth, "ddp": is_ddp}
     if label_manager.has_regions:
         return DC_and_BCE_loss(
             {},
             {**dice_kwargs, "do_bg": True},
+            weight_ce=weight_ce,
             use_ignore_label=label_manager.ignore_label is not None,
             dice_class=MemoryEfficientSoftDiceLoss,
         )
     return DC_and_CE_loss(
         {**dice_kwargs, "do_bg": False},
         {},
+        weight_ce=weight_ce,
         ignore_label=label_manager.ignore_label,
         dice_class=MemoryEfficientSoftDiceLoss,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from nnunetv2.training.data_augmentation.default_pipeline import LABELS_BY_NEAREST
+from nnunetv2.training.data_augmentation.pipeline import training_transforms_of
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 
@@ -28,3 +30,9 @@ class nnUNetTrainer_onlyMirror01(nnUNetTrainer):
 
 class nnUNetTrainer_onlyMirror01_1500ep(nnUNetTrainer_onlyMirror01):
     num_epochs = 1500
+
+
+class nnUNetTrainer_onlyMirror01_DASegOrd0(nnUNetTrainer_onlyMirror01):
+    """Rotates and scales labels by the nearest voxel."""
+
+    get_training_transforms = staticmethod(training_transforms_of(LABELS_BY_NEAREST))

@@ -1,0 +1,175 @@
+"""The frame of nnU-Net's augmentations, made of transforms of batchgeneratorsv2, and the values that fill it.
+
+Order and numbers decide what a seeded run draws; change them in a trainer of your own, not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from batchgeneratorsv2.helpers.scalar_type import RandomScalar
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.nnunet.random_binary_operator import ApplyRandomBinaryOperatorTransform
+from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
+    RemoveRandomConnectedComponentFromOneHotEncodingTransform,
+)
+from batchgeneratorsv2.transforms.nnunet.seg_to_onehot import MoveSegAsOneHotToDataTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
+from batchgeneratorsv2.transforms.utils.random import RandomTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
+from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
+
+from nnunetv2.errors import UsageError
+
+_OUTSIDE = -1  # label of voxels outside the case, or outside the non-zero region it was cropped to
+_PREVIOUS_STAGE_CHANNEL = 1  # of the segmentation, in the cascade
+
+Region = int | Sequence[int]
+Transforms = list[BasicTransform]
+
+
+def _nothing(patch_size: Sequence[int]) -> Transforms:
+    return []
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """In what one augmentation differs from another."""
+
+    spatial: Mapping[str, Any]
+    """Arguments of `SpatialTransform` for rotation, scaling and interpolation."""
+    before_mirroring: Callable[[Sequence[int], tuple[int, ...] | None], Transforms]
+    """Gives the transforms for a patch size; the second argument are the axes that keep their resolution."""
+    after_mirroring: Callable[[Sequence[int]], Transforms] = _nothing
+    """Gives the transforms for a patch size."""
+    corrupted_labels: float = 0.5
+    """Share of the previous stage's labels that a corruption of its segmentation reaches, 0 to 1."""
+
+    def interpolating(self, **modes: str) -> Augmentation:
+        """The same with other modes of interpolation: `mode_image`, `mode_seg`, each "bilinear" or "nearest"."""
+        return replace(self, spatial={**self.spatial, **modes})
+
+
+def training_transforms_of(augmentation: Augmentation) -> Callable[..., BasicTransform]:
+    """Returns the function that builds an augmentation for a dataset, as a trainer's `get_training_transforms`."""
+
+    def training_transforms(
+        patch_size: Sequence[int],
+        rotation_for_DA: RandomScalar,
+        deep_supervision_scales: Sequence[Any] | None,
+        mirror_axes: Sequence[int] | None,
+        do_dummy_2d_data_aug: bool,
+        use_mask_for_norm: Sequence[bool] | None = None,
+        is_cascaded: bool = False,
+        foreground_labels: Sequence[int] | None = None,
+        regions: Sequence[Region] | None = None,
+        ignore_label: int | None = None,
+    ) -> BasicTransform:
+        """Augmentation of one sample, and its conversion to the network's input and the loss's targets.
+
+        Args:
+            patch_size: voxels per axis of the result.
+            rotation_for_DA: range of the rotation angle, radians.
+            deep_supervision_scales: size of each target relative to the patch, one factor or one per axis; `None`
+                gives a single target instead of a list.
+            mirror_axes: spatial axes that may be mirrored.
+            do_dummy_2d_data_aug: rotate and scale within slices of the first axis only.
+            use_mask_for_norm: per channel, whether it is set to 0 outside the non-zero region.
+            is_cascaded: the segmentation's second channel is the previous stage's; it becomes image channels.
+            foreground_labels: labels of those channels.
+            regions: groups of labels to be segmented as (overlapping) regions; `None` keeps the label map.
+            ignore_label: becomes a last channel after the regions.
+        """
+        transforms = [
+            *_spatial(augmentation.spatial, patch_size, rotation_for_DA, do_dummy_2d_data_aug),
+            *augmentation.before_mirroring(patch_size, (0,) if do_dummy_2d_data_aug else None),
+        ]
+        if mirror_axes:
+            transforms.append(MirrorTransform(allowed_axes=tuple(mirror_axes)))
+        transforms += augmentation.after_mirroring(patch_size)
+        transforms += [*masking(use_mask_for_norm), RemoveLabelTansform(_OUTSIDE, 0)]
+        if is_cascaded:
+            transforms += _previous_stage(foreground_labels)
+            transforms += _corrupt_previous_stage(len(foreground_labels), augmentation.corrupted_labels)
+        return ComposeTransforms([*transforms, *_targets(regions, ignore_label, deep_supervision_scales)])
+
+    return training_transforms
+
+
+def validation_transforms(
+    deep_supervision_scales: Sequence[Any] | None,
+    is_cascaded: bool = False,
+    foreground_labels: Sequence[int] | None = None,
+    regions: Sequence[Region] | None = None,
+    ignore_label: int | None = None,
+) -> BasicTransform:
+    """What `training_transforms_of` does apart from augmentation; same arguments."""
+    transforms = [RemoveLabelTansform(_OUTSIDE, 0)]
+    if is_cascaded:
+        transforms += _previous_stage(foreground_labels)
+    return ComposeTransforms([*transforms, *_targets(regions, ignore_label, deep_supervision_scales)])
+
+
+def masking(use_mask_for_norm: Sequence[bool] | None) -> Transforms:
+    """Sets channels to 0 outside the non-zero region, where augmentation has changed them, if they are masked ones."""
+    channels = [channel for channel, is_masked in enumerate(use_mask_for_norm or ()) if is_masked]
+    return [MaskImageTransform(channels, channel_idx_in_seg=0, set_outside_to=0)] if channels else []
+
+
+def with_probabilities(*transforms: tuple[float, BasicTransform]) -> Transforms:
+    """Each transform applied to a share of the samples."""
+    return [RandomTransform(transform, apply_probability=share) for share, transform in transforms]
+
+
+def _spatial(
+    settings: Mapping[str, Any], patch_size: Sequence[int], rotation: RandomScalar, in_slices: bool
+) -> Transforms:
+    """Rotation and scaling, each in some of the samples, and the crop to the final size."""
+    rotate_and_scale = SpatialTransform(
+        tuple(patch_size[1:] if in_slices else patch_size),
+        patch_center_dist_from_border=0,
+        random_crop=False,
+        rotation=rotation,
+        border_mode_seg="constant",
+        padding_value_seg=_OUTSIDE,
+        **settings,
+    )
+    return [Convert3DTo2DTransform(), rotate_and_scale, Convert2DTo3DTransform()] if in_slices else [rotate_and_scale]
+
+
+def _previous_stage(foreground_labels: Sequence[int] | None) -> Transforms:
+    if not foreground_labels:
+        raise UsageError("a cascade needs foreground_labels, the labels that the previous stage predicts")
+    return [MoveSegAsOneHotToDataTransform(_PREVIOUS_STAGE_CHANNEL, foreground_labels, remove_channel_from_source=True)]
+
+
+def _corrupt_previous_stage(num_labels: int, share: float) -> Transforms:
+    """Makes the previous stage's one-hot channels, the image's last ones, as wrong as real predictions are."""
+    morphology = ApplyRandomBinaryOperatorTransform(list(range(-num_labels, 0)), strel_size=(1, 8), p_per_label=share)
+    removal = RemoveRandomConnectedComponentFromOneHotEncodingTransform(
+        list(range(-num_labels, 0)),
+        fill_with_other_class_p=0,
+        dont_do_if_covers_more_than_x_percent=0.15,
+        p_per_label=share,
+    )
+    return with_probabilities((0.4, morphology), (0.2, removal))
+
+
+def _targets(
+    regions: Sequence[Region] | None, ignore_label: int | None, deep_supervision_scales: Sequence[Any] | None
+) -> Transforms:
+    """Regions, and one target per supervised resolution, as far as the training has them."""
+    transforms: Transforms = []
+    if regions is not None:
+        channels = [*regions] if ignore_label is None else [*regions, ignore_label]
+        transforms.append(ConvertSegmentationToRegionsTransform(channels, channel_in_seg=0))
+    if deep_supervision_scales is not None:
+        transforms.append(DownsampleSegForDSTransform(deep_supervision_scales))
+    return transforms

@@ -1,0 +1,34 @@
+"""What the trainers with another loss share: which labels it can take, and its place in deep supervision."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from nnunetv2.errors import UsageError
+from nnunetv2.training.loss.default_loss import over_resolutions
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+_NO_LABEL = -100  # PyTorch's default, which no label has
+
+
+def supervised(trainer: nnUNetTrainer, loss: nn.Module) -> nn.Module:
+    """The loss of one output, applied to all outputs that the trainer supervises."""
+    return over_resolutions(
+        loss, trainer._get_deep_supervision_scales(), is_ddp=trainer.is_ddp, is_compiled=trainer._do_i_compile()
+    )
+
+
+def require_label_map(trainer: nnUNetTrainer) -> None:
+    """Raises `UsageError` if the dataset has regions."""
+    if trainer.label_manager.has_regions:
+        raise UsageError(
+            f"{type(trainer).__name__} trains label maps, and the labels of this dataset are regions, which may "
+            f"overlap; train it with nnUNetTrainer or nnUNetTrainerDiceLoss"
+        )
+
+
+def ignore_index(trainer: nnUNetTrainer) -> int:
+    """The label that a cross-entropy passes over. Raises `UsageError` if the dataset has regions."""
+    require_label_map(trainer)
+    labels = trainer.label_manager
+    return labels.ignore_label if labels.has_ignore_label else _NO_LABEL
