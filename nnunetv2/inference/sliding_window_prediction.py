@@ -56,23 +56,21 @@ def compute_steps_for_sliding_window(
     """First voxels of the tiles, per axis.
 
     The tiles cover each axis evenly with the fewest steps that are not longer than `tile_step_size` of a tile: an axis
-    of 110 voxels with tiles of 64 and step 0.5 gives [0, 23, 46].
+    of 110 voxels with tiles of 64 and step 0.5 gives [0, 23, 46]. An axis shorter than a tile has one, at 0; programs
+    written for upstream ask before they pad.
 
     Raises:
-        UsageError: the step is not in (0, 1], or the image is smaller than a tile.
+        UsageError: the step is not in (0, 1], or image and tile differ in the number of axes.
     """
     if not 0 < tile_step_size <= 1:
         raise UsageError(f"The step size is {tile_step_size}; it is a fraction of the tile, above 0 and at most 1")
-    if len(image_size) != len(tile_size) or any(i < t for i, t in zip(image_size, tile_size, strict=True)):
-        raise UsageError(
-            f"An image of size {tuple(image_size)} cannot be covered by tiles of size {tuple(tile_size)}; "
-            f"pad it to the tile's size first"
-        )
+    if len(image_size) != len(tile_size):
+        raise UsageError(f"Tiles of size {tuple(tile_size)} do not fit an image of size {tuple(image_size)}")
     return [_axis_steps(image, tile, tile_step_size) for image, tile in zip(image_size, tile_size, strict=True)]
 
 
 def _axis_steps(image: int, tile: int, step_size: float) -> list[int]:
-    last = image - tile
+    last = max(image - tile, 0)
     num_intervals = math.ceil(last / (tile * step_size))
     if num_intervals == 0:
         return [0]
@@ -85,13 +83,18 @@ def tile_slicers(image_size: Sequence[int], tile_size: Sequence[int], tile_step_
     A tile with one axis less than the image is moved over each slice of the first axis.
 
     Raises:
-        UsageError: see `compute_steps_for_sliding_window`.
+        UsageError: the image is smaller than a tile; see also `compute_steps_for_sliding_window`.
     """
     num_slice_axes = len(image_size) - len(tile_size)
     if num_slice_axes not in (0, 1):
         raise UsageError(
             f"Tiles of size {tuple(tile_size)} do not fit an image of size {tuple(image_size)}: "
             f"they must have as many axes as the image, or one less"
+        )
+    if any(size < tile for size, tile in zip(image_size[num_slice_axes:], tile_size, strict=True)):
+        raise UsageError(
+            f"An image of size {tuple(image_size)} cannot be covered by tiles of size {tuple(tile_size)}; "
+            f"pad it to the tile's size first"
         )
     slices = [range(image_size[0])] if num_slice_axes else []
     steps = compute_steps_for_sliding_window(image_size[num_slice_axes:], tile_size, tile_step_size)

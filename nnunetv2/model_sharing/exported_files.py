@@ -26,7 +26,8 @@ _OF_SOME_FOLDS = (
     "network_architecture.txt",
     "progress.png",
 )
-_RESULTS = ("summary.json", "postprocessing.pkl", "postprocessing.json")
+# With the plans and dataset.json, by which the exported instructions have postprocessing applied.
+_RESULTS = ("summary.json", "postprocessing.pkl", "postprocessing.json", *_OF_EVERY_MODEL)
 _BEST_CONFIGURATION = ("inference_information.json", "inference_instructions.txt", "inference_information.txt")
 _NOT_SHARED = (".npz", ".pkl")  # of validations: probabilities are many times larger than the segmentations
 

@@ -70,7 +70,11 @@ def test_step_size_out_of_range(step: float) -> None:
 
 def test_image_smaller_than_a_tile() -> None:
     with pytest.raises(UsageError, match=r"size \(10, 4\) cannot be covered by tiles of size \(5, 5\)"):
-        compute_steps_for_sliding_window((10, 4), (5, 5), 0.5)
+        tile_slicers((10, 4), (5, 5), 0.5)
+
+
+def test_steps_on_an_axis_that_is_shorter_than_a_tile() -> None:
+    assert compute_steps_for_sliding_window((10, 4, 1), (5, 5, 8), 0.5) == [[0, 2, 5], [0], [0]]
 
 
 @pytest.mark.parametrize(("image", "tile"), [((9, 13, 8), (4, 8, 8)), ((5, 11, 7), (4, 6))])

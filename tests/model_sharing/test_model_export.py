@@ -40,13 +40,18 @@ def names_in(path: Path) -> list[str]:
         return sorted(archive.namelist())
 
 
+def upstreams_names_and_ours(call: str) -> list[str]:
+    """Upstream looks for the instructions under a name that they do not have, and leaves out the files they name."""
+    names = set(json.loads(RECORDED.read_text())[call]) | {f"{DATASET}/inference_instructions.txt"}
+    merged = {name.rpartition("/")[0] for name in names if "/crossval_results_folds_" in name}
+    return sorted(names | {f"{folder}/{name}" for folder in merged for name in ("plans.json", "dataset.json")})
+
+
 @pytest.mark.oracle
 @pytest.mark.parametrize("call", CALLS)
-def test_archives_hold_upstreams_files_and_the_instructions(call, results, tmp_path):
+def test_archives_hold_upstreams_files_and_what_the_instructions_need(call, results, tmp_path):
     export_pretrained_model(DATASET, tmp_path / "model.zip", **CALLS[call])
-    # upstream looks for the instructions under a name that they do not have
-    expected = [*json.loads(RECORDED.read_text())[call], f"{DATASET}/inference_instructions.txt"]
-    assert names_in(tmp_path / "model.zip") == sorted(expected)
+    assert names_in(tmp_path / "model.zip") == upstreams_names_and_ours(call)
 
 
 def test_folders_of_this_machine_stay_here(results, tmp_path, nnunet_folders, monkeypatch):
@@ -114,8 +119,7 @@ def test_what_is_missing_is_refused_or_left_out(what, results, tmp_path):
         export_pretrained_model(DATASET, tmp_path / "model.zip", **arguments)
     assert not list(tmp_path.glob("*.zip"))
     export_pretrained_model(DATASET, tmp_path / "model.zip", strict=False, **arguments)
-    expected = [*json.loads(RECORDED.read_text())["one_fold"], f"{DATASET}/inference_instructions.txt"]
-    assert names_in(tmp_path / "model.zip") == sorted(expected)
+    assert names_in(tmp_path / "model.zip") == upstreams_names_and_ours("one_fold")
 
 
 def test_a_fold_that_was_not_validated_is_refused_or_exported_without(results, tmp_path):

@@ -37,8 +37,11 @@ def write_results(root: Path) -> Path:
             _write(fold, "progress.png", "training_log_2026.txt")
             _write_validation(fold / "validation")
         for folds in ("0", "0_1"):
-            _write_validation(model / f"crossval_results_folds_{folds}")
-            _write(model / f"crossval_results_folds_{folds}", "postprocessing.json", "plans.json", "dataset.json")
+            results = model / f"crossval_results_folds_{folds}"
+            _write_validation(results)
+            _write(results, "postprocessing.json")
+            for description in ("plans.json", "dataset.json"):
+                shutil.copyfile(model / description, results / description)
     _write_validation(dataset / "ensembles" / ENSEMBLE)
     _write(dataset / "ensembles" / ENSEMBLE, "postprocessing.json")
     _write_validation(dataset / "ensembles" / ENSEMBLE.replace("__2d", "__3d_lowres"))
