@@ -33,7 +33,8 @@ def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> C
             if is_switched_on(traceback_variable):
                 raise
             sys.stdout.flush()
-            sys.stderr.write(f"error: {' '.join(str(err).split())}\n")
+            if not _says_another_process():
+                sys.stderr.write(f"error: {' '.join(str(err).split())}\n")
             return err.exit_code
         except OSError as err:
             if err.filename is None or is_switched_on(traceback_variable):
@@ -46,6 +47,17 @@ def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> C
             return EXIT_INTERRUPTED
 
     return entry_point
+
+
+def _says_another_process() -> bool:
+    """Whether another process meets the same error and says so: one that `torchrun` started beside this one.
+
+    They have the same command line. Once they are a group, `process_group_from_environment` decides who speaks.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("LOCAL_RANK", "0") == "0":
+        return False
+    torch = sys.modules.get("torch")
+    return torch is None or not torch.distributed.is_initialized()
 
 
 def is_switched_on(variable: str) -> bool:

@@ -23,3 +23,11 @@ class DivergedError(UserError, ArithmeticError):
     """Training produced a loss that is not finite."""
 
     exit_code = 5
+
+
+class ProcessDiedError(UserError, RuntimeError):
+    """A process of a group ended without a message that is meant for the user."""
+
+
+class ConnectionLostError(UserError, RuntimeError):
+    """Another process of the group ended, or cannot be reached."""

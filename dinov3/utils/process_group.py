@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -12,7 +13,9 @@ from torch import distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dinov3.utils.errors import UsageError
+from dinov3.utils.errors import ConnectionLostError, UsageError, UserError
+
+_NUM_FAILURES = "num_failed_processes"
 
 
 def is_distributed() -> bool:
@@ -33,40 +36,100 @@ def device_of_this_process(device: torch.device) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)) if is_distributed() else 0)
 
 
+def world_size_in_environment() -> int:
+    """How many processes `torchrun`, or the launcher of this package, started; 1 without them.
+
+    Raises:
+        UsageError: `WORLD_SIZE` is not a number.
+    """
+    value = os.environ.get("WORLD_SIZE", "1")
+    if not value.isdecimal():
+        raise UsageError(
+            f"The environment has WORLD_SIZE={value}, but the processes cannot be joined: it is no number; "
+            "start with torchrun --nproc_per_node=N -m ..., or unset WORLD_SIZE for one process"
+        )
+    return int(value)
+
+
 @contextmanager
-def process_group_from_environment(device: torch.device) -> Iterator[None]:
+def process_group_from_environment(
+    device: torch.device, *, backend: str | None = None, timeout: timedelta | None = None
+) -> Iterator[None]:
     """Makes this process one of the group that `torchrun` describes in the environment; alone it stays alone.
 
-    The group lasts as long as the block. It communicates by NCCL on CUDA devices and by gloo elsewhere. When the block
-    fails, the group is left as it is: waiting for processes that will not answer would hide the failure, whereas the
-    exit of this process makes `torchrun` end the others.
+    The group lasts as long as the block. When the block fails, the group is left as it is: waiting for processes that
+    will not answer would hide the failure, whereas the exit of this process makes `torchrun` end the others. What
+    several processes complain about is said by the first of them; the others leave with its exit code.
+
+    Args:
+        device: of the computation; a process on CUDA gets the GPU of its number on its machine.
+        backend: by which the processes communicate; None is NCCL on CUDA devices and gloo elsewhere.
+        timeout: how long the processes wait for each other; None is torch's own choice.
 
     Raises:
         UsageError: The variables do not describe a group, the other processes do not come, or this machine has fewer
             GPUs than processes.
+        ConnectionLostError: Another process ended during the block.
     """
-    if os.environ.get("WORLD_SIZE", "1") == "1" or is_distributed():
+    if world_size_in_environment() == 1 or is_distributed():
         yield
         return
-    backend = "gloo"
-    if device.type == "cuda":
-        backend, gpu = "nccl", int(os.environ.get("LOCAL_RANK", "0"))
-        if gpu >= torch.cuda.device_count():
-            raise UsageError(
-                f"Process {gpu + 1} of this machine has no GPU, there are {torch.cuda.device_count()}; start torchrun "
-                f"with --nproc_per_node={torch.cuda.device_count()} or with device=cpu"
-            )
-        torch.cuda.set_device(gpu)
+    gpu = _own_gpu() if device.type == "cuda" else None
+    store = _join(backend or ("gloo" if gpu is None else "nccl"), gpu, timeout)
     try:
-        dist.init_process_group(backend)
+        yield
+    except Exception as err:
+        if not isinstance(err, UserError) and not _is_lost_connection(err):
+            raise
+        if not _is_first_to_fail(store):
+            raise SystemExit(getattr(err, "exit_code", 1)) from err
+        if isinstance(err, UserError):
+            raise
+        reason = f" ({str(err).splitlines()[0]})" if isinstance(err, dist.DistError) else ""
+        raise ConnectionLostError(f"lost the connection to another process, which has ended{reason}") from err
+    dist.destroy_process_group()
+
+
+def _own_gpu() -> int:
+    """Number of the GPU of this process, which is made the current one."""
+    gpu, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", gpu + 1))
+    if num_processes > there:  # all processes of the machine see it, so that none waits for another
+        raise UsageError(
+            f"This machine has {num_processes} processes and {there} GPUs; start torchrun with "
+            f"--nproc_per_node={there}, or compute on the cpu"
+        )
+    torch.cuda.set_device(gpu)
+    return gpu
+
+
+def _join(backend: str, gpu: int | None, timeout: timedelta | None) -> dist.Store:
+    """Waits for the other processes; returns what they share."""
+    device = torch.device("cuda", gpu) if backend == "nccl" else None
+    try:
+        store, rank, world_size = next(dist.rendezvous("env://"))
+        dist.init_process_group(
+            backend, store=store, rank=rank, world_size=world_size, timeout=timeout, device_id=device
+        )
     except (ValueError, RuntimeError, OSError) as err:  # the errors of torch's stores and backends are RuntimeErrors
         reason = (str(err).splitlines() or [type(err).__name__])[0]
         raise UsageError(
             f"The environment has WORLD_SIZE={os.environ['WORLD_SIZE']}, but the processes cannot be joined: {reason}; "
             "start with torchrun --nproc_per_node=N -m ..., or unset WORLD_SIZE for one process"
         ) from err
-    yield
-    dist.destroy_process_group()
+    return store
+
+
+def _is_lost_connection(err: BaseException) -> bool:
+    """Whether an error says that other processes of the group do not answer, and nothing of what happened there."""
+    return isinstance(err, dist.DistError) or (isinstance(err, RuntimeError) and "gloo/" in str(err))
+
+
+def _is_first_to_fail(store: dist.Store) -> bool:
+    try:
+        return store.add(_NUM_FAILURES, 1) == 1
+    except RuntimeError:  # the process that keeps the store is gone, and cannot have said why
+        return True
 
 
 def distribute_network(
@@ -77,13 +140,26 @@ def distribute_network(
     Args:
         network: On `device`; `dinov3.layers.synced_batch_norm` makes its batch statistics common, too.
         device: Of this process.
-        find_unused_parameters: Whether a step may leave trained parameters without a gradient.
+        find_unused_parameters: Whether a step may leave trained parameters without a gradient: heads of lower
+            resolutions that are switched off, blocks of a backbone behind the last one that is read.
     """
+    for parameter in network.parameters():
+        if parameter.requires_grad and 1 in parameter.shape:
+            parameter.register_hook(_with_plain_strides)
     return DistributedDataParallel(
         network,
         device_ids=[device.index] if device.type == "cuda" else None,
         find_unused_parameters=find_unused_parameters,
     )
+
+
+def _with_plain_strides(gradient: torch.Tensor) -> torch.Tensor:
+    """The same numbers laid out as in a new tensor.
+
+    Convolutions are free in the strides of axes of length one, and distributed training, which compares all of them,
+    would warn that such a gradient is slow to copy.
+    """
+    return gradient.flatten().view(gradient.shape)
 
 
 def gather(value: Any) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.errors import NNUNetError
@@ -65,13 +65,27 @@ class CaseFailures:
         The file disappears when it would be empty. Cases of other runs into the same folder stay as they are.
         """
         path = os.path.join(folder, FAILURES_FILE)
-        known = _read_failures(path)
-        others = {case: reason for case, reason in known.items() if case not in self.begun}
-        failures = {**others, **{case: _described(error) for case, error in self.errors.items()}}
-        if failures:
-            write_json(failures, path)
-        elif known:
-            os.remove(path)
+        with _one_at_a_time(folder):
+            known = _read_failures(path)
+            others = {case: reason for case, reason in known.items() if case not in self.begun}
+            failures = {**others, **{case: _described(error) for case, error in self.errors.items()}}
+            if failures:
+                write_json(dict(sorted(failures.items())), path)
+            elif known:
+                os.remove(path)
+
+
+@contextmanager
+def _one_at_a_time(folder: str) -> Iterator[None]:
+    """Makes other processes that predict into the folder wait; without effect where the system has no such locks."""
+    with ExitStack() as stack:
+        with suppress(ImportError, OSError):  # Windows, and some network file systems
+            import fcntl
+
+            lock = os.open(folder or os.curdir, os.O_RDONLY)
+            stack.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _read_failures(path: str) -> dict[str, str]:

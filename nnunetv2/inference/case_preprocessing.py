@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.inference import array_checks
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -54,17 +55,29 @@ class CasePreprocessor:
     def from_npy(
         self, image: np.ndarray, previous_stage: np.ndarray | None, properties: dict, ofile: str | None
     ) -> Item:
-        """Preprocesses an image (C, Z, Y, X); `previous_stage` is a label map (1, Z, Y, X) or None."""
+        """Preprocesses an image (C, Z, Y, X); `previous_stage` is a label map (1, Z, Y, X) or None.
+
+        Raises:
+            UsageError: what is given is no array, has no spacing, or does not go with the model.
+            DataError: shapes or values are wrong.
+        """
         stage = self.configuration_manager.previous_stage_name
         if (previous_stage is None) != (stage is None):
             needs = "no previous segmentation" if stage is None else f"the segmentation by {stage} beside the image"
             raise UsageError(f"This model needs {needs}; see the argument for the previous stage")
+        image = array_checks.checked_image(image, len(self._channels()))
+        array_checks.check_properties(properties)
+        if previous_stage is not None:
+            previous_stage = array_checks.checked_previous_stage(previous_stage, image)
         managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
         data, seg, properties = self.preprocessor.run_case_npy(image, previous_stage, dict(properties), *managers)
         return self._item(data, seg if previous_stage is not None else None, properties, ofile)
 
+    def _channels(self) -> dict[str, str]:
+        return self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
+
     def _check_number_of_files(self, files: Sequence[str]) -> None:
-        channels = self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
+        channels = self._channels()
         if len(files) not in (1, len(channels)):
             raise DataError(
                 f"{os.path.basename(files[0])} comes with {len(files)} files; this model needs {len(channels)} "

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from dinov3.utils.atomic_files import read_json, replace_when_complete
+from nnunetv2.errors import UsageError
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -162,7 +163,13 @@ def export_prediction_from_logits(
             np.savez_compressed(temporary, probabilities=scores)
         save_pickle(properties_dict, f"{output_file_truncated}.pkl")
     writer = plans_manager.image_reader_writer_class()
-    writer.write_seg(segmentation, output_file_truncated + dataset_json["file_ending"], properties_dict)
+    try:
+        writer.write_seg(segmentation, output_file_truncated + dataset_json["file_ending"], properties_dict)
+    except KeyError as err:
+        raise UsageError(
+            f"{type(writer).__name__} cannot write the segmentation: the properties of the image have no {err}; give "
+            f"those that its read_images returns, or no output file"
+        ) from err
 
 
 def resample_and_save(

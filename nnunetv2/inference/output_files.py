@@ -119,6 +119,17 @@ def check_previous_stage(configuration_manager: ConfigurationManager, folder: Pa
         )
 
 
+def check_output_folder(source: Source, target: Target) -> None:
+    """Raises `UsageError` if segmentations would lie among the images, where they would be taken for images later."""
+    if not (isinstance(source, (str, os.PathLike)) and isinstance(target, (str, os.PathLike))):
+        return
+    if os.path.realpath(source) == os.path.realpath(target):
+        raise UsageError(
+            f"The images are in {os.fspath(source)}, and the segmentations would go into the same folder; give another "
+            f"output folder (-o)"
+        )
+
+
 def output_folder_of(target: Target) -> str | None:
     """The folder that gets what describes the prediction; of a list of files, that of the first."""
     if target is None or isinstance(target, (str, os.PathLike)):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.several_processes import log_the_first_process_only
 
 _CITATION = (
     "Please cite: Isensee et al., nnU-Net: a self-configuring method for deep learning-based biomedical image "
@@ -106,6 +108,13 @@ def _add_prediction(parser: argparse.ArgumentParser, npp: int, nps: int) -> None
         default="cuda",
         help="cuda, cpu or mps; choose a GPU with CUDA_VISIBLE_DEVICES; default: %(default)s",
     )
+    add(
+        "-num_gpus",
+        type=int,
+        default=1,
+        help="share the cases among so many processes, each with a GPU of its own (-device cpu: some cores) and with "
+        "the processes of -npp and -nps; default: %(default)s",
+    )
     add("--disable_progress_bar", action="store_true", help="show no progress bar (there is none in log files anyway)")
     add("--not_on_device", action="store_true", help="keep logits in main memory, if a GPU's memory is too small")
 
@@ -138,29 +147,43 @@ def predict_entry_point_modelfolder(argv: Sequence[str] | None = None) -> None:
 
 
 def _predict(args: argparse.Namespace, model_folder: str) -> None:
-    """Checks what costs nothing first, then loads the model and predicts."""
+    """Checks what costs nothing first."""
     if not 0 < args.step_size <= 1:
         raise UsageError(f"-step_size is {args.step_size}; it must be above 0 and at most 1")
     if args.num_parts < 1 or not 0 <= args.part_id < args.num_parts:
         raise UsageError(f"-part_id is {args.part_id} with -num_parts {args.num_parts}; it must be 0 to NUM_PARTS - 1")
     if args.npp < 0 or args.nps < 0:
         raise UsageError(f"-npp is {args.npp} and -nps {args.nps}; both must be 0 or more")
+    if args.num_gpus < 1:
+        raise UsageError(f"-num_gpus is {args.num_gpus}; it must be at least 1")
     from dinov3.utils.devices import resolve_device
+    from nnunetv2.inference.shared_prediction import predict_in_processes
 
-    device = resolve_device(args.device)
+    log_the_first_process_only()
+    predict_in_processes(_predict_share, (args, model_folder), args.num_gpus, resolve_device(args.device).type)
+
+
+def _predict_share(args: argparse.Namespace, model_folder: str) -> list | None:
+    """Loads the model and predicts: all cases, or those of this process."""
+    import torch
+
+    from dinov3.utils.process_group import device_of_this_process, rank_and_world_size
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
+    rank, world_size = rank_and_world_size()
+    device = torch.device(args.device)
     predictor = nnUNetPredictor(
         tile_step_size=args.step_size,
         use_mirroring=not args.disable_tta,
         perform_everything_on_device=not args.not_on_device,
-        device=device,
+        device=device_of_this_process(device) if world_size > 1 else device,
         verbose=args.verbose,
         verbose_preprocessing=args.verbose,
-        allow_tqdm=not args.disable_progress_bar,
+        allow_tqdm=not args.disable_progress_bar and rank == 0,
     )
+    predictor.share = (rank, world_size)
     predictor.initialize_from_trained_model_folder(model_folder, args.f, args.chk)
-    predictor.predict_from_files(
+    return predictor.predict_from_files(
         args.i,
         args.o,
         save_probabilities=args.save_probabilities,
@@ -171,3 +194,7 @@ def _predict(args: argparse.Namespace, model_folder: str) -> None:
         num_parts=args.num_parts,
         part_id=args.part_id,
     )
+
+
+if __name__ == "__main__":
+    sys.exit(predict_entry_point())

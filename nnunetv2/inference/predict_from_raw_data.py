@@ -11,6 +11,7 @@ import numpy as np
 
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.inference import output_files
+from nnunetv2.inference.array_checks import check_lengths
 from nnunetv2.inference.case_export import ExportSetting
 from nnunetv2.inference.case_loop import predict_cases
 from nnunetv2.inference.case_preprocessing import CasePreprocessor, Item
@@ -23,6 +24,7 @@ from nnunetv2.inference.data_iterators import (
 from nnunetv2.inference.logit_predictor import LogitPredictor
 from nnunetv2.inference.output_files import CaseFiles, Source, Target
 from nnunetv2.inference.predict_entry_points import predict_entry_point, predict_entry_point_modelfolder
+from nnunetv2.inference.shared_prediction import share_of
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import empty_cache
 
@@ -38,7 +40,12 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
 
     Give it a model with `initialize_from_trained_model_folder` or `manual_initialization`, then call one of the
     `predict_...` methods. For the arguments see `LogitPredictor`.
+
+    Attributes:
+        share: number of this process, and how many processes predict the same files together, each some of the cases.
     """
+
+    share: tuple[int, int] = (0, 1)
 
     def predict_from_files(
         self,
@@ -95,17 +102,20 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         target = arguments["output_folder_or_list_of_truncated_output_files"]
         previous = arguments["folder_with_segs_from_prev_stage"]
         output_files.check_previous_stage(self.configuration_manager, previous)
+        output_files.check_output_folder(arguments["list_of_lists_or_source_folder"], target)
+        share = share_of(arguments.get("part_id", 0), arguments.get("num_parts", 1), *self.share)
         inputs, outputs, previous_files = self._manage_input_and_output_lists(
             arguments["list_of_lists_or_source_folder"],
             target,
             previous,
             arguments["overwrite"],
-            arguments.get("part_id", 0),
-            arguments.get("num_parts", 1),
-            arguments["save_probabilities"],
+            save_probabilities=arguments["save_probabilities"],
+            **share,
         )
         folder = output_files.output_folder_of(target)
         if folder is not None:
+            os.makedirs(folder, exist_ok=True)
+        if folder is not None and self.share[0] == 0:
             output_files.write_description(folder, arguments, self.dataset_json, self.plans_manager.plans)
         outputs = outputs or [None] * len(inputs)
         return [CaseFiles(*files) for files in zip(inputs, outputs, previous_files, strict=True)]
@@ -197,12 +207,15 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             num_processes: at most so many processes, only where they pay.
         """
         images = _as_list(image_or_list_of_images)
-        num_bytes = sum(image.nbytes for image in images)
+        previous = _as_list(segs_from_prev_stage_or_list_of_segs_from_prev_stage)
+        properties, outputs = _as_list(properties_or_list_of_properties), _as_list(truncated_ofname)
+        check_lengths(images=images, previous_segmentations=previous, properties=properties, outputs=outputs)
+        num_bytes = sum(getattr(image, "nbytes", 0) for image in images)
         return preprocessing_iterator_fromnpy(
             images,
-            _as_list(segs_from_prev_stage_or_list_of_segs_from_prev_stage),
-            _as_list(properties_or_list_of_properties),
-            _as_list(truncated_ofname),
+            previous,
+            properties,
+            outputs,
             self.plans_manager,
             self.dataset_json,
             self.configuration_manager,

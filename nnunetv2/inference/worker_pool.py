@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -12,6 +10,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
+from dinov3.utils.parent_process import end_with_parent
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.background_workers import BackgroundWorkerError
 from nnunetv2.utilities.case_pool import num_available_cores
@@ -97,11 +96,4 @@ def _prepare_worker(num_threads: int) -> None:
 
     torch.set_num_threads(num_threads)
     threadpool_limits(num_threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)  # nobody is left to take a result or an exception
+    end_with_parent()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnunetv2.errors import NNUNetError, UsageError
+from dinov3.utils.process_launch import find_free_network_port
+from nnunetv2.configuration import get_default_num_processes
+from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_results
+from nnunetv2.run.several_processes import train_as_one_of_several, train_in_processes
 from nnunetv2.run.trainer_setup import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.run.training_run import (
     DEFAULT_PLANS,
@@ -23,6 +25,8 @@ from nnunetv2.run.training_run import (
     parse_fold,
 )
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.several_processes import log_the_first_process_only, num_started_processes
 
 if TYPE_CHECKING:
     import torch
@@ -42,13 +46,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
-
-def find_free_network_port() -> int:
-    """A TCP port of this machine that nobody listens on."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
 
 
 def setup_ddp(rank: int, world_size: int, backend: str = "nccl") -> None:
@@ -98,25 +95,9 @@ def run_ddp(  # noqa: PLR0913 - upstream's signature
         device_type=device_type,
         trainer_kwargs=trainer_kwargs or {},
     )
-    _run_rank(rank, run, world_size)
-
-
-def _run_rank(rank: int, run: TrainingRun, world_size: int) -> None:
-    import torch
-
-    level = logging.INFO if rank == 0 else logging.WARNING
-    logging.basicConfig(level=level, format="%(message)s", stream=sys.stdout)
-    setup_ddp(rank, world_size, "nccl" if run.device_type == "cuda" else "gloo")
-    try:
-        if run.device_type == "cuda":
-            torch.cuda.set_device(rank)
-        train_and_validate(run)
-    except NNUNetError as err:
-        # the parent sees nothing but the exit code; it raises the matching error again
-        sys.stderr.write(f"error in process {rank}: {err}\n")
-        sys.exit(err.exit_code)
-    finally:
-        cleanup_ddp()
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size))
+    os.environ.setdefault("LOCAL_RANK", str(rank))
+    train_as_one_of_several(train_and_validate, run)
 
 
 def train_and_validate(run: TrainingRun) -> None:
@@ -132,12 +113,14 @@ def train_and_validate(run: TrainingRun) -> None:
         run.fold,
         run.trainer_name,
         run.plans_identifier,
-        run.continue_training,
+        run.continue_training or run.only_validate,  # external loggers go on with what they have
         torch.device(run.device_type),
         run.trainer_kwargs,
     )
     if run.disable_checkpointing:
         trainer.disable_checkpointing = True
+    if run.seed is not None:
+        trainer.seed = run.seed
     maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
     if not run.only_validate:
         trainer.run_training()
@@ -173,14 +156,18 @@ def run_training(  # noqa: PLR0913 - upstream's signature
     device: torch.device | None = None,
     trainer_kwargs: Mapping[str, Any] | None = None,
     fast_dev_run: bool = TrainingRun.fast_dev_run,
+    seed: int | None = TrainingRun.seed,
 ) -> None:
     """Trains one fold and validates it; the arguments are those of the command `nnUNetv2_train`.
 
     Args:
-        num_gpus: processes, one per GPU; on the CPU they talk through gloo.
+        num_gpus: processes that are started here, one per GPU; on the CPU they talk through gloo. Where `torchrun` has
+            started this process as one of several, they train together and it must be 1.
         device: None means CUDA.
         trainer_kwargs: further arguments of the trainer's constructor.
         fast_dev_run: only try everything once and keep nothing, see `nnunetv2.run.fast_dev_run`.
+        seed: of all random numbers, 0 to 2**32 - 1; None draws others in every training, unless the trainer or the
+            checkpoint that is continued has a seed.
 
     Raises:
         UsageError: `nnUNet_results` is not set; see also `get_trainer_from_args` and `maybe_load_checkpoint`.
@@ -201,18 +188,24 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         fast_dev_run=fast_dev_run,
         device_type="cuda" if device is None else device.type,
         trainer_kwargs=trainer_kwargs or {},
+        seed=seed,
     )
     nnUNet_results.require()
+    _require_numbers_of_workers()
     if plans_identifier == DEFAULT_PLANS and trainer_class_name == DEFAULT_TRAINER:
         logger.info(
             "Using the default plans; the residual encoder presets (planners nnUNetPlannerResEncM, L, XL) score higher"
         )
     if fast_dev_run:
         _try_once(run, num_gpus)
-    elif num_gpus <= 1:
-        train_and_validate(run)
     else:
-        _train_distributed(run, num_gpus)
+        train_in_processes(train_and_validate, run, num_gpus)
+
+
+def _require_numbers_of_workers() -> None:
+    """Finds wrong numbers of processes now rather than after minutes, or after the last epoch."""
+    get_allowed_n_proc_DA()
+    get_default_num_processes()
 
 
 def _try_once(run: TrainingRun, num_processes: int) -> None:
@@ -220,27 +213,10 @@ def _try_once(run: TrainingRun, num_processes: int) -> None:
 
     if num_processes > 1:
         raise UsageError(f"--fast_dev_run tries one process; leave out -num_gpus {num_processes}")
+    if num_started_processes() > 1:
+        raise UsageError("--fast_dev_run tries one process; start the command without torchrun")
     _prepare_torch(run.device_type)
     try_training(run)
-
-
-def _train_distributed(run: TrainingRun, num_processes: int) -> None:
-    import torch
-    import torch.multiprocessing
-
-    if run.device_type == "mps":
-        raise UsageError("-num_gpus above 1 needs cuda (or cpu); on mps train with one process")
-    if run.device_type == "cuda" and num_processes > torch.cuda.device_count():
-        raise UsageError(f"-num_gpus is {num_processes} and this machine shows {torch.cuda.device_count()} GPUs")
-    os.environ["MASTER_ADDR"] = "localhost"
-    os.environ.setdefault("MASTER_PORT", str(find_free_network_port()))
-    try:
-        torch.multiprocessing.spawn(_run_rank, args=(run, num_processes), nprocs=num_processes)
-    except torch.multiprocessing.ProcessExitedException as err:
-        for error in NNUNetError.__subclasses__():
-            if err.exit_code == error.exit_code:
-                raise error(f"Process {err.error_index} of the training stopped; its message is above") from err
-        raise
 
 
 def run_from_arguments(
@@ -254,6 +230,7 @@ def run_from_arguments(
     """
     from dinov3.utils.devices import resolve_device
 
+    log_the_first_process_only()
     run_training(
         args.dataset_name_or_id,
         args.configuration,
@@ -270,6 +247,7 @@ def run_from_arguments(
         device=resolve_device(args.device),
         trainer_kwargs=trainer_kwargs,
         fast_dev_run=args.fast_dev_run,
+        seed=args.seed,
     )
 
 

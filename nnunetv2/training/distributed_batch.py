@@ -26,7 +26,8 @@ def share_of_batch(global_batch_size: int, oversample: float, rank: int, world_s
     if global_batch_size < world_size:
         raise UsageError(
             f"The batch size {global_batch_size} cannot be shared by {world_size} processes; "
-            f"use -num_gpus {global_batch_size} or fewer, or plans with a larger batch_size"
+            f"use -num_gpus {global_batch_size} or fewer (with torchrun: --nproc_per_node), or plans with a larger "
+            f"batch_size"
         )
     base, remainder = divmod(global_batch_size, world_size)
     own = base + (rank < remainder)

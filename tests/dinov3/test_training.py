@@ -24,6 +24,7 @@ from dinov3.eval.segmentation.training_log import TRAINING_LOG
 from dinov3.eval.segmentation.training_loop import is_better, is_due
 from dinov3.eval.segmentation.training_setup import build_model, build_optimizer
 from dinov3.eval.segmentation.training_step import StepResult
+from dinov3.utils import process_group
 from dinov3.utils.errors import DivergedError, UsageError
 from tests.dinov3.toy_training import logged_losses, toy_backbone, toy_config, train_toy, write_dataset
 
@@ -252,7 +253,7 @@ def test_whole_images_of_any_size_are_trained_on(data: Path, tmp_path: Path, hea
 
 def test_gradients_have_the_strides_of_their_parameters(data: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(training_setup, "is_distributed", lambda: True)
-    monkeypatch.setattr(training_setup, "distribute_network", lambda network, *_, **__: network)
+    monkeypatch.setattr(process_group, "DistributedDataParallel", lambda network, **_: network)
     config = toy_config(data, tmp_path, "m2f")
     model = training_setup.distribute(build_model(toy_backbone(), config), config)
     outputs = model(torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last))

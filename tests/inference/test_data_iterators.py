@@ -129,5 +129,5 @@ def test_queue_is_aborted_by_an_error() -> None:
 
 def test_missing_previous_stage_is_named() -> None:
     preprocessor = CasePreprocessor(*managers(tiny_predictor("3d_cascade_fullres")))
-    with pytest.raises(DataError, match="no segmentation of the previous stage nowhere.nii.gz"):
+    with pytest.raises(DataError, match="There is no nowhere.nii.gz; segment the image with 3d_lowres first"):
         preprocessor.from_files(FILES, "nowhere.nii.gz", None)

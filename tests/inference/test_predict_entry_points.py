@@ -52,11 +52,12 @@ def test_defaults_of_predict() -> None:
         "device": "cuda",
         "disable_progress_bar": False,
         "not_on_device": False,
+        "num_gpus": 1,
     }
 
 
 @pytest.mark.oracle
-def test_flags_are_those_of_upstream(oracle_recorded: Path) -> None:
+def test_flags_are_those_of_upstream_and_one_more(oracle_recorded: Path) -> None:
     commands = read_json(oracle_recorded / "cli.json")
     for name, parser in (
         ("nnUNetv2_predict", build_predict_parser()),
@@ -64,7 +65,7 @@ def test_flags_are_those_of_upstream(oracle_recorded: Path) -> None:
     ):
         ours = {flag: action for action in parser._actions for flag in action.option_strings}
         theirs = {flag: entry for entry in commands[name]["args"] for flag in entry["flags"]}
-        assert set(ours) - {"-h", "--help"} == set(theirs)
+        assert set(ours) - {"-h", "--help", "-num_gpus"} == set(theirs)
         for flag, entry in theirs.items():
             default = ours[flag].default
             assert (list(default) if isinstance(default, tuple) else default) == entry["default"], flag
@@ -132,6 +133,8 @@ def test_predict_command(nnunet_folders: dict[str, Path], tmp_path: Path) -> Non
     [
         (["-step_size", "1.5"], 2, "-step_size is 1.5"),
         (["-npp", "-1"], 2, "-npp is -1"),
+        (["-num_gpus", "0"], 2, "-num_gpus is 0"),
+        (["-f", "0", "-o", f"{IMAGES}/"], 2, "segmentations would go into the same folder; give another output folder"),
         (["-device", "tpu"], 2, "must be one of cpu, cuda, mps"),
         ([], 2, "the model has fold 0"),
         (["-f", "0", "-i", "nowhere"], 3, "There is no folder nowhere"),

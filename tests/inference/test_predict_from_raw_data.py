@@ -275,7 +275,13 @@ def test_part_out_of_range(num_parts: int, part_id: int) -> None:
 def test_cascade_needs_the_previous_stage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="3d_lowres first .*-prev_stage_predictions"):
         tiny_predictor("3d_cascade_fullres").predict_from_files(str(IMAGES), None)
-    with pytest.raises(DataError, match=f"{tmp_path}/case.nii.gz; predict it first"):
+    with pytest.raises(
+        UsageError, match="no folder .*/nowhere of the previous stage's .*nnUNetv2_predict -c 3d_lowres"
+    ):
+        tiny_predictor("3d_cascade_fullres").predict_from_files(
+            str(IMAGES), None, folder_with_segs_from_prev_stage=str(tmp_path / "nowhere")
+        )
+    with pytest.raises(DataError, match=f"{tmp_path}/case.nii.gz; segment the image with 3d_lowres first"):
         tiny_predictor("3d_cascade_fullres").predict_from_files(
             str(IMAGES), str(tmp_path / "out"), folder_with_segs_from_prev_stage=str(tmp_path)
         )

@@ -9,7 +9,8 @@ import pytest
 
 from nnunetv2.inference import case_export, data_iterators, worker_pool
 from nnunetv2.inference.case_failures import PartialPredictionError
-from tests.inference.tiny_models import IMAGES, tiny_predictor
+from nnunetv2.inference.predict_entry_points import predict_entry_point_modelfolder
+from tests.inference.tiny_models import IMAGES, model_folder, tiny_predictor
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
@@ -44,3 +45,15 @@ def test_processes_change_nothing(four_cases: Path, tmp_path: Path) -> None:
     assert {"a.nii.gz", "a.npz", "a.pkl", "failures.json"} <= set(alone)
     for name in ("a.nii.gz", "c.nii.gz", "d.nii.gz", "failures.json"):
         assert pools[name].read_bytes() == alone[name].read_bytes()
+
+
+def test_shared_cases_give_the_files_of_one_process(four_cases: Path, tmp_path: Path) -> None:
+    """The damaged image is the second process's; it finishes the rest, and the first one's cases are there."""
+    command = ["-i", str(four_cases), "-m", str(model_folder("3d_fullres")), "-f", "0", "-device", "cpu"]
+    for output, num_gpus in (("one", "1"), ("two", "2")):
+        arguments = [*command, "-o", str(tmp_path / output), "-num_gpus", num_gpus]
+        assert predict_entry_point_modelfolder(arguments) == PartialPredictionError.exit_code
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    description = "predict_from_raw_data_args.json"
+    assert two.pop(description) == one.pop(description).replace(b"/one", b"/two")
+    assert two == one

@@ -282,10 +282,12 @@ TINY_HEADS = {
 @pytest.mark.slow
 @pytest.mark.integration
 @pytest.mark.parametrize("command", TINY_HEADS)
-def test_every_command_has_it(command, dataset, tmp_path, capsys):
+def test_every_command_has_it_and_takes_a_seed(command, dataset, tmp_path, capsys):
     module = pytest.importorskip(f"nnunetv2.run.run_training_{command}")
     before = files(tmp_path)
     settings = ["model.backbone_size=tiny", "model.pretrained=false", *TINY_HEADS[command]]
-    assert module.run_training_entry([*WORDS, *settings]) == 0
+    assert module.run_training_entry([*WORDS, "--seed", "3", *settings]) == 0
     assert files(tmp_path) == before
-    assert "Fast dev run passed" in capsys.readouterr().out
+    report = capsys.readouterr().out
+    assert "Seed 3: " in report
+    assert "Fast dev run passed" in report

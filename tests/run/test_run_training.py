@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from dinov3.utils import process_group
 from nnunetv2.errors import UsageError
 from nnunetv2.run import load_pretrained_weights as pretraining
 from nnunetv2.run import run_training
@@ -28,7 +30,7 @@ def dataset(nnunet_folders: dict[str, Path]) -> Path:
     return write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
 
 
-def test_command_has_upstreams_arguments_and_one_more() -> None:
+def test_command_has_upstreams_arguments_and_two_more() -> None:
     ours = [
         (
             action.option_strings or [action.dest],
@@ -38,11 +40,12 @@ def test_command_has_upstreams_arguments_and_one_more() -> None:
             action.required,
         )
         for action in build_parser()._actions
-        if not {"-h", "--fast_dev_run"} & set(action.option_strings)
+        if not {"-h", "--fast_dev_run", "--seed"} & set(action.option_strings)
     ]
     theirs = [(a["flags"], a["nargs"], a["type"], a["default"], a["required"]) for a in RECORDED["flags"]]
     assert ours == theirs
-    assert build_parser().parse_args(["1", "2d", "0"]).fast_dev_run is False
+    args = build_parser().parse_args(["1", "2d", "0"])
+    assert (args.fast_dev_run, args.seed) == (False, None)
 
 
 @pytest.mark.parametrize(("module", "name"), [(m, name) for m, names in RECORDED["run"].items() for name in names])
@@ -176,3 +179,36 @@ def test_free_port_can_be_bound() -> None:
 
     with socket.socket() as probe:
         probe.bind(("localhost", run_training.find_free_network_port()))
+
+
+@pytest.mark.parametrize("variable", ["nnUNet_n_proc_DA", "nnUNet_def_n_proc"])
+def test_wrong_numbers_of_workers_are_found_at_the_start(
+    nnunet_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "many")
+    with pytest.raises(UsageError, match=f"{variable} is 'many'"):
+        run_training.run_training("777", "2d", 0, device=CPU)  # there is no such dataset, but that comes later
+
+
+def test_more_processes_than_images_leave_nothing_behind(
+    dataset: Path, nnunet_folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_group, "rank_and_world_size", lambda: (2, 3))
+    with pytest.raises(UsageError, match="batch size 2 cannot be shared by 3 processes"):
+        run_training.run_training("777", "2d", 0, device=CPU)
+    assert list(nnunet_folders["nnUNet_results"].iterdir()) == []
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_client_of_upstream_may_start_the_processes(monkeypatch: pytest.MonkeyPatch, world_size: int) -> None:
+    """`run_ddp` is given its number as an argument, the environment names the address alone."""
+    runs = []
+    for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(variable, "")
+        monkeypatch.delenv(variable)
+    monkeypatch.setattr(run_training, "train_as_one_of_several", lambda train, run: runs.append(run))
+    arguments = ("777", "2d", 0, "nnUNetTrainer", "nnUNetPlans", False, True, False, None, True, False)
+    run_training.run_ddp(world_size - 1, *arguments, world_size, device_type="cpu")
+    assert (runs[0].continue_training, runs[0].save_probabilities, runs[0].only_validate) == (True, True, False)
+    given = [os.environ[variable] for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE")]
+    assert given == [str(world_size - 1), str(world_size - 1), str(world_size)]

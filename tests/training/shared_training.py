@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
 from dinov3.utils.process_group import gather, process_group_from_environment, rank_and_world_size
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_m2f import nnUNetTrainer_m2f
 from tests.contracts.cases import Combination, label_maps, make_batch
 
-CPU = torch.device("cpu")
 STEPS = 3
 NUM_IMAGES = 4
 
@@ -52,12 +54,43 @@ class Shared(Combination):
 class _SeededPoints:
     """Lets the loss of Mask2Former draw the points of an image by a generator that only the image decides on."""
 
-    def __init__(self, trainer: nnUNetTrainer_m2f) -> None:
-        self.loss, self.total = trainer.loss, trainer.loss.total
-        self.seeds: list[int] = []
+    def __init__(self, loss: MaskClassificationLoss) -> None:
+        self.loss, self.total = loss, loss.total
+        self.images: Tensor | None = None
 
     def __call__(self, *args: Any) -> Any:
-        return self.loss(*args, generators=[torch.Generator().manual_seed(seed) for seed in self.seeds])
+        seeds = [int(1e4 * image.abs().sum()) for image in self.images]
+        return self.loss(*args, generators=[torch.Generator().manual_seed(seed) for seed in seeds])
+
+
+def train(combination: Shared, folder: Path) -> tuple[list[float], dict[str, Tensor]]:
+    """Losses of the steps, averaged over the processes, and the weights after them.
+
+    In double precision: rounding would decide whether a point is inside a mask of Mask2Former's attention.
+    """
+    torch.manual_seed(3)
+    trainer = combination.trainer(folder, num_epochs=2, num_iterations_per_epoch=STEPS, warmup_iters=0)
+    trainer.enable_deep_supervision = trainer.enable_deep_supervision and combination.deep_supervision
+    trainer.build_network_architecture = _in_double_precision(trainer.build_network_architecture)
+    trainer.initialize()
+    if isinstance(trainer, nnUNetTrainer_m2f):
+        trainer.loss = _SeededPoints(trainer.loss)
+    trainer.on_train_epoch_start()
+    losses = []
+    for batch in _batches(trainer, combination):
+        share = {"data": _own_share(batch["data"]).double(), "target": _own_share(batch["target"])}
+        trainer.loss.images = share["data"]
+        loss = trainer.train_step(share)["loss"]
+        losses.append(float(np.mean(gather(loss))))
+    return losses, {name.removeprefix("module."): value for name, value in trainer.network.state_dict().items()}
+
+
+def _in_double_precision(hook: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    @functools.wraps(hook)
+    def build(*args: Any, **kwargs: Any) -> nn.Module:
+        return hook(*args, **kwargs).double()
+
+    return build
 
 
 def _batches(trainer: nnUNetTrainer, combination: Combination) -> list[dict[str, Any]]:
@@ -76,34 +109,14 @@ def _own_share(value: Any) -> Any:
     return value[rank * own : (rank + 1) * own]
 
 
-def train(combination: Shared, folder: Path) -> tuple[list[float], dict[str, Tensor]]:
-    """Losses of the steps, averaged over the processes, and the weights after them."""
-    torch.manual_seed(3)
-    trainer = combination.trainer(folder, num_epochs=2, num_iterations_per_epoch=STEPS, warmup_iters=0)
-    trainer.enable_deep_supervision = trainer.enable_deep_supervision and combination.deep_supervision
-    trainer.initialize()
-    batches = _batches(trainer, combination)
-    if isinstance(trainer, nnUNetTrainer_m2f):
-        trainer.loss = _SeededPoints(trainer)
-    trainer.on_train_epoch_start()
-    losses = []
-    for batch in batches:
-        if isinstance(trainer.loss, _SeededPoints):
-            trainer.loss.seeds = [int(1e4 * image.abs().sum()) for image in _own_share(batch["data"])]
-        output = trainer.train_step({name: _own_share(value) for name, value in batch.items()})
-        losses.append(sum(gather(float(output["loss"]))) / rank_and_world_size()[1])
-    weights = {name.removeprefix("module."): value.clone() for name, value in trainer.network.state_dict().items()}
-    return losses, weights
-
-
-def train_all_in_group(combinations: Sequence[Shared], folder: Path) -> None:
-    """One of two processes: trains every combination; the first writes what `train` returns."""
+def train_in_group(combinations: Sequence[Shared], folder: Path) -> None:
+    """One of several processes: trains every combination; the first writes what `train` returns."""
     torch.set_num_threads(1)
-    with process_group_from_environment(CPU):
+    with process_group_from_environment(torch.device("cpu")):
         rank = rank_and_world_size()[0]
-        for combination in combinations:  # loop
-            own = folder / f"rank_{rank}"
-            own.mkdir(exist_ok=True)
+        own = folder / f"rank_{rank}"
+        own.mkdir()
+        for combination in combinations:
             result = train(combination, own)
             if rank == 0:
                 torch.save(result, folder / f"{combination}.pt")

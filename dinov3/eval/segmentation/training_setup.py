@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dinov3.eval.segmentation.models import FeatureDecoder, backbone_out_indices, build_segmentation_decoder
 from dinov3.eval.segmentation.parameter_groups import parameter_groups
@@ -80,9 +80,6 @@ def distribute(model: FeatureDecoder, config: SegmentationConfig) -> nn.Module:
         return model
     device = training_device(config)
     model = synchronise_batch_norm(model, device)
-    for parameter in model.parameters():
-        if parameter.requires_grad and 1 in parameter.shape:
-            parameter.register_hook(_with_plain_strides)
     return distribute_network(model, device, find_unused_parameters=_has_idle_parameters(model.backbone, config))
 
 
@@ -95,15 +92,6 @@ def _has_idle_parameters(backbone: nn.Module, config: SegmentationConfig) -> boo
         return config.train_backbone
     num_blocks = len(backbone.blocks)
     return max(backbone_out_indices(num_blocks, config.decoder_head.backbone_out_layers)) < num_blocks - 1
-
-
-def _with_plain_strides(gradient: Tensor) -> Tensor:
-    """The same numbers laid out as in a new tensor.
-
-    Convolutions are free in the strides of axes of length one, and distributed training, which compares all of them,
-    would warn that such a gradient is slow to copy.
-    """
-    return gradient.flatten().view(gradient.shape)
 
 
 def build_optimizer(model: FeatureDecoder, config: SegmentationConfig) -> torch.optim.AdamW:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
 import signal
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +15,7 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 
+from dinov3.utils.parent_process import end_with_parent
 from nnunetv2.errors import NNUNetError
 
 _FAILURE = "worker_failure"
@@ -144,7 +143,7 @@ class _WorkerLoader:
 
     def set_thread_id(self, thread_id: int) -> None:
         """Called once in each worker, with its number, before the first batch."""
-        _end_with_parent()
+        end_with_parent()
         torch.set_num_threads(1)  # the other workers use the other cores
         self.loader.set_thread_id(thread_id)
 
@@ -158,19 +157,6 @@ class _WorkerLoader:
             return {_FAILURE: err}
         except Exception as err:  # whatever it is, the parent must hear of it
             return {_FAILURE: RuntimeError(f"making a batch failed with {err!r}\n{traceback.format_exc()}")}
-
-
-def _end_with_parent() -> None:
-    """Lets this worker end when its parent does, even if that was killed and could not tell it to."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def wait_and_leave() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait_and_leave, daemon=True).start()
 
 
 def _explain_death(workers: Sequence[multiprocessing.Process]) -> str:

@@ -22,6 +22,26 @@ def test_an_error_for_the_user_is_one_line_and_an_exit_code(
     assert capsys.readouterr().err == "error: first second\n"
 
 
+@pytest.mark.parametrize(
+    ("world_size", "local_rank", "speaks"), [("1", "1", True), ("2", "0", True), ("2", "1", False)]
+)
+def test_of_processes_with_one_command_line_the_first_of_a_machine_speaks(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    world_size: str,
+    local_rank: str,
+    speaks: bool,
+) -> None:
+    @command
+    def main(argv: object) -> None:
+        raise UsageError("wrong")
+
+    monkeypatch.setenv("WORLD_SIZE", world_size)
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert main([]) == UsageError.exit_code
+    assert capsys.readouterr().err == ("error: wrong\n" if speaks else "")
+
+
 def test_what_the_operating_system_says_of_a_path_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(lambda argv: Path("/proc/no/such/folder/file").write_text(""))([]) == 1
     assert "No such file or directory: /proc/no/such/folder/file" in capsys.readouterr().err

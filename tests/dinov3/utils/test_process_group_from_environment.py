@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import distributed
 
-from dinov3.utils.errors import UsageError
+from dinov3.utils import process_group
+from dinov3.utils.errors import ConnectionLostError, DataError, UsageError
 from dinov3.utils.process_group import device_of_this_process, is_distributed, process_group_from_environment
 
 
@@ -46,7 +47,7 @@ def test_fewer_gpus_than_processes_are_refused(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with (
-        pytest.raises(UsageError, match="Process 2 of this machine has no GPU, there are 1; .*--nproc_per_node=1"),
+        pytest.raises(UsageError, match="This machine has 2 processes and 1 GPUs; .*--nproc_per_node=1"),
         process_group_from_environment(torch.device("cuda")),
     ):
         pass
@@ -61,6 +62,37 @@ def test_a_process_has_the_gpu_of_its_number_on_its_machine(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert device_of_this_process(torch.device("cuda")) == torch.device("cuda", 1)
     assert device_of_this_process(torch.device("cpu")) == torch.device("cpu")
+
+
+class _Store:
+    """Counts, as the store that all processes share does."""
+
+    value = 0
+
+    def add(self, key, amount):
+        self.value += amount
+        return self.value
+
+
+GLOO = RuntimeError("[/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:23753")
+
+
+@pytest.mark.parametrize(
+    ("given", "first", "second"),
+    [
+        (DataError("damaged"), (DataError, "damaged"), (SystemExit, "3")),
+        (GLOO, (ConnectionLostError, "^lost the connection to another process, which has ended$"), (SystemExit, "1")),
+        (distributed.DistBackendError("NCCL error"), (ConnectionLostError, r"ended \(NCCL error\)"), (SystemExit, "1")),
+        (KeyError("bug"), (KeyError, "bug"), (KeyError, "bug")),
+    ],
+)
+def test_the_first_process_that_fails_says_why(monkeypatch, given, first, second):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    store = _Store()
+    monkeypatch.setattr(process_group, "_join", lambda *args: store)
+    for error, message in (first, second):
+        with pytest.raises(error, match=message), process_group_from_environment(torch.device("cpu")):
+            raise given
 
 
 @pytest.mark.slow

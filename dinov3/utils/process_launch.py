@@ -1,0 +1,205 @@
+"""Start several processes of this machine as one group, watch them, and say which one died."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from dinov3.utils.command_line import EXIT_INTERRUPTED
+from dinov3.utils.errors import ConnectionLostError, ProcessDiedError, UserError
+from dinov3.utils.parent_process import end_with_parent
+
+_POLL_SECONDS = 0.2  # a connection may be held open by workers of a process that was killed
+_SECONDS_TO_SAY_WHY = 5  # between a process that lost the others, and the one that is the reason
+_SECONDS_TO_STOP = 10
+
+
+@dataclass
+class _Rank:
+    """One process, and what became of it."""
+
+    number: int
+    process: BaseProcess
+    connection: Connection
+    failure: UserError | None = None
+    is_consequence: bool = field(default=False)
+    """whether the failure says only that another process is gone"""
+
+    def look(self) -> None:
+        """Takes in what the process has sent, or how it ended."""
+        if self.failure is None:
+            with contextlib.suppress(EOFError, OSError):
+                if self.connection.poll():
+                    self.failure, self.is_consequence = self.connection.recv()
+        if self.failure is None and self.process.exitcode not in (None, 0):
+            self.failure = ProcessDiedError(_described_end(self.process.exitcode))
+
+
+def launch(
+    function: Callable[..., None],
+    args: tuple,
+    num_processes: int,
+    *,
+    advice: str,
+    others_finish: bool = False,
+) -> None:
+    """Runs `function(*args)` in several processes of this machine and waits for all of them.
+
+    The environment of each describes the group as `torchrun` does, see `process_group_from_environment`. They share the
+    cores of the machine. When one fails, the others are stopped; when this process ends, all of them end.
+
+    Args:
+        function: importable by name; what it takes travels to other processes.
+        advice: what to do after a process died, for the message.
+        others_finish: let the other processes finish when one fails.
+
+    Raises:
+        UserError: of the type that a process raised.
+        ProcessDiedError: a process was killed, or met an error that is not meant for users.
+    """
+    ranks = _start(function, args, num_processes)
+    try:
+        _watch(ranks, others_finish)
+    finally:
+        _stop(ranks)
+    failed = sorted((rank for rank in ranks if rank.failure is not None), key=lambda rank: rank.is_consequence)
+    if not failed:
+        return
+    failure = failed[0].failure
+    if isinstance(failure, ProcessDiedError) or failed[0].is_consequence:
+        others = "have finished" if others_finish else "were stopped"
+        raise ProcessDiedError(
+            f"Process {failed[0].number} of {num_processes} (the first is 0) {failure}; the others {others}. {advice}"
+        )
+    raise failure
+
+
+def find_free_network_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def _start(function: Callable[..., None], args: tuple, num_processes: int) -> list[_Rank]:
+    context = multiprocessing.get_context("spawn")  # threads and CUDA do not survive a fork
+    common = {
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": os.environ.get("MASTER_PORT", str(find_free_network_port())),
+        "WORLD_SIZE": str(num_processes),
+        "LOCAL_WORLD_SIZE": str(num_processes),
+    }
+    _start_quiet_tracker()
+    ranks = []
+    try:
+        for number in range(num_processes):
+            receiver, sender = context.Pipe(duplex=False)
+            environment = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
+            process = context.Process(target=_run, args=(function, args, environment, sender))
+            process.start()
+            sender.close()
+            ranks.append(_Rank(number, process, receiver))
+    except BaseException:
+        _stop(ranks)
+        raise
+    return ranks
+
+
+def _start_quiet_tracker() -> None:
+    """Starts the process that cleans up after others, so that it does not warn of what it finds after a killed one."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
+
+
+def _watch(ranks: Sequence[_Rank], others_finish: bool) -> None:
+    """Returns when all have ended, or, unless the others are to finish, when one has failed and could say why."""
+    deadline = None
+    while any(rank.process.is_alive() for rank in ranks):
+        wait([rank.process.sentinel for rank in ranks if rank.process.is_alive()], timeout=_POLL_SECONDS)
+        for rank in ranks:
+            rank.look()
+        if others_finish:
+            continue
+        failed = [rank for rank in ranks if rank.failure is not None]
+        if any(not rank.is_consequence for rank in failed):
+            return
+        if failed and deadline is None:
+            deadline = time.monotonic() + _SECONDS_TO_SAY_WHY
+        if deadline is not None and time.monotonic() > deadline:
+            return
+    for rank in ranks:
+        rank.look()
+
+
+def _stop(ranks: Sequence[_Rank]) -> None:
+    """Ends the processes that are left, by force if they do not react."""
+    for rank in ranks:
+        rank.process.terminate()
+    deadline = time.monotonic() + _SECONDS_TO_STOP
+    for rank in ranks:
+        rank.process.join(max(0.0, deadline - time.monotonic()))
+        if rank.process.is_alive():
+            rank.process.kill()
+            rank.process.join()
+        rank.connection.close()
+
+
+def _run(function: Callable[..., None], args: tuple, environment: dict[str, str], connection: Connection) -> None:
+    """One process. What goes wrong is sent to the parent, which says it once for all processes."""
+    os.environ.update(environment)
+    end_with_parent()
+    _use_own_cores(int(environment["LOCAL_WORLD_SIZE"]))
+    try:
+        function(*args)
+    except KeyboardInterrupt:  # reaches all processes of a terminal; the parent says so
+        sys.exit(EXIT_INTERRUPTED)
+    except SystemExit as err:
+        if err.code:
+            connection.send((ProcessDiedError("ended with another one"), True))
+        raise
+    except UserError as err:
+        connection.send((type(err)(str(err)), isinstance(err, ConnectionLostError)))
+        sys.exit(err.exit_code)
+    except Exception as err:
+        traceback.print_exc()
+        reason = " ".join(str(err).split())
+        connection.send((ProcessDiedError(f"met {type(err).__name__} ({reason}), its traceback is above"), False))
+        sys.exit(1)
+
+
+def _use_own_cores(num_processes: int) -> None:
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num_threads = max(1, cores // num_processes)
+    torch.set_num_threads(num_threads)
+    threadpool_limits(num_threads)
+
+
+def _described_end(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    name = next((each.name for each in signal.Signals if each == -exit_code), f"number {-exit_code}")
+    reason = ", mostly for lack of memory" if name == "SIGKILL" else ""
+    return f"was killed by signal {name}{reason}"

@@ -1,0 +1,77 @@
+"""A prediction that several processes share: each predicts some of the cases, and all of them know what failed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from nnunetv2.errors import NNUNetError
+from nnunetv2.utilities.several_processes import Group, run_in_processes
+
+logger = logging.getLogger(__name__)
+
+_ADVICE = "Predict the missing cases with --continue_prediction"
+
+
+class Outcome(NamedTuple):
+    """What became of the share of one process."""
+
+    has_cases: bool
+    error: type[Exception] | None = None
+    message: str = ""
+
+
+def predict_in_processes(predict: Callable[..., list | None], args: tuple, num_gpus: int, device_type: str) -> None:
+    """Calls `predict(*args)` in every process that is to take part; see `run_in_processes`.
+
+    Args:
+        predict: importable by name; predicts the share of its process and returns None if that is empty.
+
+    Raises:
+        PartialPredictionError: some cases failed, of whichever process; the others are complete.
+    """
+    group = Group(device_type, advice=_ADVICE, computes_together=False)
+    run_in_processes(predict_share, (predict, args), num_gpus, group)
+
+
+def predict_share(predict: Callable[..., list | None], args: tuple) -> None:
+    """One of the processes, or the only one. It waits for the others, so that `torchrun` does not end them early."""
+    from dinov3.utils.process_group import gather, is_distributed
+
+    if not is_distributed():
+        predict(*args)
+        return
+    try:
+        outcome = Outcome(has_cases=predict(*args) is not None)
+    except NNUNetError as err:
+        outcome = Outcome(True, type(err), str(err))
+    except Exception as err:
+        logger.exception("The prediction of this process stopped")  # the error that is raised in the end is another one
+        outcome = Outcome(True, RuntimeError, f"{type(err).__name__}: {err}")
+    raise_any(gather(outcome))
+
+
+def raise_any(outcomes: Sequence[Outcome]) -> None:
+    """Raises what a single process would: the error itself if nothing else was done, else that a part is missing.
+
+    Args:
+        outcomes: of all processes, in their order.
+    """
+    from nnunetv2.inference.case_failures import PartialPredictionError
+
+    busy = {number: outcome for number, outcome in enumerate(outcomes) if outcome.has_cases}
+    failed = {number: outcome for number, outcome in busy.items() if outcome.error is not None}
+    if not failed:
+        return
+    messages = {outcome.message: number for number, outcome in reversed(failed.items())}
+    first = next(iter(failed.values()))
+    if len(failed) == len(busy) and not any(outcome.error is PartialPredictionError for outcome in failed.values()):
+        raise first.error("; ".join(reversed(messages)))
+    parts = "; ".join(f"process {number}: {message}" for message, number in reversed(messages.items()))
+    raise PartialPredictionError(f"{len(failed)} of {len(busy)} processes had cases that failed ({parts})")
+
+
+def share_of(part_id: int, num_parts: int, rank: int, world_size: int) -> dict[str, Any]:
+    """The arguments `part_id` and `num_parts` by which a process predicts its share of a part of the cases."""
+    return {"part_id": part_id + rank * num_parts, "num_parts": num_parts * world_size}
