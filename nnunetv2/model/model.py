@@ -61,7 +61,7 @@ class ViTSegmentationModel(DenseViTNetwork):
         if self.training and len(maps[0]) == 1:
             raise UsageError(
                 "UperNet's pyramid pooling normalises over the batch and cannot be trained with one image per process; "
-                "give a batch_size of at least 2 (training.batch_size=2)"
+                "give a batch_size of at least 2 per process (training.batch_size=2 for one)"
             )
         features = self.head(maps)
         return features if self.upsample is None else self.upsample(self.dropout(features), maps)
