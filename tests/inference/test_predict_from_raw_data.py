@@ -125,6 +125,7 @@ def test_manual_initialization_without_parameters_uses_the_network_as_it_is() ->
     assert model.predict_logits_from_preprocessed_data(torch.rand(1, 9, 8, 8)).abs().max() > 0
 
 
+@pytest.mark.slow
 def test_network_may_name_the_half_precision_that_it_is_predicted_in(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, wide = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
     wide.autocast_dtype = torch.bfloat16
