@@ -138,7 +138,9 @@ def _require_model_folder(folder: Path) -> None:
     if not folder.is_dir():
         others = sorted(path.name for path in folder.parent.glob("*__*__*") if path.is_dir())
         there = f"{folder.parent} has {', '.join(others)}" if others else f"{folder.parent} has no trained model"
-        raise UsageError(f"There is no model folder {folder}; {there}")
+        raise UsageError(
+            f"There is no model folder {folder}; {there}. Name another model (-tr, -p, -c), or train it first"
+        )
     for name in ("dataset.json", "plans.json"):
         if not (folder / name).is_file():
             raise DataError(f"{folder} is not a complete model folder: it has no {name}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dinov3.utils.atomic_files import replace_folder_when_complete, write_json
-from nnunetv2.errors import DataError
+from nnunetv2.errors import DataError, UsageError
 from nnunetv2.evaluation.averages import summary_of_cases
 from nnunetv2.evaluation.confusion import LabelOrRegion
 from nnunetv2.evaluation.evaluate_predictions import (
@@ -186,8 +186,14 @@ def load_postprocessing(path: str | os.PathLike) -> tuple[Functions, list[dict[s
         The functions and their keywords, as `apply_postprocessing` takes them.
 
     Raises:
-        DataError: the file names another function than the one of this module, or is no such file.
+        UsageError: there is no file.
+        DataError: the file names another function than the one of this module, or holds something else.
     """
+    remedy = (
+        "give the postprocessing.pkl that nnUNetv2_find_best_configuration or nnUNetv2_determine_postprocessing wrote"
+    )
+    if not os.path.isfile(path):
+        raise UsageError(f"There is no file {os.fspath(path)}; {remedy}")
     known = remove_all_but_largest_component_from_segmentation
     content = load_restricted(path, {(known.__module__, known.__name__): known})
     try:
@@ -197,10 +203,7 @@ def load_postprocessing(path: str | os.PathLike) -> tuple[Functions, list[dict[s
     except (TypeError, ValueError):
         is_valid = False
     if not is_valid:
-        raise DataError(
-            f"{os.fspath(path)} does not hold postprocessing steps; give the postprocessing.pkl that "
-            f"nnUNetv2_find_best_configuration or nnUNetv2_determine_postprocessing wrote"
-        )
+        raise DataError(f"{os.fspath(path)} does not hold postprocessing steps; {remedy}")
     return list(functions), [json_ready(call) for call in kwargs]
 
 

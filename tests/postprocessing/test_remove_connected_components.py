@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2.errors import DataError
+from nnunetv2.errors import DataError, UsageError
 from nnunetv2.postprocessing import remove_connected_components as module
 from nnunetv2.postprocessing.entry_points import build_apply_parser, build_determine_parser
 from nnunetv2.postprocessing.largest_component import largest_component
@@ -220,3 +220,8 @@ def test_functions_and_flags_are_upstreams(command, build, oracle_recorded, monk
         action = actions[tuple(argument["flags"])]
         assert (action.default, action.required) == (argument["default"], argument["required"])
         assert ("flag" if action.nargs == 0 else action.nargs) == argument["nargs"]
+
+
+def test_a_missing_file_of_steps_is_answered_with_what_writes_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no file .*steps.pkl; give the postprocessing.pkl that nnUNetv2_find_best"):
+        load_postprocessing(tmp_path / "steps.pkl")
