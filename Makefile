@@ -9,6 +9,9 @@ INSTALLED := $(VENV)/.installed
 DEMO_INSTALLED := $(VENV)/.demo-installed
 
 export OMP_NUM_THREADS ?= 1
+# Processes that tests are shared among; each may need a few GB. The tests of one file stay together, as they share what is costly.
+TEST_PROCESSES ?= 2
+PYTEST := $(BIN)/python -m pytest -q -rs -n $(TEST_PROCESSES) --dist loadfile
 export MPLBACKEND := Agg
 
 .PHONY: demo test test-unit lint format setup clean help
@@ -41,10 +44,10 @@ demo: $(DEMO_INSTALLED)
 	$(BIN)/python -m demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q -rs
+	$(PYTEST)
 
 test-unit: $(INSTALLED)
-	$(BIN)/python -m pytest -q -rs -m "not slow and not integration"
+	$(PYTEST) -m "not slow and not integration"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

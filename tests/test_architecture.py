@@ -47,6 +47,7 @@ LAYERS = {
     "nnunetv2.model_sharing": 12,
     "nnunetv2.dataset_conversion": 12,
     "nnunetv2.comparison": 12,
+    "nnunetv2.study": 13,
 }
 
 
@@ -169,6 +170,7 @@ def test_no_file_is_opened_in_a_way_that_runs_code() -> None:
         "nnunetv2.dataset_conversion.convert_MSD_dataset",
         "nnunetv2.dataset_conversion.convert_raw_dataset_from_old_nnunet_format",
         "nnunetv2.utilities.overlays.entry_point",
+        "nnunetv2.study.entry_point",
     ],
 )
 def test_modules_with_commands_import_nothing_heavy(script: str) -> None:

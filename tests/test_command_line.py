@@ -24,7 +24,10 @@ LONGEST_HELP = 0.5  # CPU seconds, user and system
 CONFIGURED = ("nnUNet_def_n_proc", "nnUNet_npp", "nnUNet_nps")  # environment variables that change defaults
 
 # Types that convert or check more than upstream's, and why: upstream's type and the name of ours.
-OTHER_TYPES = {("str", "_fold"): "a fold is a number or all; anything else is refused"}
+OTHER_TYPES = {
+    ("str", "_fold"): "a fold is a number or all; anything else is refused",
+    ("int", "_fold_of_crossvalidation"): "says what is accepted instead of `invalid int value`",
+}
 
 # Flags that upstream does not have. A new one is entered here, and in docs/migrating.md.
 ADDED = {
@@ -38,7 +41,14 @@ ADDED = {
     "nnUNetv2_plan_and_preprocess": {"--allow_geometry_mismatch"},
     "nnUNetv2_predict": {"-num_gpus"},
     "nnUNetv2_predict_from_modelfolder": {"-num_gpus"},
-    "nnUNetv2_train": {"--fast_dev_run", "--seed"},
+    "nnUNetv2_train": {
+        "--fast_dev_run",
+        "--num_epochs",
+        "--num_iterations_per_epoch",
+        "--num_val_iterations_per_epoch",
+        "--precision",
+        "--seed",
+    },
 }
 
 

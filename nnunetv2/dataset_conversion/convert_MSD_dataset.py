@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.counted_words import counted
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -112,7 +113,7 @@ def convert_msd_dataset(
         _split_images(source, new, content["channel_names"], num_processes)
         _copy_labels(source / "labelsTr", new / "labelsTr")
         write_json(content, new / "dataset.json")
-    logger.info("%s: %d training cases", target, num_cases)
+    logger.info("%s: %s", target, counted(num_cases, "training case"))
 
 
 def _free_target(source: Path, overwrite_target_id: int | None) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.counted_words import counted
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def convert(source_folder: str | os.PathLike, target_dataset_name: str) -> None:
             if (source / name).is_dir():
                 shutil.copytree(source / name, new / name, ignore=shutil.ignore_patterns(".*"))
         write_json(content, new / "dataset.json")
-    logger.info("%s: %d training cases", target, content["numTraining"])
+    logger.info("%s: %s", target, counted(content["numTraining"], "training case"))
 
 
 def _free_target(name: str) -> Path:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinov3.utils.atomic_files import read_json, replace_when_complete, write_json
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.configuration import get_default_num_processes
-from nnunetv2.ensembling import prediction_files
-from nnunetv2.errors import DataError, UsageError
+from nnunetv2.ensembling import prediction_files, probability_arrays
+from nnunetv2.errors import UsageError
 from nnunetv2.evaluation.crossval_folds import validated_probabilities
-from nnunetv2.evaluation.segmentation_format import JsonFile, description
+from nnunetv2.evaluation.segmentation_format import JsonFile, description, write_descriptions
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.counted_words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
+logger = logging.getLogger(__name__)
 
 _WORTH_PROCESSES_BYTES = 2**25  # of compressed probabilities; starting a process takes longer than averaging less
 
@@ -41,31 +42,13 @@ def average_probabilities(list_of_files: Sequence[str | os.PathLike]) -> np.ndar
     if not list_of_files:
         raise UsageError("There are no files to average; give at least one")
     first, *others = list_of_files
-    mean = _read_probabilities(first)
+    mean = probability_arrays.read_probabilities(first)
     for path in others:
-        summand = _read_probabilities(path)
-        if summand.shape != mean.shape:
-            raise DataError(
-                f"{os.fspath(path)} has probabilities of shape {summand.shape} and {os.fspath(first)} of {mean.shape} "
-                f"(classes, z, y, x); only predictions of one image for the same classes can be averaged"
-            )
+        summand = probability_arrays.read_probabilities(path)
+        probability_arrays.require_same_shape(path, summand.shape, first, mean.shape)
         mean += summand
     mean /= len(list_of_files)
     return mean
-
-
-def _read_probabilities(path: str | os.PathLike) -> np.ndarray:
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            return content["probabilities"].astype(np.float32, copy=False)
-    except KeyError as err:
-        raise DataError(
-            f"{os.fspath(path)} has no array named probabilities; predict with --save_probabilities"
-        ) from err
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as err:
-        raise DataError(f"{os.fspath(path)} cannot be read ({err}); predict this case again") from err
 
 
 def merge_files(
@@ -81,27 +64,22 @@ def merge_files(
     Args:
         list_of_files: `.npz` files; beside the first one stands a `.pkl` with the properties of the image.
         output_filename_truncated: path of the segmentation without its ending.
-        save_probabilities: also write the average as `.npz` and `.pkl`.
+        save_probabilities: also write the average as `.npz` and `.pkl`; without it, older ones of the case are removed.
 
     Raises:
         DataError: the files do not fit each other or the labels, or are damaged.
     """
-    import numpy as np
-
-    from nnunetv2.utilities.restricted_pickle import load_restricted, save_pickle
+    from nnunetv2.utilities.probability_files import remove_probabilities, write_probabilities
+    from nnunetv2.utilities.restricted_pickle import load_restricted
 
     properties = load_restricted(os.fspath(list_of_files[0]).removesuffix(".npz") + ".pkl")
     mean = average_probabilities(list_of_files)
-    if len(mean) != label_manager.num_segmentation_heads:
-        raise DataError(
-            f"{os.fspath(list_of_files[0])} has probabilities of {len(mean)} classes, and the labels of the dataset "
-            f"need {label_manager.num_segmentation_heads}; give the dataset.json that these models were trained with"
-        )
+    probability_arrays.require_outputs(list_of_files[0], mean.shape, label_manager.num_segmentation_heads)
     segmentation = label_manager.convert_probabilities_to_segmentation(mean)
     if save_probabilities:
-        with replace_when_complete(f"{output_filename_truncated}.npz") as temporary:
-            np.savez_compressed(temporary, probabilities=mean)
-        save_pickle(properties, f"{output_filename_truncated}.pkl")
+        write_probabilities(mean, properties, output_filename_truncated)
+    else:
+        remove_probabilities(output_filename_truncated)
     image_reader_writer.write_seg(segmentation, output_filename_truncated + output_file_ending, properties)
 
 
@@ -126,7 +104,8 @@ def ensemble_folders(
 
     Raises:
         UsageError: a folder is missing, given twice, or the output.
-        DataError: cases are missing in a folder, or predictions do not fit each other.
+        DataError: cases are missing in a folder, or predictions do not fit each other; nothing is written then.
+        PartialPredictionError: some cases failed; the others are complete, and `failures.json` beside them says why.
     """
     folders = [os.fspath(folder) for folder in list_of_input_folders]
     prediction_files.require_distinct_folders(folders, output_folder)
@@ -137,8 +116,8 @@ def ensemble_folders(
         own = {folder: read_json(os.path.join(folder, "dataset.json")) for folder in others}
         prediction_files.require_same_labels({folders[0]: dataset_json, **own})
     cases = prediction_files.matched({folder: prediction_files.probability_files(folder) for folder in folders})
-    _write_descriptions(output_folder, dataset_json, plans)
     _merge_cases(cases, output_folder, dataset_json, plans, num_processes, save_probabilities=save_merged_probabilities)
+    logger.info("Averaged %s into %s", counted(len(cases), "case"), os.fspath(output_folder))
 
 
 def ensemble_crossvalidations(
@@ -157,7 +136,9 @@ def ensemble_crossvalidations(
 
     Raises:
         UsageError: a model is given twice.
-        DataError: a validation is missing, or a case in one of them; or a case is in two folds of one model.
+        DataError: a validation is missing, or a case in one of them; or a case is in two folds of one model; or
+            predictions do not fit each other.
+        PartialPredictionError: see `ensemble_folders`.
     """
     models = [os.fspath(folder) for folder in list_of_trained_model_folders]
     prediction_files.require_distinct_folders(models, output_folder)
@@ -168,14 +149,7 @@ def ensemble_crossvalidations(
     if not overwrite:
         ending = dataset_json["file_ending"]
         cases = {case: files for case, files in cases.items() if not Path(output_folder, case + ending).is_file()}
-    _write_descriptions(output_folder, dataset_json, plans)
     _merge_cases(cases, output_folder, dataset_json, plans, num_processes)
-
-
-def _write_descriptions(folder: str | os.PathLike, dataset_json: dict[str, Any], plans: dict[str, Any]) -> None:
-    os.makedirs(folder, exist_ok=True)
-    write_json(dataset_json, os.path.join(folder, "dataset.json"))
-    write_json(plans, os.path.join(folder, "plans.json"))
 
 
 def _merge_cases(
@@ -187,22 +161,25 @@ def _merge_cases(
     *,
     save_probabilities: bool = False,
 ) -> None:
-    from nnunetv2.utilities.case_pool import map_cases
+    from nnunetv2.utilities.every_case import write_every_case
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     plans_manager = PlansManager(plans)
     writer, labels = plans_manager.image_reader_writer_class(), plans_manager.get_label_manager(dataset_json)
-    jobs = [
-        (files, os.path.join(output_folder, case), dataset_json["file_ending"], writer, labels, save_probabilities)
+    probability_arrays.require_matching(cases, labels.num_segmentation_heads)
+    os.makedirs(output_folder, exist_ok=True)
+    write_descriptions(output_folder, plans, dataset_json)
+    ending = dataset_json["file_ending"]
+    jobs = {
+        case: (files, os.path.join(output_folder, case), ending, writer, labels, save_probabilities)
         for case, files in cases.items()
-    ]
+    }
     num_processes = get_default_num_processes() if num_processes is None else num_processes
     num_bytes = sum(os.path.getsize(path) for files in cases.values() for path in files)
     if num_bytes < _WORTH_PROCESSES_BYTES:
         num_processes = min(num_processes, 1)
-    done = map_cases(merge_files, jobs, num_processes, names=list(cases), description="Ensembling", show_progress=True)
-    for _ in done:
-        pass
+    shown = {"description": "Ensembling", "show_progress": True}
+    write_every_case(merge_files, jobs, output_folder, ending, num_processes, **shown)
 
 
 def build_parser() -> argparse.ArgumentParser:

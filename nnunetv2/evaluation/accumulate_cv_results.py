@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dinov3.utils.atomic_files import replace_folder_when_complete, replace_when_complete, write_json
+from dinov3.utils.atomic_files import replace_folder_when_complete, replace_when_complete
 from nnunetv2.errors import UsageError
 from nnunetv2.evaluation.crossval_folds import Fold, ground_truth_folder, validated_segmentations
-from nnunetv2.evaluation.segmentation_format import SegmentationFormat, description, format_of
+from nnunetv2.evaluation.segmentation_format import SegmentationFormat, description, format_of, write_descriptions
 
 
 def accumulate_cv_results(
@@ -44,8 +44,7 @@ def accumulate_cv_results(
     segmentations = validated_segmentations(model, folds, stored.file_ending)
 
     def fill(folder: str | os.PathLike) -> None:
-        write_json(dataset_json, os.path.join(folder, "dataset.json"))
-        write_json(plans, os.path.join(folder, "plans.json"))
+        write_descriptions(folder, plans, dataset_json)
         num_new = _copy_missing(segmentations, folder, stored.file_ending)
         if num_new or not os.path.isfile(os.path.join(folder, "summary.json")):
             score_folder(folder, references, stored, num_processes, final_folder=merged)

@@ -33,7 +33,7 @@ def build_find_best_parser() -> argparse.ArgumentParser:
         "not all combinations, like a U-Net in 3-D and Mask2Former in 2-D",
     )
     add("-np", type=int, default=get_default_num_processes(), help=_PROCESSES_HELP)
-    add("-f", nargs="+", type=int, default=DEFAULT_FOLDS, help=_FOLDS_HELP)
+    add("-f", nargs="+", type=_fold_of_crossvalidation, default=DEFAULT_FOLDS, help=_FOLDS_HELP)
     add("--disable_ensembling", action="store_true", help="only single models; needs no probabilities (--npz)")
     add(
         "--no_overwrite",
@@ -54,10 +54,17 @@ def build_accumulate_parser() -> argparse.ArgumentParser:
     add(
         "-o", type=str, default=None, help="output folder, new or empty; default: crossval_results_folds_X of the model"
     )
-    add("-f", nargs="+", type=int, default=DEFAULT_FOLDS, help=_FOLDS_HELP)
+    add("-f", nargs="+", type=_fold_of_crossvalidation, default=DEFAULT_FOLDS, help=_FOLDS_HELP)
     add("-p", type=str, default=DEFAULT_PLANS, help="plans of the model; default: %(default)s")
     add("-tr", type=str, default=DEFAULT_TRAINER, help="trainer of the model; default: %(default)s")
     return parser
+
+
+def _fold_of_crossvalidation(text: str) -> int:
+    if not text.isdecimal():
+        reason = ", as it validates on what it is trained on" if text == "all" else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is no fold of a cross-validation{reason}; accepted: 0, 1, 2, ...")
+    return int(text)
 
 
 _PROCESSES_HELP = "largest number of processes; default: %(default)s"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.counted_words import counted
 from nnunetv2.utilities.file_path_utilities import parse_dataset_trainer_plans_configuration_from_path
+from nnunetv2.utilities.printed_commands import command_text
 
 Fold = int | str
 _SHOWN_CASES = 4
@@ -32,10 +34,10 @@ def training_command(model_folder: str | os.PathLike, fold: Fold, flags: str = "
         names = ("DATASET", "TRAINER", "PLANS", "CONFIGURATION")
     dataset, trainer, plans, configuration = names
     command, settings = _command_and_settings(model_folder)
-    words = [command, dataset, configuration, str(fold), "-tr", trainer, "-p", plans, flags]
+    words = [command, dataset, configuration, fold, "-tr", trainer, "-p", plans, *flags.split()]
     if settings is not None and "--val" not in flags:
-        words += [f"--{settings.stem}", shlex.quote(str(settings))]
-    return " ".join(filter(None, words))
+        words += [f"--{settings.stem}", settings]
+    return command_text(words)
 
 
 def _command_and_settings(model_folder: str | os.PathLike) -> tuple[str, Path | None]:
@@ -90,6 +92,11 @@ def require_all_probabilities(model_folder: str | os.PathLike, folds: Sequence[F
             )
 
 
+def folds_without_checkpoint(model_folder: str | os.PathLike, folds: Sequence[Fold]) -> list[Fold]:
+    """The folds that can be scored, but not predict: trained with `--disable_checkpointing`, or tidied up since."""
+    return [fold for fold in folds if not any(Path(model_folder, f"fold_{fold}").glob("checkpoint_*.pth"))]
+
+
 def require_same_cases(cases_of_models: Mapping[str, Mapping[str, str]]) -> None:
     """Refuses models whose cross-validations do not cover the same cases: their scores could not be compared.
 
@@ -133,8 +140,10 @@ def _validated(
 ) -> dict[str, str]:
     if not folds:
         raise UsageError("No fold was given; name at least one (-f)")
+    _require_each_once(folds)
     untrained = [fold for fold in folds if not _has_validation(model_folder, fold)]
     if untrained:
+        _require_in_splits(model_folder, untrained)
         raise DataError(
             f"{os.fspath(model_folder)} has no validation of fold {_listed(untrained)} "
             f"(fold_{untrained[0]}/validation); train it with: {_commands(model_folder, untrained, '--npz')}"
@@ -150,6 +159,35 @@ def _validated(
             )
         found |= files
     return found
+
+
+def _require_each_once(folds: Sequence[Fold]) -> None:
+    repeated = [fold for fold in dict.fromkeys(folds) if list(folds).count(fold) > 1]
+    if repeated:
+        raise UsageError(f"Fold {_listed(repeated)} was given more than once; name each fold once (-f)")
+
+
+def _require_in_splits(model_folder: str | os.PathLike, folds: Sequence[Fold]) -> None:
+    """Refuses folds that cannot be trained, as the splits of the dataset, where they are known, do not have them."""
+    num_splits = _number_of_splits(model_folder)
+    absent = [fold for fold in folds if num_splits is not None and isinstance(fold, int) and fold >= num_splits]
+    if absent:
+        raise UsageError(
+            f"{os.fspath(model_folder)} has no validation of fold {_listed(absent)}, and the splits of its dataset "
+            f"(splits_final.json) have {counted(num_splits, 'fold')}; give -f {' '.join(map(str, range(num_splits)))}"
+        )
+
+
+def _number_of_splits(model_folder: str | os.PathLike) -> int | None:
+    if not nnUNet_preprocessed.is_set():
+        return None
+    try:
+        dataset = parse_dataset_trainer_plans_configuration_from_path(model_folder)[0]
+    except UsageError:
+        return None
+    path = Path(nnUNet_preprocessed, dataset, "splits_final.json")
+    splits = read_json(path) if path.is_file() else None
+    return len(splits) if isinstance(splits, list) and splits else None
 
 
 def _segmentations(model_folder: str | os.PathLike, fold: Fold, file_ending: str) -> dict[str, str]:

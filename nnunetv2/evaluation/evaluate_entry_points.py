@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import os
 from collections.abc import Sequence
+from typing import Any
 
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.counted_words import counted
+
+logger = logging.getLogger(__name__)
 
 
 def build_evaluate_folder_parser() -> argparse.ArgumentParser:
@@ -57,7 +63,7 @@ def evaluate_folder_entry_point(argv: Sequence[str] | None = None) -> None:
     args = build_evaluate_folder_parser().parse_args(argv)
     from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder2
 
-    compute_metrics_on_folder2(
+    summary = compute_metrics_on_folder2(
         args.gt_folder,
         args.pred_folder,
         args.djfile,
@@ -67,6 +73,7 @@ def evaluate_folder_entry_point(argv: Sequence[str] | None = None) -> None:
         chill=args.chill,
         allow_geometry_mismatch=args.allow_geometry_mismatch,
     )
+    _report(summary, args)
 
 
 @command
@@ -74,7 +81,7 @@ def evaluate_simple_entry_point(argv: Sequence[str] | None = None) -> None:
     args = build_evaluate_simple_parser().parse_args(argv)
     from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder_simple
 
-    compute_metrics_on_folder_simple(
+    summary = compute_metrics_on_folder_simple(
         args.gt_folder,
         args.pred_folder,
         args.l,
@@ -84,3 +91,10 @@ def evaluate_simple_entry_point(argv: Sequence[str] | None = None) -> None:
         chill=args.chill,
         allow_geometry_mismatch=args.allow_geometry_mismatch,
     )
+    _report(summary, args)
+
+
+def _report(summary: dict[str, Any], args: argparse.Namespace) -> None:
+    dice, cases = summary["foreground_mean"]["Dice"], counted(len(summary["metric_per_case"]), "case")
+    output = args.o or os.path.join(args.pred_folder, "summary.json")
+    logger.info("Mean Dice %.5f over %s; all scores are in %s", dice, cases, output)

@@ -24,6 +24,7 @@ from nnunetv2.evaluation.best_configuration_arguments import (
     build_find_best_parser,
 )
 from nnunetv2.evaluation.crossval_folds import (
+    folds_without_checkpoint,
     ground_truth_folder,
     require_all_probabilities,
     require_same_cases,
@@ -85,7 +86,7 @@ def filter_available_models(model_dict: Sequence[TrainedModel], dataset_name_or_
     available: list[TrainedModel] = []
     for model in model_dict:
         folder = _folder_of(dataset_name_or_id, model)
-        if not _plans_have_configuration(folder, dataset_name_or_id, model):
+        if model["configuration"] not in _configurations_of_plans(folder, dataset_name_or_id, model):
             logger.info("The plans %s have no configuration %s, left out", model["plans"], model["configuration"])
         elif not os.path.isdir(folder):
             raise UsageError(
@@ -103,7 +104,18 @@ def _folder_of(dataset_name_or_id: int | str, model: TrainedModel) -> str:
     return get_output_folder(dataset_name_or_id, model["trainer"], model["plans"], model["configuration"])
 
 
-def _plans_have_configuration(folder: str, dataset_name_or_id: int | str, model: TrainedModel) -> bool:
+def _require_configurations(models: Sequence[TrainedModel], dataset_name_or_id: int | str) -> None:
+    """Refuses models whose configuration their plans do not have."""
+    for model in models:
+        there = _configurations_of_plans(_folder_of(dataset_name_or_id, model), dataset_name_or_id, model)
+        if model["configuration"] not in there:
+            raise UsageError(
+                f"The plans {model['plans']} have no configuration {model['configuration']} (-m); they have "
+                f"{', '.join(there)}"
+            )
+
+
+def _configurations_of_plans(folder: str, dataset_name_or_id: int | str, model: TrainedModel) -> list[str]:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     candidates = [Path(folder, "plans.json")]
@@ -112,7 +124,7 @@ def _plans_have_configuration(folder: str, dataset_name_or_id: int | str, model:
         candidates.append(Path(nnUNet_preprocessed, dataset, f"{model['plans']}.json"))
     for path in candidates:
         if path.is_file():
-            return model["configuration"] in PlansManager(path).available_configurations
+            return PlansManager(path).available_configurations
     raise UsageError(
         f"There are no plans {model['plans']!r} of this dataset: neither {' nor '.join(map(str, candidates))} exists; "
         f"check -p and the environment variables nnUNet_results and nnUNet_preprocessed"
@@ -156,6 +168,7 @@ def find_best_configuration(
     folders = [_folder_of(dataset, model) for model in models]
     is_ensembled = allow_ensembling and len(folders) > 1
     _require_comparable(folders, folds, is_ensembled)
+    _warn_of_missing_checkpoints(folders, folds)
     for model in models:  # fails here if a stage of a cascade is not trained, and not after all the work
         generate_inference_command(dataset, model["configuration"], model["plans"], model["trainer"], folds)
 
@@ -192,6 +205,18 @@ def _require_comparable(folders: Sequence[str], folds: Sequence[int | str], is_e
     if is_ensembled:
         for folder, ending in endings.items():
             require_all_probabilities(folder, folds, ending)
+
+
+def _warn_of_missing_checkpoints(folders: Sequence[str], folds: Sequence[int | str]) -> None:
+    for folder in folders:
+        lacking = folds_without_checkpoint(folder, folds)
+        if lacking:
+            logger.warning(
+                "%s has no checkpoint in fold %s, which can be scored but cannot predict new images; train it without "
+                "--disable_checkpointing",
+                folder,
+                ", ".join(map(str, lacking)),
+            )
 
 
 def _accumulated(folder: str, folds: Sequence[int | str], num_processes: int | None, overwrite: bool) -> str:
@@ -248,6 +273,7 @@ def find_best_configuration_entry_point(argv: Sequence[str] | None = None) -> No
     else:
         names = [convert_identifier_to_trainer_plans_config(model) for model in args.m]
         models = [{"plans": plans, "configuration": configuration, "trainer": tr} for tr, plans, configuration in names]
+        _require_configurations(models, args.dataset_name_or_id)
     find_best_configuration(
         maybe_convert_to_dataset_name(args.dataset_name_or_id),
         models,

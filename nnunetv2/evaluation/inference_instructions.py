@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError
 from nnunetv2.utilities.file_path_utilities import get_output_folder
+from nnunetv2.utilities.printed_commands import command_text
 
 _INPUT, _OUTPUT, _POSTPROCESSED = "INPUT_FOLDER", "OUTPUT_FOLDER", "OUTPUT_FOLDER_PP"
 
@@ -74,11 +74,7 @@ def generate_inference_command(
         words += ["-prev_stage_predictions", folder_with_segs_from_prev_stage]
     if save_npz:
         words.append("--save_probabilities")
-    return "\n".join([*commands, _command_line(words)])
-
-
-def _command_line(words: Sequence[Any]) -> str:
-    return shlex.join(str(word) for word in words)
+    return "\n".join([*commands, command_text(words)])
 
 
 def inference_instructions(inference_info_dict: Mapping[str, Any]) -> str:
@@ -95,7 +91,7 @@ def inference_instructions(inference_info_dict: Mapping[str, Any]) -> str:
             "An ensemble is best. Predict with each of its members:",
             "\n".join(predictions.values()),
             "Then average their probabilities:",
-            _command_line(
+            command_text(
                 ["nnUNetv2_ensemble", "-i", *predictions, "-o", _OUTPUT, "-np", get_default_num_processes()],
             ),
         ]
@@ -104,7 +100,7 @@ def inference_instructions(inference_info_dict: Mapping[str, Any]) -> str:
     postprocess = ["nnUNetv2_apply_postprocessing", "-i", _OUTPUT, "-o", _POSTPROCESSED]
     postprocess += ["-pp_pkl_file", best["postprocessing_file"], "-np", get_default_num_processes()]
     postprocess += ["-plans_json", best["some_plans_file"]]
-    sections += ["***Once inference is completed, run postprocessing like this:***", _command_line(postprocess)]
+    sections += ["***Once inference is completed, run postprocessing like this:***", command_text(postprocess)]
     return "\n\n".join(sections) + "\n"
 
 

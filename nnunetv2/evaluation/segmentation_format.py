@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dinov3.utils.atomic_files import read_json
+from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,10 +29,13 @@ class SegmentationFormat:
     """what is scored: the foreground labels, or the regions where the dataset has them"""
     has_regions: bool
     ignore_label: int | None
+    names: Mapping[LabelOrRegion, str] = field(default_factory=dict)
+    """of what is scored, as dataset.json has them"""
 
 
 def format_of(plans: dict[str, Any], dataset_json: dict[str, Any]) -> SegmentationFormat:
     """Reads the format out of the contents of plans.json and dataset.json."""
+    from nnunetv2.utilities.label_handling.output_names import foreground_names
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     manager = PlansManager(plans)
@@ -44,15 +47,29 @@ def format_of(plans: dict[str, Any], dataset_json: dict[str, Any]) -> Segmentati
         regions=labels.foreground_regions if labels.has_regions else labels.foreground_labels,
         has_regions=labels.has_regions,
         ignore_label=labels.ignore_label,
+        names=foreground_names(labels),
     )
 
 
 def format_of_folder(folder: str, plans: JsonFile = None, dataset_json: JsonFile = None) -> SegmentationFormat:
     """The format of the segmentations in a folder, whose own plans.json and dataset.json count if none are given."""
-    return format_of(
+    return format_of(*descriptions(folder, plans, dataset_json))
+
+
+def descriptions(
+    folder: str, plans: JsonFile = None, dataset_json: JsonFile = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The contents of plans.json and dataset.json, those in the folder if none are given; see `description`."""
+    return (
         description(folder, "plans.json", plans, "-plans_json"),
         description(folder, "dataset.json", dataset_json, "-dataset_json"),
     )
+
+
+def write_descriptions(folder: str | os.PathLike, plans: dict[str, Any], dataset_json: dict[str, Any]) -> None:
+    """Puts plans.json and dataset.json beside segmentations, so that commands can score and change them."""
+    write_json(plans, os.path.join(folder, "plans.json"))
+    write_json(dataset_json, os.path.join(folder, "dataset.json"))
 
 
 def description(folder: str, name: str, given: JsonFile = None, option: str | None = None) -> dict[str, Any]:

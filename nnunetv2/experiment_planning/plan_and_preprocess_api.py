@@ -19,6 +19,7 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
+from nnunetv2.utilities.plans_handling.plans_files import listed_plans, require_plans_name
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 logger = logging.getLogger(__name__)
@@ -116,6 +117,20 @@ def plan_experiment_dataset(
     return planner.plan_experiment(), planner.plans_identifier
 
 
+def require_planning_names(
+    experiment_planner_class_name: str, preprocess_class_name: str, overwrite_plans_name: str | None
+) -> None:
+    """Finds misspelt names before a fingerprint is extracted, which can take long.
+
+    Raises:
+        UsageError: there is no such class, or plans cannot have the name.
+    """
+    find_by_name("experiment planner", experiment_planner_class_name)
+    find_by_name("preprocessor", preprocess_class_name)
+    if overwrite_plans_name is not None:
+        require_plans_name(overwrite_plans_name)
+
+
 def plan_experiments(
     dataset_ids: Sequence[int],
     experiment_planner_class_name: str = "ExperimentPlanner",
@@ -127,7 +142,11 @@ def plan_experiments(
     """Calls `plan_experiment_dataset` for several datasets and returns the name of the plans.
 
     The planner class is found by its name; see `plan_experiment_dataset` for the other arguments.
+
+    Raises:
+        UsageError: see `require_planning_names`; older plans stay as they are.
     """
+    require_planning_names(experiment_planner_class_name, preprocess_class_name, overwrite_plans_name)
     if experiment_planner_class_name == "ExperimentPlanner":
         logger.info("ExperimentPlanner is nnU-Net's first planner; nnUNetPlannerResEncM, -L and -XL do better (-pl)")
     planner_class = find_by_name("experiment planner", experiment_planner_class_name)
@@ -179,7 +198,10 @@ def preprocess_dataset(
     dataset_name = convert_id_to_dataset_name(dataset_id)
     plans_file = Path(nnUNet_preprocessed, dataset_name, f"{plans_identifier}.json")
     if not plans_file.is_file():
-        raise UsageError(f"There is no {plans_file}; run nnUNetv2_plan_experiment first, or name other plans")
+        raise UsageError(
+            f"There is no {plans_file}; run nnUNetv2_plan_experiment first, or name other plans "
+            f"(there: {listed_plans(plans_file.parent)})"
+        )
     plans = PlansManager(str(plans_file))
     if not set(configurations) & set(plans.available_configurations):
         raise UsageError(

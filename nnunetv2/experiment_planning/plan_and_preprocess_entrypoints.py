@@ -226,6 +226,9 @@ def preprocess_entry(argv: Sequence[str] | None = None) -> None:
 def plan_and_preprocess_entry(argv: Sequence[str] | None = None) -> None:
     args = build_plan_and_preprocess_parser().parse_args(argv)
     _checked_datasets(args)
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import require_planning_names
+
+    require_planning_names(args.pl, args.preprocessor_name, args.overwrite_plans_name)
     _extract(args, args.npfp)
     plans_name = _plan(args)
     if not args.no_pp:

@@ -14,6 +14,7 @@ from nnunetv2.experiment_planning.case_problems import find_case_problems, label
 from nnunetv2.imageio.geometry import mismatch_is_allowed
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.case_pool import map_cases
+from nnunetv2.utilities.counted_words import counted
 from nnunetv2.utilities.label_handling.label_declaration import check_declaration, members
 
 if TYPE_CHECKING:
@@ -80,10 +81,11 @@ def verify_dataset_integrity(folder: str, num_processes: int = 8, *, allow_geome
     if faulty:
         hint = "" if allow_geometry_mismatch else _geometry_hint(faulty)
         raise DataError(
-            f"{len(faulty)} problems in the {len(dataset)} training cases of {folder}, each logged above; the first: "
-            f"{faulty[0]}{hint}"
+            f"{counted(len(faulty), 'problem')} in the {counted(len(dataset), 'training case')} of {folder}, each "
+            f"logged above; the first: {faulty[0]}{hint}"
         )
-    logger.info("%s: all %d training cases are usable", os.path.basename(os.path.normpath(folder)), len(dataset))
+    name = os.path.basename(os.path.normpath(folder))
+    logger.info("%s: no problem in %s", name, counted(len(dataset), "training case"))
 
 
 def _checked_dataset_json(folder: str) -> dict[str, Any]:

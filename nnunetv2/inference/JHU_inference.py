@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from dinov3.utils.atomic_files import read_json, replace_when_complete
-from nnunetv2.inference.case_failures import CaseFailures
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.inference.case_preprocessing import Item
 from nnunetv2.inference.export_prediction import Logits, convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.case_failures import CaseFailures
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.label_handling.label_declaration import Entry, members, only_background
 from nnunetv2.utilities.label_handling.label_handling import IGNORE
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from nnunetv2.utilities.restricted_pickle import save_pickle
+from nnunetv2.utilities.probability_files import remove_probabilities, write_probabilities
 
 logger = logging.getLogger(__name__)
 
@@ -113,9 +113,9 @@ def _write_classes(
     os.makedirs(folder, exist_ok=True)
     if isinstance(converted, tuple):
         segmentation, scores = converted
-        with replace_when_complete(f"{output}.npz") as temporary:
-            np.savez_compressed(temporary, probabilities=scores)
-        save_pickle(properties, f"{output}.pkl")
+        write_probabilities(scores, properties, output)
+    else:
+        remove_probabilities(output)
     writer = plans_manager.image_reader_writer_class()
     for name, labels in classes.items():
         mask = np.isin(segmentation, labels).astype(np.uint8)

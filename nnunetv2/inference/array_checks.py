@@ -49,6 +49,31 @@ def checked_previous_stage(labels: Any, image: np.ndarray) -> np.ndarray:
     return labels
 
 
+def check_label_values(labels: np.ndarray, accepted: Sequence[int], name: str, stage: str) -> None:
+    """Refuses an image in place of a segmentation.
+
+    Args:
+        labels: of any shape.
+        accepted: the values that it may have.
+        name: of the segmentation, at the beginning of the message.
+        stage: the configuration that makes such segmentations.
+
+    Raises:
+        DataError: there are other values.
+    """
+    whole = labels
+    if labels.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):  # NaN is no integer, and is found by the comparison
+            whole = labels.astype(np.int32)  # numpy looks integers up in a table
+    others = labels[(whole != labels) | ~np.isin(whole, accepted)]
+    if others.size:
+        raise DataError(
+            f"{name} is no segmentation by {stage}: {others.size} voxels have values other than its labels "
+            f"({', '.join(map(str, accepted))}), such as {others[0]:g}; predict the images with {stage} first, and "
+            f"give its output"
+        )
+
+
 def check_properties(properties: Any) -> None:
     """Accepts a dictionary with `spacing`, (Z, Y, X) in mm.
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2.inference.case_failures import CaseFailures
 from nnunetv2.inference.case_preprocessing import Item
 from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
     export_prediction_from_logits,
 )
 from nnunetv2.inference.worker_pool import WorkerPool, call_here, result_of
+from nnunetv2.utilities.case_failures import CaseFailures
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 # Starting a process costs as much time as exporting about this many values of logits.

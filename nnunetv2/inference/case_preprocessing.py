@@ -42,12 +42,17 @@ class CasePreprocessor:
             ofile: output path without ending, or None.
 
         Raises:
-            DataError: files are missing or unusable, or do not have the model's channels.
+            DataError: files are missing or unusable, or do not have the model's channels; or `previous_stage` has
+                values that are no labels.
         """
         if previous_stage is not None and not os.path.isfile(previous_stage):
             stage = self.configuration_manager.previous_stage_name
             raise DataError(f"There is no {previous_stage}; segment the image with {stage} first, into that folder")
         self._check_number_of_files(files)
+        if previous_stage is not None:
+            self._check_labels(
+                self.plans_manager.image_reader_writer_class().read_seg(previous_stage)[0], previous_stage
+            )
         managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
         data, seg, properties = self.preprocessor.run_case(list(files), previous_stage, *managers)
         return self._item(data, seg if previous_stage is not None else None, properties, ofile)
@@ -69,6 +74,7 @@ class CasePreprocessor:
         array_checks.check_properties(properties)
         if previous_stage is not None:
             previous_stage = array_checks.checked_previous_stage(previous_stage, image)
+            self._check_labels(previous_stage, "The array of the previous stage")
         managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
         data, seg, properties = self.preprocessor.run_case_npy(image, previous_stage, dict(properties), *managers)
         return self._item(data, seg if previous_stage is not None else None, properties, ofile)
@@ -83,6 +89,15 @@ class CasePreprocessor:
                 f"{os.path.basename(files[0])} comes with {len(files)} files; this model needs {len(channels)} "
                 f"channels ({', '.join(map(str, channels.values()))}), numbered _0000 to _{len(channels) - 1:04d}"
             )
+
+    def _check_labels(self, previous_stage: np.ndarray, name: str) -> None:
+        """Before preprocessing, which turns the values into integers and takes long for an image."""
+        labels = self.plans_manager.get_label_manager(self.dataset_json)
+        stage = self.configuration_manager.previous_stage_name
+        accepted = {*labels.all_labels, *(labels.regions_class_order or ())}
+        if labels.has_ignore_label:  # of references, which are tried in place of predictions
+            accepted.add(labels.ignore_label)
+        array_checks.check_label_values(previous_stage, sorted(accepted), name, stage)
 
     def _item(self, data: np.ndarray, seg: np.ndarray | None, properties: dict, ofile: str | None) -> Item:
         data = np.asarray(data, dtype=np.float32)

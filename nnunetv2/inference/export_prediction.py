@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from dinov3.utils.atomic_files import read_json, replace_when_complete
+from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from nnunetv2.utilities.restricted_pickle import save_pickle
+from nnunetv2.utilities.probability_files import remove_probabilities, write_probabilities
 
 Logits = torch.Tensor | np.ndarray
 Resampling = Callable[[Logits], Logits]
@@ -144,7 +144,7 @@ def export_prediction_from_logits(
     Args:
         output_file_truncated: path of the segmentation without its ending.
         save_probabilities: also write the scores into `.npz`, under the name `probabilities`, and the properties into
-            `.pkl`.
+            `.pkl`. Without it, those of an older segmentation of the case are removed.
     """
     dataset_json = _loaded(dataset_json_dict_or_file)
     converted = convert_predicted_logits_to_segmentation_with_correct_shape(
@@ -159,9 +159,9 @@ def export_prediction_from_logits(
     segmentation = converted
     if save_probabilities:
         segmentation, scores = converted
-        with replace_when_complete(f"{output_file_truncated}.npz") as temporary:
-            np.savez_compressed(temporary, probabilities=scores)
-        save_pickle(properties_dict, f"{output_file_truncated}.pkl")
+        write_probabilities(scores, properties_dict, output_file_truncated)
+    else:
+        remove_probabilities(output_file_truncated)
     writer = plans_manager.image_reader_writer_class()
     try:
         writer.write_seg(segmentation, output_file_truncated + dataset_json["file_ending"], properties_dict)

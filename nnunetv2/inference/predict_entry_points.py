@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
-from nnunetv2.utilities.several_processes import log_the_first_process_only
+from nnunetv2.utilities.several_processes import log_the_first_process_only, require_num_gpus
 
 _CITATION = (
     "Please cite: Isensee et al., nnU-Net: a self-configuring method for deep learning-based biomedical image "
@@ -154,8 +154,7 @@ def _predict(args: argparse.Namespace, model_folder: str) -> None:
         raise UsageError(f"-part_id is {args.part_id} with -num_parts {args.num_parts}; it must be 0 to NUM_PARTS - 1")
     if args.npp < 0 or args.nps < 0:
         raise UsageError(f"-npp is {args.npp} and -nps {args.nps}; both must be 0 or more")
-    if args.num_gpus < 1:
-        raise UsageError(f"-num_gpus is {args.num_gpus}; it must be at least 1")
+    require_num_gpus(args.num_gpus)
     from dinov3.utils.devices import resolve_device
     from nnunetv2.inference.shared_prediction import predict_in_processes
 

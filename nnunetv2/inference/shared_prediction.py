@@ -58,7 +58,7 @@ def raise_any(outcomes: Sequence[Outcome]) -> None:
     Args:
         outcomes: of all processes, in their order.
     """
-    from nnunetv2.inference.case_failures import PartialPredictionError
+    from nnunetv2.utilities.case_failures import PartialPredictionError
 
     busy = {number: outcome for number, outcome in enumerate(outcomes) if outcome.has_cases}
     failed = {number: outcome for number, outcome in busy.items() if outcome.error is not None}

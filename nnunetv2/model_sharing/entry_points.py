@@ -90,8 +90,8 @@ def download_by_url(argv: Sequence[str] | None = None) -> None:
     args = build_download_parser().parse_args(argv)
     from nnunetv2.model_sharing.model_download import download_and_install_from_url
 
-    print_license_warning()
     download_and_install_from_url(args.url, args.overwrite, args.sha256)
+    print_license_warning()
 
 
 @command

@@ -10,7 +10,6 @@ from typing import Any
 
 from nnunetv2.model_sharing.exported_files import SETTINGS_PATTERN
 from nnunetv2.model_sharing.private_text import shareable_text, without_folders
-from nnunetv2.utilities.checkpoint_io import load_checkpoint
 
 _TRAINING_STATE = ("optimizer_state", "grad_scaler_state", "lr_scheduler_state")
 _WITH_PATHS = ("init_args", "trainer_config")
@@ -50,6 +49,8 @@ class ContentChanges:
         Raises:
             DataError: the checkpoint is damaged, or does not fit the plans.
         """
+        from nnunetv2.utilities.checkpoint_io import load_checkpoint  # imports torch
+
         content = load_checkpoint(path)
         described = {name: content[name] for name in _WITH_PATHS if name in content}
         shareable = without_folders(described, self.private)

@@ -13,11 +13,11 @@ from typing import Any
 
 from dinov3.utils.atomic_files import read_json, replace_when_complete
 from nnunetv2.errors import UsageError
+from nnunetv2.evaluation.inference_instructions import previous_stage_of
 from nnunetv2.model_sharing.exported_content import ContentChanges
 from nnunetv2.model_sharing.exported_files import ExportedModel, Selection, files_of_dataset, find_model
 from nnunetv2.model_sharing.private_text import private_folders, shareable_text
 from nnunetv2.paths import nnUNet_results
-from nnunetv2.utilities.checkpoint_io import save_checkpoint
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.file_path_utilities import get_output_folder
 
@@ -70,6 +70,7 @@ def export_pretrained_model(
             models[configuration] = model
     if not models:
         raise UsageError(f"There is nothing to export of {dataset}, {trainer}, {plans_identifier} (-d, -tr, -p)")
+    _warn_of_missing_stages(models)
     private = private_folders()
     with (
         tempfile.TemporaryDirectory(prefix=".export_", dir=output.parent) as scratch,
@@ -87,6 +88,21 @@ def export_pretrained_model(
         for path in files_of_dataset(folder, trainer, plans_identifier, list(models), predictions=predictions):
             archive.add(path, shareable_text(path, private))
     logger.info("Wrote %s", output)
+
+
+def _warn_of_missing_stages(models: Mapping[str, ExportedModel]) -> None:
+    """Says which models of a cascade cannot predict where they are installed, as what they start from is left out."""
+    for configuration, model in models.items():
+        previous = previous_stage_of(model.folder, configuration)
+        if previous is not None and previous not in models:
+            logger.warning(
+                "%s starts from the predictions of %s, which is not exported: whoever installs the archive cannot "
+                "predict with it alone; export both (-c %s %s)",
+                configuration,
+                previous,
+                previous,
+                configuration,
+            )
 
 
 class _Archive(zipfile.ZipFile):
@@ -108,6 +124,8 @@ class _Archive(zipfile.ZipFile):
         if content is None:
             self.add(path)
             return
+        from nnunetv2.utilities.checkpoint_io import save_checkpoint  # imports torch
+
         save_checkpoint(content, scratch / path.name)
         self.write(scratch / path.name, path.relative_to(nnUNet_results).as_posix())
 

@@ -16,7 +16,6 @@ from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.model_sharing.archive_members import members_of_models, model_folders, unit_of
 from nnunetv2.paths import nnUNet_results
-from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from nnunetv2.utilities.restricted_pickle import load_restricted
 
 logger = logging.getLogger(__name__)
@@ -120,6 +119,8 @@ def _extract(archive: zipfile.ZipFile, members: Members, folder: Path) -> None:
 
 def _check(members: Members, folder: Path) -> None:
     """Opens, without running code, everything that a prediction would open."""
+    from nnunetv2.utilities.checkpoint_io import load_checkpoint  # imports torch
+
     for path in members:
         try:
             if path.suffix == ".json":

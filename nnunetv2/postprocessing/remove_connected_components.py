@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,7 +20,13 @@ from nnunetv2.evaluation.evaluate_predictions import (
     region_or_label_to_mask,
     save_summary_json,
 )
-from nnunetv2.evaluation.segmentation_format import JsonFile, SegmentationFormat, format_of_folder
+from nnunetv2.evaluation.segmentation_format import (
+    JsonFile,
+    SegmentationFormat,
+    descriptions,
+    format_of,
+    write_descriptions,
+)
 from nnunetv2.evaluation.summary_json import label_or_region_to_key
 from nnunetv2.postprocessing.entry_points import (
     entry_point_apply_postprocessing,
@@ -27,7 +34,8 @@ from nnunetv2.postprocessing.entry_points import (
 )
 from nnunetv2.postprocessing.largest_component import largest_component
 from nnunetv2.postprocessing.step_choice import ScoredCases, Step, Summary, choose_steps, metrics_after_steps
-from nnunetv2.utilities.case_pool import map_cases
+from nnunetv2.utilities.counted_words import counted
+from nnunetv2.utilities.every_case import write_every_case
 from nnunetv2.utilities.json_export import json_ready
 from nnunetv2.utilities.restricted_pickle import load_restricted, save_pickle
 
@@ -44,6 +52,8 @@ __all__ = [
     "load_postprocessing",
     "remove_all_but_largest_component_from_segmentation",
 ]
+
+logger = logging.getLogger(__name__)
 
 Functions = list[Callable[..., np.ndarray]]
 
@@ -105,7 +115,8 @@ def determine_postprocessing(
     """Finds out which largest components to keep; see `choose_steps` for the rule.
 
     Writes into `folder_predictions`: `postprocessing.pkl` with the steps; `postprocessing.json` with the steps and the
-    scores before and after; `summary.json` where it is missing; and the folder `postprocessed`.
+    scores before and after; `summary.json` where it is missing; and the folder `postprocessed`, with plans.json and
+    dataset.json.
 
     Args:
         folder_predictions: segmentations, best of a whole cross-validation.
@@ -121,7 +132,8 @@ def determine_postprocessing(
         DataError: there are no segmentations, or one has no reference, or they do not fit each other.
     """
     folder, references = os.fspath(folder_predictions), os.fspath(folder_ref)
-    stored = format_of_folder(folder, plans_file_or_dict, dataset_json_file_or_dict)
+    plans, dataset_json = descriptions(folder, plans_file_or_dict, dataset_json_file_or_dict)
+    stored = format_of(plans, dataset_json)
     names = matched_files(references, folder, stored.file_ending, chill=True)
     cases = ScoredCases(names, folder, references, stored, num_processes)
     steps, before = choose_steps(cases, remove_all_but_largest_component_from_segmentation)
@@ -130,6 +142,7 @@ def determine_postprocessing(
     output = os.path.join(folder, "postprocessed")
     if keep_postprocessed_files:
         with replace_folder_when_complete(output) as temporary:
+            write_descriptions(temporary, plans, dataset_json)
             after = _write_postprocessed(cases, steps, before, str(temporary))
             save_summary_json(_moved(after, output), os.path.join(temporary, "summary.json"))
     else:
@@ -144,10 +157,8 @@ def determine_postprocessing(
 def _write_postprocessed(cases: ScoredCases, steps: Sequence[Step], before: Summary, folder: str) -> Summary:
     if steps:
         return _score(cases, steps, folder)
-    for name in (*cases.names, "plans.json", "dataset.json"):  # nothing helps: a copy, with its descriptions
-        source = os.path.join(cases.predictions, name)
-        if os.path.isfile(source):
-            shutil.copyfile(source, os.path.join(folder, name))
+    for name in cases.names:  # nothing helps
+        shutil.copyfile(os.path.join(cases.predictions, name), os.path.join(folder, name))
     return before
 
 
@@ -224,27 +235,44 @@ def apply_postprocessing_to_folder(
 ) -> None:
     """Applies functions to all segmentations in a folder and writes them under the same names into another.
 
+    The output folder also gets plans.json and dataset.json.
+
     Args:
         pp_fns, pp_fn_kwargs: as `determine_postprocessing` returns them; functions must be importable by name.
         plans_file_or_dict, dataset_json_file_or_dict: None for plans.json and dataset.json in `input_folder`.
         num_processes: largest number of worker processes; None for `nnUNet_def_n_proc`.
 
     Raises:
+        UsageError: the output folder is the input folder.
         DataError: the input folder is missing or has no segmentations.
+        PartialPredictionError: some cases failed; the others are complete, and `failures.json` beside them says why.
     """
     folder, output = os.fspath(input_folder), os.fspath(output_folder)
-    if not os.path.isdir(folder):
-        raise DataError(f"There is no folder {folder}; give the folder of the segmentations (-i)")
-    stored = format_of_folder(folder, plans_file_or_dict, dataset_json_file_or_dict)
+    _require_other_output(folder, output)
+    plans, dataset_json = descriptions(folder, plans_file_or_dict, dataset_json_file_or_dict)
+    stored = format_of(plans, dataset_json)
     names = _segmentations_in(folder, stored)
     os.makedirs(output, exist_ok=True)
+    write_descriptions(output, plans, dataset_json)
     files = [os.path.join(folder, name) for name in names]
-    jobs = [
-        (file, os.path.join(output, name), stored.reader_writer, pp_fns, pp_fn_kwargs)
+    steps = (stored.reader_writer, pp_fns, pp_fn_kwargs)
+    jobs = {
+        name.removesuffix(stored.file_ending): (file, os.path.join(output, name), *steps)
         for file, name in zip(files, names, strict=True)
-    ]
-    for _ in map_cases(load_postprocess_save, jobs, num_processes_for(files, num_processes), names=names):
-        pass
+    }
+    num_workers = num_processes_for(files, num_processes)
+    write_every_case(load_postprocess_save, jobs, output, stored.file_ending, num_workers)
+    logger.info("Postprocessed %s into %s", counted(len(names), "case"), output)
+
+
+def _require_other_output(folder: str, output: str) -> None:
+    if not os.path.isdir(folder):
+        raise DataError(f"There is no folder {folder}; give the folder of the segmentations (-i)")
+    if os.path.realpath(folder) == os.path.realpath(output):
+        raise UsageError(
+            f"The segmentations are in {folder}, and would be overwritten by the postprocessed ones; give another "
+            f"output folder (-o)"
+        )
 
 
 def _segmentations_in(folder: str, stored: SegmentationFormat) -> list[str]:

@@ -98,7 +98,7 @@ def _helpful_steps(
         before, after = baseline["mean"][region], trial["mean"][region]
         if after["Dice"] > before["Dice"]:
             helpful.append(candidate)
-        _report(f"{'region' if isinstance(region, tuple) else 'label'} {region}", before, after, candidate in helpful)
+        _report(cases.stored.names.get(region, str(region)), before, after, candidate in helpful)
     return helpful
 
 
@@ -109,9 +109,10 @@ def _improves_without_harm(before: Summary, after: Summary) -> bool:
 
 
 def _report(what: str, before: dict[str, float], after: dict[str, float], is_taken: bool) -> None:
-    verdict = "kept" if is_taken else "no improvement"
-    change = f"Dice {before['Dice']:.5f} before, {after['Dice']:.5f} after"
-    logger.info("Only the largest component of %s: %s (%s)", what, verdict, change)
+    verdict = "applied" if is_taken else "not applied"
+    change = after["Dice"] - before["Dice"]
+    words = f"Dice {before['Dice']:.5f}, which it changes by {change:+.2g}" if change else "no change of Dice"
+    logger.info("Keeping only the largest component of %s: %s (%s)", what, verdict, words)
 
 
 def _try_steps(cases: ScoredCases, taken: Sequence[Step], candidates: Sequence[Step]) -> list[Summary]:

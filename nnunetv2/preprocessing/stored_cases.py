@@ -24,6 +24,7 @@ from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.errors import DataError
 from nnunetv2.preprocessing.chunk_shapes import comp_blosc2_params
 from nnunetv2.preprocessing.npz_unpacking import unpack_dataset
+from nnunetv2.utilities.plans_handling.plans_files import command_that_makes
 from nnunetv2.utilities.restricted_pickle import load_restricted, save_pickle
 
 __all__ = [
@@ -275,14 +276,14 @@ def infer_dataset_class(folder: str) -> type[nnUNetDatasetBlosc2] | type[nnUNetD
         return file_ending_dataset_mapping[endings.pop()]
     raise DataError(
         f"{folder} has files ending in {', '.join(sorted(endings)) or 'nothing'}; a folder of preprocessed cases holds "
-        f"either .b2nd or .npz files beside the .pkl files, so run nnUNetv2_preprocess again"
+        f"either .b2nd or .npz files beside the .pkl files; make them again with: {command_that_makes(folder)}"
     )
 
 
 def _visible_files(folder: str) -> list[str]:
     """Names of the files in a folder, sorted; hidden ones are left over from writes that were interrupted."""
     if not os.path.isdir(folder):
-        raise DataError(f"There is no folder {folder}; run nnUNetv2_preprocess to make it")
+        raise DataError(f"There is no folder {folder}; make it with: {command_that_makes(folder)}")
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
 
 

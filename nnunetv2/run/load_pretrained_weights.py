@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2.errors import UsageError
@@ -14,6 +15,14 @@ logger = logging.getLogger(__name__)
 
 # These tell classes apart, in U-Nets and in Mask2Former: their number of outputs belongs to the dataset.
 SEGMENTATION_LAYERS = (".seg_layers.", ".class_embed.")
+
+
+def require_pretrained_file(fname: str) -> None:
+    """Raises `UsageError` where there is no file."""
+    if not Path(fname).is_file():
+        raise UsageError(
+            f"There is no file {fname}; -pretrained_weights takes the path of an nnU-Net checkpoint (.pth)"
+        )
 
 
 def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = False) -> None:
@@ -28,16 +37,11 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
         UsageError: the file is not there, is not a training checkpoint, or its network differs.
         DataError: the file is damaged.
     """
-    from pathlib import Path
-
     from dinov3.utils.network_wrappers import unwrap
     from nnunetv2.training.checkpoint import shortened, weight_differences
     from nnunetv2.utilities.checkpoint_io import load_checkpoint
 
-    if not Path(fname).is_file():
-        raise UsageError(
-            f"There is no file {fname}; -pretrained_weights takes the path of an nnU-Net checkpoint (.pth)"
-        )
+    require_pretrained_file(fname)
     content = load_checkpoint(fname)
     if "network_weights" not in content:
         raise UsageError(f"{fname} is not an nnU-Net checkpoint: it has no network_weights, only {sorted(content)[:5]}")

@@ -14,6 +14,7 @@ from dinov3.utils.process_launch import find_free_network_port
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_results
+from nnunetv2.run.load_pretrained_weights import require_pretrained_file
 from nnunetv2.run.several_processes import train_as_one_of_several, train_in_processes
 from nnunetv2.run.trainer_setup import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.run.training_run import (
@@ -24,9 +25,14 @@ from nnunetv2.run.training_run import (
     build_parser,
     parse_fold,
 )
+from nnunetv2.training.budget import Budget
 from nnunetv2.utilities.command_line import command
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from nnunetv2.utilities.several_processes import log_the_first_process_only, num_started_processes
+from nnunetv2.utilities.several_processes import (
+    log_the_first_process_only,
+    num_started_processes,
+    require_num_gpus,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +110,7 @@ def train_and_validate(run: TrainingRun) -> None:
     """Carries out a run in this process, which may be one of a group."""
     import torch
 
-    from nnunetv2.training import checkpoint
+    from nnunetv2.training import budget, checkpoint
 
     _prepare_torch(run.device_type)
     trainer = get_trainer_from_args(
@@ -121,6 +127,7 @@ def train_and_validate(run: TrainingRun) -> None:
         trainer.disable_checkpointing = True
     if run.seed is not None:
         trainer.seed = run.seed
+    budget.give(trainer, run.budget)
     maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
     if not run.only_validate:
         trainer.run_training()
@@ -157,6 +164,10 @@ def run_training(  # noqa: PLR0913 - upstream's signature
     trainer_kwargs: Mapping[str, Any] | None = None,
     fast_dev_run: bool = TrainingRun.fast_dev_run,
     seed: int | None = TrainingRun.seed,
+    num_epochs: int | None = None,
+    num_iterations_per_epoch: int | None = None,
+    num_val_iterations_per_epoch: int | None = None,
+    precision: str | None = None,
 ) -> None:
     """Trains one fold and validates it; the arguments are those of the command `nnUNetv2_train`.
 
@@ -168,6 +179,9 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         fast_dev_run: only try everything once and keep nothing, see `nnunetv2.run.fast_dev_run`.
         seed: of all random numbers, 0 to 2**32 - 1; None draws others in every training, unless the trainer or the
             checkpoint that is continued has a seed.
+        num_epochs: length of the training; None leaves it to the trainer, or to the checkpoint that is continued, and
+            so do the two below.
+        precision: fp32, fp16 or bf16; None likewise.
 
     Raises:
         UsageError: `nnUNet_results` is not set; see also `get_trainer_from_args` and `maybe_load_checkpoint`.
@@ -189,6 +203,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         device_type="cuda" if device is None else device.type,
         trainer_kwargs=trainer_kwargs or {},
         seed=seed,
+        budget=Budget(num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch, precision),
     )
     nnUNet_results.require()
     _require_numbers_of_workers()
@@ -228,7 +243,10 @@ def run_from_arguments(
         trainer_name: instead of `-tr`.
         trainer_kwargs: further arguments of the trainer's constructor.
     """
-    from dinov3.utils.devices import resolve_device
+    require_num_gpus(args.num_gpus)
+    if args.pretrained_weights is not None:
+        require_pretrained_file(args.pretrained_weights)
+    from dinov3.utils.devices import resolve_device  # imports torch
 
     log_the_first_process_only()
     run_training(
@@ -248,6 +266,10 @@ def run_from_arguments(
         trainer_kwargs=trainer_kwargs,
         fast_dev_run=args.fast_dev_run,
         seed=args.seed,
+        num_epochs=args.num_epochs,
+        num_iterations_per_epoch=args.num_iterations_per_epoch,
+        num_val_iterations_per_epoch=args.num_val_iterations_per_epoch,
+        precision=args.precision,
     )
 
 

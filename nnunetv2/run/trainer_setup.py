@@ -14,6 +14,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.training_run import DEFAULT_PLANS, DEFAULT_TRAINER, parse_fold
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.plans_handling.plans_files import listed_plans
 
 if TYPE_CHECKING:
     import torch
@@ -91,9 +92,8 @@ def read_plans(preprocessed_folder: Path, plans_identifier: str) -> dict[str, An
         raise UsageError(
             f"{preprocessed_folder} does not exist; run nnUNetv2_plan_and_preprocess for this dataset first"
         )
-    others = ", ".join(sorted(p.stem for p in preprocessed_folder.glob("*Plans*.json")))
     raise UsageError(
-        f"There are no plans {plans_identifier} in {preprocessed_folder} (only: {others or 'none'}); "
+        f"There are no plans {plans_identifier} in {preprocessed_folder} (only: {listed_plans(preprocessed_folder)}); "
         f"choose with -p or run nnUNetv2_plan_and_preprocess"
     )
 

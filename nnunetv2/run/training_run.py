@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnunetv2.errors import UsageError
-from nnunetv2.training.seed_range import require_seed
+from nnunetv2.training.budget import PRECISIONS, Budget
+from nnunetv2.training.seed_range import require_seed, seed_of_command
 
 DEFAULT_TRAINER = "nnUNetTrainer"
 DEFAULT_PLANS = "nnUNetPlans"
@@ -35,6 +36,8 @@ class TrainingRun:
     """arguments that the trainer's constructor has beyond those of nnUNetTrainer"""
     seed: int | None = None
     """None leaves it to the trainer, or to the checkpoint that it goes on from"""
+    budget: Budget = field(default_factory=Budget)
+    """likewise what it leaves out"""
 
     def __post_init__(self) -> None:
         if self.continue_training and self.only_validate:
@@ -108,17 +111,31 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
     )
     add(
         "--seed",
-        type=int,
+        type=seed_of_command,
         default=None,
         metavar="N",
         help="makes the training repeatable, also over --c (default: every training draws other random numbers)",
     )
+    _add_budget(parser)
     add(
         "-device",
         type=str,
         default="cuda",
         help="cuda, cpu or mps (default: %(default)s); pick a GPU by CUDA_VISIBLE_DEVICES",
     )
+
+
+def _add_budget(parser: argparse.ArgumentParser) -> None:
+    meanings = {
+        "num_epochs": "epochs of the training",
+        "num_iterations_per_epoch": "training iterations of an epoch",
+        "num_val_iterations_per_epoch": "validation iterations of an epoch",
+    }
+    for name, meaning in meanings.items():
+        text = f"{meaning}, also over --c (default: those of the trainer)"
+        parser.add_argument(f"--{name}", type=int, default=None, metavar="N", help=text)
+    text = "number format to train in, also over --c (default: that of the trainer)"
+    parser.add_argument("--precision", choices=PRECISIONS, default=None, help=text)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -9,9 +9,11 @@ from typing import Any
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
+from nnunetv2.evaluation.crossval_folds import training_command
 from nnunetv2.training.checkpoint import FINAL
 from nnunetv2.training.dataloading.splits import SPLITS_FILE
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.printed_commands import preprocessing_command
 
 _NUM_SHOWN = 5
 
@@ -26,8 +28,17 @@ def require_inputs(trainer: Any, identifiers: Sequence[str]) -> None:
     if folder is None:
         return
     previous = trainer.configuration_manager.previous_stage_name
-    command = training_command(type(trainer).__name__, trainer.plans_manager, previous)
-    require_previous_segmentations(folder, identifiers, previous, command, trainer.preprocessed_dataset_folder_base)
+    require_previous_segmentations(folder, identifiers, previous, trainer.preprocessed_dataset_folder_base)
+
+
+def split_with_inputs(trainer: Any, split: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
+    """Returns the training and validation cases once all of them have their inputs, so that none are missed later.
+
+    Raises:
+        UsageError: see `require_previous_segmentations`.
+    """
+    require_inputs(trainer, [case for part in split for case in part])
+    return split
 
 
 def report_unprepared(trainer: Any) -> None:
@@ -38,7 +49,7 @@ def report_unprepared(trainer: Any) -> None:
 
 
 def require_previous_segmentations(
-    folder: str | os.PathLike, identifiers: Sequence[str], previous_stage: str, command: str, dataset: str
+    folder: str | os.PathLike, identifiers: Sequence[str], previous_stage: str, dataset: str
 ) -> None:
     """Refuses to go on without the previous stage's segmentation of every case.
 
@@ -47,24 +58,24 @@ def require_previous_segmentations(
 
     Args:
         folder: where the previous stage writes them, `MODEL/predicted_next_stage/CONFIGURATION`.
-        identifiers: the cases that are wanted.
+        identifiers: the cases that are wanted; repeated ones count once.
         previous_stage: name of its configuration.
-        command: that trains it, with `FOLD` in place of the fold.
         dataset: preprocessed folder of the dataset, which holds the splits.
 
     Raises:
         UsageError: with the cases and the commands that make them.
     """
     there = {Path(name).stem for name in os.listdir(folder)} if os.path.isdir(folder) else set()
-    missing = sorted(set(identifiers) - there)
+    wanted = set(identifiers)
+    missing = sorted(wanted - there)
     if not missing:
         return
     shown = ", ".join(missing[:_NUM_SHOWN]) + (", ..." if len(missing) > _NUM_SHOWN else "")
-    commands = _commands(_folds_that_validate(missing, dataset), command, Path(folder).parents[1])
+    commands = _commands(_folds_that_validate(missing, dataset), Path(folder).parents[1])
     raise UsageError(
         f"This stage of the cascade starts from the segmentations of {previous_stage}, and those of {len(missing)} of "
-        f"{len(identifiers)} cases are not in {folder} ({shown}). Every fold of {previous_stage} writes them for its "
-        f"validation cases; run {commands}"
+        f"{len(wanted)} cases are not in {folder} ({shown}). Every fold of {previous_stage} writes them for its "
+        f"validation cases; run: {commands}"
     )
 
 
@@ -81,20 +92,15 @@ def _folds_that_validate(cases: Sequence[str], dataset: str) -> list[int]:
     return folds
 
 
-def _commands(folds: Sequence[int], command: str, model_folder: Path) -> str:
+def _commands(folds: Sequence[int], model_folder: Path) -> str:
     """One command per fold; a fold that is trained already only has to validate."""
     if not folds:
-        return f"{command} for each fold"
-    commands = []
-    for fold in folds:
-        is_trained = (model_folder / f"fold_{fold}" / FINAL).is_file()
-        commands.append(command.replace("FOLD", str(fold)) + (" --val" if is_trained else ""))
-    return " and ".join(commands)
-
-
-def training_command(trainer_name: str, plans: PlansManager, configuration: str) -> str:
-    """The command line that trains a configuration, with `FOLD` in place of the fold."""
-    return f"nnUNetv2_train {plans.dataset_name} {configuration} FOLD -tr {trainer_name} -p {plans.plans_name}"
+        return f"{training_command(model_folder, 'FOLD')} for each fold"
+    are_trained = [(model_folder / f"fold_{fold}" / FINAL).is_file() for fold in folds]
+    return "; ".join(
+        training_command(model_folder, fold, "--val" if is_trained else "")
+        for fold, is_trained in zip(folds, are_trained, strict=True)
+    )
 
 
 def unprepared_next_stages(dataset: str, plans: PlansManager, configuration: ConfigurationManager) -> list[str]:
@@ -110,7 +116,7 @@ def unprepared_next_stages(dataset: str, plans: PlansManager, configuration: Con
         if not folder.is_dir():
             warnings.append(
                 f"The next stage of the cascade, {stage}, is not preprocessed ({folder} is not there). The validation "
-                f"of this training writes its input only if that is done before it begins: nnUNetv2_preprocess -d "
-                f"{plans.dataset_name.removeprefix('Dataset').split('_')[0]} -plans_name {plans.plans_name} -c {stage}"
+                f"of this training writes its input only if that is done before it begins: "
+                f"{preprocessing_command(plans.dataset_name, plans.plans_name, [stage])}"
             )
     return warnings

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import nn
 from dinov3.utils.divergence import require_finite_parameters
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.training import seeding
+from nnunetv2.training import budget, seeding
 from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
 
 FINAL = "checkpoint_final.pth"
@@ -124,8 +125,8 @@ def content_of(trainer: Any) -> dict[str, Any]:
     """What a trainer's checkpoint holds: the keys of nnU-Net, readable by both.
 
     `current_epoch` is the epoch to go on with: the next one, as checkpoints are written at the end of an epoch, or
-    the number of epochs once all are done. Added are the state of a schedule that steps per iteration, the seed, and
-    the settings of a trainer that has a configuration file.
+    the number of epochs once all are done. Added are the state of a schedule that steps per iteration, the seed, the
+    length and precision that the command gave, and the settings of a trainer that has a configuration file.
 
     Raises:
         DivergedError: the network has parameters that are not finite.
@@ -148,6 +149,8 @@ def content_of(trainer: Any) -> dict[str, Any]:
         content["lr_scheduler_state"] = trainer.lr_scheduler.state_dict()
     if trainer.seed is not None:
         content["seed"] = trainer.seed
+    if trainer.budget is not None:
+        content["budget"] = dict(trainer.budget.values)
     if trainer.trainer_config is not None:
         content["trainer_config"] = trainer.trainer_config
     return content
@@ -163,6 +166,28 @@ def remove(fold_folder: str | os.PathLike, name: str) -> None:
     (Path(fold_folder) / name).unlink(missing_ok=True)
 
 
+def prepare(trainer: Any, source: str | os.PathLike | Mapping[str, Any]) -> None:
+    """Initialises a trainer that is not yet, with the length and precision of the training that `source` is from.
+
+    Args:
+        source: path of the checkpoint, or its content.
+
+    Raises:
+        UsageError: the trainer was given another length or precision.
+        DataError: the file is damaged or not a checkpoint.
+    """
+    if trainer.was_initialized:
+        return
+    content, source = (source, "the given checkpoint") if isinstance(source, Mapping) else (_peek(source), source)
+    budget.take_over(trainer, content.get("budget"), os.fspath(source))
+    trainer.initialize()
+
+
+def _peek(path: str | os.PathLike) -> dict[str, Any]:
+    """The content of a checkpoint whose tensors are read only where they are looked at."""
+    return load_checkpoint(path, mmap=zipfile.is_zipfile(path))
+
+
 def restore(trainer: Any, source: str | os.PathLike | Mapping[str, Any]) -> None:
     """Puts what `write` or upstream's trainer saved back into an initialised trainer.
 
@@ -170,12 +195,13 @@ def restore(trainer: Any, source: str | os.PathLike | Mapping[str, Any]) -> None
         source: path of the checkpoint, or its content.
 
     Raises:
-        UsageError: the weights do not fit the trainer's network, the trainer has another seed, or the checkpoint was
-            exported without what a training needs to go on.
+        UsageError: the weights do not fit the trainer's network, the trainer has another seed or length, or the
+            checkpoint was exported without what a training needs to go on.
         DataError: the file is damaged or not a checkpoint.
     """
     content = source if isinstance(source, Mapping) else load_checkpoint(source, trainer.device)
     source = "the given checkpoint" if isinstance(source, Mapping) else os.fspath(source)
+    budget.take_over(trainer, content.get("budget"), source)
     seeding.take_over(trainer, content.get("seed"), content["current_epoch"] >= trainer.num_epochs, source)
     load_network_weights(trainer.network, content["network_weights"], source)
     if "optimizer_state" in content:
@@ -191,6 +217,7 @@ def restore(trainer: Any, source: str | os.PathLike | Mapping[str, Any]) -> None
         trainer.lr_scheduler.load_state_dict(content["lr_scheduler_state"])
     trainer.logger.load_checkpoint(content["logging"])
     trainer.current_epoch = content["current_epoch"]
+    trainer.restored_checkpoint = (os.path.basename(source), trainer.current_epoch)
     trainer._best_ema = content["_best_ema"]
     trainer.inference_allowed_mirroring_axes = content.get(
         "inference_allowed_mirroring_axes", trainer.inference_allowed_mirroring_axes

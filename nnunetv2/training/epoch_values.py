@@ -9,8 +9,8 @@ import torch
 
 from dinov3.utils.process_group import rank_and_world_size
 from nnunetv2.training.logging.local_logger import HISTORY_KEYS, plain
-from nnunetv2.training.output_names import foreground_names
 from nnunetv2.training.run_information import global_batch_size
+from nnunetv2.utilities.label_handling.output_names import foreground_names
 
 _MIB = 2**20  # bytes
 

@@ -17,6 +17,7 @@ import nnunetv2
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.precision import resolve_precision
 from dinov3.utils.process_group import rank_and_world_size
+from nnunetv2.training.protocol import protocol_information
 
 FORMAT = 1  # of the lines; raised when a key changes its meaning
 _LONGEST_WAIT_FOR_GIT = 5  # seconds
@@ -54,6 +55,7 @@ def run_information(trainer: Any, started: str) -> dict[str, Any]:
         "torch_version": torch.__version__,
         "python_version": platform.python_version(),
         "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+        **protocol_information(trainer),
     }
 
 

@@ -9,14 +9,15 @@ from datetime import datetime
 from typing import Any
 
 from dinov3.utils.process_group import rank_and_world_size
-from nnunetv2.training import live_progress, training_log
+from nnunetv2.training import live_progress, previous_training, training_log
 from nnunetv2.training.checkpoint import is_better
 from nnunetv2.training.epoch_values import epoch_values
 from nnunetv2.training.logging.local_logger import plain
 from nnunetv2.training.logging.metric_files import MetricFiles
 from nnunetv2.training.logging.picture_schedule import PictureSchedule
-from nnunetv2.training.output_names import foreground_names
+from nnunetv2.training.protocol import validated_checkpoint
 from nnunetv2.training.run_information import run_information
+from nnunetv2.utilities.label_handling.output_names import foreground_names
 
 _FINAL = "final_val/"  # in front of the scores of the validation of whole cases
 _LAST_FINAL = "final_val/foreground_dice"
@@ -33,6 +34,7 @@ class TrainingReports:
         self._trainer_reference = weakref.ref(trainer)  # a cycle would keep its network on the GPU for a while
         self._started = _now()
         self._is_announced = False
+        self._previous: previous_training.PreviousTraining | None = None
         self._last_epoch: int | None = None
         self._rates: list[float] = []  # of this epoch
         self._seconds: dict[str, float] = {}  # that the steps of a kind took last
@@ -58,6 +60,7 @@ class TrainingReports:
         if not self._is_announced:
             self._is_announced = True
             self._trainer.print_to_log_file(training_log.announcement(self._trainer))
+            self._previous = previous_training.of(self._trainer) if _is_first_process() else None
 
     def _run(self, kind: str, step: Callable[[Any], Any], batches: Any, num_steps: int) -> list[Any]:
         started = time.monotonic()
@@ -94,6 +97,7 @@ class TrainingReports:
             names = foreground_names(self._trainer.label_manager)
             dice = {name: self._final_scores.get(f"{_FINAL}class_{label}_dice") for label, name in names.items()}
             done = {"time": _now(), "epochs_trained": self._trainer.current_epoch}
+            done["checkpoint"] = validated_checkpoint(self._trainer)
             files.add_validation({**done, "mean_fg_dice": self._final_scores[key], "dice": dice})
 
     def update_config(self, config: dict[str, Any]) -> None:
@@ -112,9 +116,16 @@ class TrainingReports:
         is_best = ema is not None and is_better(ema, trainer._best_ema)
         line = training_log.epoch_line(epoch, values, remaining, left, is_best=is_best)
         training_log.write_line(None, [line], timestamp=True, console=True)
+        self._set_previous_training_aside()  # ahead of the metrics, which belong to the checkpoints
         if (files := self._metric_files()) is not None:
             files.add_epoch(epoch, {"time": _now(), **values})
             self._pictures.draw(lambda: trainer.logger.plot_progress_png(trainer.output_folder), is_last=remaining <= 0)
+
+    def _set_previous_training_aside(self) -> None:
+        previous, self._previous = self._previous, None
+        line = None if previous is None else previous.set_aside()
+        if line is not None:
+            self._trainer.print_to_log_file(line)
 
     def _metric_files(self) -> MetricFiles | None:
         trainer = self._trainer

@@ -19,10 +19,15 @@ def _numpy_numbers() -> list[tuple[Any, str]]:
     return [(stand_in, f"{module}.{name}") for (module, name), stand_in in names if stand_in in (PickledDtype, scalar)]
 
 
-def load_checkpoint(path: str | os.PathLike, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+def load_checkpoint(
+    path: str | os.PathLike, map_location: str | torch.device = "cpu", *, mmap: bool = False
+) -> dict[str, Any]:
     """Reads a checkpoint of this project or of upstream nnU-Net.
 
     Tensors, plain Python data and numpy scalars are read; nothing in the file is executed.
+
+    Args:
+        mmap: read a tensor only when it is looked at; for zip files, on the CPU.
 
     Raises:
         DataError: the file is missing or damaged, holds something else, or is not a checkpoint.
@@ -32,7 +37,7 @@ def load_checkpoint(path: str | os.PathLike, map_location: str | torch.device = 
         raise DataError(f"There is no checkpoint {path}")
     try:
         with torch.serialization.safe_globals(_numpy_numbers()):
-            content = torch.load(path, map_location=map_location, weights_only=True)
+            content = torch.load(path, map_location=map_location, mmap=mmap, weights_only=True)
     except pickle.UnpicklingError as err:
         raise DataError(_refusal(path)) from err
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as err:

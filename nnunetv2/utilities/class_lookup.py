@@ -34,6 +34,8 @@ _PACKAGES = {
     "network architecture": "dynamic_network_architectures.architectures",
 }
 
+_SHARED_BASES = {"AbstractPrimus", "nnUNetTrainer_vit"}  # of trainers; they cannot train, so none of them is meant
+
 
 def find_by_name(kind: str, name: str) -> Any:
     """Returns the class or function `name` of the given kind, for example `("trainer", "nnUNetTrainer")`.
@@ -55,7 +57,8 @@ def find_by_name(kind: str, name: str) -> Any:
             if name in definitions:
                 return getattr(_import_file(definitions[name], external), name)
             known |= set(definitions)
-    near = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    eligible = sorted(each for each in known - _SHARED_BASES if not each.startswith("_"))
+    near = difflib.get_close_matches(name, eligible, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     extra = f" (or in the folders named by {EXTERNAL_TRAINERS})" if kind == "trainer" else ""
     raise UsageError(f"There is no {kind} named {name!r} in {package}{extra}{hint}")

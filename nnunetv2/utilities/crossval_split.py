@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nnunetv2.errors import DataError
+from nnunetv2.utilities.counted_words import counted
 
 
 def generate_crossval_split(
@@ -20,8 +21,9 @@ def generate_crossval_split(
     """
     if len(train_identifiers) < n_splits:
         raise DataError(
-            f"{len(train_identifiers)} training cases cannot be split into {n_splits} folds; write a "
-            f"splits_final.json with your own splits into the preprocessed dataset's folder, or train with fold all"
+            f"A dataset of {counted(len(train_identifiers), 'training case')} cannot be split into {n_splits} folds; "
+            f"write a splits_final.json with your own splits into its preprocessed folder, or train on all cases "
+            f"(fold all)"
         )
     from sklearn.model_selection import KFold
 

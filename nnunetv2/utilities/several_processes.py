@@ -37,10 +37,12 @@ def run_in_processes(function: Callable[..., None], args: tuple, num_gpus: int, 
         num_gpus: of the command: that many processes are started here, where it is above 1.
 
     Raises:
-        UsageError: two ways of starting processes at once, more processes than GPUs, or a device that knows no groups.
+        UsageError: no process, two ways of starting processes at once, more processes than GPUs, or a device that knows
+            no groups.
         ProcessDiedError: one of the processes was killed, or met an error that is not meant for users.
         ConnectionLostError: likewise, seen from one of the processes that `torchrun` started.
     """
+    require_num_gpus(num_gpus)
     num_started = num_started_processes()
     if max(num_started, num_gpus) > 1 and group.device_type == "mps":
         raise UsageError("Several processes need -device cuda (or cpu); mps is for one process")
@@ -59,6 +61,12 @@ def run_in_processes(function: Callable[..., None], args: tuple, num_gpus: int, 
         launch(*new_process, advice=group.advice, others_finish=not group.computes_together)
     else:
         function(*args)
+
+
+def require_num_gpus(num_gpus: int) -> None:
+    """Refuses a number of processes below 1. Raises `UsageError` accordingly."""
+    if num_gpus < 1:
+        raise UsageError(f"-num_gpus is {num_gpus}; it must be at least 1")
 
 
 def num_started_processes() -> int:

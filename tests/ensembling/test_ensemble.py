@@ -19,6 +19,7 @@ from nnunetv2.ensembling.ensemble import (
     entry_point_ensemble_folders,
 )
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.utilities.case_failures import PartialPredictionError
 from nnunetv2.utilities.restricted_pickle import load_restricted
 from tests.recorded.ensemble_cases import (
     CASES,
@@ -100,8 +101,10 @@ def test_average_is_the_mean_and_changes_no_file(folders):
     np.testing.assert_array_equal(average_probabilities(files), average_probabilities(files))
 
 
-def test_command_writes_segmentations_alone(folders, tmp_path):
+def test_command_writes_segmentations_alone(folders, tmp_path, caplog):
+    caplog.set_level("INFO")
     assert entry_point_ensemble_folders(["-i", *folders, "-o", str(tmp_path / "out"), "-np", "1"]) == 0
+    assert caplog.messages[-1] == f"Averaged 2 cases into {tmp_path / 'out'}"
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"case_1.nii.gz", "case_2.nii.gz", "dataset.json", "plans.json"}
 
@@ -164,7 +167,7 @@ def test_predictions_that_do_not_belong_together_are_refused(name, folders, tmp_
     damage(Path(folders[1]))
     with pytest.raises(DataError, match=message):
         ensemble_folders(folders, tmp_path / "out", num_processes=1)
-    assert not list(tmp_path.glob("out/case_1*"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_classes_must_be_those_of_the_labels(folders, tmp_path):
@@ -183,7 +186,7 @@ def test_the_properties_of_the_first_folder_must_be_there_and_harmless(folders, 
     (Path(folders[1]) / "case_1.pkl").unlink()  # only those of the first are used
     ensemble_folders(folders, tmp_path / "out", num_processes=1)
     (Path(folders[0]) / "case_1.pkl").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-    with pytest.raises(DataError, match=r"case_1.pkl was not opened"):
+    with pytest.raises(PartialPredictionError, match=r"1 of 2 cases failed: case_1 \(.*case_1.pkl was not opened"):
         ensemble_folders(folders, tmp_path / "out", num_processes=1)
     (Path(folders[0]) / "case_1.pkl").unlink()
     with pytest.raises(DataError, match=r"Case case_1: there is no .*model_0/case_1.pkl"):
@@ -223,9 +226,25 @@ def test_a_failed_case_leaves_nothing_half_written(folders, tmp_path, monkeypatc
         raise OSError("disk full")
 
     monkeypatch.setattr("nnunetv2.imageio.simpleitk_reader_writer.SimpleITKIO.write_seg", fail)
-    with pytest.raises(RuntimeError, match="Case case_1 failed: OSError: disk full"):
+    with pytest.raises(RuntimeError, match=r"case_1 \(OSError: disk full\), case_2 \(OSError: disk full\)"):
         ensemble_folders(folders, tmp_path / "out", num_processes=1)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"dataset.json", "plans.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"dataset.json", "plans.json", "failures.json"}
+
+
+def test_a_case_that_fails_stops_no_other_and_older_files_are_named(folders, tmp_path, monkeypatch):
+    arguments = ["-i", *folders, "-o", str(tmp_path / "out"), "-np", "1"]
+    assert entry_point_ensemble_folders([*arguments, "--save_npz"]) == 0
+    older = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    damaged = Path(folders[1], "case_1.npz")
+    damaged.write_bytes(damaged.read_bytes()[:60] + bytes(100) + damaged.read_bytes()[160:])  # its header is read well
+    monkeypatch.setattr(ensemble.probability_arrays, "require_matching", lambda *_: None)
+    assert entry_point_ensemble_folders(arguments) == 4
+    failures = json.loads((tmp_path / "out" / "failures.json").read_text())
+    assert list(failures) == ["case_1"]
+    assert failures["case_1"].endswith("predict this case again; case_1.nii.gz is there from an earlier run")
+    assert (tmp_path / "out" / "case_1.nii.gz").stat().st_mtime_ns == older["case_1.nii.gz"]
+    assert (tmp_path / "out" / "case_2.nii.gz").stat().st_mtime_ns > older["case_2.nii.gz"]
+    assert not (tmp_path / "out" / "case_2.npz").exists()  # of the ensemble before
 
 
 @pytest.mark.oracle

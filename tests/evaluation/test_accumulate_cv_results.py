@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,15 @@ def test_models_outside_the_results_get_a_command_to_fill_in(tmp_path):
     assert training_command(tmp_path / "model", 3, "--npz") == (
         "nnUNetv2_train DATASET CONFIGURATION 3 -tr TRAINER -p PLANS --npz"
     )
+
+
+def test_commands_quote_what_the_shell_would_take_apart(tmp_path):
+    fold = tmp_path / "Dataset005_Häm Test" / "nnUNetTrainer_m2f__P__2d" / "fold_0"
+    fold.mkdir(parents=True)
+    (fold / "m2f_config.yaml").touch()
+    command = training_command(fold.parent, 3, "--npz")
+    words = ["nnUNetv2_train_m2f", "Dataset005_Häm Test", "2d", "3", "-tr", "nnUNetTrainer_m2f", "-p", "P", "--npz"]
+    assert shlex.split(command) == [*words, "--m2f_config", str(fold / "m2f_config.yaml")]
 
 
 @pytest.mark.slow

@@ -11,11 +11,13 @@ from tests.evaluation.test_evaluate_predictions import folders, with_labels, wri
 __all__ = ["folders"]
 
 
-def test_simple_command_writes_the_summary(folders, tmp_path):
+def test_simple_command_writes_the_summary(folders, tmp_path, caplog):
+    caplog.set_level("INFO")
     output = tmp_path / "out.json"
     arguments = [str(folder) for folder in folders] + ["-l", "1", "2", "-np", "1", "-o", str(output)]
     assert evaluate_simple_entry_point(arguments) == 0
     assert json.loads(output.read_text())["foreground_mean"]["Dice"] == 0.875
+    assert caplog.messages[-1] == f"Mean Dice 0.87500 over 2 cases; all scores are in {output}"
 
 
 def test_folder_command_takes_labels_from_the_dataset(folders, tmp_path):

@@ -73,7 +73,8 @@ def test_files_contents_and_decisions_are_upstreams(kind, nnunet_folders):
     write_experiment(nnunet_folders, kind)
     find_best_configuration(dataset_name(kind), TWO, True, 1, True, FOLDS)
     found = snapshot(nnunet_folders)
-    assert found["files"] == recorded["files"]
+    added = {f for f in found["files"] if f.endswith(("postprocessed/plans.json", "postprocessed/dataset.json"))}
+    assert set(found["files"]) - added == set(recorded["files"]) - added and len(added) == 2
     assert found["segmentations"] == recorded["segmentations"]
     assert found["json"].keys() == recorded["json"].keys()
     for name, content in recorded["json"].items():
@@ -181,6 +182,16 @@ def test_models_that_cannot_be_compared_are_refused_before_any_work(name, experi
     assert written(nnunet_folders) == before
 
 
+def test_folds_that_the_splits_lack_are_not_to_be_trained_and_none_counts_twice(experiment, nnunet_folders):
+    splits = [{"train": [], "val": []}] * len(FOLDS)
+    folder = nnunet_folders["nnUNet_preprocessed"] / dataset_name("labels")
+    (folder / "splits_final.json").write_text(json.dumps(splits))
+    with pytest.raises(UsageError, match=r"no validation of fold 3, 4, and the splits .* have 3 folds; give -f 0 1 2$"):
+        best(folds=(0, 1, 2, 3, 4))
+    with pytest.raises(UsageError, match="Fold 0 was given more than once"):
+        best(folds=(0, 1, 0))
+
+
 def test_a_model_with_settings_is_validated_by_its_own_command(experiment):
     model = experiment[0].rename(experiment[0].with_name("nnUNetTrainer_m2f__nnUNetPlans__2d"))
     settings = model / "fold_0" / "m2f_config.yaml"
@@ -203,10 +214,30 @@ def test_configurations_that_the_plans_lack_are_left_out_and_untrained_ones_refu
     untrained = {**absent, "configuration": "3d_lowres"}
     with pytest.raises(UsageError, match=r"__3d_lowres is not trained, .* nnUNetv2_train .* 3d_lowres 0 .*--npz, or"):
         filter_available_models([*TWO, untrained], dataset)
-    with pytest.raises(UsageError, match="No model is left to compare"):
+    with pytest.raises(UsageError, match=r"No model is left to compare; .* plans have \(-c\)"):
         filter_available_models([absent], dataset)
     with pytest.raises(UsageError, match="There are no plans 'nnUNetResEncUNetMPlans' of this dataset"):
         filter_available_models([{**absent, "plans": "nnUNetResEncUNetMPlans"}], dataset)
+
+
+def test_a_model_that_is_named_itself_is_not_left_out(experiment, capsys):
+    models = [experiment[0].name, "nnUNetTrainer__nnUNetPlans__3d_superres"]
+    assert find_best_configuration_entry_point(["992", "-m", *models]) == 2
+    expected = "3d_superres (-m); they have 2d, 3d_fullres, 3d_lowres, 3d_cascade_fullres"
+    assert expected in capsys.readouterr().err
+
+
+def test_folds_that_cannot_predict_are_named(experiment, monkeypatch, caplog):
+    monkeypatch.setattr(module, "_accumulated", lambda *_: 1 / 0)
+    for fold in ("fold_0", "fold_1", "fold_2"):
+        (experiment[0] / fold / "checkpoint_best.pth").touch()
+    (experiment[1] / "fold_1" / "checkpoint_final.pth").touch()
+    with pytest.raises(ZeroDivisionError):
+        best()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{experiment[1]} has no checkpoint in fold 0, 2, which can be scored but cannot predict new images; train it "
+        f"without --disable_checkpointing"
+    ]
 
 
 def test_a_cascade_without_its_first_stage_is_refused_before_any_work(experiment, nnunet_folders):
@@ -262,6 +293,14 @@ def test_flags_are_upstreams(command, build, oracle_recorded, monkeypatch):
         default = list(action.default) if isinstance(action.default, tuple) else action.default
         assert (default, action.required) == (argument["default"], argument["required"])
         assert ("flag" if action.nargs == 0 else action.nargs) == argument["nargs"]
+
+
+@pytest.mark.parametrize("text", ["all", "-1", "x"])
+def test_folds_are_those_of_a_cross_validation(text, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        find_best_configuration_entry_point(["992", "-f", "0", text])
+    assert stopped.value.code == 2
+    assert f"'{text}' is no fold of a cross-validation" in capsys.readouterr().err
 
 
 def test_default_models_are_upstreams():

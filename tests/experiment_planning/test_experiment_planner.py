@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.experiment_planning.experiment_planners.changed_preprocessing import warn_of_outdated_cases
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 from nnunetv2.experiment_planning.experiment_planners.resampling.planners_no_resampling import (
     nnUNetPlannerResEncL_noResampling,
@@ -103,6 +104,41 @@ def test_configurations_of_the_user_are_kept(planned_dataset):
     assert replanned["configurations"]["2d_mine"] == {"inherits_from": "2d", "batch_size": 3}
     assert replanned["configurations"]["2d"]["batch_size"] != 7
     assert json.loads(plans_file.read_text()) == replanned
+
+
+def test_cases_that_were_preprocessed_by_the_older_plans_are_named(planned_dataset, caplog):
+    ExperimentPlanner(18, overwrite_target_spacing=(3, 1.5, 1.0)).plan_experiment()
+    (planned_dataset / "nnUNetPlans_2d").mkdir()
+    (planned_dataset / "nnUNetPlans_3d_fullres").mkdir()
+    ExperimentPlanner(18, overwrite_target_spacing=(3, 1.5, 1.0), gpu_memory_target_in_gb=9).plan_experiment()
+    assert "preprocessed with other settings" not in caplog.text
+    ExperimentPlanner(18, overwrite_target_spacing=(4, 1.5, 1.0)).plan_experiment()  # 2d has no first axis
+    (message,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert message.startswith(f"The cases in nnUNetPlans_3d_fullres of {planned_dataset} were preprocessed with other")
+    command = "run nnUNetv2_preprocess -d 18 -plans_name nnUNetPlans -c 3d_fullres before you train"
+    assert message.endswith(command)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_outdated"),
+    [
+        ({"spacing": [1.0000001, 2.0]}, False),
+        ({"batch_size": 4}, False),
+        ({"spacing": [1.0, 2.1]}, True),
+        ({"normalization_schemes": ["CTNormalization"]}, True),
+        ({"resampling_fn_data_kwargs": {"order": 1}}, True),
+        ({"preprocessor_name": "Mine"}, True),
+    ],
+)
+def test_which_settings_change_the_preprocessed_cases(changes, is_outdated, tmp_path, caplog):
+    folder = tmp_path / "Dataset018_Planned"
+    (folder / "cases").mkdir(parents=True)
+    entry = {"data_identifier": "cases", "spacing": [1.0, 2.0], "normalization_schemes": ["ZScoreNormalization"]}
+    entry |= {"architecture": {}, "resampling_fn_data_kwargs": {"order": 3}}
+    older = {"configurations": {"2d": entry, "mine": {"inherits_from": "2d"}}, "transpose_forward": [0, 1, 2]}
+    newer = {**older, "configurations": {"2d": {**entry, **changes}, "mine": {"inherits_from": "2d"}}}
+    warn_of_outdated_cases(older, newer, "P", folder)
+    assert ("-plans_name P -c 2d before" in caplog.text) == is_outdated
 
 
 def test_planning_does_without_augmentation_workers(planned_dataset, monkeypatch):

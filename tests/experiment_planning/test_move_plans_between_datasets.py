@@ -64,6 +64,11 @@ def test_command_keeps_the_name_by_default_and_warns_of_what_it_replaces(folders
     assert "replaced" not in caplog.text
     assert entry_point_move_plans_between_datasets(arguments) == 0
     assert "nnUNetPlans.json is replaced" in caplog.text
+    (folders["nnUNet_preprocessed"] / TARGET / "nnUNetPlans_2d").mkdir()
+    plans = folders["nnUNet_preprocessed"] / SOURCE / "nnUNetPlans.json"
+    plans.write_text(plans.read_text().replace("CTNormalization", "ZScoreNormalization"))
+    assert entry_point_move_plans_between_datasets(arguments) == 0
+    assert "run nnUNetv2_preprocess -d 19 -plans_name nnUNetPlans -c 2d before you train" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -71,6 +76,7 @@ def test_command_keeps_the_name_by_default_and_warns_of_what_it_replaces(folders
     [
         ((18, 18, "nnUNetPlans"), "would be copied onto itself"),
         ((18, 19, "nnUNetPlan"), r"There is no .*nnUNetPlan\.json \(plans there: nnUNetPlans, nnUNetResEncUNetLPlans"),
+        ((18, 19, "nnUNetPlans", "x/y"), "Plans cannot be named 'x/y': it is the name of a file"),
         ((19, 18, "nnUNetPlans"), "There is no folder .*; run nnUNetv2_plan_and_preprocess"),
         ((18, "Dataset020_Nowhere", "nnUNetPlans"), "can only go to a dataset with raw data"),
     ],

@@ -156,6 +156,16 @@ def test_unknown_classes_suggest_near_ones(raw_dataset, capsys):
     assert entry_points.extract_fingerprint_entry(["-d", "17", "-np", "1"]) == 0
     assert entry_points.plan_experiment_entry(["-d", "17", "-pl", "nnUNetPlannerResEncS"]) == 2
     assert "did you mean nnUNetPlannerResEnc" in capsys.readouterr().err
+    assert entry_points.plan_experiment_entry(["-d", "17", "-preprocessor_name", "DefaultPreprocesor"]) == 2
+    assert "did you mean DefaultPreprocessor" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["-preprocessor_name", "DefaultPreprocesor"], ["-pl", "Planner"], ["-overwrite_plans_name", "a/b"]]
+)
+def test_names_are_checked_before_fingerprint_and_plans(words, raw_dataset, nnunet_folders):
+    assert entry_points.plan_and_preprocess_entry(["-d", "17", *words]) == 2
+    assert not list(nnunet_folders["nnUNet_preprocessed"].iterdir())
 
 
 def test_modules_with_commands_are_light():
@@ -169,13 +179,15 @@ def test_modules_with_commands_are_light():
     assert result.stdout.strip() == "[]"
 
 
-def test_planning_and_fingerprints_do_without_torch():
+def test_planning_fingerprints_and_the_first_checks_of_archives_do_without_torch():
     code = (
         "import sys\n"
         "import nnunetv2.experiment_planning.plan_and_preprocess_api\n"
         "import nnunetv2.preprocessing.cropping.cropping\n"
         "import nnunetv2.imageio.reader_writer_registry\n"
         "import nnunetv2.preprocessing.resampling.default_resampling\n"
+        "import nnunetv2.model_sharing.model_download\n"
+        "import nnunetv2.model_sharing.model_export\n"
         "print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

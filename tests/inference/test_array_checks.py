@@ -51,6 +51,8 @@ def test_wrong_images_are_refused(image: Any, properties: Any, error: type[NNUNe
         (LABELS[0], DataError, r"shape \(4, 5, 6\); it must be \(1, 4, 5, 6\)"),
         (LABELS + 0.5, DataError, "whole numbers"),
         (LABELS * np.nan, DataError, "whole numbers"),
+        (LABELS + 7, DataError, r"by 3d_lowres: 120 voxels have values other than its labels \(0, 1, .*, such as 7; "),
+        (LABELS - 1.0, DataError, "such as -1; predict the images with 3d_lowres first, and give its output"),
         (None, UsageError, "segmentation by 3d_lowres"),
     ],
 )

@@ -131,3 +131,9 @@ def test_missing_previous_stage_is_named() -> None:
     preprocessor = CasePreprocessor(*managers(tiny_predictor("3d_cascade_fullres")))
     with pytest.raises(DataError, match="There is no nowhere.nii.gz; segment the image with 3d_lowres first"):
         preprocessor.from_files(FILES, "nowhere.nii.gz", None)
+
+
+def test_an_image_in_place_of_the_previous_stage_is_refused() -> None:
+    preprocessor = CasePreprocessor(*managers(tiny_predictor("3d_cascade_fullres")))
+    with pytest.raises(DataError, match=r"case_0000.nii.gz is no segmentation by 3d_lowres: .* its labels \(0, 1, "):
+        preprocessor.from_files(FILES, FILES[0], None)

@@ -162,30 +162,27 @@ RECORDED_PROPERTIES = {
 }
 
 
-def test_segmentation_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segmentation_is_written_last_and_never_beside_scores_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its presence says that the case is complete, so nothing may be missing then."""
     plans = recorded_plans()
     dataset_json = {"labels": {"background": 0, "a": 1}, "file_ending": ".nii.gz"}
     logits = np.random.default_rng(0).normal(size=(2, 6, 4, 5)).astype(np.float16)
-    present = []
+    present: list[str] = []
     write = plans.image_reader_writer_class.write_seg
 
     def note_and_write(self: object, *args: object) -> None:
-        present.extend(sorted(path.name for path in tmp_path.iterdir()))
+        present[:] = sorted(path.name for path in tmp_path.iterdir())
         write(self, *args)
 
     monkeypatch.setattr(plans.image_reader_writer_class, "write_seg", note_and_write)
-    export_prediction_from_logits(
-        logits,
-        RECORDED_PROPERTIES,
-        plans.get_configuration("3d_fullres"),
-        plans,
-        dataset_json,
-        str(tmp_path / "x"),
-        True,
-    )
+    planned, target = plans.get_configuration("3d_fullres"), str(tmp_path / "x")
+    export_prediction_from_logits(logits, RECORDED_PROPERTIES, planned, plans, dataset_json, target, True)
     assert present == ["x.npz", "x.pkl"]
     assert (tmp_path / "x.nii.gz").is_file()
+    export_prediction_from_logits(logits, RECORDED_PROPERTIES, planned, plans, dataset_json, target)
+    assert present == ["x.nii.gz"] == [path.name for path in tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("dataset_class", [None, nnUNetDatasetBlosc2, nnUNetDatasetNumpy])

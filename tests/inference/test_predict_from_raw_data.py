@@ -13,9 +13,9 @@ import torch
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.inference.case_failures import PartialPredictionError
 from nnunetv2.inference.logit_predictor import half_precision
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.case_failures import PartialPredictionError
 from nnunetv2.utilities.helpers import dummy_context
 from tests.inference.tiny_models import CPU, IMAGES, PREVIOUS_STAGE, expected, read_image, tiny_predictor
 

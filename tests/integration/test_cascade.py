@@ -174,7 +174,7 @@ def test_plans_have_all_stages(cascade: Cascade) -> None:
 
 def test_missing_next_stage_is_told_before_and_after_the_training(cascade: Cascade) -> None:
     log = cascade.messages["unprepared"]
-    command = "nnUNetv2_preprocess -d 031 -plans_name tinyPlans -c 3d_cascade_fullres"
+    command = "nnUNetv2_preprocess -d 31 -plans_name tinyPlans -c 3d_cascade_fullres"
     assert log.index(command) < log.index("Training done")
     assert log.count("No input for next stage 3d_cascade_fullres from case") == 2
     assert "preprocess 3d_cascade_fullres first, then use --val" in log
@@ -182,9 +182,9 @@ def test_missing_next_stage_is_told_before_and_after_the_training(cascade: Casca
 
 def test_missing_folds_of_the_previous_stage_are_named(cascade: Cascade) -> None:
     message = cascade.messages["one fold"]
-    assert "starts from the segmentations of 3d_lowres, and those of 2 of 2 cases are not in" in message
+    assert "starts from the segmentations of 3d_lowres, and those of 2 of 4 cases are not in" in message
     assert "(case_0, case_1)" in message
-    assert f"run nnUNetv2_train {NAME} 3d_lowres 1 -tr CascadeTrainerForTests -p tinyPlans" in message
+    assert f"run: nnUNetv2_train {NAME} 3d_lowres 1 -tr CascadeTrainerForTests -p tinyPlans" in message
 
 
 def test_segmentations_for_the_next_stage_are_those_of_validation_on_its_grid(cascade: Cascade) -> None:

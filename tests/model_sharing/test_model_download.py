@@ -71,8 +71,9 @@ def test_a_model_is_downloaded_and_installed(name, server, agents, nnunet_folder
     assert set(agents) == {"nnunetv2"}
 
 
-def test_a_file_on_this_machine_has_a_url_too(nnunet_folders):
+def test_a_file_on_this_machine_has_a_url_too(nnunet_folders, caplog):
     assert download_by_url([UPSTREAM.as_uri()]) == 0
+    assert "as the licence of its training data allows" in caplog.text
     assert (nnunet_folders["nnUNet_results"] / CHECKPOINT).is_file()
 
 
@@ -115,13 +116,14 @@ def test_a_download_that_breaks_off_is_removed(server, tmp_path):
         ("model.zip", r"'model.zip' is not a URL"),
     ],
 )
-def test_urls_that_lead_nowhere_are_one_line(url, message, server, nnunet_folders, capsys):
+def test_urls_that_lead_nowhere_are_one_line(url, message, server, nnunet_folders, capsys, caplog):
     url = url.format(server=server)
     with pytest.raises(UsageError, match=message):
         download_file(url, nnunet_folders["nnUNet_results"] / "model.zip")
     capsys.readouterr()
     assert download_by_url([url]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    assert "licence" not in caplog.text  # of a model that nobody has got
     assert not list(nnunet_folders["nnUNet_results"].iterdir())
 
 

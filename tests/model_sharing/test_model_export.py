@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 import socket
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from nnunetv2.inference.model_loading import load_trained_model
 from nnunetv2.model_sharing import entry_points, model_download, model_export, model_import
 from nnunetv2.model_sharing.entry_points import export_pretrained_model_entry
 from nnunetv2.model_sharing.model_export import export_pretrained_model
+from nnunetv2.model_sharing.private_text import shareable_text
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_segformer import nnUNetTrainer_segformer
 from nnunetv2.training.nnUNetTrainer.segformer_config import SegFormernnUNetConfig
 from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
@@ -94,6 +97,30 @@ def test_a_checkpoint_without_anything_private_is_exported_byte_by_byte(results,
     checkpoint = Path(f"{MODEL_2D}/fold_0/checkpoint_final.pth")
     with zipfile.ZipFile(tmp_path / "model.zip") as archive:
         assert archive.read(str(checkpoint)) == (results.parent / checkpoint).read_bytes()
+
+
+def test_commands_in_an_archive_work_where_folders_have_spaces(tmp_path, monkeypatch):
+    folders = {"/data/it's mine": "$nnUNet_results", "/home/jo": "~"}
+    words = ["nnUNetv2_apply_postprocessing", "-i", "two words", "-pp_pkl_file", "/data/it's mine/A b/$x.pkl"]
+    text = f"Read this in /home/jo\n{shlex.join([*words, '-plans_json', '/home/jo/p.json'])}\nnnUNetv2_ it's\n"
+    (tmp_path / "inference_instructions.txt").write_text(text)
+    sentence, command, other = shareable_text(tmp_path / "inference_instructions.txt", folders).splitlines()
+    assert (sentence, other) == ("Read this in ~", "nnUNetv2_ it's")
+    environment = {"nnUNet_results": "/new place", "HOME": "/home/al ice"}
+    shell = ["bash", "-c", f"printf '%s\\n' {command}"]
+    printed = subprocess.run(shell, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert printed == [*words[:-1], "/new place/A b/$x.pkl", "-plans_json", "/home/al ice/p.json"]
+
+
+def test_a_stage_that_cannot_predict_alone_is_warned_of(results, tmp_path, caplog):
+    plans_file = results / "nnUNetTrainer__nnUNetPlans__3d_fullres" / "plans.json"
+    plans = read_json(plans_file)
+    plans["configurations"]["3d_fullres"]["previous_stage"] = "2d"
+    plans_file.write_text(json.dumps(plans))
+    export_pretrained_model(DATASET, tmp_path / "model.zip", configurations=["2d", "3d_fullres"], folds=[0])
+    assert not caplog.messages
+    export_pretrained_model(DATASET, tmp_path / "model.zip", configurations=["3d_fullres"], folds=[0])
+    assert "cannot predict with it alone; export both (-c 2d 3d_fullres)" in caplog.text
 
 
 MISSING = {

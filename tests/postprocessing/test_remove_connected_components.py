@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.evaluation.segmentation_format import descriptions
 from nnunetv2.postprocessing import remove_connected_components as module
 from nnunetv2.postprocessing.entry_points import build_apply_parser, build_determine_parser
 from nnunetv2.postprocessing.largest_component import largest_component
@@ -136,14 +137,19 @@ def arrays(folder: Path) -> list[list]:
     return [sitk.GetArrayFromImage(sitk.ReadImage(str(path))).tolist() for path in sorted(folder.glob("*.nii.gz"))]
 
 
-def test_what_is_determined_can_be_applied_by_command(folders, tmp_path):
+def test_what_is_determined_can_be_applied_by_command(folders, tmp_path, caplog):
+    caplog.set_level("INFO")
     predictions, references = folders
     assert entry_point_determine_postprocessing_folder(["-i", str(predictions), "-ref", str(references)]) == 0
     arguments = ["-i", str(predictions), "-o", str(tmp_path / "out")]
     arguments += ["-pp_pkl_file", str(predictions / "postprocessing.pkl"), "-np", "1"]
     assert entry_point_apply_postprocessing(arguments) == 0
+    assert caplog.messages[-1] == f"Postprocessed 2 cases into {tmp_path / 'out'}"
     assert arrays(tmp_path / "out") == arrays(predictions / "postprocessed") != arrays(predictions)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"case_0.nii.gz", "case_1.nii.gz"}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"case_0.nii.gz", "case_1.nii.gz", "plans.json", "dataset.json"}
+    for folder in (tmp_path / "out", predictions / "postprocessed"):
+        assert descriptions(str(folder)) == descriptions(str(predictions))
     before, after = (json.loads((predictions / name / "summary.json").read_text()) for name in (".", "postprocessed"))
     report = json.loads((predictions / "postprocessing.json").read_text())
     assert report["input_folder"]["foreground_mean"] == before["foreground_mean"]
@@ -220,6 +226,19 @@ def test_functions_and_flags_are_upstreams(command, build, oracle_recorded, monk
         action = actions[tuple(argument["flags"])]
         assert (action.default, action.required) == (argument["default"], argument["required"])
         assert ("flag" if action.nargs == 0 else action.nargs) == argument["nargs"]
+
+
+def test_segmentations_are_not_overwritten_in_place_and_a_damaged_one_stops_no_other(folders, tmp_path):
+    predictions, _ = folders
+    save_pickle(([KEEP], [{"labels_or_regions": 1}]), tmp_path / "steps.pkl")
+    common = ["-i", str(predictions), "-pp_pkl_file", str(tmp_path / "steps.pkl"), "-np", "1"]
+    before = arrays(predictions)
+    assert entry_point_apply_postprocessing([*common, "-o", f"{predictions}/"]) == 2
+    assert arrays(predictions) == before
+    (predictions / "case_0.nii.gz").write_bytes(b"damaged")
+    assert entry_point_apply_postprocessing([*common, "-o", str(tmp_path / "out")]) == 4
+    assert list(json.loads((tmp_path / "out" / "failures.json").read_text())) == ["case_0"]
+    assert [path.name for path in (tmp_path / "out").glob("*.nii.gz")] == ["case_1.nii.gz"]
 
 
 def test_a_missing_file_of_steps_is_answered_with_what_writes_it(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def step(labels: int | tuple[int, ...] | list[int]) -> Step:
 
 def stored(regions: list, ignore_label: int | None = IGNORED) -> SegmentationFormat:
     has_regions = any(isinstance(region, tuple) for region in regions)
-    return SegmentationFormat(SimpleITKIO(), ".nii.gz", [1, 2, 3], regions, has_regions, ignore_label)
+    names = {(1, 2): "whole", 2: "core"}
+    return SegmentationFormat(SimpleITKIO(), ".nii.gz", [1, 2, 3], regions, has_regions, ignore_label, names)
 
 
 @pytest.mark.parametrize("regions", [[1, 2, 3], [(1, 2, 3), (2, 3), 3]])
@@ -62,8 +63,15 @@ def test_the_whole_foreground_is_left_alone_if_one_label_gets_worse(tmp_path):
     assert choose(tmp_path / "perfect", truth, truth, [1, 2]) == []
 
 
-def test_regions_are_tried_on_what_the_steps_before_have_left(tmp_path):
+def test_regions_are_tried_on_what_the_steps_before_have_left(tmp_path, caplog):
+    caplog.set_level("INFO")
     truth = [0, 1, 2, 2, 1, 1, 1, 0, 0, 0, 0]
     found = [0, 1, 2, 2, 1, 1, 2, 0, 1, 2, 0]
     assert choose(tmp_path, truth, found, [(1, 2), 2]) == [[1, 2, 3], 2]
+    whole, region, core = caplog.messages
+    assert whole.startswith("Keeping only the largest component of the foreground as a whole: applied (Dice 0.")
+    assert region == "Keeping only the largest component of whole: not applied (no change of Dice)"
+    assert core.startswith(
+        "Keeping only the largest component of core: applied (Dice 0.80000, which it changes by +0.2)"
+    )
     assert choose(tmp_path / "one", truth, found, [(1, 2)]) == [[1, 2, 3]]

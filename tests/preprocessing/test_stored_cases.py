@@ -169,7 +169,7 @@ def test_folders_of_no_known_format_are_refused(names, tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(DataError, match=r"either \.b2nd or \.npz"):
         infer_dataset_class(str(tmp_path))
-    with pytest.raises(DataError, match="There is no folder"):
+    with pytest.raises(DataError, match="There is no folder .*absent; make it with: nnUNetv2_preprocess$"):
         infer_dataset_class(str(tmp_path / "absent"))
 
 

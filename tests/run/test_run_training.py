@@ -30,7 +30,17 @@ def dataset(nnunet_folders: dict[str, Path]) -> Path:
     return write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
 
 
-def test_command_has_upstreams_arguments_and_two_more() -> None:
+ADDED = {
+    "--fast_dev_run": False,
+    "--seed": None,
+    "--num_epochs": None,
+    "--num_iterations_per_epoch": None,
+    "--num_val_iterations_per_epoch": None,
+    "--precision": None,
+}
+
+
+def test_command_has_upstreams_arguments_and_some_more() -> None:
     ours = [
         (
             action.option_strings or [action.dest],
@@ -40,12 +50,12 @@ def test_command_has_upstreams_arguments_and_two_more() -> None:
             action.required,
         )
         for action in build_parser()._actions
-        if not {"-h", "--fast_dev_run", "--seed"} & set(action.option_strings)
+        if not {"-h", *ADDED} & set(action.option_strings)
     ]
     theirs = [(a["flags"], a["nargs"], a["type"], a["default"], a["required"]) for a in RECORDED["flags"]]
     assert ours == theirs
-    args = build_parser().parse_args(["1", "2d", "0"])
-    assert (args.fast_dev_run, args.seed) == (False, None)
+    args = vars(build_parser().parse_args(["1", "2d", "0"]))
+    assert {name: args[name.strip("-")] for name in ADDED} == ADDED
 
 
 @pytest.mark.parametrize(("module", "name"), [(m, name) for m, names in RECORDED["run"].items() for name in names])
@@ -130,6 +140,19 @@ def test_fold_that_is_not_in_the_splits_is_refused_in_one_line(
 ) -> None:
     assert run_training.run_training_entry(["777", "2d", "7", "-device", "cpu"]) == 2
     assert "there is no fold 7: the folds are 0, 1, 2, 3, 4 and all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-pretrained_weights", "absent.pth"], "There is no file absent.pth"),
+        (["-num_gpus", "0"], "-num_gpus is 0; it must be at least 1"),
+    ],
+)
+def test_what_costs_nothing_is_checked_first(words: list[str], message: str, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("dinov3.utils.devices.resolve_device", lambda _: pytest.fail("this imports torch"))
+    assert run_training.run_training_entry(["777", "2d", "0", *words]) == 2  # nor is there such a dataset
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has the device that is asked for")

@@ -15,7 +15,7 @@ from batchgenerators.dataloading.single_threaded_augmenter import SingleThreaded
 
 from dinov3.utils import process_group
 from nnunetv2.errors import UsageError
-from nnunetv2.run.training_run import TrainingRun
+from nnunetv2.run.training_run import TrainingRun, build_parser
 from nnunetv2.training import seeding
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -60,6 +60,15 @@ def test_a_seed_out_of_range_is_refused(seed):
     with pytest.raises(UsageError, match="The seed is"):
         TrainingRun("1", "2d", 0, seed=seed)
     assert TrainingRun("1", "2d", 0, seed=LARGEST_SEED).seed == LARGEST_SEED
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "1.5"])
+def test_a_command_says_which_seeds_it_takes(text, capsys):
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["1", "2d", "0", "--seed", text])
+    expected = f"argument --seed: '{text}' is no seed; accepted are whole numbers from 0 to 4294967295"
+    assert capsys.readouterr().err.splitlines()[-1].endswith(expected)
+    assert build_parser().parse_args(["1", "2d", "0", "--seed", "7"]).seed == 7
 
 
 @pytest.mark.slow  # the first call imports torch's compiler

@@ -115,6 +115,15 @@ def test_the_run_is_described_in_front(drawn):
         "world_size": 1,
         "device": "cpu",
         "torch_version": torch.__version__,
+        "split": None,  # its loaders are none that tell
+        "augmentation": None,
+        "oversample_foreground_percent": None,
+        "fingerprint_sha256": None,
+        "mirror_axes": [],
+        "tile_step_size": 0.5,
+        "optimizer": "SGD",
+        "initial_lr": 0.01,
+        "pretrained_weights": None,
     }
     assert {key: run[key] for key in expected} == expected
     assert run["command"] and run["started"] and run["version"]
@@ -216,6 +225,7 @@ def test_final_scores_are_the_last_line(drawn):
     assert last == {
         "type": "validation",
         "epochs_trained": 1,
+        "checkpoint": "final",
         "mean_fg_dice": 0.75,
         "dice": {"left": 0.5, "right": None},
     }

@@ -81,6 +81,9 @@ def test_package_is_searched_by_kind():
     assert find_by_name("label manager", "LabelManager") is LabelManager
     with pytest.raises(UsageError, match="no label manager named 'LabelManger' in .*; did you mean LabelManager"):
         find_by_name("label manager", "LabelManger")
+    with pytest.raises(UsageError, match=r"did you mean nnUNetTrainer_m2f or ") as raised:
+        find_by_name("trainer", "nnUNetTrainer_vti_m2f")
+    assert "nnUNetTrainer_vit" not in str(raised.value)
 
 
 def test_missing_external_folder_is_named(monkeypatch, tmp_path):

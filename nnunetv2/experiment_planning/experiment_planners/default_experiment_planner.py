@@ -26,6 +26,7 @@ from nnunetv2.experiment_planning.experiment_planners.target_spacing import (
 from nnunetv2.experiment_planning.experiment_planners.unet_architecture import unet_architecture
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.json_export import json_ready
+from nnunetv2.utilities.plans_handling.plans_files import require_plans_name
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,8 @@ class ExperimentPlanner:
         suppress_transpose: keep the order of axes that the files have.
 
     Raises:
-        UsageError: there is no fingerprint yet, `overwrite_target_spacing` is not three numbers, or the memory target
-            is not above 0.
+        UsageError: there is no fingerprint yet, `overwrite_target_spacing` is not three numbers, the memory target is
+            not above 0, or the name is none for plans.
     """
 
     default_plans_name = "nnUNetPlans"
@@ -104,7 +105,7 @@ class ExperimentPlanner:
         if not self.UNet_vram_target_GB > 0:
             raise UsageError(f"The GPU memory target is {gpu_memory_target_in_gb} GB; it must be above 0")
         self.preprocessor_name = preprocessor_name
-        self.plans_identifier = plans_name or self.default_plans_name
+        self.plans_identifier = require_plans_name(plans_name or self.default_plans_name)
         self.overwrite_target_spacing = _checked_spacing(overwrite_target_spacing)
         self.suppress_transpose = suppress_transpose
         self.plans: dict[str, Any] | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 from dinov3.utils.atomic_files import read_json, replace_when_complete, write_json
 from nnunetv2.errors import DataError
+from nnunetv2.experiment_planning.experiment_planners.changed_preprocessing import warn_of_outdated_cases
 
 logger = logging.getLogger(__name__)
 
@@ -20,14 +21,16 @@ def write_plans(plans: dict[str, Any], plans_file: str | os.PathLike) -> dict[st
     Configurations that an older file has under other names (a user's own) are kept, after the planned ones.
     """
     plans_file = Path(plans_file)
-    if plans_file.is_file():
-        older = read_json(plans_file)["configurations"]
+    older = read_json(plans_file) if plans_file.is_file() else None
+    if older is not None:
         planned = plans["configurations"]
-        kept = {name: entry for name, entry in older.items() if name not in planned}
+        kept = {name: entry for name, entry in older["configurations"].items() if name not in planned}
         plans = {**plans, "configurations": {**planned, **kept}}
     plans_file.parent.mkdir(parents=True, exist_ok=True)
     write_json(plans, plans_file)
     logger.info("Plans were written to %s", plans_file)
+    if older is not None:
+        warn_of_outdated_cases(older, plans, plans_file.stem, plans_file.parent)
     return read_json(plans_file)
 
 

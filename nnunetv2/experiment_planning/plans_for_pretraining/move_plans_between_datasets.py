@@ -10,6 +10,7 @@ from typing import Any
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.plans_handling.plans_files import listed_plans, require_plans_name
 
 logger = logging.getLogger(__name__)
 
@@ -32,17 +33,19 @@ def move_plans_between_datasets(
         target_plans_identifier: name of the copy; None keeps the source's.
 
     Raises:
-        UsageError: there are no such plans, the target has no raw data, or it would overwrite the plans it copies.
+        UsageError: there are no such plans, the target has no raw data, or it would overwrite the plans it copies; or
+            the name is none for plans.
         DataError: there is no reader for the images of the target.
     """
     from dinov3.utils.atomic_files import read_json, write_json
+    from nnunetv2.experiment_planning.experiment_planners.changed_preprocessing import warn_of_outdated_cases
     from nnunetv2.experiment_planning.experiment_planners.plans_file import copy_dataset_files
     from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
     source = maybe_convert_to_dataset_name(source_dataset_name_or_id)
     target = maybe_convert_to_dataset_name(target_dataset_name_or_id)
-    name = source_plans_identifier if target_plans_identifier is None else target_plans_identifier
+    name = source_plans_identifier if target_plans_identifier is None else require_plans_name(target_plans_identifier)
     if (source, source_plans_identifier) == (target, name):
         raise UsageError(f"{name} of {source} would be copied onto itself; give another dataset (-t) or name (-tp)")
     plans = read_json(_plans_file(Path(nnUNet_preprocessed, source), source_plans_identifier))
@@ -55,10 +58,13 @@ def move_plans_between_datasets(
 
     copy_dataset_files(raw_folder, Path(nnUNet_preprocessed, target))  # preprocessing and training read them there
     copy = Path(nnUNet_preprocessed, target, f"{name}.json")
-    if copy.is_file():
+    older = read_json(copy) if copy.is_file() else None
+    if older is not None:
         logger.warning("%s is replaced; models that were trained with it do not fit the new plans", copy)
-    adapted = renamed(plans, source_plans_identifier, name)
-    write_json({**adapted, "dataset_name": target, "image_reader_writer": reader}, copy)
+    adapted = {**renamed(plans, source_plans_identifier, name), "dataset_name": target, "image_reader_writer": reader}
+    write_json(adapted, copy)
+    if older is not None:
+        warn_of_outdated_cases(older, adapted, name, copy.parent)
     logger.info("The plans %s of %s are now in %s", source_plans_identifier, source, copy)
 
 
@@ -81,7 +87,7 @@ def _plans_file(folder: Path, name: str) -> Path:
         raise UsageError(f"There is no folder {folder}; run nnUNetv2_plan_and_preprocess for that dataset first")
     plans_file = folder / f"{name}.json"
     if not plans_file.is_file():
-        there = ", ".join(sorted(path.stem for path in folder.glob("*Plans*.json"))) or "none"
+        there = listed_plans(folder)
         raise UsageError(f"There is no {plans_file} (plans there: {there}); run nnUNetv2_plan_experiment, or mend -sp")
     return plans_file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -37,12 +38,18 @@ def load_or_create_splits(preprocessed_folder: str | os.PathLike, identifiers: S
     path = Path(preprocessed_folder) / SPLITS_FILE
     if path.is_file():
         splits = _read_splits(path)
-        _log.info("Using the %d splits of %s", len(splits), path)
+        _report_use(len(splits), path)
         return splits
     splits = generate_crossval_split(sorted(map(str, identifiers)), seed=_SEED, n_splits=NUM_FOLDS)
     write_json(splits, path)
     _log.info("Wrote new splits for a %d-fold cross-validation to %s", NUM_FOLDS, path)
     return splits
+
+
+@functools.cache
+def _report_use(num_splits: int, path: Path) -> None:
+    """Only once: a training asks for its splits again when it validates."""
+    _log.info("Using the %d splits of %s", num_splits, path)
 
 
 def select_fold(splits: Sequence[Split], fold: int | str, identifiers: Sequence[str]) -> tuple[list[str], list[str]]:

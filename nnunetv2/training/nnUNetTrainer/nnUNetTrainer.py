@@ -84,6 +84,7 @@ class nnUNetTrainer:
     save_every: int = 50  # epochs between two writes of checkpoint_latest.pth
     disable_checkpointing: bool = False
     seed: int | None = None  # of all random numbers, 0 to 2**32 - 1; None has every training draw others
+    budget: Any = None  # length and precision that the command gave, see nnunetv2.training.budget
     trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
 
     def __new__(cls, *args: Any, **kwargs: Any) -> nnUNetTrainer:
@@ -257,7 +258,7 @@ class nnUNetTrainer:
 
     def get_tr_and_val_datasets(self) -> tuple[nnUNetBaseDataset, nnUNetBaseDataset]:
         """Hook: returns the training and validation cases of this fold."""
-        return tuple(map(self._open_cases, self.do_split()))
+        return tuple(map(self._open_cases, cascade_stages.split_with_inputs(self, self.do_split())))
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Hook: returns endless iterators over augmented training batches and plain validation batches."""
@@ -387,8 +388,7 @@ class nnUNetTrainer:
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Takes over network, optimiser and history of a checkpoint file, or of its content."""
-        if not self.was_initialized:
-            self.initialize()
+        checkpoint.prepare(self, filename_or_checkpoint)
         checkpoint.restore(self, filename_or_checkpoint)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:

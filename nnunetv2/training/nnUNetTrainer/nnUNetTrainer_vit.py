@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +17,7 @@ from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.yaml_config import load_config, plain_config, save_config
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone_weights import find_weights
+from nnunetv2.training import checkpoint
 from nnunetv2.training.architecture_check import require_same_architecture
 from nnunetv2.training.data_augmentation import resize_crop_flip
 from nnunetv2.training.flat_configuration import require_flat_configuration, require_intensities_for
@@ -59,6 +61,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
                 f"nnUNetTrainer_mymodel, or a subclass with a config_class of its own"
             )
         self.config = load_config(self.config_class, config_path, overrides)
+        self._words = frozenset(word.partition("=")[0] for word in overrides)
         self.trainer_config = plain_config(self.config)
         self.dataset_json = dataset_json  # adapt_plans asks it for the kind of labels
         self._needs_backbone_weights = True
@@ -83,6 +86,22 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         for name, value in settings.items():
             if not any(name in vars(subclass) for subclass in subclasses):
                 setattr(self, name, value)
+
+    def follow_budget(self, values: Mapping[str, int | str]) -> None:
+        """Lets the settings say what the flags of the command say, which go before a file.
+
+        Raises:
+            UsageError: a `key=value` word says otherwise.
+        """
+        for name, value in values.items():
+            said = getattr(self.config.training, name)
+            if f"training.{name}" in self._words and said != value:
+                raise UsageError(
+                    f"training.{name}={said} contradicts --{name} {value}, which was given now or when the training "
+                    f"was started; leave out the first"
+                )
+        self.config = replace(self.config, training=replace(self.config.training, **values))
+        self.trainer_config = plain_config(self.config)
 
     def adapt_plans(self, plans: dict, configuration: str) -> dict:
         manager = PlansManager(plans)
@@ -119,8 +138,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Does what the base class does; rates, decay and length of the training stay those of the settings."""
         self._needs_backbone_weights = False  # the checkpoint holds the whole network
-        if not self.was_initialized:
-            self.initialize()
+        checkpoint.prepare(self, filename_or_checkpoint)
         groups = [{key: group[key] for key in ("initial_lr", "weight_decay")} for group in self.optimizer.param_groups]
         try:
             super().load_checkpoint(filename_or_checkpoint)

@@ -35,12 +35,13 @@ def generate_overlays_from_raw(
         dataset_name_or_id: the dataset, by name or number.
         num_processes: upper limit for worker processes.
         channel_idx: which of a case's image files to draw.
-        overlay_intensity: how much of a label's colour is added.
+        overlay_intensity: how much of a label's colour is added, 0 to 1.
 
     Raises:
-        UsageError: there is no such dataset or channel.
+        UsageError: there is no such dataset or channel, or the intensity is out of its range.
         DataError: files are missing or cannot be read.
     """
+    _require_intensity(overlay_intensity)
     folder = os.path.join(nnUNet_raw, maybe_convert_to_dataset_name(dataset_name_or_id))
     description = _existing(os.path.join(folder, "dataset.json"), "it describes a raw dataset, so check -d")
     dataset_json = read_json(description)
@@ -74,9 +75,11 @@ def generate_overlays_from_preprocessed(
         plans_identifier: name of the plans.
 
     Raises:
-        UsageError: there is no such dataset, configuration or channel, or it was not preprocessed.
+        UsageError: there is no such dataset, configuration or channel, it was not preprocessed, or the intensity is out
+            of its range.
         DataError: a case cannot be read.
     """
+    _require_intensity(overlay_intensity)
     folder = os.path.join(nnUNet_preprocessed, maybe_convert_to_dataset_name(dataset_name_or_id))
     cure = "run nnUNetv2_plan_and_preprocess, choose other plans (-p, -c), or draw the raw data with --use_raw"
     plans = PlansManager(_existing(os.path.join(folder, f"{plans_identifier}.json"), cure))
@@ -87,6 +90,11 @@ def generate_overlays_from_preprocessed(
     os.makedirs(output_folder, exist_ok=True)
     multiprocessing_plot_overlay_preprocessed(dataset, output_folder, overlay_intensity, num_processes, channel_idx)
     logger.info("%d overlays are in %s", len(dataset.identifiers), output_folder)
+
+
+def _require_intensity(overlay_intensity: float) -> None:
+    if not 0 <= overlay_intensity <= 1:
+        raise UsageError(f"The overlay intensity is {overlay_intensity}; it must be 0 to 1 (-overlay_intensity)")
 
 
 def _existing(path: str, cure: str) -> str:

@@ -23,7 +23,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--use_raw", action="store_true", help="draw the raw data instead of the preprocessed")
     add("-p", type=str, default="nnUNetPlans", help="plans, for preprocessed data; default: %(default)s")
     add("-c", type=str, default=None, help="configuration, for preprocessed data; default: 3d_fullres if it is there")
-    add("-overlay_intensity", type=float, default=0.6, help="how strong the colours are; default: %(default)s")
+    add("-overlay_intensity", type=float, default=0.6, help="strength of the colours, 0 to 1; default: %(default)s")
     return parser
 
 

@@ -33,11 +33,14 @@ def test_each_case_is_validated_once(splits):
     assert sorted(case for fold in splits for case in fold["val"]) == CASES
 
 
-def test_written_splits_are_read_again(tmp_path, splits):
+def test_written_splits_are_read_again(tmp_path, splits, caplog):
+    caplog.set_level("INFO")
     own = [{"train": CASES[:5], "val": CASES[5:]}]
     assert json.loads((tmp_path / "splits_final.json").read_text()) == splits
     (tmp_path / "splits_final.json").write_text(json.dumps(own))
-    assert load_or_create_splits(tmp_path, CASES) == own
+    for _ in range(2):  # for training and for validation
+        assert load_or_create_splits(tmp_path, CASES) == own
+    assert caplog.text.count("Using the 1 splits of") == 1
 
 
 def test_only_the_splits_file_is_written(tmp_path, splits):
@@ -45,8 +48,8 @@ def test_only_the_splits_file_is_written(tmp_path, splits):
 
 
 def test_too_few_cases_are_refused(tmp_path):
-    with pytest.raises(DataError, match="fold all"):
-        load_or_create_splits(tmp_path, CASES[:4])
+    with pytest.raises(DataError, match=r"of 1 training case cannot be split into 5 folds; .* \(fold all\)$"):
+        load_or_create_splits(tmp_path, CASES[:1])
     assert not list(tmp_path.iterdir())
 
 

@@ -111,6 +111,9 @@ def test_what_is_not_there_is_named_with_the_cure(nnunet_folders, raw, tmp_path)
     out = str(tmp_path / "out")
     with pytest.raises(UsageError, match="Channel 2 was asked for .*; there are 0 to 1"):
         generate_overlays_from_raw(981, out, 1, channel_idx=2)
+    for draw in (generate_overlays_from_raw, generate_overlays_from_preprocessed):
+        with pytest.raises(UsageError, match="The overlay intensity is 7; it must be 0 to 1"):
+            draw(981, out, overlay_intensity=7)
     with pytest.raises(UsageError, match="There is no .*nnUNetPlans.json; run nnUNetv2_plan_and_preprocess"):
         generate_overlays_from_preprocessed(981, out)
     with pytest.raises(UsageError, match="no .*Dataset999_None/dataset.json; .*check -d"):

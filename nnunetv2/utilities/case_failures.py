@@ -17,7 +17,7 @@ FAILURES_FILE = "failures.json"
 
 
 class PartialPredictionError(NNUNetError, RuntimeError):
-    """Some cases were predicted and some failed."""
+    """Some cases were written and some failed."""
 
     exit_code = 4
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nnunetv2.training.output_names import foreground_names
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.label_handling.output_names import foreground_names
 
 
 def test_labels_are_named_in_the_order_of_their_values():

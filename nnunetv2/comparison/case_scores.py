@@ -1,0 +1,177 @@
+"""All scores of one case: several predictions against the reference, which is read once."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunetv2.comparison.surface_distances import SURFACE_METRICS, surface_scores
+from nnunetv2.errors import DataError
+from nnunetv2.evaluation.confusion import LabelOrRegion, labels_of
+from nnunetv2.evaluation.evaluate_predictions import confusion_of_pair
+from nnunetv2.imageio.channel_grid import ALLOW_MISMATCH
+from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
+
+if TYPE_CHECKING:
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+logger = logging.getLogger(__name__)
+
+OVERLAP_METRICS = ("Dice", "IoU")
+
+Box = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """One prediction against its reference; sequences are in the order of the classes.
+
+    The treatment of empty masks comes later (`empty_masks`), so it can change without scoring again.
+    """
+
+    values: Mapping[str, tuple[float, ...]]
+    """for each metric; NaN where both masks are empty, and for surfaces where one is"""
+    num_reference: tuple[int, ...]
+    """voxels of each class in the reference, without the ignored ones"""
+    num_predicted: tuple[int, ...]
+    voxel_volume: float
+    """mm^3, or mm^2 of an image with two dimensions"""
+    diagonal: float
+    """of the image, from corner to corner, in mm"""
+
+
+@dataclass(frozen=True)
+class _Segmentation:
+    """Whole numbers on a grid with two or three axes."""
+
+    labels: np.ndarray
+    spacing: tuple[float, ...]
+    boxes: Sequence[Box | None]
+    """bounding box of the labels 1, 2, ..., or None where a label does not occur"""
+
+
+def score_case(
+    reference_file: Path,
+    prediction_files: Sequence[Path],
+    reader: BaseReaderWriter,
+    classes: Sequence[LabelOrRegion],
+    tolerance: float | None,
+    ignore_label: int | None = None,
+) -> list[PairScores]:
+    """Compares predictions of one image with its reference.
+
+    An image with one slice has two dimensions, and its distances and areas are those within the slice.
+
+    Args:
+        reference_file, prediction_files: segmentations on one voxel grid.
+        reader: for their file format.
+        classes: foreground labels, or tuples of labels that count as one.
+        tolerance: of NSD, in mm; None leaves out the surface metrics, which take most of the time.
+        ignore_label: voxels with this label in the reference are background in both.
+
+    Returns:
+        One for each prediction.
+
+    Raises:
+        DataError: a file cannot be read, holds values that are no labels, or does not lie on the grid of the reference.
+    """
+    reference, properties = reader.read_seg(str(reference_file))
+    expected = _segmentation(reference, properties["spacing"], classes, reference_file)
+    scores = []
+    for path in prediction_files:
+        prediction, of_prediction = reader.read_seg(str(path))
+        if prediction.shape != reference.shape:
+            shapes = f"shape {prediction.shape[1:]} against {reference.shape[1:]} voxels"
+            raise DataError(_not_on_grid(shapes, path, reference_file))
+        _require_same_grid(of_prediction, properties, path, reference_file)
+        predicted = _segmentation(prediction, properties["spacing"], classes, path)
+        scores.append(_pair_scores(predicted, expected, classes, tolerance, ignore_label))
+    return scores
+
+
+def _segmentation(
+    array: np.ndarray, spacing: Sequence[float], classes: Sequence[LabelOrRegion], path: Path
+) -> _Segmentation:
+    from scipy.ndimage import find_objects
+
+    with np.errstate(invalid="ignore"):  # the comparison finds what does not convert
+        labels = array[0].astype(np.int32)
+    if (labels != array[0]).any():
+        raise DataError(f"{path} has values that are not whole numbers; a segmentation holds labels")
+    if len(labels) == 1:
+        labels, spacing = labels[0], spacing[1:]
+    highest = max(label for region in classes for label in labels_of(region))
+    return _Segmentation(labels, tuple(float(length) for length in spacing), find_objects(labels, highest))
+
+
+def _require_same_grid(prediction: dict, reference: dict, prediction_file: Path, reference_file: Path) -> None:
+    differences = placement_differences(prediction, reference)
+    if not spacings_agree(prediction, reference):
+        differences.insert(0, f"spacing {list(prediction['spacing'])} against {list(reference['spacing'])} mm")
+    if not differences:
+        return
+    message = _not_on_grid(" and ".join(differences), prediction_file, reference_file)
+    if not mismatch_is_allowed():
+        raise DataError(f"{message}; if the voxels do correspond, allow it with {ALLOW_MISMATCH}=1")
+    logger.warning(message)
+
+
+def _not_on_grid(difference: str, prediction_file: Path, reference_file: Path) -> str:
+    return f"The prediction {prediction_file} does not lie on the grid of the reference {reference_file}: {difference}"
+
+
+def _pair_scores(
+    prediction: _Segmentation,
+    reference: _Segmentation,
+    classes: Sequence[LabelOrRegion],
+    tolerance: float | None,
+    ignore_label: int | None,
+) -> PairScores:
+    confusion = confusion_of_pair(reference.labels, prediction.labels, classes, ignore_label)
+    counts = [confusion.metrics(region) for region in classes]
+    values = {name: tuple(each[name] for each in counts) for name in OVERLAP_METRICS}
+    if tolerance is not None:
+        surfaces = [_surfaces_of(region, prediction, reference, tolerance, ignore_label) for region in classes]
+        values |= {name: tuple(each[name] for each in surfaces) for name in SURFACE_METRICS}
+    spacing = reference.spacing
+    return PairScores(
+        values=values,
+        num_reference=tuple(each["n_ref"] for each in counts),
+        num_predicted=tuple(each["n_pred"] for each in counts),
+        voxel_volume=math.prod(spacing),
+        diagonal=math.hypot(*np.multiply(reference.labels.shape, spacing).tolist()),
+    )
+
+
+def _surfaces_of(
+    region: LabelOrRegion,
+    prediction: _Segmentation,
+    reference: _Segmentation,
+    tolerance: float,
+    ignore_label: int | None,
+) -> dict[str, float]:
+    box = _joint_box([each.boxes[label - 1] for each in (prediction, reference) for label in labels_of(region)])
+    expected = reference.labels[box]
+    is_counted = True if ignore_label is None else expected != ignore_label
+    return surface_scores(
+        np.isin(prediction.labels[box], labels_of(region)) & is_counted,
+        np.isin(expected, labels_of(region)) & is_counted,
+        reference.spacing,
+        tolerance,
+    )
+
+
+def _joint_box(boxes: Sequence[Box | None]) -> Box:
+    """Returns the box around all that are not None; an empty one if all are."""
+    present = [box for box in boxes if box is not None]
+    if not present:
+        return (slice(0, 0),)
+    return tuple(
+        slice(min(one.start for one in axis), max(one.stop for one in axis)) for axis in zip(*present, strict=True)
+    )

@@ -1,0 +1,171 @@
+"""What is scored: the cases that all runs predicted, their references, and the classes of the dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunetv2.comparison.errors import NotComparableError
+from nnunetv2.comparison.models import dataset_description
+from nnunetv2.comparison.runs import fold_order, folds_of, listed, run_names
+from nnunetv2.comparison.scores import Run
+from nnunetv2.errors import DataError
+from nnunetv2.evaluation.crossval_folds import ground_truth_folder
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+if TYPE_CHECKING:
+    from nnunetv2.evaluation.confusion import LabelOrRegion
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+CASES, SPLITS, REFERENCES = "cases", "splits", "references"  # what `--allow` calls the problems found here
+ALLOW_ALL = "all"
+PREFIX = "NOT COMPARABLE: "
+
+
+@dataclass(frozen=True)
+class DatasetFormat:
+    """Classes of a dataset and how its segmentations are stored; travels to worker processes."""
+
+    classes: Mapping[str, LabelOrRegion]
+    """foreground labels, or regions where the dataset has them, by their names in dataset.json"""
+    ignore_label: int | None
+    reader_writer: BaseReaderWriter
+    file_ending: str
+
+
+@dataclass(frozen=True)
+class CaseProblem:
+    """One reason why predictions cannot be compared case by case."""
+
+    item: str
+    text: str
+
+
+def dataset_format(dataset: str, runs: Sequence[Run]) -> DatasetFormat:
+    """The classes and the reader of a dataset.
+
+    The reader is the one in the plans of the first model. Without a model, dataset.json and the files decide.
+
+    Raises:
+        DataError: there is no dataset.json, or it is not as nnU-Net needs it.
+    """
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+    from nnunetv2.utilities.label_handling.output_names import foreground_names
+
+    models = [run.folder for run in runs if run.is_model]
+    description = dataset_description(maybe_convert_to_dataset_name(dataset), models)
+    for key in ("labels", "file_ending"):
+        if key not in description:
+            raise DataError(f'The dataset.json of {dataset} has no key "{key}"')
+    labels = LabelManager(description["labels"], description.get("regions_class_order"))
+    return DatasetFormat(
+        classes={name: label for label, name in foreground_names(labels).items()},
+        ignore_label=labels.ignore_label,
+        reader_writer=_reader(models, description, runs),
+        file_ending=description["file_ending"],
+    )
+
+
+def _reader(models: Sequence[Path], description: dict, runs: Sequence[Run]) -> BaseReaderWriter:
+    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    for folder in models:
+        if (folder / "plans.json").is_file():
+            return PlansManager(folder / "plans.json").image_reader_writer_class()
+    example = next((str(path) for run in runs for path in run.predictions.values()), None)
+    return determine_reader_writer_from_dataset_json(description, example, verbose=False)()
+
+
+def reference_files(dataset: str, file_ending: str, folder: Path | None = None) -> dict[str, Path]:
+    """The reference segmentations by case.
+
+    Args:
+        folder: where they are; None: those of the training cases of the dataset.
+
+    Raises:
+        DataError: there are none.
+    """
+    place = Path(ground_truth_folder(maybe_convert_to_dataset_name(dataset))) if folder is None else folder
+    files = sorted(path for path in place.glob(f"*{file_ending}") if not path.name.startswith("."))
+    if not files:
+        raise DataError(f"There is no reference segmentation (*{file_ending}) in {place}; name their folder with -ref")
+    return {path.name.removesuffix(file_ending): path for path in files}
+
+
+def common_cases(runs: Sequence[Run], references: Mapping[str, Path], allowed: Sequence[str] = ()) -> tuple[str, ...]:
+    """The identifiers of the cases that every run predicted and that have a reference, sorted.
+
+    Args:
+        allowed: problems that the user accepts: `cases`, `splits`, `references`, or `all`.
+
+    Raises:
+        NotComparableError: with one line for each problem that is not allowed.
+        DataError: no case is left.
+    """
+    refused = [each for each in case_problems(runs, references) if not {each.item, ALLOW_ALL} & set(allowed)]
+    if refused:
+        raise NotComparableError("\n".join(f"{PREFIX}{each.item}: {each.text}" for each in refused))
+    common = set(references).intersection(*(run.predictions for run in runs))
+    if not common:
+        raise DataError("There is no case that all models predicted and that has a reference")
+    return tuple(sorted(common))
+
+
+def case_problems(runs: Sequence[Run], references: Mapping[str, Path]) -> tuple[CaseProblem, ...]:
+    """Why the runs do not cover the same cases in the same way; nothing if they do."""
+    names = run_names(runs)
+    return (
+        *_missing_cases(runs, names),
+        *_other_splits(runs, names),
+        *_without_reference(runs, names, references),
+    )
+
+
+def _missing_cases(runs: Sequence[Run], names: Sequence[str]) -> Iterator[CaseProblem]:
+    everything = {case for run in runs for case in run.predictions}
+    for run, name in zip(runs, names, strict=True):
+        missing = sorted(everything - run.predictions.keys())
+        if missing:
+            text = f"{name} has no prediction of {listed(missing)}, which another model has"
+            yield CaseProblem(CASES, f"{text}; complete its validation, or choose folds that all models have (-f)")
+
+
+def _other_splits(runs: Sequence[Run], names: Sequence[str]) -> Iterator[CaseProblem]:
+    models = [(run, name) for run, name in zip(runs, names, strict=True) if run.is_model]
+    # Every model is told apart from the first one that it differs from, so that five models give four lines.
+    for position, (run, name) in enumerate(models):
+        for other, other_name in models[:position]:
+            text = _moved_cases(run, name, other, other_name) or _other_folds(run, name, other, other_name)
+            if text:
+                yield CaseProblem(SPLITS, f"{text}; train all models with one splits_final.json")
+                break
+
+
+def _moved_cases(run: Run, name: str, other: Run, other_name: str) -> str | None:
+    shared = sorted(run.fold_of.keys() & other.fold_of.keys())
+    moved = [case for case in shared if run.fold_of[case] != other.fold_of[case]]
+    if not moved:
+        return None
+    places = [f"{case} (fold {run.fold_of[case]} against {other.fold_of[case]})" for case in moved]
+    return f"{name} and {other_name} validated cases in different folds: {listed(places)}"
+
+
+def _other_folds(run: Run, name: str, other: Run, other_name: str) -> str | None:
+    for fold in sorted(set(folds_of(run)) & set(folds_of(other)), key=fold_order):
+        own, others = ({case for case, place in each.fold_of.items() if place == fold} for each in (run, other))
+        if own - others and others - own:  # where only one of them has more, the other one is not complete
+            alone, others_alone = listed(sorted(own - others)), listed(sorted(others - own))
+            return f"in fold {fold} {name} alone validated {alone}, and {other_name} alone {others_alone}"
+    return None
+
+
+def _without_reference(
+    runs: Sequence[Run], names: Sequence[str], references: Mapping[str, Path]
+) -> Iterator[CaseProblem]:
+    for run, name in zip(runs, names, strict=True):
+        unknown = sorted(run.predictions.keys() - references.keys())
+        if unknown:
+            yield CaseProblem(REFERENCES, f"{name} predicted {listed(unknown)}, of which there is no reference")

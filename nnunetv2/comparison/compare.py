@@ -1,0 +1,123 @@
+"""Compare trained models: from the words that name them to the written report."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nnunetv2.comparison.cases import DatasetFormat, case_problems, common_cases, dataset_format, reference_files
+from nnunetv2.comparison.comparability import comparability, require_comparable
+from nnunetv2.comparison.images import image_files
+from nnunetv2.comparison.models import find_runs
+from nnunetv2.comparison.results import Comparability, Comparison
+from nnunetv2.comparison.scores import Run, ScoreTable
+from nnunetv2.comparison.settings import CompareSettings
+from nnunetv2.errors import UsageError
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+SCORES_FOLDER = "scores"  # in the folder of the report; holds what need not be computed again
+
+
+def compare(
+    dataset: int | str,
+    models: Sequence[str],
+    output: str | os.PathLike,
+    *,
+    folds: Sequence[int | str] | None = None,
+    settings: CompareSettings | None = None,
+    allow: Sequence[str] = (),
+    references: str | os.PathLike | None = None,
+    num_processes: int | None = None,
+) -> Comparison:
+    """Scores trained models on the same cases, tests how they differ, and writes the report.
+
+    Args:
+        dataset: number or name.
+        models: words `[METHOD=]MODEL`, see `nnunetv2.comparison.models.find_runs`.
+        output: folder of the report; scores are kept in its folder `scores`.
+        folds: of the models; None takes all that any of them has validated.
+        settings: metrics and statistics; None takes the defaults.
+        allow: things that may differ between the models, or `all`.
+        references: folder of the reference segmentations; None takes those of the dataset.
+        num_processes: upper limit for worker processes; by default `nnUNet_def_n_proc` or 8.
+
+    Returns:
+        Everything that the report shows.
+
+    Raises:
+        NotComparableError: the models were not trained and scored alike; nothing was written.
+        UsageError: a model or setting that does not exist, or fewer than two methods.
+        DataError: files that cannot be read, or predictions on another voxel grid than their reference.
+    """
+    from nnunetv2.comparison.scoring import score_runs
+
+    settings = settings or CompareSettings()
+    name = maybe_convert_to_dataset_name(dataset)
+    runs = find_runs(name, models, None if folds is None else [str(fold) for fold in folds])
+    _require_methods(runs, settings.baseline)
+    layout = dataset_format(name, runs)
+    files = reference_files(name, layout.file_ending, None if references is None else Path(references))
+    sheet = comparability(runs, files, allow)
+    require_comparable(sheet, case_problems(runs, files))
+    scores = score_runs(
+        runs,
+        {case: files[case] for case in common_cases(runs, files, allow)},
+        layout.classes,
+        layout.reader_writer,
+        settings,
+        layout.ignore_label,
+        num_processes,
+        Path(output) / SCORES_FOLDER,
+    )
+    comparison = _analysed(name, settings, scores, sheet)
+    _write(comparison, Path(output), files, layout)
+    return comparison
+
+
+def _require_methods(runs: Sequence[Run], baseline: str | None) -> None:
+    methods = list(dict.fromkeys(run.method for run in runs))
+    if len(methods) < 2:
+        raise UsageError(f"A comparison needs at least two methods; given is {methods[0]} alone")
+    if baseline is not None and baseline not in methods:
+        near = difflib.get_close_matches(baseline, methods, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"The baseline is {baseline}; accepted are {', '.join(methods)}{hint}")
+
+
+def _analysed(dataset: str, settings: CompareSettings, scores: ScoreTable, sheet: Comparability) -> Comparison:
+    from nnunetv2.comparison import statistics
+    from nnunetv2.comparison.costs import method_costs
+    from nnunetv2.comparison.curves import learning_curves
+
+    pairs = statistics.pairs(scores, settings)
+    ranks, stability = statistics.ranks(scores, settings)
+    return Comparison(
+        dataset=dataset,
+        settings=settings,
+        scores=scores,
+        summaries=statistics.summaries(scores, settings),
+        pairs=pairs,
+        ranks=ranks,
+        stability=stability,
+        detection=statistics.detection(scores),
+        costs=method_costs(scores.runs),
+        comparability=sheet,
+        curves=learning_curves(scores.runs),
+    )
+
+
+def _write(comparison: Comparison, folder: Path, references: Mapping[str, Path], layout: DatasetFormat) -> None:
+    from nnunetv2.comparison.report import write_report
+    from nnunetv2.comparison.report.overlays import worst_case_pictures
+
+    pictures = worst_case_pictures(
+        comparison,
+        image_files(comparison.dataset),
+        references,
+        layout.reader_writer,
+        layout.classes,
+        layout.ignore_label,
+    )
+    write_report(comparison, folder, pictures)

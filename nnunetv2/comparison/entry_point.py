@@ -1,0 +1,139 @@
+"""The command nnUNetv2_compare."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2.comparison.errors import NotComparableError
+from nnunetv2.comparison.settings import EMPTY_POLICIES, METRICS, CompareSettings
+from nnunetv2.configuration import get_default_num_processes
+from nnunetv2.errors import UsageError
+from nnunetv2.utilities.command_line import command
+
+_RED, _PLAIN = "\033[1;31m", "\033[0m"
+_EXAMPLES = """
+examples:
+  nnUNetv2_compare -d 4 -m nnUNetTrainer__nnUNetPlans__2d nnUNetTrainer_m2f__nnUNetPlans__2d -o comparison
+  nnUNetv2_compare -d 4 -m unet=runs/a/MODEL unet=runs/b/MODEL m2f=runs/c/MODEL m2f=runs/d/MODEL -o comparison
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    defaults = CompareSettings()
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_compare",
+        description="Say which of several trained models is better, by how much, how surely, and at what cost.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-d", required=True, metavar="DATASET", help="number or name of the dataset")
+    add(
+        "-m",
+        nargs="+",
+        required=True,
+        metavar="[METHOD=]MODEL",
+        help="TRAINER__PLANS__CONFIGURATION of nnUNet_results, the folder of a model, or a folder of predictions; "
+        "models with one METHOD are trainings of it with different seeds",
+    )
+    add("-o", required=True, metavar="FOLDER", help="where the report goes")
+    add("-f", nargs="+", default=None, metavar="FOLD", help="folds (default: all that any of the models validated)")
+    add(
+        "-ref", default=None, metavar="FOLDER", help="references, for predictions of other cases than the dataset's own"
+    )
+    add(
+        "--metrics",
+        nargs="+",
+        default=list(defaults.metrics),
+        metavar="METRIC",
+        help=f"of {', '.join(METRICS)}; the first decides (default: {' '.join(defaults.metrics)})",
+    )
+    add(
+        "--nsd_tolerance",
+        default=str(defaults.nsd_tolerance),
+        metavar="MM",
+        help="of NSD, in mm (default: %(default)s)",
+    )
+    add("--baseline", default=None, metavar="METHOD", help="compare all others with it (default: every pair)")
+    add(
+        "--empty",
+        default=defaults.empty,
+        choices=EMPTY_POLICIES,
+        help="classes that the reference of a case lacks: leave the case out for all models, or score an empty "
+        "prediction 1 and others 0 (default: %(default)s)",
+    )
+    add("--margin", type=float, default=None, metavar="X", help="also test non-inferiority in the first metric")
+    add("--alpha", type=float, default=defaults.alpha, metavar="A", help="error rate of all tests of a metric together")
+    add("--bootstrap", type=int, default=defaults.num_resamples, metavar="N", help="resamples (default: %(default)s)")
+    add("--seed", type=int, default=defaults.seed, metavar="N", help="of the resampling (default: %(default)s)")
+    add(
+        "--allow",
+        nargs="*",
+        default=None,
+        metavar="ITEM",
+        help="compare although these things differ, as the message names them; without a name, whatever differs",
+    )
+    add("-np", type=int, default=get_default_num_processes(), help="largest number of processes (default: %(default)s)")
+    return parser
+
+
+def settings_of(args: argparse.Namespace) -> CompareSettings:
+    """The settings that a command line amounts to."""
+    return CompareSettings(
+        metrics=tuple(dict.fromkeys(args.metrics)),
+        nsd_tolerance=_millimetres(args.nsd_tolerance),
+        empty=args.empty,
+        num_resamples=args.bootstrap,
+        seed=args.seed,
+        alpha=args.alpha,
+        margin=args.margin,
+        baseline=args.baseline,
+    )
+
+
+def _millimetres(text: str) -> float:
+    try:
+        return float(text.removesuffix("mm"))
+    except ValueError:
+        raise UsageError(f"--nsd_tolerance is {text}; accepted are millimetres, for example 1.5 or 1.5mm") from None
+
+
+@command
+def compare_entry(argv: Sequence[str] | None = None) -> int:
+    """Console command `nnUNetv2_compare`."""
+    args = build_parser().parse_args(argv)
+    settings = settings_of(args)
+    allowed = () if args.allow is None else tuple(args.allow) or ("all",)
+    references = None if args.ref is None else Path(args.ref)
+
+    from nnunetv2.comparison.compare import compare
+    from nnunetv2.comparison.report.words import verdict_in_words
+
+    try:
+        comparison = compare(
+            args.d,
+            args.m,
+            Path(args.o),
+            folds=args.f,
+            settings=settings,
+            allow=allowed,
+            references=references,
+            num_processes=args.np,
+        )
+    except NotComparableError as err:
+        colours = (_RED, _PLAIN) if sys.stderr.isatty() else ("", "")
+        for line in str(err).splitlines():
+            sys.stderr.write(f"{colours[0]}{line}{colours[1]}\n")
+        return err.exit_code
+    for sentence in verdict_in_words(comparison):
+        sys.stdout.write(f"{sentence}\n")
+    sys.stdout.write(f"The report is {Path(args.o) / 'report.html'}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(compare_entry())

@@ -1,0 +1,193 @@
+"""From the words of `-m` to runs: which folder, which method, which seed, which folds."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dinov3.utils.atomic_files import read_json
+from nnunetv2.comparison.protocol_sources import recorded_seed
+from nnunetv2.comparison.runs import fold_order, listed
+from nnunetv2.comparison.scores import Run
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.evaluation.crossval_folds import validated_segmentations
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+_NUM_HINTS = 3
+_ALL = "all"
+
+
+@dataclass(frozen=True)
+class _Word:
+    """One word of `-m`."""
+
+    method: str | None
+    model: str
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name if self.method is None else self.method
+
+
+def find_runs(dataset: str, models: Sequence[str], folds: Sequence[str] | None = None) -> tuple[Run, ...]:
+    """The runs that users name by words `[METHOD=]MODEL`.
+
+    Runs of one method stand in the order of their seeds, methods in the order of the words.
+
+    Args:
+        dataset: number or name.
+        models: each a folder of the dataset in `nnUNet_results` (TRAINER__PLANS__CONFIGURATION), the path of a model
+            folder, or the path of a folder with segmentations. What stands in front of `=` is no method if it has a
+            path separator.
+        folds: of the models; None takes every fold that any of them has validated.
+
+    Raises:
+        UsageError: a model that is not there or is given twice, a method whose name or seeds are not unique, or a fold
+            that is none.
+        DataError: a model without validation of one of `folds`, or with one case in two folds.
+    """
+    name = maybe_convert_to_dataset_name(dataset)
+    words = [_parse(word, name) for word in models]
+    if not words:
+        raise UsageError("No model is given; name at least one with -m")
+    _require_distinct(words)
+    runs = [_run(word, name, [each.folder for each in words], _checked(folds)) for word in words]
+    ordered = tuple(run for method in dict.fromkeys(run.method for run in runs) for run in _numbered(method, runs))
+    _require_distinct_seeds(ordered)
+    return ordered
+
+
+def dataset_description(dataset_name: str, model_folders: Sequence[Path] = ()) -> dict[str, Any]:
+    """The content of dataset.json: of the preprocessed or raw dataset, else of one of the models.
+
+    Raises:
+        DataError: there is none.
+    """
+    roots = [Path(root) / dataset_name for root in (nnUNet_preprocessed, nnUNet_raw) if root.is_set()]
+    candidates = [folder / "dataset.json" for folder in (*roots, *model_folders)]
+    for path in candidates:
+        if path.is_file():
+            return read_json(path)
+    places = " nor ".join(map(str, candidates)) or "nnUNet_preprocessed or nnUNet_raw, which are not set"
+    raise DataError(f"The description of {dataset_name} is missing, there is no {places}")
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a folder holds the folds of a trained model."""
+    return any(path.is_dir() for path in folder.glob("fold_*"))
+
+
+def _parse(word: str, dataset_name: str) -> _Word:
+    method, separator, model = word.partition("=")
+    separators = {os.sep, os.altsep or os.sep}
+    if not separator or separators & set(method):
+        return _Word(None, word, _find_folder(word, dataset_name))
+    if not method or not model:
+        raise UsageError(f"-m {word} lacks a {'model' if method else 'name'}; write METHOD=MODEL, or MODEL alone")
+    return _Word(method, model, _find_folder(model, dataset_name))
+
+
+def _find_folder(model: str, dataset_name: str) -> Path:
+    results = Path(nnUNet_results) / dataset_name if nnUNet_results.is_set() else None
+    is_name = Path(model).name == model
+    if results is not None and is_name and (results / model).is_dir():
+        return results / model
+    if Path(model).is_dir():
+        return Path(model)
+    if not is_name:
+        raise UsageError(f"There is no folder {model}; give that of a trained model or of predictions")
+    if results is None:
+        raise UsageError(f"There is no folder {model}; set nnUNet_results to name models, or give paths")
+    known = sorted(path.name for path in results.glob("*__*__*") if path.is_dir()) if results.is_dir() else []
+    near = difflib.get_close_matches(model, known, n=_NUM_HINTS, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known) or 'none'}"
+    raise UsageError(f"There is no model {model} in {results}; {hint}")
+
+
+def _require_distinct(words: Sequence[_Word]) -> None:
+    folders: dict[Path, _Word] = {}
+    for word in words:
+        earlier = folders.setdefault(word.folder.resolve(), word)
+        if earlier is not word:
+            raise UsageError(f"{word.model} is given twice ({earlier.name} and {word.name}); give each model once")
+    counts = Counter(word.name for word in words)
+    for word in words:
+        if word.method is None and counts[word.name] > 1:
+            raise UsageError(
+                f"Several models are called {word.name}; tell them apart with -m METHOD=MODEL, and give trainings of "
+                f"one method with different seeds the same METHOD"
+            )
+
+
+def _checked(folds: Sequence[str] | None) -> list[str] | None:
+    if folds is None:
+        return None
+    for fold in folds:
+        if not (str(fold).isdecimal() or fold == _ALL):
+            raise UsageError(f"fold is {fold!r}; accepted are 0, 1, 2, ... and {_ALL}")
+    return list(dict.fromkeys(map(str, folds)))
+
+
+def _run(word: _Word, dataset_name: str, folders: Sequence[Path], folds: Sequence[str] | None) -> Run:
+    model_folders = [word.folder, *(folder for folder in folders if is_model_folder(folder))]
+    own = word.folder / "dataset.json"
+    description = read_json(own) if own.is_file() else dataset_description(dataset_name, model_folders)
+    if "file_ending" not in description:
+        raise DataError(f'The dataset.json of {dataset_name} has no key "file_ending", like ".nii.gz"')
+    ending = description["file_ending"]
+    if not is_model_folder(word.folder):
+        return Run(word.name, word.folder, _predictions(word.folder, ending), {})
+    validated = _validated_folds(word.folder, ending)
+    if folds is None and not validated:
+        raise DataError(f"{word.folder} has no validation (fold_*/validation/*{ending}); train it to the end, or --val")
+    segmentations = validated_segmentations(word.folder, validated if folds is None else folds, ending)
+    predictions = {case: Path(path) for case, path in sorted(segmentations.items())}
+    fold_of = {case: path.parents[1].name.removeprefix("fold_") for case, path in predictions.items()}
+    seed = _common_seed([word.folder / f"fold_{fold}" for fold in sorted(set(fold_of.values()))])
+    return Run(word.name, word.folder, predictions, fold_of, seed)
+
+
+def _validated_folds(folder: Path, ending: str) -> list[str]:
+    names = {path.parents[1].name for path in folder.glob(f"fold_*/validation/*{ending}")}
+    return sorted((name.removeprefix("fold_") for name in names), key=fold_order)
+
+
+def _predictions(folder: Path, ending: str) -> Mapping[str, Path]:
+    files = sorted(path for path in folder.glob(f"*{ending}") if not path.name.startswith("."))
+    if not files:
+        raise UsageError(
+            f"{folder} is neither a trained model (it has no fold_*) nor a folder of segmentations (*{ending})"
+        )
+    return {path.name.removesuffix(ending): path for path in files}
+
+
+def _common_seed(fold_folders: Sequence[Path]) -> int | None:
+    """The seed that all folds were trained with; None if there is no such seed, or not all of them tell."""
+    seeds = {recorded_seed(folder) for folder in fold_folders}
+    return seeds.pop() if len(seeds) == 1 else None
+
+
+def _numbered(method: str, runs: Sequence[Run]) -> list[Run]:
+    own = [run for run in runs if run.method == method]
+    own.sort(key=lambda run: (run.seed is None, run.seed or 0, str(run.folder)))
+    return [replace(run, number=number) for number, run in enumerate(own)]
+
+
+def _require_distinct_seeds(runs: Sequence[Run]) -> None:
+    folders: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+    for run in runs:
+        if run.seed is not None:
+            folders[run.method, run.seed].append(str(run.folder))
+    for (method, seed), same in folders.items():
+        if len(same) > 1:
+            raise UsageError(
+                f"The trainings {listed(same)} of {method} have one seed, {seed}, so they are not independent; give "
+                f"trainings with different seeds, or different METHODs"
+            )

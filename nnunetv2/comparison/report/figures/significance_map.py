@@ -1,0 +1,82 @@
+"""Which methods differ from which: as trained models, and as methods."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunetv2.comparison.report.figures.style import height_of, label_rows, new_figure, wrapped
+from nnunetv2.comparison.report.palette import BETTER_COLOUR, INK, NEUTRAL_COLOUR, WORSE_COLOUR, MethodStyle
+from nnunetv2.comparison.results import BETTER, NO_DIFFERENCE, NOT_TESTABLE, WORSE, Comparison
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_OPPOSITE = {BETTER: WORSE, WORSE: BETTER}
+_COLOURS = {BETTER: BETTER_COLOUR, WORSE: WORSE_COLOUR, NO_DIFFERENCE: NEUTRAL_COLOUR, NOT_TESTABLE: "white"}
+_MOST_WRITTEN = 12  # methods up to which fields hold their p
+
+Field = tuple[str, float | None]  # verdict from the row's side, p after Holm
+
+
+def draw_significance_map(comparison: Comparison, styles: dict[str, MethodStyle]) -> Figure | None:
+    """Two maps in the primary metric: trained models, methods."""
+    pairs = comparison.pairs_of(comparison.settings.metrics[0])
+    if not pairs:
+        return None
+    trained = _fields([(pair.first, pair.second, pair.trained.verdict, pair.trained.p_holm) for pair in pairs])
+    methods = _fields([(pair.first, pair.second, pair.methods.verdict, pair.methods.p_holm) for pair in pairs])
+    labels = [wrapped(f"{style.code}  {name}", 26) for name, style in styles.items()]
+    figure = new_figure(0.65 + len(labels) * height_of(labels, 0.28))
+    left, right = figure.subplots(1, 2, sharey=True)
+    for axes, fields, title in ((left, trained, "These trained models"), (right, methods, "The methods")):
+        _draw_map(axes, fields, styles)
+        axes.set_title(f"{title} (p after Holm)", loc="left")
+        axes.set_xlabel("against")
+    label_rows(left, labels)
+    right.tick_params(axis="y", length=0)
+    return figure
+
+
+def _fields(pairs: list[tuple[str, str, str, float | None]]) -> dict[tuple[str, str], Field]:
+    """Each pair from both sides."""
+    fields = {}
+    for first, second, verdict, p in pairs:
+        fields[first, second] = (verdict, p)
+        fields[second, first] = (_OPPOSITE.get(verdict, verdict), p)
+    return fields
+
+
+def _draw_map(axes: Axes, fields: dict[tuple[str, str], Field], styles: dict[str, MethodStyle]) -> None:
+    from matplotlib.patches import Rectangle
+
+    methods = list(styles)
+    for row, method in enumerate(methods):
+        for column, other in enumerate(methods):
+            if (method, other) not in fields:
+                continue
+            verdict, p = fields[method, other]
+            hatch = "////" if verdict == NOT_TESTABLE else None
+            corner = (column - 0.47, row - 0.47)
+            axes.add_patch(
+                Rectangle(
+                    corner, 0.94, 0.94, facecolor=_COLOURS[verdict], edgecolor="#C9CED6", hatch=hatch, linewidth=0
+                )
+            )
+            if len(methods) <= _MOST_WRITTEN and verdict != NOT_TESTABLE:
+                colour = "white" if verdict in _OPPOSITE else INK
+                axes.text(column, row, short_p(p), ha="center", va="center", fontsize=5.5, color=colour)
+    axes.set_xlim(-0.5, len(methods) - 0.5)
+    axes.set_xticks(range(len(methods)), [style.code for style in styles.values()])
+    axes.tick_params(axis="x", length=0)
+
+
+def short_p(p: float | None) -> str:
+    """A p in four characters: .012, <.001, 1."""
+    if p is None or np.isnan(p):
+        return ""
+    if p < 0.001:
+        return "<.001"
+    return f"{p:.3f}".removeprefix("0") if p < 0.9995 else "1"

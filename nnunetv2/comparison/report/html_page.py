@@ -1,0 +1,81 @@
+"""The report as one HTML file that needs neither network nor scripts."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnunetv2.comparison.report.definitions import definitions, package_versions
+from nnunetv2.comparison.report.failures import failure_tables
+from nnunetv2.comparison.report.figures.gallery import draw_all
+from nnunetv2.comparison.report.name_markup import breakable, with_methods_marked
+from nnunetv2.comparison.report.overlays import CasePicture
+from nnunetv2.comparison.report.pair_tables import pair_tables
+from nnunetv2.comparison.report.palette import class_colour, method_styles
+from nnunetv2.comparison.report.score_tables import class_tables, methods_table
+from nnunetv2.comparison.report.sheet_tables import (
+    comparability_table,
+    compute_table,
+    detection_table,
+    rank_tables,
+    values_of,
+)
+from nnunetv2.comparison.report.words import verdict_in_words
+from nnunetv2.comparison.results import NOT_RECORDED, Comparison
+
+_TEMPLATE, _STYLE = "report.html", "report.css"
+
+
+def html_report(comparison: Comparison, pictures: Sequence[CasePicture] = ()) -> str:
+    """The whole text of report.html."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    environment.filters["class_colour"] = class_colour
+    environment.filters["breakable"] = breakable
+    styles = method_styles(comparison.scores.methods)
+    environment.filters["with_methods"] = lambda text: with_methods_marked(text, styles)
+    equalities = comparison.comparability.equalities
+    return environment.get_template(_TEMPLATE).render(
+        css=(folder / _STYLE).read_text(encoding="utf-8"),
+        columns_for=_columns_for,
+        comparison=comparison,
+        styles=styles,
+        verdict=verdict_in_words(comparison),
+        broken=[(equality, values_of(equality)) for equality in comparison.comparability.broken],
+        unrecorded=[equality for equality in equalities if equality.state == NOT_RECORDED],
+        methods=methods_table(comparison),
+        classes=class_tables(comparison),
+        drawings=draw_all(comparison, styles),
+        pictures=pictures,
+        failures=failure_tables(comparison),
+        pairs=pair_tables(comparison),
+        ranks=rank_tables(comparison),
+        detection=detection_table(comparison),
+        compute=compute_table(comparison),
+        comparability=comparability_table(comparison),
+        definitions=list(definitions(comparison.settings)),
+        versions=list(package_versions()),
+    )
+
+
+def _columns_for(num_panels: int, most: int) -> int:
+    """Columns of a grid of as few rows as `most` columns allow, whose rows are about equally long."""
+    rows = -(-num_panels // most)
+    return -(-num_panels // rows)
+
+
+def _data_uri(content: str | bytes, kind: str) -> str:
+    """What an `img` shows without any other file."""
+    raw = content.encode() if isinstance(content, str) else content
+    return f"data:{kind};base64,{base64.b64encode(raw).decode('ascii')}"

@@ -1,0 +1,96 @@
+"""The table of methods for a paper, with booktabs."""
+
+from __future__ import annotations
+
+import re
+
+from nnunetv2.comparison.report.leader import means_of
+from nnunetv2.comparison.report.number_text import coverage, score
+from nnunetv2.comparison.report.score_tables import is_best
+from nnunetv2.comparison.results import NO_DIFFERENCE, Comparison, MethodSummary
+from nnunetv2.comparison.settings import METRICS
+
+_ESCAPES = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_",
+    "%": r"\%", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "−": "$-$", "–": "--", "\n": " ", "\r": " ", "\t": " ",
+}  # fmt: skip
+_UNDERSCORES = re.compile(r"(?:\\_)+(?=.)")
+_ARROWS = {True: r"$\uparrow$", False: r"$\downarrow$"}
+
+
+def latex_table(comparison: Comparison) -> str:
+    """Every method in every metric, mean over the classes, as a table environment that needs `\\usepackage{booktabs}`.
+
+    Best means are bold; underlined are those that the paired test does not tell from the best.
+    """
+    metrics = comparison.settings.metrics
+    heads = " & ".join(_head(metric) for metric in metrics)
+    lines = [
+        r"% \usepackage{booktabs}",
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{_caption(comparison)}}}",
+        rf"  \begin{{tabular}}{{l{'c' * len(metrics)}}}",
+        r"    \toprule",
+        rf"    Method & {heads} \\",
+        r"    \midrule",
+        *(f"    {_row(comparison, method)} \\\\" for method in comparison.scores.methods),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Text that LaTeX prints as it is; lines may break after underscores."""
+    escapes = "".join(_ESCAPES.get(character, character) for character in text)
+    return _UNDERSCORES.sub(lambda found: found.group() + r"\allowbreak{}", escapes)
+
+
+def _head(metric: str) -> str:
+    unit = f" ({METRICS[metric].unit})" if METRICS[metric].unit else ""
+    return f"{escaped(metric + unit)} {_ARROWS[METRICS[metric].higher_is_better]}"
+
+
+def _caption(comparison: Comparison) -> str:
+    summaries = comparison.summaries_of(comparison.settings.metrics[0])
+    num_cases = summaries[0].num_cases if summaries else 0
+    text = (
+        f"{comparison.dataset}: mean over {num_cases} cases [{coverage(comparison.settings)}], each the mean over its "
+        f"{len(comparison.scores.classes)} classes and over the trainings of the method."
+    )
+    rest = (
+        r" \textbf{Bold}: best; \underline{underlined}: no difference from the best is shown (Wilcoxon signed-rank, "
+        rf"Holm, $\alpha = {comparison.settings.alpha:g}$)."
+    )
+    broken = comparison.comparability.broken
+    warning = f" Not comparable in: {', '.join(each.item for each in broken)}." if broken else ""
+    return escaped(text) + rest + escaped(warning)
+
+
+def _row(comparison: Comparison, method: str) -> str:
+    cells = [escaped(method)]
+    for metric in comparison.settings.metrics:
+        summaries = comparison.summaries_of(metric)
+        cells += [_cell(comparison, each, summaries) for each in summaries if each.method == method] or ["--"]
+    return " & ".join(cells)
+
+
+def _cell(comparison: Comparison, summary: MethodSummary, others: list[MethodSummary]) -> str:
+    mean = escaped(score(summary.mean, summary.metric))
+    if is_best(summary, others):
+        mean = rf"\textbf{{{mean}}}"
+    elif _is_like_best(comparison, summary):
+        mean = rf"\underline{{{mean}}}"
+    ends = (escaped(score(end, summary.metric)) for end in (summary.interval.low, summary.interval.high))
+    return rf"{mean} {{\scriptsize [{', '.join(ends)}]}}"
+
+
+def _is_like_best(comparison: Comparison, summary: MethodSummary) -> bool:
+    best = means_of(comparison, summary.metric)[0].method
+    pairs = [
+        pair for pair in comparison.pairs_of(summary.metric) if {pair.first, pair.second} == {best, summary.method}
+    ]
+    return any(pair.trained.verdict == NO_DIFFERENCE for pair in pairs)

@@ -1,0 +1,93 @@
+"""What a comparison cannot say, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nnunetv2.comparison.report.number_text import counted, coverage, listed
+from nnunetv2.comparison.report.statement import Statement
+from nnunetv2.comparison.results import FEW_CASES, NOT_RECORDED, Comparison
+
+
+def limit_statements(comparison: Comparison) -> Iterator[Statement]:
+    """One statement for each reason to read the results with care."""
+    yield from _broken(comparison)
+    yield from _unrecorded(comparison)
+    yield from _few_cases(comparison)
+    yield from _other_weights(comparison)
+    yield from _schemes(comparison)
+    yield from _shared_training_cases(comparison)
+    yield from _worst_distances(comparison)
+    yield Statement(f"All of this holds for {comparison.dataset}; on other data the methods may come in another order.")
+
+
+def _broken(comparison: Comparison) -> Iterator[Statement]:
+    for equality in comparison.comparability.broken:
+        yield Statement(
+            f"NOT COMPARABLE in {equality.item} ({equality.meaning}): it differs between the runs, which was allowed. "
+            f"A difference in scores may come from this and not from the methods."
+        )
+
+
+def _unrecorded(comparison: Comparison) -> Iterator[Statement]:
+    items = [each.item for each in comparison.comparability.equalities if each.state == NOT_RECORDED]
+    if items:
+        yield Statement(f"Whether all runs are alike in {listed(items)} is not recorded, so it was not checked.")
+
+
+def _few_cases(comparison: Comparison) -> Iterator[Statement]:
+    numbers = [each.num_cases for each in comparison.summaries_of(comparison.settings.metrics[0])]
+    if numbers and 0 < min(numbers) < FEW_CASES:
+        yield Statement(
+            f"With {counted(min(numbers), 'case')}, fewer than {FEW_CASES}, the intervals "
+            f"({coverage(comparison.settings)}) are too narrow: they miss the true value more often than they say."
+        )
+
+
+def _other_weights(comparison: Comparison) -> Iterator[Statement]:
+    weights = {cost.method: cost.pretrained for cost in comparison.costs}
+    if len(set(weights.values())) > 1:
+        known = [f"{method} from {name}" for method, name in weights.items() if name is not None]
+        rest = "" if len(known) == len(weights) else "; for the others none are recorded"
+        yield Statement(
+            f"The trainings started from different weights ({listed(known)}{rest}): part of a difference may come from "
+            f"those, not from the architecture."
+        )
+
+
+def _schemes(comparison: Comparison) -> Iterator[Statement]:
+    metrics = [each.metric for each in comparison.stability if not each.schemes_agree]
+    if metrics:
+        yield Statement(
+            f"The order of the methods by {listed(metrics)} depends on how ranks are made: by the mean, case by case, "
+            f"or by tests."
+        )
+
+
+def _shared_training_cases(comparison: Comparison) -> Iterator[Statement]:
+    if any(len(set(run.fold_of.values())) > 1 for run in comparison.scores.runs):
+        yield Statement(
+            "The models of different folds share training cases, so that cases are not wholly independent; tests and "
+            "intervals take them as such."
+        )
+
+
+def _worst_distances(comparison: Comparison) -> Iterator[Statement]:
+    """The distances of a comparison share their empty predictions, so the first that has any speaks for all."""
+    table = comparison.scores
+    distances = [name for name in comparison.settings.metrics if name in table.num_worst_distances]
+    for metric in distances:
+        counts = table.num_worst_distances[metric].sum(axis=1)
+        if not counts.sum():
+            continue
+        sums = {method: int(counts[table.runs_of(method)].sum()) for method in table.methods}
+        yield Statement(
+            f"Where nothing is predicted of a class that is there, {listed(distances)} {_be(distances)} set to the "
+            f"diagonal of the image, which weighs heavily in a mean. Over all runs and classes this happened so often: "
+            f"{', '.join(f'{method} {number}' for method, number in sums.items() if number)}."
+        )
+        return
+
+
+def _be(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"

@@ -1,0 +1,83 @@
+"""Tables of the tests between pairs of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nnunetv2.comparison.report.cells import Cell, Table, method_cell, number_cell, text_cell
+from nnunetv2.comparison.report.number_text import UNKNOWN, bounds, coverage, p_value, plain_number, score
+from nnunetv2.comparison.report.score_tables import metric_title
+from nnunetv2.comparison.results import BETTER, NOT_TESTABLE, WORSE, Comparison, Interval, MethodsTest, PairResult
+
+MOST_ROWS = 120  # of all tables per class; tests.csv has the others
+_MOODS = {BETTER: "good", WORSE: "bad", NOT_TESTABLE: "open"}
+
+
+def pair_tables(comparison: Comparison) -> list[Table]:
+    """One table for each metric, mean over the classes; then one for each class in the primary metric."""
+    metrics = comparison.settings.metrics
+    tables = [_table(comparison, metric, None) for metric in metrics]
+    classes = comparison.scores.classes
+    if len(classes) > 1 and len(classes) * len(comparison.pairs_of(metrics[0])) <= MOST_ROWS:
+        tables += [_table(comparison, metrics[0], name) for name in classes]
+    return [table for table in tables if table.rows]
+
+
+def _table(comparison: Comparison, metric: str, class_name: str | None) -> Table:
+    pairs = comparison.pairs_of(metric, class_name)
+    interval = coverage(comparison.settings)
+    heads = (
+        ("Pair", "first, second"),
+        ("Cases",),
+        ("Means",),
+        ("Difference", "mean, median,", "Hodges-Lehmann"),
+        ("Effect", "rank-biserial"),
+        ("Trained models", interval, "p, p (Holm)"),
+        ("Verdict",),
+        ("Methods", interval, "p, p (Holm)"),
+        ("Verdict",),
+    )
+    numbers = (1, 2, 3, 4, 5, 7)
+    what = metric_title(metric) if class_name is None else f"{metric_title(metric)}, class {class_name}"
+    return Table(
+        what,
+        tuple(Cell(lines, is_number=position in numbers) for position, lines in enumerate(heads)),
+        tuple(_row(pair) for pair in pairs),
+        _margin_note(comparison, pairs),
+    )
+
+
+def _row(pair: PairResult) -> tuple[Cell, ...]:
+    metric = pair.metric
+    trained = pair.trained
+    differences = (pair.mean_difference, pair.median_difference, trained.hodges_lehmann)
+    return (
+        method_cell(pair.first, pair.second),
+        number_cell(str(pair.num_cases)),
+        number_cell(*(score(mean, metric) for mean in pair.means)),
+        number_cell(*(score(difference, metric, signed=True) for difference in differences)),
+        number_cell(plain_number(trained.rank_biserial, 2, signed=True)),
+        _test_cell(metric, trained.interval, trained.p, trained.p_holm),
+        text_cell(trained.verdict, mood=_MOODS.get(trained.verdict, "")),
+        _test_cell(metric, pair.methods.interval, pair.methods.p, pair.methods.p_holm),
+        _methods_verdict(pair.methods),
+    )
+
+
+def _test_cell(metric: str, interval: Interval | None, p: float | None, p_holm: float | None) -> Cell:
+    if interval is None and p is None:
+        return number_cell(UNKNOWN)
+    return number_cell(bounds(interval, metric, signed=True), p_value(p), p_value(p_holm))
+
+
+def _methods_verdict(test: MethodsTest) -> Cell:
+    seeds = f"seeds {test.num_seeds[0]}, {test.num_seeds[1]}"
+    return text_cell(test.verdict, seeds, mood=_MOODS.get(test.verdict, ""))
+
+
+def _margin_note(comparison: Comparison, pairs: Sequence[PairResult]) -> str:
+    asked = [pair for pair in pairs if pair.non_inferior is not None]
+    if not asked:
+        return ""
+    shown = [f"{pair.first} against {pair.second}" for pair in asked if pair.non_inferior]
+    return f"Non-inferior within {comparison.settings.margin}: {'; '.join(shown) or 'no first method'}."

@@ -1,0 +1,46 @@
+"""Write a comparison into a folder: tables, sheets, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dinov3.utils.atomic_files import replace_when_complete
+from nnunetv2.comparison.report.csv_files import csv_texts
+from nnunetv2.comparison.report.html_page import html_report
+from nnunetv2.comparison.report.json_files import json_texts
+from nnunetv2.comparison.report.latex import latex_table
+from nnunetv2.comparison.report.markdown import markdown_report
+from nnunetv2.comparison.report.overlays import CasePicture
+from nnunetv2.comparison.results import Comparison
+
+
+def write_report(comparison: Comparison, folder: Path, overlays: Sequence[CasePicture] = ()) -> Path:
+    """Writes all files of a comparison, each complete or not at all, and report.html when the others are there.
+
+    All texts are made before the first file is written. They depend on the arguments alone: no date, no path.
+
+    Args:
+        folder: made if it is not there; files of an earlier report are replaced.
+        overlays: pictures of cases, see `worst_case_pictures`.
+
+    Returns:
+        The path of report.html.
+    """
+    texts = report_texts(comparison, overlays)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        with replace_when_complete(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+    return folder / "report.html"
+
+
+def report_texts(comparison: Comparison, overlays: Sequence[CasePicture] = ()) -> dict[str, str]:
+    """The content of every file by its name, report.html last."""
+    return {
+        **csv_texts(comparison),
+        **json_texts(comparison),
+        "report.md": markdown_report(comparison),
+        "table.tex": latex_table(comparison),
+        "report.html": html_report(comparison, overlays),
+    }

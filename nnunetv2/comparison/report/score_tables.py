@@ -1,0 +1,96 @@
+"""Tables of scores: methods by metrics, and classes by methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nnunetv2.comparison.report.cells import Cell, Table, method_cell, number_cell, text_cell
+from nnunetv2.comparison.report.number_text import coverage, score
+from nnunetv2.comparison.results import Comparison, MethodSummary
+from nnunetv2.comparison.settings import METRICS
+
+_ARROWS = {True: "↑", False: "↓"}
+
+
+def metric_title(metric: str) -> str:
+    """Name, unit, and an arrow that points to where better scores are."""
+    unit = f" ({METRICS[metric].unit})" if METRICS[metric].unit else ""
+    return f"{metric}{unit} {_ARROWS[METRICS[metric].higher_is_better]}"
+
+
+def methods_table(comparison: Comparison) -> Table:
+    """Every method in every metric, mean over the classes."""
+    metrics = comparison.settings.metrics
+    columns = {metric: comparison.summaries_of(metric) for metric in metrics}
+    rows = []
+    for method in comparison.scores.methods:
+        cells = [_summary_cell(_of(columns[metric], method), columns[metric]) for metric in metrics]
+        rows.append((method_cell(method), *cells))
+    return Table(
+        "Methods",
+        (text_cell("Method"), *(Cell((metric_title(metric),), is_number=True) for metric in metrics)),
+        tuple(rows),
+        f"Mean [{coverage(comparison.settings)}], standard deviation and median over cases; each case is the mean over "
+        "its classes and over the trainings of the method. Below that, where there are several trainings, the standard "
+        "deviation of their means. Bold: best mean of the column.",
+    )
+
+
+def class_tables(comparison: Comparison) -> list[Table]:
+    """One table for each metric: every class of every method. None where there is a single class."""
+    if len(comparison.scores.classes) < 2:
+        return []
+    return [_class_table(comparison, metric) for metric in comparison.settings.metrics]
+
+
+def _class_table(comparison: Comparison, metric: str) -> Table:
+    methods = comparison.scores.methods
+    rows = []
+    for name in comparison.scores.classes:
+        summaries = comparison.summaries_of(metric, name)
+        num_cases = summaries[0].num_cases if summaries else 0
+        cells = [_class_cell(_of(summaries, method), summaries) for method in methods]
+        rows.append((text_cell(name), number_cell(str(num_cases)), *cells))
+    columns = (text_cell("Class"), Cell(("Cases",), is_number=True), *(method_cell(method) for method in methods))
+    return Table(
+        f"{metric_title(metric)} per class",
+        columns,
+        tuple(rows),
+        f"Mean [{coverage(comparison.settings)}] over the cases that count for the class. Bold: best mean of the row.",
+    )
+
+
+def _of(summaries: Sequence[MethodSummary], method: str) -> MethodSummary | None:
+    return next((each for each in summaries if each.method == method), None)
+
+
+def _summary_cell(summary: MethodSummary | None, others: Sequence[MethodSummary]) -> Cell:
+    if summary is None:
+        return number_cell(score(None, others[0].metric) if others else "")
+    metric = summary.metric
+    spread = f"sd {score(summary.standard_deviation, metric)} · median {score(summary.median, metric)}"
+    lines = [score(summary.mean, metric), interval_in_brackets(summary), spread]
+    if summary.seed_deviation is not None:
+        lines.append(f"sd of trainings {score(summary.seed_deviation, metric)}")
+    return number_cell(*lines, is_best=is_best(summary, others))
+
+
+def _class_cell(summary: MethodSummary | None, others: Sequence[MethodSummary]) -> Cell:
+    if summary is None:
+        return number_cell("–")
+    return number_cell(
+        score(summary.mean, summary.metric), interval_in_brackets(summary), is_best=is_best(summary, others)
+    )
+
+
+def interval_in_brackets(summary: MethodSummary) -> str:
+    """[0.901, 0.922]"""
+    low, high = (score(end, summary.metric) for end in (summary.interval.low, summary.interval.high))
+    return f"[{low}, {high}]"
+
+
+def is_best(summary: MethodSummary, others: Sequence[MethodSummary]) -> bool:
+    """Whether none of the others has a better mean; NaN is never best."""
+    if METRICS[summary.metric].higher_is_better:
+        return all(not each.mean > summary.mean for each in others) and summary.mean == summary.mean
+    return all(not each.mean < summary.mean for each in others) and summary.mean == summary.mean

@@ -1,0 +1,168 @@
+"""Score all runs on all cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nnunetv2.comparison.case_scores import PairScores, score_case
+from nnunetv2.comparison.empty_masks import apply_empty_policy, count_missed, is_distance
+from nnunetv2.comparison.errors import NotComparableError
+from nnunetv2.comparison.scores import Run, ScoreTable
+from nnunetv2.comparison.scoring_cache import ScoringCache
+from nnunetv2.comparison.settings import CompareSettings
+from nnunetv2.comparison.surface_distances import SURFACE_METRICS
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.evaluation.confusion import LabelOrRegion, labels_of
+from nnunetv2.evaluation.evaluate_predictions import num_processes_for
+from nnunetv2.utilities.case_pool import map_cases
+
+if TYPE_CHECKING:
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+
+_NAMED_AT_MOST = 5  # cases in an error message
+
+
+def score_runs(
+    runs: Sequence[Run],
+    references: Mapping[str, Path],
+    classes: Mapping[str, LabelOrRegion],
+    reader_writer: BaseReaderWriter,
+    settings: CompareSettings,
+    ignore_label: int | None = None,
+    num_processes: int | None = None,
+    cache_folder: Path | None = None,
+) -> ScoreTable:
+    """Compares the predictions of every run with the references; each case is the work of one process.
+
+    Args:
+        runs: with a prediction of every case.
+        references: segmentation of each case, by its identifier; these are the cases that count.
+        classes: foreground labels, or tuples of labels that count as one, by their names.
+        reader_writer: for the format of all these files.
+        settings: its metrics, tolerance and treatment of empty masks.
+        ignore_label: voxels with this label in the reference take no part.
+        num_processes: upper limit for worker processes; by default `nnUNet_def_n_proc` or 8.
+        cache_folder: scores are kept here and taken from here, as long as the files that they come from do not change;
+            a run that is added, or another treatment of empty masks, scores nothing again. None keeps nothing.
+
+    Returns:
+        All scores; the same for any number of processes, order of the cases, and state of the cache.
+
+    Raises:
+        NotComparableError: a run lacks cases.
+        DataError: a file cannot be read, or a prediction does not lie on the grid of its reference.
+        UsageError: there is nothing to compare, or a class is no foreground.
+    """
+    _require_input(runs, references, classes)
+    regions = tuple(classes.values())
+    tolerance = settings.nsd_tolerance if set(settings.metrics) & set(SURFACE_METRICS) else None
+    cache = None
+    if cache_folder is not None:
+        cache = ScoringCache(cache_folder, regions, tolerance, ignore_label, type(reader_writer).__name__)
+    work = [_CaseWork.plan(case, references[case], runs, cache) for case in sorted(references)]
+    unfinished = [each for each in work if each.missing]
+    arguments = (reader_writer, regions, tolerance, ignore_label)
+    results = map_cases(
+        score_case,
+        [(each.reference, tuple(each.missing.values()), *arguments) for each in unfinished],
+        num_processes_for([str(path) for each in unfinished for path in each.files()], num_processes),
+        names=[each.case for each in unfinished],
+        description="Scoring",
+        show_progress=True,
+    )
+    for each, scores in zip(unfinished, results, strict=True):
+        each.known.update(zip(each.missing, scores, strict=True))
+        if cache is not None:
+            cache.save(each.case, each.known)
+    return _table(runs, tuple(classes), work, settings)
+
+
+@dataclass(frozen=True)
+class _CaseWork:
+    """What is known of a case, and what has to be scored."""
+
+    case: str
+    reference: Path
+    keys: Sequence[str]
+    """of the prediction of each run; equal for equal predictions"""
+    known: dict[str, PairScores]
+    missing: Mapping[str, Path]
+
+    @classmethod
+    def plan(cls, case: str, reference: Path, runs: Sequence[Run], cache: ScoringCache | None) -> _CaseWork:
+        predictions = [run.predictions[case] for run in runs]
+        for path in (reference, *predictions):
+            if not path.is_file():
+                raise DataError(f"Case {case}: there is no segmentation {path}")
+        keys = [str(path) for path in predictions] if cache is None else cache.keys(reference, predictions)
+        known = {} if cache is None else cache.load(case)
+        missing = {key: path for key, path in zip(keys, predictions, strict=True) if key not in known}
+        return cls(case, reference, keys, known, missing)
+
+    def files(self) -> tuple[Path, ...]:
+        return (self.reference, *self.missing.values())
+
+    def scores(self) -> list[PairScores]:
+        """One for each run."""
+        return [self.known[key] for key in self.keys]
+
+
+def _require_input(runs: Sequence[Run], references: Mapping[str, Path], classes: Mapping[str, LabelOrRegion]) -> None:
+    for what, given in (("model", runs), ("case with a reference", references), ("class", classes)):
+        if not given:
+            raise UsageError(f"There is no {what} to compare; give at least one")
+    for name, region in classes.items():
+        if not labels_of(region) or min(labels_of(region)) < 1:
+            raise UsageError(f"Class {name} is {region}; a class is a label from 1 upwards, or a tuple of such labels")
+    lacking = [_lacking(run, references) for run in runs]
+    if any(lacking):
+        raise NotComparableError("\n".join(line for line in lacking if line))
+
+
+def _lacking(run: Run, references: Mapping[str, Path]) -> str:
+    cases = sorted(set(references) - set(run.predictions))
+    if not cases:
+        return ""
+    named = ", ".join(cases[:_NAMED_AT_MOST]) + (", ..." if len(cases) > _NAMED_AT_MOST else "")
+    return f"{run.folder} has no prediction of {len(cases)} of {len(references)} cases: {named}; predict them first"
+
+
+def _table(
+    runs: Sequence[Run], classes: tuple[str, ...], work: Sequence[_CaseWork], settings: CompareSettings
+) -> ScoreTable:
+    pairs = [each.scores() for each in work]  # (N, R)
+    num_reference = _stacked(pairs, lambda pair: pair.num_reference, np.int64)[0]
+    num_predicted = _stacked(pairs, lambda pair: pair.num_predicted, np.int64)
+    diagonals = _stacked(pairs, lambda pair: pair.diagonal, np.float64)[0]
+    values = {
+        metric: apply_empty_policy(
+            metric,
+            _stacked(pairs, lambda pair, metric=metric: pair.values[metric], np.float64),
+            num_reference,
+            num_predicted,
+            diagonals,
+            settings.empty,
+        )
+        for metric in settings.metrics
+    }
+    num_missed = count_missed(num_reference, num_predicted)
+    return ScoreTable(
+        runs=tuple(runs),
+        cases=tuple(each.case for each in work),
+        classes=classes,
+        values=values,
+        num_reference=num_reference,
+        num_predicted=num_predicted,
+        voxel_volume=_stacked(pairs, lambda pair: pair.voxel_volume, np.float64)[0],
+        num_worst_distances={metric: num_missed for metric in settings.metrics if is_distance(metric)},
+    )
+
+
+def _stacked(pairs: Sequence[Sequence[PairScores]], value_of: Callable[[PairScores], object], kind: type) -> np.ndarray:
+    """Returns (R, N, ...) of what each pair has."""
+    return np.array([[value_of(pair) for pair in of_case] for of_case in pairs], dtype=kind).swapaxes(0, 1)

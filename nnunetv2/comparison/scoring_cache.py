@@ -1,0 +1,126 @@
+"""Scores that are known already: one small file per case, found by the content of the files that were compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dinov3.utils.atomic_files import read_json, write_json
+from nnunetv2.comparison.case_scores import PairScores
+from nnunetv2.errors import DataError
+from nnunetv2.evaluation.confusion import LabelOrRegion, labels_of
+from nnunetv2.imageio.geometry import mismatch_is_allowed
+
+logger = logging.getLogger(__name__)
+
+METRIC_CODE_VERSION = 1  # goes up whenever a score of the same files changes
+_BLOCK = 1 << 20  # bytes read at a time
+
+
+class ScoringCache:
+    """Scores of pairs of files below a folder.
+
+    An entry is found by a hash over the bytes of reference and prediction, and over all that their scores depend on.
+    So a file that changes is scored again, and one that is copied or renamed is not. Each entry has a checksum of its
+    own: a cache file that is damaged, was edited, or is of something else counts as none.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        classes: Sequence[LabelOrRegion],
+        tolerance: float | None,
+        ignore_label: int | None,
+        reader_name: str,
+    ) -> None:
+        self.folder = folder
+        self._settings = {
+            "metric code": METRIC_CODE_VERSION,
+            "monai": None if tolerance is None else version("monai"),
+            "classes": [[int(label) for label in labels_of(region)] for region in classes],
+            "tolerance": tolerance,
+            "ignore label": ignore_label,
+            "reader": reader_name,
+            "other grids allowed": mismatch_is_allowed(),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def keys(self, reference: Path, predictions: Sequence[Path]) -> list[str]:
+        """Returns what the scores of each prediction are found by. Raises `DataError` if a file cannot be read."""
+        of_reference = _digest(reference)
+        return [_hash_of([self._settings, of_reference, _digest(prediction)]) for prediction in predictions]
+
+    def load(self, case: str) -> dict[str, PairScores]:
+        """Returns the known scores of a case by their keys; none where its file is missing or not to be trusted."""
+        path = self._file(case)
+        try:
+            entries = read_json(path)
+            return {key: _scores_of(key, entry) for key, entry in entries.items()}
+        except FileNotFoundError:
+            return {}
+        except (DataError, OSError, ValueError, TypeError, KeyError, AttributeError) as err:
+            logger.warning("%s holds no scores that can be used (%s); its case is scored again", path, err)
+            return {}
+
+    def save(self, case: str, scores: Mapping[str, PairScores]) -> None:
+        """Replaces what is known of a case."""
+        write_json({key: _entry_of(key, each) for key, each in scores.items()}, self._file(case), sort_keys=True)
+
+    def _file(self, case: str) -> Path:
+        return self.folder / f"{case}.json"
+
+
+def _digest(path: Path) -> str:
+    """Hashes the bytes of a segmentation, and of the file beside it in which some formats keep the spacing."""
+    digest = hashlib.sha256()
+    beside = Path(os.path.splitext(path)[0] + ".json")
+    try:
+        for part in (path, beside) if beside.is_file() else (path,):
+            with open(part, "rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+    except OSError as err:
+        raise DataError(f"The segmentation {path} cannot be read: {err.strerror}") from err
+    return digest.hexdigest()
+
+
+def _hash_of(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _entry_of(key: str, scores: PairScores) -> dict[str, Any]:
+    content = {
+        "values": {name: [_null_for_nan(value) for value in each] for name, each in scores.values.items()},
+        "num_reference": list(scores.num_reference),
+        "num_predicted": list(scores.num_predicted),
+        "voxel_volume": scores.voxel_volume,
+        "diagonal": scores.diagonal,
+    }
+    return {"scores": content, "checksum": _hash_of([key, content])}
+
+
+def _scores_of(key: str, entry: dict[str, Any]) -> PairScores:
+    content = entry["scores"]
+    if entry["checksum"] != _hash_of([key, content]):
+        raise ValueError("a checksum is wrong")
+    return PairScores(
+        values={
+            name: tuple(math.nan if value is None else value for value in each)
+            for name, each in content["values"].items()
+        },
+        num_reference=tuple(content["num_reference"]),
+        num_predicted=tuple(content["num_predicted"]),
+        voxel_volume=content["voxel_volume"],
+        diagonal=content["diagonal"],
+    )
+
+
+def _null_for_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,88 @@
+"""Every pair of methods in every metric and class: differences, tests, verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from nnunetv2.comparison.results import ALL_CLASSES, PairResult
+from nnunetv2.comparison.scores import ScoreTable
+from nnunetv2.comparison.settings import METRICS, CompareSettings
+from nnunetv2.comparison.statistics.bootstrap import bca_intervals, random_stream
+from nnunetv2.comparison.statistics.methods_family import methods_tests
+from nnunetv2.comparison.statistics.trained_models import trained_models_tests
+from nnunetv2.comparison.statistics.trainings import DECIMALS, MethodScores, method_scores
+from nnunetv2.comparison.statistics.verdicts import is_non_inferior
+from nnunetv2.errors import UsageError
+
+
+def pairs(scores: ScoreTable, settings: CompareSettings) -> tuple[PairResult, ...]:
+    """Every metric, within it the mean over the classes and then every class, within it every pair.
+
+    Of a pair the one that comes first in `scores.methods` is the first; with a baseline, the baseline is the second.
+    In a class that counts in no case all numbers are NaN and both verdicts `not testable`.
+
+    Raises:
+        UsageError: the baseline is none of the methods.
+    """
+    if settings.baseline is not None and settings.baseline not in scores.methods:
+        raise UsageError(f"The baseline {settings.baseline} is none of the methods: {', '.join(scores.methods)}")
+    return tuple(
+        result
+        for metric in settings.metrics
+        for class_name in (ALL_CLASSES, *scores.classes)
+        for result in _family(scores, metric, class_name, settings)
+    )
+
+
+def differences_of(methods: Sequence[tuple[MethodScores, MethodScores]]) -> np.ndarray:
+    """(N, P) first - second on each case, for each pair."""
+    return np.stack([np.round(first.case_means - second.case_means, DECIMALS) for first, second in methods], axis=1)
+
+
+def _family(scores: ScoreTable, metric: str, class_name: str | None, settings: CompareSettings) -> list[PairResult]:
+    methods = _paired(method_scores(scores, metric, class_name), settings.baseline)
+    if not methods:
+        return []
+    differences = differences_of(methods)
+    # One stream for all pairs: their intervals rest on the same samples of the cases, and none depends on the others.
+    stream = random_stream(settings.seed, metric, class_name)
+    intervals = bca_intervals(differences, settings.alpha, settings.num_resamples, stream)
+    trained = trained_models_tests(differences, intervals, METRICS[metric], settings)
+    of_methods = methods_tests(methods, METRICS[metric], settings)
+    results = []
+    for (first, second), column, trained_test, methods_test in zip(
+        methods, differences.T, trained, of_methods, strict=True
+    ):
+        interval = methods_test.interval or trained_test.interval
+        results.append(
+            PairResult(
+                first=first.method,
+                second=second.method,
+                metric=metric,
+                class_name=class_name,
+                num_cases=len(column),
+                means=(_mean(first.case_means), _mean(second.case_means)),
+                mean_difference=_mean(column),
+                median_difference=float(np.median(column)) if len(column) else float("nan"),
+                trained=trained_test,
+                methods=methods_test,
+                non_inferior=is_non_inferior(interval, METRICS[metric], settings.margin)
+                if settings.margin is not None and metric == settings.primary.name
+                else None,
+            )
+        )
+    return results
+
+
+def _paired(methods: list[MethodScores], baseline: str | None) -> list[tuple[MethodScores, MethodScores]]:
+    if baseline is None:
+        return list(combinations(methods, 2))
+    second = next(method for method in methods if method.method == baseline)
+    return [(first, second) for first in methods if first is not second]
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else float("nan")

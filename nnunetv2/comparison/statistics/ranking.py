@@ -1,0 +1,107 @@
+"""Ranks of the methods by three schemes, and how far they depend on the cases."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+
+from nnunetv2.comparison.results import ALL_CLASSES, BETTER, WORSE, Interval, RankResult, RankStability
+from nnunetv2.comparison.scores import ScoreTable
+from nnunetv2.comparison.settings import METRICS, CompareSettings
+from nnunetv2.comparison.statistics.bootstrap import bootstrap_means, random_stream
+from nnunetv2.comparison.statistics.kendall import kendall_tau
+from nnunetv2.comparison.statistics.pairs import differences_of
+from nnunetv2.comparison.statistics.signed_rank import rank_biserial
+from nnunetv2.comparison.statistics.trained_models import signed_rank_family
+from nnunetv2.comparison.statistics.trainings import MethodScores, method_scores
+from nnunetv2.comparison.statistics.verdicts import verdict
+
+TAU_PERCENTILES = (2.5, 97.5)
+
+
+def ranks(scores: ScoreTable, settings: CompareSettings) -> tuple[tuple[RankResult, ...], tuple[RankStability, ...]]:
+    """Ranks by the means over the classes, in every metric. A metric without a case that counts has none.
+
+    A baseline makes no difference here: test-based ranks need the tests of all pairs.
+
+    Source: Wiesenfarth et al., "Methods and open-source toolkit for analyzing and visualizing challenge results",
+    Scientific Reports 11 (2021).
+    """
+    results: list[RankResult] = []
+    stability: list[RankStability] = []
+    for metric in settings.metrics:
+        methods = method_scores(scores, metric, ALL_CLASSES)
+        if methods[0].num_cases:
+            of_metric, how_stable = _ranks_of(methods, metric, settings)
+            results += of_metric
+            stability.append(how_stable)
+    return tuple(results), tuple(stability)
+
+
+def mean_ranks(scores: np.ndarray) -> np.ndarray:
+    """Ranks along the last axis of (..., M), 1 for the highest; ties share their mean rank."""
+    better, equal = _compared(scores)
+    return 1 + better + (equal - 1) / 2
+
+
+def best_ranks(scores: np.ndarray) -> np.ndarray:
+    """Ranks along the last axis of (..., M), 1 for the highest; ties all have their best rank."""
+    return 1 + _compared(scores)[0]
+
+
+def schemes_agree(*schemes: np.ndarray) -> bool:
+    """Whether no two methods change places between the schemes, each (M,) ranks; a tie is no place of its own."""
+    signs = np.array([np.sign(ranks[:, None] - ranks[None, :]) for ranks in schemes])
+    return not np.any((signs.max(axis=0) > 0) & (signs.min(axis=0) < 0))
+
+
+def _ranks_of(
+    methods: list[MethodScores], metric: str, settings: CompareSettings
+) -> tuple[list[RankResult], RankStability]:
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    case_scores = sign * np.stack([method.case_means for method in methods], axis=1)
+    means, resampled = bootstrap_means(
+        case_scores, settings.num_resamples, random_stream(settings.seed, metric, ALL_CLASSES)
+    )
+    by_mean = mean_ranks(means)
+    by_case = mean_ranks(case_scores).mean(axis=0)
+    by_tests = mean_ranks(_significant_wins(methods, sign, settings.alpha))
+    places = np.arange(1, len(methods) + 1)
+    frequencies = (best_ranks(resampled)[:, :, None] == places).mean(axis=0)
+    results = [
+        RankResult(method.method, metric, *(float(scheme[place]) for scheme in (by_mean, by_case, by_tests)), shares)
+        for place, (method, shares) in enumerate(zip(methods, map(tuple, frequencies.tolist()), strict=True))
+    ]
+    return results, RankStability(metric, _tau_interval(resampled, means), schemes_agree(by_mean, by_case, by_tests))
+
+
+def _significant_wins(methods: list[MethodScores], sign: int, alpha: float) -> np.ndarray:
+    """(M,) number of methods that each is significantly better than on these cases."""
+    wins = np.zeros(len(methods))
+    contests = list(combinations(range(len(methods)), 2))
+    if not contests:
+        return wins
+    differences = sign * differences_of([(methods[first], methods[second]) for first, second in contests])
+    _, adjusted = signed_rank_family(differences)
+    for (first, second), column, p_holm in zip(contests, differences.T, adjusted, strict=True):
+        outcome = verdict(rank_biserial(column), float(p_holm), alpha)
+        wins[first] += outcome == BETTER
+        wins[second] += outcome == WORSE
+    return wins
+
+
+def _tau_interval(resampled: np.ndarray, means: np.ndarray) -> Interval:
+    """Of the rankings of samples of cases with the ranking; NaN where all methods are equal, or there is only one."""
+    tau = kendall_tau(resampled, means)
+    defined = tau[~np.isnan(tau)]
+    if len(defined) == 0:
+        return Interval(float("nan"), float("nan"))
+    low, high = np.percentile(defined, TAU_PERCENTILES).tolist()
+    return Interval(low, high)
+
+
+def _compared(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each of (..., M) scores how many are higher, and how many equal, itself included."""
+    own, other = scores[..., :, None], scores[..., None, :]
+    return (other > own).sum(axis=-1), (other == own).sum(axis=-1)

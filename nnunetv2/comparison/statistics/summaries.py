@@ -1,0 +1,56 @@
+"""What each method reaches in each metric and class."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nnunetv2.comparison.results import ALL_CLASSES, Interval, MethodSummary
+from nnunetv2.comparison.scores import ScoreTable
+from nnunetv2.comparison.settings import CompareSettings
+from nnunetv2.comparison.statistics.bootstrap import bca_intervals, random_stream
+from nnunetv2.comparison.statistics.trainings import MethodScores, method_scores
+
+
+def summaries(scores: ScoreTable, settings: CompareSettings) -> tuple[MethodSummary, ...]:
+    """Every metric, within it the mean over the classes and then every class, within it every method.
+
+    Numbers that do not exist are NaN: all of a class that counts in no case; interval and deviation of a single case.
+    """
+    return tuple(
+        summary
+        for metric in settings.metrics
+        for class_name in (ALL_CLASSES, *scores.classes)
+        for summary in _summaries_of(scores, metric, class_name, settings)
+    )
+
+
+def _summaries_of(
+    scores: ScoreTable, metric: str, class_name: str | None, settings: CompareSettings
+) -> list[MethodSummary]:
+    methods = method_scores(scores, metric, class_name)
+    intervals = bca_intervals(
+        np.stack([method.case_means for method in methods], axis=1),
+        settings.alpha,
+        settings.num_resamples,
+        random_stream(settings.seed, metric, class_name),
+    )
+    return [_summary(method, metric, class_name, interval) for method, interval in zip(methods, intervals, strict=True)]
+
+
+def _summary(method: MethodScores, metric: str, class_name: str | None, interval: Interval) -> MethodSummary:
+    cases, num_runs = method.case_means, len(method.runs)
+    nothing = float("nan")
+    lower, median, upper = np.quantile(cases, (0.25, 0.5, 0.75)).tolist() if len(cases) else (nothing,) * 3
+    return MethodSummary(
+        method=method.method,
+        metric=metric,
+        class_name=class_name,
+        num_cases=len(cases),
+        num_runs=num_runs,
+        mean=float(cases.mean()) if len(cases) else nothing,
+        interval=interval,
+        standard_deviation=float(cases.std(ddof=1)) if len(cases) > 1 else nothing,
+        median=median,
+        quartiles=(lower, upper),
+        seed_deviation=float(method.runs.mean(axis=1).std(ddof=1)) if num_runs > 1 and len(cases) else None,
+    )

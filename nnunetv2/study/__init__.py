@@ -1,0 +1,1 @@
+"""A study: models, folds and seeds that are trained, scored and compared by one command."""

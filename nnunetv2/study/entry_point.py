@@ -1,0 +1,120 @@
+"""The command `nnUNetv2_study`: trains the models of a study, each as often as it says, and compares them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunetv2.comparison.errors import NotComparableError
+from nnunetv2.errors import UsageError
+from nnunetv2.utilities.command_line import command
+
+if TYPE_CHECKING:
+    from nnunetv2.study.run_study import Study
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser of `nnUNetv2_study`."""
+    parser = argparse.ArgumentParser(
+        prog="nnUNetv2_study",
+        usage="%(prog)s STUDY.yaml [--dry_run | --slurm | --only_compare | --no_compare]\n"
+        "       %(prog)s --init STUDY.yaml",
+        description="Train models x folds x seeds with an equal budget, one after the other, and compare them. What is "
+        "finished is left alone and what was interrupted goes on: the same command again, at any time.",
+        epilog="See docs/study.md.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("study", nargs="?", metavar="STUDY.yaml", help="file of the study; its folder is STUDY beside it")
+    mode = parser.add_mutually_exclusive_group()
+    add = mode.add_argument
+    add("--dry_run", action="store_true", help="only print the commands and what they cost; nothing is written")
+    add("--slurm", action="store_true", help="submit the trainings to Slurm as one array instead of running them here")
+    add("--only_compare", action="store_true", help="train nothing; refused while a training is not finished")
+    add("--no_compare", action="store_true", help="only train")
+    add("--init", metavar="FILE", default=None, help="only write an explained file to start from")
+    return parser
+
+
+@command
+def study_entry(argv: Sequence[str] | None = None) -> int:
+    """Console command `nnUNetv2_study`."""
+    args = build_parser().parse_args(argv)
+    if args.init is not None:
+        if args.study is not None:
+            raise UsageError("--init writes a file and goes alone; start the study afterwards")
+        write_template(Path(args.init))
+        return 0
+    if args.study is None:
+        raise UsageError("No study is given; give its file, or write one to start from by --init STUDY.yaml")
+
+    from nnunetv2.study.run_study import read_study
+
+    study = read_study(Path(args.study))
+    try:
+        _carry_out(study, args)
+    except NotComparableError as err:
+        sys.stderr.write(f"{err}\n")  # a line for each thing that is not equal
+        return err.exit_code
+    return 0
+
+
+def _carry_out(study: Study, args: argparse.Namespace) -> None:
+    if args.dry_run:
+        from nnunetv2.study.cost_estimate import described
+
+        sys.stdout.write(described(study))
+        return
+    from nnunetv2.study.fairness import require_fair
+    from nnunetv2.study.run_study import train_all
+
+    if not args.no_compare:
+        require_fair(study.methods, study.config.compare.allow)
+    if args.slurm:
+        from nnunetv2.study.slurm import submit
+
+        submit(study, args.study)
+        return
+    if not args.only_compare:
+        train_all(study)
+    if not args.no_compare and len(study.methods) > 1:
+        _compare(study)
+
+
+def _compare(study: Study) -> None:
+    from nnunetv2.comparison.report.words import verdict_in_words
+    from nnunetv2.study.run_study import compare_all
+
+    comparison = compare_all(study)
+    for sentence in verdict_in_words(comparison):
+        sys.stdout.write(f"{sentence}\n")
+    sys.stdout.write(f"The report is {study.folder / 'comparison' / 'report.html'}\n")
+
+
+def write_template(path: Path) -> None:
+    """Writes an explained file of a study.
+
+    Raises:
+        UsageError: it exists already, or its folder does not.
+    """
+    from importlib.resources import files
+
+    from dinov3.utils.atomic_files import replace_when_complete
+
+    if path.exists():
+        raise UsageError(f"--init {path} exists already and is not overwritten; give another name or remove it")
+    if not path.parent.is_dir():
+        raise UsageError(f"--init {path}: there is no folder {path.parent}; make it first")
+    text = files("nnunetv2.configs").joinpath("study.yaml").read_text(encoding="utf-8")
+    with replace_when_complete(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    sys.stdout.write(
+        f"Wrote a study to start from to {path}; see what it would do by nnUNetv2_study {path} --dry_run\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(study_entry())

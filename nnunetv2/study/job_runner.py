@@ -1,0 +1,147 @@
+"""Carries out one training of a study in a process of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
+
+from nnunetv2.study import training_process
+from nnunetv2.study.jobs import Job, State
+
+_SECONDS_TO_STOP = 10
+_POLL_SECONDS = 0.1
+_TAIL_BYTES = 20_000
+_LONGEST_REASON = 300  # characters
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a training."""
+
+    job: Job
+    state: State
+    reason: str = ""
+    """why it is not finished; empty if it is"""
+
+    @property
+    def is_finished(self) -> bool:
+        return self.state is State.DONE
+
+
+def run_job(job: Job, *, wait: bool = False) -> Outcome | None:
+    """Trains and validates, from where the files say that the training is.
+
+    Args:
+        wait: for another process that trains this fold.
+
+    Returns:
+        What became of it; None if another process trains it and it was not waited for.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(job.lock, wait=wait))
+        except Timeout:
+            return None
+        state = job.state()
+        if state is State.DONE:
+            return Outcome(job, state)
+        exit_code = _train(job, state)
+        reached = job.state()
+        return Outcome(job, reached, "" if reached is State.DONE else _reason(job, exit_code))
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Holds a lock for the length of a block. The system releases it when this process ends, however that happens.
+
+    Raises:
+        Timeout: another process holds it, and it was not waited for.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path, timeout=-1 if wait else 0):
+        yield
+
+
+@contextlib.contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Lets SIGTERM end this process as Ctrl-C does, through the blocks that end the running training."""
+
+    def stop(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _train(job: Job, state: State) -> int:
+    """Runs the command of a training to its end; returns its exit code, negative for a signal."""
+    for folder in (job.results, job.log.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, training_process.__file__, job.module, job.program, *job.command_words(state)]
+    with open(job.log, "ab") as log:
+        log.write(f"\n{datetime.now():%Y-%m-%d %H:%M:%S} $ {job.command_line(state)}\n".encode())
+        log.flush()
+        return _run(command, job, log)
+
+
+def _run(command: list[str], job: Job, log: BinaryIO) -> int:
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,  # stays open: see training_process
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=job.working_folder,
+        env=job.full_environment(),
+        start_new_session=True,
+    )
+    try:
+        return process.wait()
+    finally:
+        _end(process)
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends what is left of a training and of the processes that it started, by force if they do not react."""
+    if process.poll() is None:
+        _signal_group(process, signal.SIGTERM)
+    deadline = time.monotonic() + _SECONDS_TO_STOP
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    _signal_group(process, getattr(signal, "SIGKILL", signal.SIGTERM))
+    process.wait()
+    process.stdin.close()
+
+
+def _signal_group(process: subprocess.Popen, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, number)
+        else:
+            process.send_signal(number)
+
+
+def _reason(job: Job, exit_code: int) -> str:
+    """One line: the error in the log, or how the process ended."""
+    with open(job.log, "rb") as log:
+        log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+        lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+    if exit_code < 0:
+        name = next((each.name for each in signal.Signals if each == -exit_code), f"number {-exit_code}")
+        hint = ", mostly for lack of memory" if name == "SIGKILL" else ""
+        return f"ended by signal {name}{hint}"
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or [f"ended with exit code {exit_code}"])[-1][:_LONGEST_REASON]

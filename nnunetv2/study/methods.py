@@ -1,0 +1,197 @@
+"""From the models that a study names to what their training commands need."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dinov3.utils.atomic_files import read_json
+from dinov3.utils.precision import resolve_precision
+from dinov3.utils.yaml_config import dotted_items, load_with_sources, plain_config
+from nnunetv2.errors import UsageError
+from nnunetv2.paths import nnUNet_preprocessed
+from nnunetv2.run import run_training_m2f, run_training_nodeepsupervision_mymodel, run_training_segformer
+from nnunetv2.run.trainer_setup import make_trainer
+from nnunetv2.study.study_config import ModelSection, StudyConfig
+from nnunetv2.training import budget
+from nnunetv2.training.dataloading.splits import NUM_FOLDS, SPLITS_FILE
+from nnunetv2.training.trainer_cost import precision_on_gpu, settings_arguments, settings_name
+from nnunetv2.utilities.class_lookup import find_by_name
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+_CPU = torch.device("cpu")
+_COMMANDS = {
+    module.COMMAND.name: (module.COMMAND.program, module.__name__)
+    for module in (run_training_m2f, run_training_segformer, run_training_nodeepsupervision_mymodel)
+}
+_PLAIN_COMMAND = ("nnUNetv2_train", "nnunetv2.run.run_training")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A model of a study, checked."""
+
+    name: str
+    trainer: str
+    plans: str
+    configuration: str
+    program: str
+    """console command that trains it"""
+    module: str
+    """where that command is"""
+    config_flag: str | None
+    """of the command, for a file of settings"""
+    config_path: str | None
+    settings: tuple[str, ...]
+    """`key=value` words"""
+    start_words: tuple[str, ...]
+    """of the command, at the start of a training alone"""
+    num_epochs: int
+    num_iterations_per_epoch: int
+    batch_size: int
+    patch_size: tuple[int, ...]
+    protocol: Mapping[str, str]
+    """what has to be the same for all methods, by the names that a comparison has for it"""
+    definition: Mapping[str, Any]
+    """everything that its weights depend on, as JSON keeps it"""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Of the command: its settings."""
+        return (*([] if self.config_path is None else [self.config_flag, self.config_path]), *self.settings)
+
+    def trainer_arguments(self) -> dict[str, Any]:
+        """What the constructor of its trainer takes for these settings."""
+        return settings_arguments(find_by_name("trainer", self.trainer), self.config_path, self.settings)
+
+    @property
+    def model_folder(self) -> str:
+        """Name of the folder of its folds."""
+        return f"{self.trainer}__{self.plans}__{self.configuration}"
+
+
+def resolve_methods(config: StudyConfig, dataset: str, base: Path) -> tuple[Method, ...]:
+    """Checks the models of a study as far as that goes without training; nothing is written.
+
+    Args:
+        dataset: name of the dataset's folder.
+        base: folder that relative paths start from.
+
+    Raises:
+        UsageError: no such plans, configuration, fold, trainer, file or setting, or settings against the budget.
+    """
+    _require_folds(config, dataset)
+    methods = []
+    for name, section in config.sections().items():
+        try:
+            methods.append(_resolve(name, section, config, dataset, base))
+        except UsageError as err:
+            raise UsageError(f"models.{name}: {err}") from err
+    return tuple(methods)
+
+
+def _resolve(name: str, section: ModelSection, config: StudyConfig, dataset: str, base: Path) -> Method:
+    plans, configuration = section.plans or config.plans, section.configuration or config.configuration
+    trainer_class = find_by_name("trainer", section.trainer)
+    kind, settings = settings_name(trainer_class), settings_words(section.settings)
+    if kind not in _COMMANDS and (settings or section.config):
+        raise UsageError(f"{section.trainer} takes no settings; leave out config and settings")
+    path = _existing(section.config, "config", base)
+    weights = _existing(section.pretrained_weights, "pretrained_weights", base)
+    arguments = settings_arguments(trainer_class, path, settings)
+    trainer = make_trainer(
+        trainer_class, dataset, configuration, config.folds[0], plans, device=_CPU, trainer_kwargs=arguments
+    )
+    given: dict[str, Any] = {}
+    if kind in _COMMANDS:
+        _existing(trainer.config.model.checkpoint, "model.checkpoint", base)
+        loaded, sources = load_with_sources(trainer_class.config_class, path, settings)
+        values = dotted_items(loaded)
+        given = {key: values[key] for key, source in sources.items() if source.rank > 0 and key in values}
+    budget.give(trainer, config.budget)
+    program, module = _COMMANDS.get(kind, _PLAIN_COMMAND)
+    manager = trainer.configuration_manager
+    return Method(
+        name=name,
+        trainer=section.trainer,
+        plans=plans,
+        configuration=configuration,
+        program=program,
+        module=module,
+        config_flag=None if kind is None else f"--{kind}_config",
+        config_path=path,
+        settings=tuple(settings),
+        start_words=() if weights is None else ("-pretrained_weights", weights),
+        num_epochs=trainer.num_epochs,
+        num_iterations_per_epoch=trainer.num_iterations_per_epoch,
+        batch_size=manager.batch_size,
+        patch_size=tuple(manager.patch_size),
+        protocol=_protocol(trainer, config.device),
+        definition={
+            "trainer": section.trainer,
+            "plans": plans,
+            "configuration": configuration,
+            "pretrained_weights": weights,
+            "budget": config.budget.given(),
+            "settings": plain_config(given),
+        },
+    )
+
+
+def _protocol(trainer: nnUNetTrainer, device: str) -> dict[str, str]:
+    manager, is_on_gpu = trainer.configuration_manager, device == "cuda"
+    foreground = f"{trainer.oversample_foreground_percent:g} foreground"
+    return {
+        "patch": " x ".join(map(str, manager.patch_size)),
+        "iterations": f"{trainer.num_epochs} x {trainer.num_iterations_per_epoch}",
+        "batch": f"{manager.batch_size} x {math.prod(manager.patch_size)} pixels",
+        "precision": precision_on_gpu(trainer) if is_on_gpu else resolve_precision(trainer.precision, trainer.device),
+        "sampling": foreground + (", drawn one by one" if trainer.probabilistic_oversampling else ""),
+    }
+
+
+def settings_words(settings: Mapping[str, Any] | list[str]) -> list[str]:
+    """Settings as `key=value` words of a command line; those in a mapping may be nested or have dotted names."""
+    if not isinstance(settings, Mapping):
+        return list(settings)
+    return [f"{key}={_as_text(value)}" for key, value in dotted_items(dict(settings)).items()]
+
+
+def _as_text(value: Any) -> str:
+    """YAML of one line that is read back as the value."""
+    import yaml
+
+    if isinstance(value, str):
+        try:
+            is_plain = yaml.safe_load(value) == value
+        except yaml.YAMLError:
+            is_plain = False
+        if is_plain:
+            return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _existing(path: str | os.PathLike | None, key: str, base: Path) -> str | None:
+    if path is None:
+        return None
+    found = (base / path).absolute()
+    if not found.exists():
+        raise UsageError(f"{key}: {found} does not exist; relative paths start from the folder of the study's file")
+    return str(found)
+
+
+def _require_folds(config: StudyConfig, dataset: str) -> None:
+    path = Path(nnUNet_preprocessed) / dataset / SPLITS_FILE
+    splits = read_json(path) if path.is_file() else [None] * NUM_FOLDS
+    missing = [fold for fold in config.folds if fold != "all" and fold not in range(len(splits))]
+    if missing:
+        raise UsageError(f"folds has {missing[0]}; {dataset} has the folds 0 to {len(splits) - 1}, and all")

@@ -1,0 +1,139 @@
+"""A whole study: its trainings one after the other, then the comparison."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnunetv2.comparison.results import MIN_SEEDS
+from nnunetv2.errors import NNUNetError, UsageError
+from nnunetv2.study.definitions import require_unchanged, write_definitions
+from nnunetv2.study.fairness import require_known_items
+from nnunetv2.study.job_runner import Outcome, locked, run_job, stopped_by_signals
+from nnunetv2.study.jobs import Job, State, jobs_of, results_folder
+from nnunetv2.study.methods import Method, resolve_methods
+from nnunetv2.study.study_config import StudyConfig, load_study, study_folder
+from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+
+if TYPE_CHECKING:
+    from nnunetv2.comparison.results import Comparison
+
+_SHOWN_JOBS = 3
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingsFailedError(NNUNetError, RuntimeError):
+    """Trainings of a study that ended without a validated model."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that was checked against its dataset."""
+
+    config: StudyConfig
+    dataset: str
+    folder: Path
+    methods: tuple[Method, ...]
+    jobs: tuple[Job, ...]
+
+    def unfinished(self) -> list[Job]:
+        return [job for job in self.jobs if job.state() is not State.DONE]
+
+
+def read_study(path: Path) -> Study:
+    """Reads the file of a study and checks it as far as that goes without training; nothing is written.
+
+    Raises:
+        UsageError: anything in it that no training could be started with, or that differs from what was trained.
+    """
+    config = load_study(path)
+    base, folder = path.absolute().parent, study_folder(config, path)
+    dataset = maybe_convert_to_dataset_name(config.dataset)
+    methods = resolve_methods(config, dataset, base)
+    jobs = jobs_of(config, methods, dataset, folder, base)
+    require_unchanged(methods, jobs, folder)
+    require_known_items(config.compare.allow)
+    return Study(config, dataset, folder, methods, jobs)
+
+
+def train_all(study: Study) -> None:
+    """Carries out all trainings that are not finished, one after the other; one that fails does not stop the others.
+
+    Folds that another process trains are waited for at the end.
+
+    Raises:
+        TrainingsFailedError: some failed; each has been logged with its reason.
+    """
+    write_definitions(study.methods, study.folder)
+    todo = study.unfinished()
+    logger.info("%d of %d trainings are finished", len(study.jobs) - len(todo), len(study.jobs))
+    if len(study.config.seeds) < MIN_SEEDS:
+        logger.info("With fewer than %d seeds nothing can be said about methods, only about these models", MIN_SEEDS)
+    failed: list[Outcome] = []
+    with stopped_by_signals():
+        elsewhere = [job for job in todo if not _try(job, todo, failed, wait=False)]
+        for job in elsewhere:
+            _try(job, todo, failed, wait=True)
+    if failed:
+        for outcome in failed:
+            logger.error("FAILED %s: %s (%s)", outcome.job.name, outcome.reason, outcome.job.log)
+        raise TrainingsFailedError(
+            f"{len(failed)} of {len(study.jobs)} trainings failed: {listed([each.job for each in failed])}; the same "
+            f"command tries them again, from their last checkpoints"
+        )
+
+
+def compare_all(study: Study) -> Comparison:
+    """Compares all methods of a study whose trainings are finished; the report goes to `comparison` of its folder.
+
+    Raises:
+        UsageError: a training is not finished.
+        NotComparableError: the models are not comparable, and that was not allowed.
+    """
+    from nnunetv2.comparison.compare import compare
+
+    if unfinished := study.unfinished():
+        raise UsageError(
+            f"{len(unfinished)} of {len(study.jobs)} trainings are not finished ({listed(unfinished)}); they are to be "
+            f"compared when they are"
+        )
+    models = [
+        f"{method.name}={results_folder(study.folder, method.name, seed) / study.dataset / method.model_folder}"
+        for method in study.methods
+        for seed in study.config.seeds
+    ]
+    section = study.config.compare
+    with locked(study.folder / "locks" / "comparison.lock", wait=True):
+        return compare(
+            study.dataset,
+            models,
+            study.folder / "comparison",
+            folds=study.config.folds,
+            settings=section.settings(),
+            allow=section.allow,
+        )
+
+
+def listed(jobs: Sequence[Job]) -> str:
+    """The first few trainings by name, with the number of the others."""
+    more = f"; and {len(jobs) - _SHOWN_JOBS} more" if len(jobs) > _SHOWN_JOBS else ""
+    return "; ".join(job.name for job in jobs[:_SHOWN_JOBS]) + more
+
+
+def _try(job: Job, todo: Sequence[Job], failed: list[Outcome], *, wait: bool) -> bool:
+    """Whether the training was this process's to do, or is done."""
+    logger.info("[%d/%d] %s: %s, log in %s", todo.index(job) + 1, len(todo), job.name, job.state().value, job.log)
+    outcome = run_job(job, wait=wait)
+    if outcome is None:
+        logger.info("  another process trains it")
+        return False
+    if outcome.is_finished:
+        logger.info("  finished")
+    else:
+        logger.error("  failed: %s", outcome.reason)
+        failed.append(outcome)
+    return True

@@ -1,0 +1,192 @@
+"""The file of a study: which models, folds and seeds are trained, with which budget, and how they are compared."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from dinov3.utils.config_layers import checked_value, nearest
+from dinov3.utils.yaml_config import load_config, require_range
+from nnunetv2.comparison.settings import CompareSettings
+from nnunetv2.errors import UsageError
+from nnunetv2.training.budget import Budget
+from nnunetv2.training.seed_range import require_seed
+
+DEVICES = ("cuda", "cpu", "mps")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """One method: what is trained under its name."""
+
+    trainer: str = "nnUNetTrainer"
+    """Class name of the trainer, which decides on the training command."""
+    plans: str | None = None
+    """Name of the plans; null: those of the study."""
+    configuration: str | None = None
+    """Configuration in the plans; null: that of the study."""
+    config: str | None = None
+    """File of settings, for trainers of vision transformers."""
+    settings: dict[str, Any] | list[str] = field(default_factory=dict)
+    """Settings that go before the file: `model.backbone: dinov2`, or a list of key=value words."""
+    pretrained_weights: str | None = None
+    """Checkpoint of the same architecture to start from."""
+
+
+@dataclass(frozen=True)
+class CompareSection(CompareSettings):
+    """How the models are compared, see nnUNetv2_compare."""
+
+    allow: tuple[str, ...] = ()
+    """Things that may differ between the models although that makes the comparison less fair."""
+
+    def settings(self) -> CompareSettings:
+        """Without what is no setting of the statistics."""
+        return CompareSettings(**{each.name: getattr(self, each.name) for each in fields(CompareSettings)})
+
+
+@dataclass(frozen=True)
+class SlurmSection:
+    """What each training asks Slurm for."""
+
+    partition: str | None = None
+    """Partition; null: the cluster's own."""
+    gpus: int = 1
+    """GPUs of a training, all on one machine."""
+    cpus: int = 12
+    """Processors of a training."""
+    memory: float | None = None
+    """GiB of main memory; null: as much as the cluster gives."""
+    time: float = 24.0
+    """Hours until a training is interrupted and queued again."""
+    array_parallelism: int = 8
+    """Trainings at a time."""
+    max_requeues: int = 50
+    """How often a training that ran out of time is queued again."""
+    setup: tuple[str, ...] = ()
+    """Lines of shell that prepare a node, such as `module load cuda`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further options of sbatch by name: {account: x, qos: y}."""
+
+    def __post_init__(self) -> None:
+        require_range("slurm.gpus", self.gpus, 0)
+        for name in ("cpus", "array_parallelism", "max_requeues"):
+            require_range(f"slurm.{name}", getattr(self, name), 1)
+        for name in ("time", "memory"):
+            if getattr(self, name) is not None:
+                require_range(f"slurm.{name}", getattr(self, name), 0.05)
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """All that a study is."""
+
+    dataset: str = ""
+    """Number or name of a preprocessed dataset."""
+    configuration: str = "2d"
+    """Configuration in the plans."""
+    plans: str = "nnUNetPlans"
+    """Name of the plans."""
+    folds: tuple[int | str, ...] = (0, 1, 2, 3, 4)
+    """Folds of the cross-validation that are trained."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each model is trained once with each; what is said about methods, not about single models, needs three."""
+    device: str = "cuda"
+    """cuda, cpu or mps."""
+    num_gpus: int = 1
+    """GPUs of one training."""
+    output: str | None = None
+    """Folder for trainings, logs and the comparison; null: beside this file, named like it."""
+    budget: Budget = field(default_factory=Budget)
+    models: dict[str, Any] = field(default_factory=dict)
+    """Methods by their names, under which the report shows them."""
+    compare: CompareSection = field(default_factory=CompareSection)
+    slurm: SlurmSection = field(default_factory=SlurmSection)
+    environment: dict[str, str] = field(default_factory=dict)
+    """Environment variables of the trainings."""
+
+    def __post_init__(self) -> None:
+        if not self.dataset:
+            raise UsageError("dataset is missing; give the number or name of a preprocessed dataset")
+        if self.device not in DEVICES:
+            raise UsageError(f"device is {self.device!r}; accepted are {', '.join(DEVICES)}")
+        require_range("num_gpus", self.num_gpus, 1)
+        for name in ("folds", "seeds"):
+            _require_different(name, getattr(self, name))
+        for fold in self.folds:
+            if fold != "all" and (not isinstance(fold, int) or fold < 0):
+                raise UsageError(f"folds has {fold!r}; accepted are 0, 1, 2, ... and all")
+        for seed in self.seeds:
+            require_seed(seed)
+        if not self.models:
+            raise UsageError("models is missing; name at least one: `models: {unet: {trainer: nnUNetTrainer}}`")
+        baseline = self.compare.baseline
+        if baseline is not None and baseline not in self.models:
+            raise UsageError(f"compare.baseline is {baseline!r}; the models are {', '.join(self.models)}")
+
+    def sections(self) -> dict[str, ModelSection]:
+        """The models by name.
+
+        Raises:
+            UsageError: a name that is no name of a folder, an unknown key, or a value of the wrong type.
+        """
+        lower = [name.lower() for name in self.models]
+        for name in self.models:
+            if not _NAME.fullmatch(name) or name.endswith(".") or lower.count(name.lower()) > 1:
+                raise UsageError(
+                    f"models.{name}: names become folders; give each one of its own, also without regard to case, of "
+                    f"letters, digits, '-', '_' and '.', beginning with a letter or digit"
+                )
+        return {name: _model_section(f"models.{name}", values) for name, values in self.models.items()}
+
+
+def load_study(path: str | os.PathLike) -> StudyConfig:
+    """Reads and checks the file of a study; nothing else is looked at.
+
+    Raises:
+        UsageError: the file is missing or not YAML, or a key or value is wrong.
+    """
+    config = load_config(StudyConfig, path)
+    config.sections()
+    return config
+
+
+def study_folder(config: StudyConfig, path: str | os.PathLike) -> Path:
+    """Where a study keeps everything, absolute: `output`, else `STUDY` for the file `STUDY.yaml`.
+
+    Raises:
+        UsageError: the file has no suffix to leave out.
+    """
+    path = Path(path).absolute()
+    if config.output is not None:
+        return (path.parent / config.output).absolute()
+    if not path.suffix:
+        raise UsageError(f"{path} has no ending; call it {path.name}.yaml, or set output to a folder")
+    return path.with_suffix("")
+
+
+def as_plain(section: Any) -> dict[str, Any]:
+    """A section as JSON keeps it."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(section).items()}
+
+
+def _require_different(name: str, values: tuple) -> None:
+    if not values or len(set(values)) != len(values):
+        raise UsageError(f"{name} is {list(values)}; give at least one, and none twice")
+
+
+def _model_section(where: str, values: Any) -> ModelSection:
+    if values is None:
+        return ModelSection()
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{where} is {values!r}; give `key: value` pairs such as {{trainer: nnUNetTrainer}}")
+    hints = get_type_hints(ModelSection)
+    for key in values:
+        if key not in hints:
+            raise UsageError(f"{where}: there is no setting {key!r}{nearest(str(key), tuple(hints))}")
+    return ModelSection(**{key: checked_value(hints[key], value, f"{where}.{key}") for key, value in values.items()})

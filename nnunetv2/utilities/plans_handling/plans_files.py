@@ -1,0 +1,76 @@
+"""Plans files of a preprocessed dataset: which there are, how a new one may be named, which of them made a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dinov3.utils.atomic_files import read_json
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.utilities.printed_commands import preprocessing_command
+
+_OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")  # what lies beside plans, without .json
+
+
+def plans_in(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """The plans in a folder by the names that commands take (file names without `.json`), sorted.
+
+    Plans are told from other JSON files by what they contain, as they may have any name.
+    """
+    paths = (path for path in sorted(Path(folder).glob("*.json")) if path.stem not in _OTHER_FILES)
+    contents = {path.stem: _content(path) for path in paths if not path.name.startswith(".")}
+    return {name: content for name, content in contents.items() if _are_plans(content)}
+
+
+def _content(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except (DataError, UnicodeDecodeError):  # whose it may be
+        return None
+
+
+def _are_plans(content: Any) -> bool:
+    return isinstance(content, dict) and "plans_name" in content and isinstance(content.get("configurations"), dict)
+
+
+def listed_plans(folder: str | os.PathLike) -> str:
+    """The names of the plans in a folder, for a message."""
+    return ", ".join(plans_in(folder)) or "none"
+
+
+def require_plans_name(name: str) -> str:
+    """Refuses names that cannot be those of a file and of a part of `TRAINER__PLANS__CONFIGURATION`.
+
+    Returns:
+        The name.
+
+    Raises:
+        UsageError: accordingly.
+    """
+    reason = None
+    if not name.strip() or name.startswith("."):
+        reason = "it must have letters or digits, and no dot in front"
+    elif any(separator in name for separator in ("/", "\\", "\0")):
+        reason = "it is the name of a file, not a path"
+    elif "__" in name:
+        reason = "two underscores separate trainer, plans and configuration in the names of models"
+    elif name in _OTHER_FILES:
+        reason = f"{name}.json is another file of the dataset"
+    if reason is not None:
+        raise UsageError(f"Plans cannot be named {name!r}: {reason}; choose a name like nnUNetPlans")
+    return name
+
+
+def command_that_makes(cases_folder: str | os.PathLike) -> str:
+    """The command that preprocesses into a folder, by the plans beside it; without words if none of them names it."""
+    folder = Path(cases_folder)
+    for name, plans in plans_in(folder.parent).items():
+        configurations = plans["configurations"]
+        makers = [each for each, entry in configurations.items() if entry.get("data_identifier") == folder.name]
+        if makers:
+            try:
+                return preprocessing_command(folder.parent.name, name, makers)
+            except UsageError:
+                break
+    return "nnUNetv2_preprocess"

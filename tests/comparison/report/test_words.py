@@ -1,0 +1,219 @@
+"""What is said of planted situations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from nnunetv2.comparison.report.words import verdict_in_words
+from nnunetv2.comparison.results import (
+    BETTER,
+    NO_DIFFERENCE,
+    NOT_TESTABLE,
+    WORSE,
+    Comparison,
+    Interval,
+    MethodCost,
+    PairResult,
+)
+from tests.comparison.report.planted import METHODS, iterations_differ, planted
+
+BEST, SECOND, THIRD = METHODS[:3]
+
+
+def text_of(statements: object) -> str:
+    return "\n".join(statement.as_sentence() for statement in statements)
+
+
+def with_pair(comparison: Comparison, **changes: object) -> Comparison:
+    """Changes the first pair of the primary metric; `trained_` and `methods_` lead into the tests."""
+    first = comparison.pairs_of(comparison.settings.metrics[0])[0]
+    parts = {"trained": first.trained, "methods": first.methods}
+    for name in parts:
+        own = {key.removeprefix(f"{name}_"): value for key, value in changes.items() if key.startswith(f"{name}_")}
+        parts[name] = replace(parts[name], **own)
+    direct = {key: value for key, value in changes.items() if not key.startswith(("trained_", "methods_"))}
+    changed = replace(first, **parts, **direct)
+    return replace(comparison, pairs=tuple(changed if pair is first else pair for pair in comparison.pairs))
+
+
+def two(**changes: object) -> Comparison:
+    """Two methods with three seeds on 25 cases; the first is better by 0.02 (0.01 to 0.03)."""
+    comparison = planted(2, 3, 25, metrics=("Dice",), gap=0.02, is_known=False, equalities=())
+    known = {
+        "mean_difference": 0.02,
+        "trained_interval": Interval(0.01, 0.03),
+        "trained_p_holm": 0.004,
+        "trained_verdict": BETTER,
+        "methods_interval": Interval(0.002, 0.038),
+        "methods_p_holm": 0.03,
+        "methods_verdict": BETTER,
+    }
+    return with_pair(comparison, **(known | changes))
+
+
+def test_better_says_by_how_much_on_how_many_cases_and_trainings() -> None:
+    verdict = verdict_in_words(two())
+    headline = verdict.headline.as_sentence()
+    assert headline.startswith(f"{BEST} has the highest mean Dice of 2 methods: 0.7")
+    assert headline.endswith("on 25 cases of Dataset004_<Cells & more>, with 3 trainings of each method.")
+    assert text_of(verdict.trained) == (
+        f"These trained models differ on these 25 cases: {BEST} is better than {SECOND} by 0.020 "
+        f"(95 % CI 0.010 to 0.030; Holm-adjusted p = 0.004)."
+    )
+    assert text_of(verdict.methods) == (
+        f"The methods differ, also for other trainings and other cases of this kind: {BEST} is better than {SECOND} "
+        f"by 0.020 (95 % CI 0.002 to 0.038; Holm-adjusted p = 0.030)."
+    )
+
+
+def test_baseline_that_loses_is_said_to_be_worse_by_a_positive_amount() -> None:
+    comparison = two()
+    settings = replace(comparison.settings, baseline=SECOND)
+    verdict = verdict_in_words(replace(comparison, settings=settings))
+    assert f"{SECOND} is worse than {BEST} by 0.020 (95 % CI 0.010 to 0.030;" in text_of(verdict.trained)
+    assert f"{SECOND} is worse than {BEST} by 0.020 (95 % CI 0.002 to 0.038;" in text_of(verdict.methods)
+
+
+def test_smaller_distance_is_better() -> None:
+    comparison = planted(2, 3, 25, metrics=("HD95",), gap=0.02, is_known=False, equalities=())
+    changed = with_pair(comparison, mean_difference=-1.5, trained_interval=Interval(-2.0, -1.0), trained_verdict=BETTER)
+    verdict = verdict_in_words(changed)
+    assert f"{BEST} has the lowest mean HD95 of 2 methods: " in verdict.headline.as_sentence()
+    assert f"{BEST} is better than {SECOND} by 1.50 mm (95 % CI 1.00 to 2.00;" in text_of(verdict.trained)
+
+
+def test_mean_and_verdict_that_disagree_are_both_told() -> None:
+    verdict = verdict_in_words(
+        two(trained_verdict=WORSE, mean_difference=0.004, trained_interval=Interval(-0.01, 0.02))
+    )
+    assert (
+        f"{BEST} is worse than {SECOND} in most cases, but not in the mean (by −0.004, 95 % CI −0.020 to 0.010;"
+        in text_of(verdict.trained)
+    )
+
+
+def test_no_difference_is_not_called_equality() -> None:
+    verdict = verdict_in_words(
+        two(
+            trained_verdict=NO_DIFFERENCE,
+            methods_verdict=NO_DIFFERENCE,
+            mean_difference=0.002,
+            trained_interval=Interval(-0.001, 0.005),
+            methods_interval=Interval(-0.01, 0.014),
+        )
+    )
+    trained, methods = text_of(verdict.trained), text_of(verdict.methods)
+    assert trained.startswith(
+        f"These trained models do not show a difference on these 25 cases: {BEST} and {SECOND} "
+        f"(advantage of the former +0.002, 95 % CI −0.001 to 0.005;"
+    )
+    assert "no proof that they are equal" in trained
+    assert methods.startswith("The methods do not show a difference")
+    assert "no proof that the methods are equal" in methods
+
+
+def test_identical_scores_are_told_as_such() -> None:
+    verdict = verdict_in_words(planted(2, 1, 25, metrics=("Dice",), gap=0.0, is_known=False))
+    assert f"{BEST} and {SECOND} share the highest mean Dice of 2 methods" in verdict.headline.as_sentence()
+    assert text_of(verdict.trained) == (
+        f"These trained models do not show a difference on these 25 cases: {BEST} and {SECOND} score alike in every "
+        f"case."
+    )
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_too_few_seeds_say_nothing_about_methods(num_seeds: int) -> None:
+    verdict = verdict_in_words(planted(2, num_seeds, 25, metrics=("Dice",), is_known=False))
+    methods = text_of(verdict.methods)
+    assert methods.startswith(f"The methods: not testable. Whether {BEST} differs as a method from {SECOND} is open")
+    assert methods.endswith(
+        f"It takes at least 3 trainings of each method, with different seeds; here each has {num_seeds}."
+    )
+    assert "better" not in methods
+
+
+def test_unequal_and_repeated_trainings_are_counted_by_method() -> None:
+    few = {"methods_verdict": NOT_TESTABLE, "methods_p": None, "methods_p_holm": None, "methods_interval": None}
+    methods = text_of(verdict_in_words(two(**few, methods_num_seeds=(3, 1))).methods)
+    assert f"here {BEST} has 3 and {SECOND} has 1 (of its 3 runs, those that score alike count as one)." in methods
+
+
+def test_another_reason_for_not_testable_is_passed_on() -> None:
+    few = {"methods_verdict": NOT_TESTABLE, "methods_p": None, "methods_p_holm": None, "methods_interval": None}
+    assert text_of(verdict_in_words(two(**few, methods_reason="no score varies")).methods).endswith(
+        "is open: no score varies."
+    )
+
+
+def test_few_cases_make_narrow_intervals() -> None:
+    limits = text_of(verdict_in_words(planted(2, 1, 19, metrics=("Dice",), is_known=False)).limits)
+    assert "With 19 cases, fewer than 20, the intervals (95 % CI) are too narrow" in limits
+    limits = text_of(verdict_in_words(planted(2, 1, 20, metrics=("Dice",), is_known=False)).limits)
+    assert "too narrow" not in limits
+
+
+def test_allowed_difference_and_missing_records_come_first_in_what_cannot_be_said(five: Comparison) -> None:
+    limits = verdict_in_words(five).limits
+    assert limits[0].lead == "Whether all runs are alike in augmentation is not recorded, so it was not checked."
+    broken = planted(2, 1, 25, metrics=("Dice",), equalities=(iterations_differ("a", "b"),))
+    assert verdict_in_words(broken).limits[0].lead.startswith("NOT COMPARABLE in iterations (steps of the training)")
+
+
+def test_other_limits(five: Comparison) -> None:
+    limits = text_of(verdict_in_words(five).limits)
+    assert f"started from different weights ({THIRD} from timm/vit_small" in limits
+    assert "The order of the methods by NSD depends on how ranks are made" in limits
+    assert "The models of different folds share training cases" in limits
+    assert "HD95 and ASSD are set to the diagonal of the image" in limits
+
+
+def test_cost_of_the_best_is_set_against_the_least_and_the_most() -> None:
+    comparison = planted(3, 1, 25, metrics=("Dice",), equalities=())
+    costs = tuple(
+        MethodCost(method, gflops_per_patch=flops)
+        for method, flops in zip(METHODS, (300.0, 100.0, 400.0), strict=False)
+    )
+    cost = text_of(verdict_in_words(replace(comparison, costs=costs)).cost)
+    assert cost.startswith(
+        f"Computation to predict one patch: 300 GFLOPs for {BEST} (best by score, 3 times the least), "
+        f"least 100 GFLOPs for {SECOND}, most 400 GFLOPs for {THIRD}."
+    )
+    assert "Not known of any method: parameters, GPU time of one training of all folds and peak GPU memory" in cost
+
+
+def test_unknown_costs_are_not_guessed(five: Comparison) -> None:
+    cost = text_of(verdict_in_words(five).cost)
+    assert f"GPU time of one training of all folds: 9.5 hours for {BEST} (best by score, takes the least)" in cost
+    assert f"not known of {THIRD} and {METHODS[3]}" in cost
+
+
+def test_margin_is_answered_for_the_pairs_of_the_leader() -> None:
+    comparison = planted(2, 1, 25, metrics=("Dice",), gap=0.02, is_known=False, margin=0.01)
+    pairs: list[PairResult] = comparison.pairs_of("Dice")
+    assert pairs[0].non_inferior is True
+    methods = text_of(verdict_in_words(comparison).methods)
+    assert f"Non-inferiority with a margin of 0.01 in Dice is shown for {BEST} against {SECOND}." in methods
+
+
+def test_many_opponents_are_items_of_one_statement(five: Comparison) -> None:
+    statement = verdict_in_words(five).trained[0]
+    assert statement.lead == f"These trained models differ on these 30 cases: {BEST} is better than"
+    assert [item.split(" by ")[0] for item in statement.items] == list(METHODS[1:5])
+    assert [sentence for sentence in verdict_in_words(five)][1] == statement.as_sentence()
+
+
+def test_without_a_case_that_counts_nothing_is_said() -> None:
+    comparison = planted(2, 1, 25, metrics=("Dice",), is_known=False)
+    summaries = tuple(replace(each, num_cases=0, mean=float("nan")) for each in comparison.summaries)
+    nothing = replace(comparison, summaries=summaries)
+    assert verdict_in_words(nothing).headline.as_sentence() == (
+        "No case of Dataset004_<Cells & more> counts in Dice, so nothing is said about any method."
+    )
+
+
+def test_a_single_case_has_no_interval() -> None:
+    nan = Interval(float("nan"), float("nan"))
+    trained = text_of(verdict_in_words(two(trained_verdict=NO_DIFFERENCE, trained_interval=nan)).trained)
+    assert "(advantage of the former +0.020, no interval; Holm-adjusted p = 0.004)" in trained

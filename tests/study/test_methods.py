@@ -1,0 +1,137 @@
+"""The models of a study, checked against a dataset before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nnunetv2.comparison.errors import NotComparableError
+from nnunetv2.errors import UsageError
+from nnunetv2.study.cost_estimate import described
+from nnunetv2.study.entry_point import study_entry
+from nnunetv2.study.fairness import require_fair
+from nnunetv2.study.methods import resolve_methods
+from nnunetv2.study.run_study import Study, read_study
+from nnunetv2.study.study_config import StudyConfig
+from nnunetv2.training.budget import Budget
+from tests.study.study_jobs import mark
+from tests.training.tiny_dataset import NAME, write_tiny_dataset
+
+pytestmark = pytest.mark.slow
+
+TINY_M2F = {"model.backbone_size": "tiny", "model.pretrained": False, "training.patch_size": [64, 64]}
+
+
+@pytest.fixture
+def dataset(nnunet_folders: dict[str, Path]) -> Path:
+    return write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
+
+
+def resolve(base: Path, section: dict[str, Any] | None = None, **settings: Any):
+    return resolve_methods(StudyConfig(dataset=NAME, models={"mine": section}, **settings), NAME, base)[0]
+
+
+def test_the_trainer_decides_on_the_command(dataset, tmp_path):
+    (tmp_path / "m2f.yaml").write_text("lora: {r: 2}\nmodel: {backbone_size: base}")
+    unet = resolve(tmp_path, budget=Budget(num_epochs=3))
+    assert (unet.program, unet.words, unet.num_epochs, unet.patch_size) == ("nnUNetv2_train", (), 3, (32, 32))
+    m2f = resolve(tmp_path, {"trainer": "nnUNetTrainer_m2f", "config": "m2f.yaml", "settings": TINY_M2F})
+    assert (m2f.program, m2f.module) == ("nnUNetv2_train_m2f", "nnunetv2.run.run_training_m2f")
+    assert m2f.words[:3] == ("--m2f_config", str(tmp_path / "m2f.yaml"), "model.backbone_size=tiny")
+    assert m2f.definition["settings"] == {**TINY_M2F, "lora.r": 2}
+    assert (m2f.num_epochs, m2f.patch_size, m2f.model_folder) == (160, (64, 64), "nnUNetTrainer_m2f__nnUNetPlans__2d")
+
+
+@pytest.mark.parametrize(
+    ("section", "settings", "message"),
+    [
+        ({"trainer": "nnUNetTrainr"}, {}, "models.mine: There is no trainer named 'nnUNetTrainr'"),
+        ({"plans": "OtherPlans"}, {}, "models.mine: There are no plans OtherPlans"),
+        ({"configuration": "3d_fullres"}, {}, "models.mine: .*no configuration '3d_fullres'"),
+        ({"settings": {"lora.r": 3}}, {}, "models.mine: nnUNetTrainer takes no settings"),
+        ({"trainer": "nnUNetTrainer_m2f", "settings": {"lora.s": 3}}, {}, "no setting 'lora.s'"),
+        ({"trainer": "nnUNetTrainer_m2f", "config": "a.yaml"}, {}, "config: .*/a.yaml does not exist; relative paths"),
+        (
+            {"trainer": "nnUNetTrainer_m2f", "settings": {"model.checkpoint": "w.pth"}},
+            {},
+            "model.checkpoint: .*/w.pth does not exist",
+        ),
+        (
+            {"trainer": "nnUNetTrainer_m2f", "settings": {"training.num_epochs": 4}},
+            {"budget": Budget(num_epochs=3)},
+            "models.mine: training.num_epochs=4 contradicts --num_epochs 3",
+        ),
+        ({"pretrained_weights": "u.pth"}, {}, "pretrained_weights: .*/u.pth does not exist"),
+        ({}, {"folds": (0, 5)}, f"folds has 5; {NAME} has the folds 0 to 4, and all"),
+    ],
+)
+def test_what_could_not_be_trained_is_refused(dataset, tmp_path, section, settings, message):
+    with pytest.raises(UsageError, match=message):
+        resolve(tmp_path, section, **settings)
+
+
+@pytest.fixture
+def study(dataset: Path, tmp_path: Path) -> Study:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "dataset: 777\nfolds: [0]\nseeds: [0, 1]\ndevice: cpu\n"
+        "models: {unet: , short: {trainer: nnUNetTrainer_5epochs}}"
+    )
+    return read_study(path)
+
+
+def test_a_dry_run_shows_commands_and_costs_and_writes_nothing(study):
+    text = described(study)
+    assert text.count("nnUNetv2_train Dataset777_Tiny 2d 0 -tr nnUNetTrainer ") == 2
+    rows = [line.split() for line in text.splitlines() if line.startswith(("unet ", "short "))]
+    assert [row[:10] for row in rows] == [
+        ["unet", "2", "of", "2", "1000", "x", "250", "2", "x", "32x32"],
+        ["short", "2", "of", "2", "5", "x", "250", "2", "x", "32x32"],
+    ]
+    assert float(rows[0][10]) == pytest.approx(200 * float(rows[1][10]), rel=0.01)
+    assert text.endswith(f"4 of 4 trainings are left, in {study.folder}\n")
+    assert not study.folder.exists()
+
+
+def test_what_would_not_be_comparable_is_said_before_the_training(study, capsys):
+    line = "NOT COMPARABLE: iterations: 1000 x 250 (unet) against 5 x 250 (short); set budget.num_epochs"
+    assert line in described(study)
+    file = str(study.folder.with_suffix(".yaml"))
+    assert study_entry([file]) == 4
+    assert capsys.readouterr().err.startswith(line)
+    assert not study.folder.exists()
+
+
+def test_the_default_precisions_on_a_gpu_are_not_the_same(dataset, tmp_path):
+    config = {"models": {"unet": None, "m2f": {"trainer": "nnUNetTrainer_m2f"}}, "dataset": NAME}
+    length = {"num_epochs": 3, "num_iterations_per_epoch": 2}
+    methods = resolve_methods(StudyConfig(**config, budget=Budget(**length)), NAME, tmp_path)
+    with pytest.raises(
+        NotComparableError, match=r"^NOT COMPARABLE: precision: fp16 \(unet\) against bf16 \(m2f\); set"
+    ):
+        require_fair(methods, ())
+    require_fair(methods, ["precision"])
+    require_fair(resolve_methods(StudyConfig(**config, budget=Budget(**length, precision="bf16")), NAME, tmp_path), ())
+
+
+def test_what_may_differ_must_be_something(dataset, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("dataset: 777\nmodels: {unet: }\ncompare: {allow: [colour]}")
+    with pytest.raises(UsageError, match="compare.allow has 'colour'; accepted are "):
+        read_study(path)
+
+
+def test_hours_follow_from_epochs_that_were_timed(study):
+    cut_off, done = study.jobs[0], study.jobs[2]
+    mark(cut_off, "checkpoint_best.pth", "metrics.jsonl")
+    mark(done, "checkpoint_final.pth", "validation/summary.json")
+    epoch = '{"type": "epoch", "seconds": 36}\n'
+    (cut_off.fold_folder / "metrics.jsonl").write_text(100 * epoch)
+    (row,) = (line.split() for line in described(study).splitlines() if line.startswith("unet "))
+    assert row[1:4] == ["1", "of", "2"]
+    assert row[-2:] == ["10.00", "9.00"]
+    assert described(study).endswith(
+        "3 of 4 trainings are left, in " + f"{study.folder}: at least 9.0 hours one after the other\n"
+    )
