@@ -7,13 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nnunetv2.comparison.errors import NotComparableError
+from nnunetv2.comparison.errors import NotComparableError, refuse
 from nnunetv2.comparison.settings import EMPTY_POLICIES, METRICS, CompareSettings
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
 
-_RED, _PLAIN = "\033[1;31m", "\033[0m"
 _EXAMPLES = """
 examples:
   nnUNetv2_compare -d 4 -m nnUNetTrainer__nnUNetPlans__2d nnUNetTrainer_m2f__nnUNetPlans__2d -o comparison
@@ -125,10 +124,7 @@ def compare_entry(argv: Sequence[str] | None = None) -> int:
             num_processes=args.np,
         )
     except NotComparableError as err:
-        colours = (_RED, _PLAIN) if sys.stderr.isatty() else ("", "")
-        for line in str(err).splitlines():
-            sys.stderr.write(f"{colours[0]}{line}{colours[1]}\n")
-        return err.exit_code
+        return refuse(err)
     for sentence in verdict_in_words(comparison):
         sys.stdout.write(f"{sentence}\n")
     sys.stdout.write(f"The report is {Path(args.o) / 'report.html'}\n")

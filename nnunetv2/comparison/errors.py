@@ -1,9 +1,23 @@
 """The error of a comparison that would not be fair."""
 
+from __future__ import annotations
+
+import sys
+
 from nnunetv2.errors import NNUNetError
+
+_RED, _PLAIN = "\033[1;31m", "\033[0m"
 
 
 class NotComparableError(NNUNetError):
     """Models that were not trained and scored alike; the message has one line for each broken equality."""
 
     exit_code = 4
+
+
+def refuse(error: NotComparableError) -> int:
+    """Writes each line of the error to stderr, in red on a terminal; returns the exit code of the command."""
+    before, behind = (_RED, _PLAIN) if sys.stderr.isatty() else ("", "")
+    for line in str(error).splitlines():
+        sys.stderr.write(f"{before}{line}{behind}\n")
+    return error.exit_code

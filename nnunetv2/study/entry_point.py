@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2.comparison.errors import NotComparableError
+from nnunetv2.comparison.errors import NotComparableError, refuse
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.printed_commands import command_text
 
 if TYPE_CHECKING:
     from nnunetv2.study.run_study import Study
@@ -57,8 +58,7 @@ def study_entry(argv: Sequence[str] | None = None) -> int:
     try:
         _carry_out(study, args)
     except NotComparableError as err:
-        sys.stderr.write(f"{err}\n")  # a line for each thing that is not equal
-        return err.exit_code
+        return refuse(err)
     return 0
 
 
@@ -111,9 +111,8 @@ def write_template(path: Path) -> None:
     text = files("nnunetv2.configs").joinpath("study.yaml").read_text(encoding="utf-8")
     with replace_when_complete(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    sys.stdout.write(
-        f"Wrote a study to start from to {path}; see what it would do by nnUNetv2_study {path} --dry_run\n"
-    )
+    trial = command_text(["nnUNetv2_study", path, "--dry_run"])
+    sys.stdout.write(f"Wrote a study to start from to {path}; see what it would do by {trial}\n")
 
 
 if __name__ == "__main__":

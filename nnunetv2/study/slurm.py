@@ -14,6 +14,7 @@ from nnunetv2.study.job_runner import run_job
 from nnunetv2.study.jobs import Job
 from nnunetv2.study.run_study import Study, TrainingsFailedError
 from nnunetv2.study.study_config import SlurmSection
+from nnunetv2.utilities.printed_commands import command_text
 
 if TYPE_CHECKING:
     from submitit import Executor
@@ -62,7 +63,7 @@ def submit(study: Study, path: str) -> list[str]:
     """
     todo = study.unfinished()
     if not todo:
-        logger.info("All trainings are finished; compare them by: nnUNetv2_study %s --only_compare", path)
+        logger.info("All trainings are finished; compare them by: %s", _comparison(path))
         return []
     executor = make_executor(study.folder / "slurm", study.config.slurm, f"study_{study.folder.name}")
     write_definitions(study.methods, study.folder)
@@ -70,10 +71,14 @@ def submit(study: Study, path: str) -> list[str]:
         tasks = [executor.submit(SlurmTraining(job)) for job in todo]
     ids = [task.job_id for task in tasks]
     logger.info(
-        "Submitted %d trainings, %s to %s. When they are done: nnUNetv2_study %s --only_compare",
-        len(ids), ids[0], ids[-1], path,
+        "Submitted %d trainings, %s to %s. When they are done: %s",
+        len(ids), ids[0], ids[-1], _comparison(path),
     )  # fmt: skip
     return ids
+
+
+def _comparison(path: str) -> str:
+    return command_text(["nnUNetv2_study", path, "--only_compare"])
 
 
 def make_executor(folder: Path, section: SlurmSection, name: str, cluster: str = "slurm") -> Executor:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nnunetv2.comparison.report.number_text import counted, coverage, listed
+from nnunetv2.comparison.report.number_text import coverage, listed, p_equals
 from nnunetv2.comparison.report.statement import Statement
 from nnunetv2.comparison.results import FEW_CASES, NOT_RECORDED, Comparison
+from nnunetv2.comparison.statistics.trained_models import smallest_p
+from nnunetv2.utilities.counted_words import counted
 
 
 def limit_statements(comparison: Comparison) -> Iterator[Statement]:
     """One statement for each reason to read the results with care."""
     yield from _broken(comparison)
     yield from _unrecorded(comparison)
+    yield from _too_few_cases(comparison)
     yield from _few_cases(comparison)
     yield from _other_weights(comparison)
     yield from _schemes(comparison)
@@ -33,6 +36,19 @@ def _unrecorded(comparison: Comparison) -> Iterator[Statement]:
     items = [each.item for each in comparison.comparability.equalities if each.state == NOT_RECORDED]
     if items:
         yield Statement(f"Whether all runs are alike in {listed(items)} is not recorded, so it was not checked.")
+
+
+def _too_few_cases(comparison: Comparison) -> Iterator[Statement]:
+    pairs = comparison.pairs_of(comparison.settings.metrics[0])
+    if not pairs:
+        return
+    num_cases = min(pair.num_cases for pair in pairs)
+    smallest = smallest_p(num_cases, len(pairs))
+    if num_cases and smallest >= comparison.settings.alpha:
+        yield Statement(
+            f"{counted(num_cases, 'case')} and {counted(len(pairs), 'pair')} cannot show a difference between trained "
+            f"models: even one that is better in every case would have {p_equals(smallest)}."
+        )
 
 
 def _few_cases(comparison: Comparison) -> Iterator[Statement]:

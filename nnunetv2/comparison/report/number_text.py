@@ -88,11 +88,6 @@ def _three_digits(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def counted(number: int, singular: str, plural: str | None = None) -> str:
-    """`1 case`, `2 cases`."""
-    return f"{number} {singular if number == 1 else plural or singular + 's'}"
-
-
 def listed(parts: list[str], conjunction: str = "and") -> str:
     """`a`, `a and b`, `a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {conjunction} {parts[-1]}"

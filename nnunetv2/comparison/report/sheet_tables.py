@@ -83,7 +83,7 @@ def compute_table(comparison: Comparison) -> Table:
         ("GFLOPs per patch", "in training"),
         ("Memory, MiB", "measured, estimated"),
         ("s per iteration",),
-        ("GPU hours",),
+        ("Training hours",),
     )
     columns = (
         text_cell("Method"),
@@ -91,7 +91,12 @@ def compute_table(comparison: Comparison) -> Table:
         text_cell("Patch, device, weights"),
     )
     rows = tuple(_compute_row(cost) for cost in comparison.costs)
-    return Table("Costs", columns, rows, f"{UNKNOWN}: not known. GPU hours are of one training of all folds.")
+    return Table(
+        "Costs",
+        columns,
+        rows,
+        f"{UNKNOWN}: not known. Training hours are those of all folds, and of all GPUs together.",
+    )
 
 
 def _compute_row(cost: MethodCost) -> tuple[Cell, ...]:

@@ -10,7 +10,6 @@ from nnunetv2.comparison.report.leader import OrientedPair, is_identical, means_
 from nnunetv2.comparison.report.limit_words import limit_statements
 from nnunetv2.comparison.report.number_text import (
     bounds,
-    counted,
     coverage,
     is_known,
     listed,
@@ -29,6 +28,7 @@ from nnunetv2.comparison.results import (
     Interval,
     MethodSummary,
 )
+from nnunetv2.utilities.counted_words import counted
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunetv2.comparison.results import Interval, TrainedModelsTest
+from nnunetv2.comparison.results import NO_DIFFERENCE, NOT_TESTABLE, Interval, TrainedModelsTest
 from nnunetv2.comparison.settings import CompareSettings, Metric
 from nnunetv2.comparison.statistics.holm import holm
 from nnunetv2.comparison.statistics.signed_rank import hodges_lehmann, rank_biserial, signed_rank_p
@@ -21,19 +21,28 @@ def signed_rank_family(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return p_values, holm(p_values)
 
 
+def smallest_p(num_cases: int, num_pairs: int) -> float:
+    """The adjusted p-value where one model is better in every case and all other pairs show nothing."""
+    return min(1.0, num_pairs * 2.0 ** (1 - num_cases))
+
+
 def trained_models_tests(
     differences: np.ndarray, intervals: tuple[Interval, ...], metric: Metric, settings: CompareSettings
 ) -> list[TrainedModelsTest]:
     """The tests of a family of pairs; see `signed_rank_family`.
 
     A verdict follows the signed ranks, that is what happens in most cases. The mean difference can have the other sign
-    where few cases differ much.
+    where few cases differ much. Where there are too few cases for any verdict, models that differ are not testable.
     """
     sign = 1 if metric.higher_is_better else -1
     p_values, adjusted = signed_rank_family(differences)
+    is_testable = smallest_p(*differences.shape) < settings.alpha
     tests = []
     for column, interval, p, p_holm in zip(differences.T, intervals, p_values, adjusted, strict=True):
         effect = rank_biserial(sign * column)
+        found = verdict(effect, float(p_holm), settings.alpha)
+        if found == NO_DIFFERENCE and not is_testable and np.any(column):
+            found = NOT_TESTABLE
         tests.append(
             TrainedModelsTest(
                 p=float(p),
@@ -41,7 +50,7 @@ def trained_models_tests(
                 interval=interval,
                 hodges_lehmann=hodges_lehmann(column),
                 rank_biserial=effect,
-                verdict=verdict(effect, float(p_holm), settings.alpha),
+                verdict=found,
             )
         )
     return tests

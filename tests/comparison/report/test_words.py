@@ -147,6 +147,14 @@ def test_another_reason_for_not_testable_is_passed_on() -> None:
     )
 
 
+def test_too_few_cases_for_any_verdict_are_said() -> None:
+    limits = text_of(verdict_in_words(planted(3, 1, 6, metrics=("Dice",), is_known=False)).limits)
+    assert "6 cases and 3 pairs cannot show a difference between trained models" in limits
+    assert "even one that is better in every case would have p = 0.094" in limits
+    limits = text_of(verdict_in_words(planted(3, 1, 7, metrics=("Dice",), is_known=False)).limits)
+    assert "cannot show a difference" not in limits
+
+
 def test_few_cases_make_narrow_intervals() -> None:
     limits = text_of(verdict_in_words(planted(2, 1, 19, metrics=("Dice",), is_known=False)).limits)
     assert "With 19 cases, fewer than 20, the intervals (95 % CI) are too narrow" in limits
@@ -180,12 +188,12 @@ def test_cost_of_the_best_is_set_against_the_least_and_the_most() -> None:
         f"Computation to predict one patch: 300 GFLOPs for {BEST} (best by score, 3 times the least), "
         f"least 100 GFLOPs for {SECOND}, most 400 GFLOPs for {THIRD}."
     )
-    assert "Not known of any method: parameters, GPU time of one training of all folds and peak GPU memory" in cost
+    assert "Not known of any method: parameters, training time of all folds and peak GPU memory" in cost
 
 
 def test_unknown_costs_are_not_guessed(five: Comparison) -> None:
     cost = text_of(verdict_in_words(five).cost)
-    assert f"GPU time of one training of all folds: 9.5 hours for {BEST} (best by score, takes the least)" in cost
+    assert f"Training time of all folds: 9.5 hours for {BEST} (best by score, takes the least)" in cost
     assert f"not known of {THIRD} and {METHODS[3]}" in cost
 
 

@@ -80,6 +80,19 @@ def test_copies_do_not_differ_and_share_their_rank():
     assert stability.schemes_agree
 
 
+@pytest.mark.parametrize(
+    ("num_cases", "num_methods", "expected"),
+    [(5, 2, NOT_TESTABLE), (6, 2, BETTER), (6, 3, NOT_TESTABLE), (7, 3, BETTER)],
+)
+def test_with_too_few_cases_even_a_model_that_wins_them_all_is_not_testable(num_cases, num_methods, expected):
+    best = np.linspace(0.8, 0.9, num_cases)[None]
+    others = {f"other{number}": best - 0.01 - 0.001 * np.arange(num_cases) for number in range(num_methods - 1)}
+    found = [each for each in pairs(score_table({"best": best, **others}), DICE) if each.class_name is None]
+    assert [each.trained.verdict for each in found] == [expected] * (num_methods - 1) + [NO_DIFFERENCE] * (
+        num_methods - 2
+    )
+
+
 def test_nearly_equal_sums_are_no_difference():
     # 0.1 + 0.2 + 0.3 depends on the order of the sum in its last bit; the mean of the cases must not.
     first = np.array([[0.1, 0.3], [0.2, 0.2], [0.3, 0.1]])
@@ -186,7 +199,7 @@ def test_cases_without_a_class_and_classes_without_a_case():
     assert never.methods.reason == "no case counts; at least 2 are needed"
     assert np.isnan([described["never"].mean, described["never"].median, *described["never"].quartiles]).all()
     assert described["never"].seed_deviation is None
-    assert (once.trained.p, once.trained.verdict) == (1, NO_DIFFERENCE)
+    assert (once.trained.p, once.trained.verdict) == (1, NOT_TESTABLE)
     assert once.methods.reason == "1 case counts; at least 2 are needed"
 
 
