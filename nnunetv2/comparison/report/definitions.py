@@ -37,7 +37,8 @@ def definitions(settings: CompareSettings) -> Iterator[tuple[str, str]]:
     if any(METRICS[name].unit for name in settings.metrics) or "NSD" in settings.metrics:
         yield (
             "Edges",
-            "Edge voxels have a face on the background; distances are Euclidean, in mm, by the spacing of the case.",
+            "Edge voxels have a face on the background; distances are Euclidean, in mm, by the spacing of the case. "
+            "Where files have no spacing, as PNG, a pixel is taken to be 1 mm wide.",
         )
     yield "Empty masks", _EMPTY[settings.empty] + _missed(settings)
     yield "Mean over classes", "In each case over the classes that count in it; then over the cases."
