@@ -43,6 +43,8 @@ DOCUMENTED = {
     "installed/*/inference_instructions.txt: file only in the second": "as above",
     "predictions*/ensemble/plans.json: file only in the second": "ensembles are postprocessed without further flags",
     "predictions*/OUTPUT_FOLDER/plans.json: file only in the second": "as above",
+    "predictions*/OUTPUT_FOLDER_PP/*.json: file only in the second": "they can be evaluated as they are",
+    "*/ensembles/*/postprocessed/*.json: file only in the second": "as above",
     "*/predict_from_raw_data_args.json: only in the second: /num_p*": "upstream leaves them out without processes",
     "*/predict_from_raw_data_args.json: only in the second: /part_id: *": "as above",
     "*/debug.json: only in *": "attributes of trainer and loaders as text, for people",
