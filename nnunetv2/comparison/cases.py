@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.comparison.models import dataset_description
 from nnunetv2.comparison.runs import fold_order, folds_of, listed, run_names
 from nnunetv2.comparison.scores import Run
@@ -95,19 +94,12 @@ def reference_files(dataset: str, file_ending: str, folder: Path | None = None) 
     return {path.name.removesuffix(file_ending): path for path in files}
 
 
-def common_cases(runs: Sequence[Run], references: Mapping[str, Path], allowed: Sequence[str] = ()) -> tuple[str, ...]:
+def common_cases(runs: Sequence[Run], references: Mapping[str, Path]) -> tuple[str, ...]:
     """The identifiers of the cases that every run predicted and that have a reference, sorted.
 
-    Args:
-        allowed: problems that the user accepts: `cases`, `splits`, `references`, or `all`.
-
     Raises:
-        NotComparableError: with one line for each problem that is not allowed.
-        DataError: no case is left.
+        DataError: there is none.
     """
-    refused = [each for each in case_problems(runs, references) if not {each.item, ALLOW_ALL} & set(allowed)]
-    if refused:
-        raise NotComparableError("\n".join(f"{PREFIX}{each.item}: {each.text}" for each in refused))
     common = set(references).intersection(*(run.predictions for run in runs))
     if not common:
         raise DataError("There is no case that all models predicted and that has a reference")

@@ -63,7 +63,7 @@ def compare(
     require_comparable(sheet, case_problems(runs, files))
     scores = score_runs(
         runs,
-        {case: files[case] for case in common_cases(runs, files, allow)},
+        {case: files[case] for case in common_cases(runs, files)},
         layout.classes,
         layout.reader_writer,
         settings,

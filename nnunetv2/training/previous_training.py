@@ -11,6 +11,7 @@ from typing import Any
 from nnunetv2.training.checkpoint import BEST, FINAL, LATEST
 
 FOLDER = "previous_training"
+INTERRUPTED = "interrupted_training"  # beside a finished one in FOLDER
 
 # The final checkpoint is last: a kill before leaves a fold that still holds the older training as a whole.
 _MOVED = (LATEST, BEST, "validation", FINAL)
@@ -35,12 +36,15 @@ class PreviousTraining:
     def set_aside(self) -> str | None:
         """Moves them into the folder `previous_training`, in place of what it holds, and says so in one line.
 
-        Files that the new training has replaced meanwhile stay. None if there is nothing to move.
+        Files that the new training has replaced meanwhile stay. None if there is nothing to move. A training that was
+        interrupted does not take the place of a finished one: a restart after a restart would lose that.
         """
         old = [path for path, identity in self._found.items() if path.exists() and _identity(path) == identity]
         if not old:
             return None
         target = self._folder / FOLDER
+        if (target / FINAL).exists() and self._folder / FINAL not in old:
+            target = self._folder / INTERRUPTED
         try:
             if target.is_dir():
                 shutil.rmtree(target)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from nnunetv2.comparison.cases import case_problems, common_cases, dataset_format, reference_files
+from nnunetv2.comparison.comparability import require_comparable
 from nnunetv2.comparison.errors import NotComparableError
+from nnunetv2.comparison.results import Comparability
 from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import DataError
 from tests.comparison.model_folders import DATASET, NAME, Model, write_dataset, write_predictions
@@ -26,9 +28,14 @@ def predictions(method: str, cases: str) -> Run:
     return Run(method, Path(method), {case: Path(case) for case in cases.split()}, {})
 
 
+def require(runs: tuple[Run, ...], allowed: tuple[str, ...] = ()) -> None:
+    """Refuses the runs unless their problems are allowed."""
+    require_comparable(Comparability((), allowed), case_problems(runs, REFERENCES))
+
+
 def refused(*runs: Run) -> list[str]:
     with pytest.raises(NotComparableError) as caught:
-        common_cases(runs, REFERENCES)
+        require(runs)
     return str(caught.value).splitlines()
 
 
@@ -80,14 +87,15 @@ def test_a_prediction_without_reference_is_named():
 def test_what_is_allowed_is_compared_on_the_cases_that_all_have():
     runs = (run("unet", "a b", "c <d>"), run("m2f", "a c", "b"), predictions("other", "a b c <d> e"))
     with pytest.raises(NotComparableError, match="^NOT COMPARABLE: references: other predicted e"):
-        common_cases(runs, REFERENCES, ["cases", "splits"])
-    assert common_cases(runs, REFERENCES, ["references", "cases", "splits"]) == ("a", "b", "c")
-    assert common_cases(runs, REFERENCES, ["all"]) == ("a", "b", "c")
+        require(runs, ("cases", "splits"))
+    require(runs, ("references", "cases", "splits"))
+    require(runs, ("all",))
+    assert common_cases(runs, REFERENCES) == ("a", "b", "c")
 
 
 def test_nothing_in_common_cannot_be_allowed():
     with pytest.raises(DataError, match="no case that all models predicted"):
-        common_cases((run("unet", "a"), run("m2f", "b")), REFERENCES, ["all"])
+        common_cases((run("unet", "a"), run("m2f", "b")), REFERENCES)
 
 
 def test_references_are_those_of_the_dataset_or_of_a_folder(nnunet_folders, tmp_path):

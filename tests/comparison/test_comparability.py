@@ -22,15 +22,8 @@ from tests.comparison.model_folders import (
     STEPS,
     UPSTREAM_DEBUG,
     Model,
-    write_dataset,
     write_predictions,
 )
-
-
-@pytest.fixture
-def place(nnunet_folders, tmp_path) -> Path:
-    write_dataset(nnunet_folders)
-    return tmp_path
 
 
 def compared(place: Path, *models: Model, allowed: tuple[str, ...] = ()) -> Comparability:

@@ -22,15 +22,8 @@ from tests.comparison.model_folders import (
     UPSTREAM_DEBUG,
     UPSTREAM_LOG,
     Model,
-    write_dataset,
     write_predictions,
 )
-
-
-@pytest.fixture
-def place(nnunet_folders, tmp_path) -> Path:
-    write_dataset(nnunet_folders)
-    return tmp_path
 
 
 def runs_of(place: Path, *models: Model, method: str = "m") -> tuple:

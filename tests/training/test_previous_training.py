@@ -68,6 +68,22 @@ def test_the_first_epoch_sets_the_older_training_aside(has_own_logger, capsys):
     assert told == 1
 
 
+def test_an_interrupted_training_does_not_take_the_place_of_a_finished_one():
+    fold = Path(make_trainer(Writing).output_folder)
+    (fold / "previous_training").mkdir(parents=True)
+    (fold / "previous_training" / "checkpoint_final.pth").write_text("finished")
+    (fold / "checkpoint_best.pth").write_text("interrupted")
+    told = previous_training.PreviousTraining(fold).set_aside()
+    assert told.endswith(f"are now in {fold}/interrupted_training")
+    assert contents(fold) == {}
+    assert contents(fold / "previous_training") == {"checkpoint_final.pth": "finished"}
+    assert contents(fold / "interrupted_training") == {"checkpoint_best.pth": "interrupted"}
+
+    (fold / "checkpoint_final.pth").write_text("finished later")
+    previous_training.PreviousTraining(fold).set_aside()
+    assert contents(fold / "previous_training") == {"checkpoint_final.pth": "finished later"}
+
+
 def test_a_resumed_training_and_one_without_checkpoints_leave_the_older_files(capsys):
     trainer = make_trainer(Writing, Schedule(epochs=1))
     fold = with_old_files(trainer)
