@@ -104,6 +104,7 @@ def test_a_killed_training_continues_to_the_same_weights(results: Path, monkeypa
     killed = results / "killed"
     killed.mkdir()
     environment = os.environ | {"nnUNet_results": str(killed), "nnUNet_n_proc_DA": "2", "KILL_AT_STEP": "8"}
+    environment["OMP_NUM_THREADS"] = "1"  # as in this process; sums of other numbers of threads have other last bits
     command = "from nnunetv2.run.run_training import run_training_entry; run_training_entry()"
     words = ["777", "2d", "0", "-tr", TRAINER, "-device", "cpu", "--seed", "7"]
     ended = subprocess.run(
