@@ -60,6 +60,7 @@ def _method_cost(method: str, runs: Sequence[Run], *, build_networks: bool) -> M
         peak_memory_mib=_largest([epoch.peak_memory_mib for _, epochs in all_folds for epoch in epochs]),
         estimated_memory_mib=counted and counted.memory.training_peak / _MIB,
         seconds_per_iteration=_mean([_seconds_per_iteration(of_run) for of_run in folds]),
+        seconds_per_case=_mean([_seconds_per_case(of_run) for of_run in folds]),
         gpu_hours=_mean([_hours(of_run) for of_run in folds]),
         device=_in_words([_device(fold) for fold, _ in all_folds]),
         pretrained=_in_words([_pretrained(fold) for fold, _ in all_folds]),
@@ -110,6 +111,13 @@ def _seconds_per_iteration(folds: Sequence[_Fold]) -> float | None:
         if num_steps:
             durations += [epoch.train_seconds / num_steps for epoch in epochs if not math.isnan(epoch.train_seconds)]
     return median(durations) if durations else None
+
+
+def _seconds_per_case(folds: Sequence[_Fold]) -> float | None:
+    """Median over the folds, which are medians over their cases."""
+    seconds = [sources.validation_line.get("seconds_per_case") for sources, _ in folds]
+    known = [value for value in seconds if value is not None]
+    return median(known) if known else None
 
 
 def _hours(folds: Sequence[_Fold]) -> float | None:

@@ -156,6 +156,8 @@ class MethodCost:
     estimated_memory_mib: float | None = None
     """of a training, counted without a GPU"""
     seconds_per_iteration: float | None = None
+    seconds_per_case: float | None = None
+    """to predict a validation case, with its tiles and mirrored copies, without reading and writing"""
     gpu_hours: float | None = None
     """of one training of all folds, the mean over the runs"""
     device: str | None = None

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -145,10 +146,12 @@ def validate(
     rank, world_size = rank_and_world_size()
     own, barriers = share_of_cases(identifiers, rank, world_size)
     predictor = make_predictor(network, setting)
-    predict_validation_cases(predictor, open_cases(own), setting, barriers=barriers, report=report)
+    seconds = predict_validation_cases(predictor, open_cases(own), setting, barriers=barriers, report=report)
     wait_for_all()
     if rank == 0:
         metrics = evaluate_validation(setting)
+        if seconds:
+            metric_log.log_summary("final_val/seconds_per_case", median(seconds))
         log_metrics(metrics, metric_log)
         report(f"Mean Validation Dice: {metrics['foreground_mean']['Dice']}")
 
@@ -160,7 +163,7 @@ def predict_validation_cases(
     *,
     barriers: frozenset[int] | set[int] = frozenset(),
     report: Callable[[str], None] = logger.info,
-) -> None:
+) -> list[float]:
     """Predicts every case of `dataset` and writes its segmentation in the geometry of the original image.
 
     Args:
@@ -168,10 +171,14 @@ def predict_validation_cases(
         dataset: preprocessed cases; of a cascade, with the segmentations of the previous stage.
         barriers: positions of cases after which to wait for the other processes.
         report: takes one line per case.
+
+    Returns:
+        Seconds that each prediction took, with its tiles and mirrored copies, without reading and exporting.
     """
     os.makedirs(setting.output_folder, exist_ok=True)
     identifiers = list(dataset.identifiers)
     durations: list[float] = []
+    prediction_seconds: list[float] = []
     num_processes = min(setting.num_processes, len(identifiers))
     with WorkerPool(num_processes if num_processes > 1 else 0, num_waiting=num_processes) as pool:
         exports = CaseExports(pool)
@@ -181,13 +188,16 @@ def predict_validation_cases(
             report(f"Predicting {case} ({position + 1} of {len(identifiers)}{eta})")
             started = time.monotonic()
             image, properties = load_network_input(dataset, case, setting)
+            loaded = time.monotonic()
             logits = predictor.predict_sliding_window_return_logits(image).cpu().numpy()
+            prediction_seconds.append(time.monotonic() - loaded)
             exports.submit(case, export_prediction_from_logits, logits, properties, *_export_arguments(setting, case))
             export_to_next_stages(exports, case, logits, properties, setting, report)
             durations.append(time.monotonic() - started)
             if position in barriers:
                 wait_for_all()
         exports.finish()
+    return prediction_seconds
 
 
 def _export_arguments(setting: ValidationSetting, case: str) -> tuple:

@@ -98,6 +98,7 @@ class TrainingReports:
             dice = {name: self._final_scores.get(f"{_FINAL}class_{label}_dice") for label, name in names.items()}
             done = {"time": _now(), "epochs_trained": self._trainer.current_epoch}
             done["checkpoint"] = validated_checkpoint(self._trainer)
+            done["seconds_per_case"] = self._final_scores.get(f"{_FINAL}seconds_per_case")
             files.add_validation({**done, "mean_fg_dice": self._final_scores[key], "dice": dice})
 
     def update_config(self, config: dict[str, Any]) -> None:

@@ -46,6 +46,11 @@ def test_hours_are_those_of_all_processes_and_folds_and_the_mean_over_runs(place
     assert (cost.patch_size, cost.pretrained, cost.gflops_per_patch) == ((32, 16), None, None)
 
 
+def test_seconds_per_case_are_those_of_the_validations(place):
+    fast, slow = (Model(validation_line={"seconds_per_case": seconds}) for seconds in (2.0, 5.0))
+    assert logged_cost(runs_of(place, fast, slow, Model())).seconds_per_case == 3.5
+
+
 def test_weights_to_start_from_are_told(place):
     vit = Model(run_line={**RUN_LINE, "pretrained_weights": "dinov3 base, released weights"})
     command = "nnUNetv2_train 777 2d 0 -pretrained_weights '/my models/w.pth'"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import runpy
 from dataclasses import fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,7 +15,9 @@ from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.errors import UsageError
 from nnunetv2.study.entry_point import study_entry
 from nnunetv2.study.study_config import ModelSection, StudyConfig, load_study, study_folder
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tests.conftest import REPOSITORY
+from tests.training.tiny_dataset import tiny_plans
 
 TEMPLATE = Path(str(files("nnunetv2.configs").joinpath("study.yaml")))
 EXAMPLE = REPOSITORY / "docs" / "examples" / "study_scratch_assay.yaml"
@@ -115,3 +119,19 @@ def test_the_example_can_be_read(monkeypatch):
     monkeypatch.setenv("DINOV2_WEIGHTS", "/weights/dinov2_vits14.safetensors")
     config = load_study(EXAMPLE)
     assert list(config.sections()) == ["unet", "upernet", "segformer", "m2f", "eomt"]
+
+
+def test_the_example_prepares_its_patches_and_folds(tmp_path, monkeypatch):
+    folder = tmp_path / "Dataset071_ScratchAssay"
+    folder.mkdir()
+    (folder / "nnUNetPlans.json").write_text(json.dumps(tiny_plans()))
+    monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
+    monkeypatch.setenv("DINOV2_WEIGHTS", "/weights/dinov2_vits14.safetensors")
+    runpy.run_path(str(EXAMPLE.with_suffix(".py")))
+    config = load_study(EXAMPLE)
+    configuration = PlansManager(folder / "nnUNetPlans.json").get_configuration(config.configuration)
+    assert configuration.patch_size == [224, 192] and configuration.data_identifier == "nnUNetPlans_2d"
+    splits = json.loads((folder / "splits_final.json").read_text())
+    assert len(splits) == len(config.folds)
+    assert sorted(splits[0]["val"] + splits[1]["val"]) == [f"scratch_{number:03d}" for number in range(10)]
+    assert not any(set(fold["train"]) & set(fold["val"]) for fold in splits)

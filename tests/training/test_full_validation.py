@@ -76,7 +76,8 @@ def test_perfect_logits_give_perfect_scores(setting: ValidationSetting) -> None:
 
     lines: list[str] = []
     predictor = SimpleNamespace(predict_sliding_window_return_logits=logits_of_truth)
-    full_validation.predict_validation_cases(predictor, dataset, setting, report=lines.append)
+    seconds = full_validation.predict_validation_cases(predictor, dataset, setting, report=lines.append)
+    assert len(seconds) == 2 and min(seconds) > 0
     summary = full_validation.evaluate_validation(setting)
     assert summary["foreground_mean"]["Dice"] == 1.0
     assert [line.split(" left")[0][:28] for line in lines] == [

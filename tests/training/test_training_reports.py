@@ -217,7 +217,8 @@ def test_of_several_processes_the_first_tells(drawn, capsys, monkeypatch):
 
 def test_final_scores_are_the_last_line(drawn):
     trainer = trained(QuickTrainer, 1)
-    for key, value in {"class_1_dice": 0.5, "class_2_dice": math.nan, "foreground_dice": 0.75}.items():
+    scores = {"seconds_per_case": 1.5, "class_1_dice": 0.5, "class_2_dice": math.nan, "foreground_dice": 0.75}
+    for key, value in scores.items():
         trainer.logger.log_summary(f"final_val/{key}", value)
     text = (Path(trainer.output_folder) / "metrics.jsonl").read_text()
     last = json.loads(text.splitlines()[-1])
@@ -226,6 +227,7 @@ def test_final_scores_are_the_last_line(drawn):
         "type": "validation",
         "epochs_trained": 1,
         "checkpoint": "final",
+        "seconds_per_case": 1.5,
         "mean_fg_dice": 0.75,
         "dice": {"left": 0.5, "right": None},
     }

@@ -32,6 +32,7 @@ def _gibibytes(mebibytes: float | None) -> float | None:
 COST_KINDS = (
     CostKind("Computation to predict one patch", "GFLOPs", lambda cost: cost.gflops_per_patch),
     CostKind("Parameters", "", lambda cost: cost.num_parameters),
+    CostKind("Time to predict one case", "s", lambda cost: cost.seconds_per_case),
     CostKind("Training time of all folds", "hours", lambda cost: cost.gpu_hours),
     CostKind("Peak GPU memory of training", "GiB", lambda cost: _gibibytes(cost.peak_memory_mib)),
 )

@@ -38,7 +38,8 @@ _TESTS = (
 )  # fmt: skip
 _COMPUTE = (
     "method", "parameters", "trained_parameters", "gflops_per_patch", "training_gflops_per_patch", "peak_memory_mib",
-    "estimated_memory_mib", "seconds_per_iteration", "gpu_hours", "patch_size", "device", "pretrained",
+    "estimated_memory_mib", "seconds_per_iteration", "seconds_per_case", "gpu_hours", "patch_size", "device",
+    "pretrained",
 )  # fmt: skip
 _DETECTION = (
     "method", "class", "n_absent", "false_positive_rate", "mean_false_positive_volume", "n_present", "missed_rate",
@@ -101,7 +102,7 @@ def _compute(comparison: Comparison) -> Iterator[tuple]:
         yield (
             *(cost.method, cost.num_parameters, cost.num_trained_parameters, cost.gflops_per_patch),
             *(cost.training_gflops_per_patch, cost.peak_memory_mib, cost.estimated_memory_mib),
-            *(cost.seconds_per_iteration, cost.gpu_hours, patch, cost.device, cost.pretrained),
+            *(cost.seconds_per_iteration, cost.seconds_per_case, cost.gpu_hours, patch, cost.device, cost.pretrained),
         )
 
 

@@ -82,7 +82,7 @@ def compute_table(comparison: Comparison) -> Table:
         ("Parameters", "trained"),
         ("GFLOPs per patch", "in training"),
         ("Memory, MiB", "measured, estimated"),
-        ("s per iteration",),
+        ("s per iteration", "per case"),
         ("Training hours",),
     )
     columns = (
@@ -95,7 +95,8 @@ def compute_table(comparison: Comparison) -> Table:
         "Costs",
         columns,
         rows,
-        f"{UNKNOWN}: not known. Training hours are those of all folds, and of all GPUs together.",
+        f"{UNKNOWN}: not known. Seconds per case are those of the network on a validation case, with its tiles and "
+        "mirrored copies. Training hours are those of all folds, and of all GPUs together.",
     )
 
 
@@ -107,7 +108,7 @@ def _compute_row(cost: MethodCost) -> tuple[Cell, ...]:
         number_cell(amount(cost.num_parameters), amount(cost.num_trained_parameters)),
         number_cell(amount(cost.gflops_per_patch), amount(cost.training_gflops_per_patch)),
         number_cell(plain_number(cost.peak_memory_mib, 0), plain_number(cost.estimated_memory_mib, 0)),
-        number_cell(amount(cost.seconds_per_iteration)),
+        number_cell(amount(cost.seconds_per_iteration), amount(cost.seconds_per_case)),
         number_cell(amount(cost.gpu_hours)),
         text_cell(patch, *about),
     )

@@ -200,7 +200,7 @@ def _cost(position: int, method: str) -> MethodCost:
         return MethodCost(method)
     return MethodCost(
         method, 31_200_000 * (position + 1), 30_000_000, 112.5 * (position + 1), 337.5 * (position + 1),
-        None if position == 1 else 9_100.0 + 500 * position, 8_000.0, 0.123 * (position + 1),
+        None if position == 1 else 9_100.0 + 500 * position, 8_000.0, 0.123 * (position + 1), 1.5 + position,
         None if position == 2 else 9.5 + position,
         "NVIDIA A100-SXM4-40GB", "timm/vit_small_patch16_dinov3.lvd1689m" if position == 2 else None, (512, 512),
     )  # fmt: skip

@@ -188,7 +188,10 @@ def test_cost_of_the_best_is_set_against_the_least_and_the_most() -> None:
         f"Computation to predict one patch: 300 GFLOPs for {BEST} (best by score, 3 times the least), "
         f"least 100 GFLOPs for {SECOND}, most 400 GFLOPs for {THIRD}."
     )
-    assert "Not known of any method: parameters, training time of all folds and peak GPU memory" in cost
+    assert (
+        "Not known of any method: parameters, time to predict one case, training time of all folds and peak GPU memory"
+        in cost
+    )
 
 
 def test_unknown_costs_are_not_guessed(five: Comparison) -> None:
