@@ -94,6 +94,20 @@ def reference_files(dataset: str, file_ending: str, folder: Path | None = None) 
     return {path.name.removesuffix(file_ending): path for path in files}
 
 
+def require_known_cases(dataset: str, runs: Sequence[Run], references: Mapping[str, Path]) -> None:
+    """Refuses runs that are of another dataset altogether, ahead of everything else that differs then.
+
+    Raises:
+        DataError: a run without any case that has a reference.
+    """
+    for run, name in zip(runs, run_names(runs), strict=True):
+        if not run.predictions.keys() & references.keys():
+            raise DataError(
+                f"No case of {name} ({listed(sorted(run.predictions))}) has a reference in {dataset}; name models that "
+                f"were trained on it, another dataset with -d, or the folder of their references with -ref"
+            )
+
+
 def common_cases(runs: Sequence[Run], references: Mapping[str, Path]) -> tuple[str, ...]:
     """The identifiers of the cases that every run predicted and that have a reference, sorted.
 

@@ -7,7 +7,14 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nnunetv2.comparison.cases import DatasetFormat, case_problems, common_cases, dataset_format, reference_files
+from nnunetv2.comparison.cases import (
+    DatasetFormat,
+    case_problems,
+    common_cases,
+    dataset_format,
+    reference_files,
+    require_known_cases,
+)
 from nnunetv2.comparison.comparability import comparability, require_comparable
 from nnunetv2.comparison.images import image_files
 from nnunetv2.comparison.models import find_runs
@@ -49,7 +56,8 @@ def compare(
     Raises:
         NotComparableError: the models were not trained and scored alike; nothing was written.
         UsageError: a model or setting that does not exist, or fewer than two methods.
-        DataError: files that cannot be read, or predictions on another voxel grid than their reference.
+        DataError: files that cannot be read, predictions on another voxel grid than their reference, or a model of
+            another dataset.
     """
     from nnunetv2.comparison.scoring import score_runs
 
@@ -59,6 +67,7 @@ def compare(
     _require_methods(runs, settings.baseline)
     layout = dataset_format(name, runs)
     files = reference_files(name, layout.file_ending, None if references is None else Path(references))
+    require_known_cases(name, runs, files)
     sheet = comparability(runs, files, allow)
     require_comparable(sheet, case_problems(runs, files))
     scores = score_runs(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
@@ -17,6 +16,7 @@ from nnunetv2.comparison.runs import fold_folder, folds_of
 from nnunetv2.comparison.runs_log import EpochRecord, epochs_of_fold
 from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import NNUNetError, UsageError
+from nnunetv2.training.logging.metric_files import RUN
 
 if TYPE_CHECKING:
     from nnunetv2.model.model_cost import ModelCost
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _GIGA, _MIB, _SECONDS_PER_HOUR = 1e9, 2**20, 3600
-_PRETRAINED_FLAG = "-pretrained_weights"
 
 _Fold = tuple[FoldSources, tuple[EpochRecord, ...]]
 
@@ -138,11 +137,8 @@ def _device(sources: FoldSources) -> str | None:
 
 
 def _pretrained(sources: FoldSources) -> str | None:
-    line = sources.run_line
-    words = shlex.split(line.get("command") or "")
-    if _PRETRAINED_FLAG in words[:-1]:
-        return Path(words[words.index(_PRETRAINED_FLAG) + 1]).name
-    return line.get("pretrained_weights")
+    """What the training started from, so of its first run: one that resumed it has no such weights."""
+    return next((line for line in sources.lines if line["type"] == RUN), {}).get("pretrained_weights")
 
 
 def _in_words(texts: Sequence[str | None]) -> str | None:

@@ -144,3 +144,4 @@ def maybe_load_checkpoint(
         if not nnunet_trainer.was_initialized:
             nnunet_trainer.initialize()
         load_pretrained_weights(nnunet_trainer.network, pretrained_weights_file)
+        nnunet_trainer.pretrained_file = pretrained_weights_file  # the metrics tell it

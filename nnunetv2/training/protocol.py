@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def protocol_information(trainer: Any) -> dict[str, Any]:
         **_validation_settings(trainer),
         "optimizer": None if trainer.optimizer is None else type(trainer.optimizer).__name__,
         "initial_lr": trainer.initial_lr,
-        "pretrained_weights": pretrained_weights(trainer.trainer_config),
+        "pretrained_weights": pretrained_weights(trainer.trainer_config, getattr(trainer, "pretrained_file", None)),
     }
 
 
@@ -44,15 +45,18 @@ def validated_checkpoint(trainer: Any) -> str | None:
     return "final" if trainer.current_epoch >= trainer.num_epochs else None
 
 
-def pretrained_weights(settings: dict[str, Any] | None) -> str | None:
-    """The weights that a network started from, in a few words; None for a trainer without such settings.
+def pretrained_weights(settings: dict[str, Any] | None, file: str | os.PathLike | None = None) -> str:
+    """The weights that a network started from, in a few words; `none given` is what most U-Nets have.
 
     Args:
         settings: of a trainer of vision transformers, by sections.
+        file: that the whole network was loaded from.
     """
     model = (settings or {}).get("model") or {}
+    if file is not None:
+        return _file_description(Path(file))
     if "pretrained" not in model:
-        return None
+        return "none given"
     backbone = f"{model.get('backbone')} {model.get('backbone_size')}"
     if model.get("checkpoint"):
         return f"{backbone}, {_file_description(Path(model['checkpoint']))}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2.comparison.cases import case_problems, common_cases, dataset_format, reference_files
+from nnunetv2.comparison.cases import case_problems, common_cases, dataset_format, reference_files, require_known_cases
 from nnunetv2.comparison.comparability import require_comparable
 from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.comparison.results import Comparability
@@ -96,6 +96,13 @@ def test_what_is_allowed_is_compared_on_the_cases_that_all_have():
 def test_nothing_in_common_cannot_be_allowed():
     with pytest.raises(DataError, match="no case that all models predicted"):
         common_cases((run("unet", "a"), run("m2f", "b")), REFERENCES)
+
+
+def test_a_run_of_another_dataset_is_one_error():
+    runs = (run("unet", "a b"), run("m2f", "x y z v w"), predictions("other", "a"))
+    with pytest.raises(DataError, match=r"^No case of m2f \(v, w, x, y and 1 more\) has a reference in Dataset7; name"):
+        require_known_cases("Dataset7", runs, REFERENCES)
+    require_known_cases("Dataset7", (runs[0], predictions("other", "x a")), REFERENCES)
 
 
 def test_references_are_those_of_the_dataset_or_of_a_folder(nnunet_folders, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -53,10 +54,12 @@ def test_seconds_per_case_are_those_of_the_validations(place):
 
 def test_weights_to_start_from_are_told(place):
     vit = Model(run_line={**RUN_LINE, "pretrained_weights": "dinov3 base, released weights"})
-    command = "nnUNetv2_train 777 2d 0 -pretrained_weights '/my models/w.pth'"
-    unet = Model(run_line={**RUN_LINE, "command": command})
     assert logged_cost(runs_of(place / "a", vit)).pretrained == "dinov3 base, released weights"
-    assert logged_cost(runs_of(place / "b", unet)).pretrained == "w.pth"
+    runs = runs_of(place / "b", Model(run_line={**RUN_LINE, "pretrained_weights": "w.pth"}))
+    resumed = {"type": "run", "first_epoch": 1, **RUN_LINE, "pretrained_weights": "none given"}
+    for log in runs[0].folder.glob("fold_*/metrics.jsonl"):
+        log.write_text(log.read_text() + json.dumps(resumed) + "\n")
+    assert logged_cost(runs).pretrained == "w.pth"
 
 
 def test_upstreams_log_tells_hours_and_curve(place):

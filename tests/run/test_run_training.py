@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from dinov3.utils import process_group
 from nnunetv2.errors import UsageError
@@ -195,6 +196,13 @@ def test_validation_needs_the_final_checkpoint_or_the_best_where_that_is_wanted(
         run_training.maybe_load_checkpoint(recorder, False, True)
     run_training.maybe_load_checkpoint(recorder, False, True, validate_best=True)
     assert recorder.loaded == "checkpoint_best.pth"
+
+
+def test_a_trainer_knows_the_file_that_it_starts_from(recorder: _Recorder, tmp_path: Path) -> None:
+    recorder.network = nn.Linear(2, 2)
+    torch.save({"network_weights": nn.Linear(2, 2).state_dict()}, tmp_path / "w.pth")
+    run_training.maybe_load_checkpoint(recorder, False, False, str(tmp_path / "w.pth"))
+    assert recorder.pretrained_file == str(tmp_path / "w.pth")
 
 
 def test_free_port_can_be_bound() -> None:

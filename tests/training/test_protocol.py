@@ -72,7 +72,9 @@ def test_pretrained_weights_are_named_by_file_size_and_head(tmp_path):
     assert from_file == "dinov3 base, w.safetensors (3 bytes, head ba7816bf8f01)"  # SHA-256 of FIPS 180's example
     path.unlink()
     assert pretrained_weights({"model": {**model, "checkpoint": str(path)}}) == "dinov3 base, w.safetensors"
-    assert pretrained_weights(None) is pretrained_weights({"length": 3}) is None
+    assert pretrained_weights(None) == pretrained_weights({"length": 3}) == "none given"
+    path.write_bytes(b"abc")
+    assert pretrained_weights(None, path) == pretrained_weights({"model": model}, path) == from_file.split(", ", 1)[1]
 
 
 class _OwnValidation(nnUNetTrainer):

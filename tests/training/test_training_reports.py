@@ -123,7 +123,7 @@ def test_the_run_is_described_in_front(drawn):
         "tile_step_size": 0.5,
         "optimizer": "SGD",
         "initial_lr": 0.01,
-        "pretrained_weights": None,
+        "pretrained_weights": "none given",
     }
     assert {key: run[key] for key in expected} == expected
     assert run["command"] and run["started"] and run["version"]
