@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,20 @@ def comparability(runs: Sequence[Run], references: Mapping[str, Path], allowed: 
     protocols = {
         name: [_fold_protocol(run, fold) for fold in folds_of(run)] for run, name in zip(runs, names, strict=True)
     }
-    trained = [_equality(item, protocols, is_broken=item.name in problems) for item in ITEMS]
+    trained = protocol_equalities(protocols, ITEMS, problems)
     return Comparability((*_scored_alike(runs, names, references, problems), *trained), tuple(allowed))
+
+
+def protocol_equalities(
+    protocols: Mapping[str, Sequence[FoldProtocol]], items: Sequence[ProtocolItem], broken: Collection[str] = ()
+) -> list[Equality]:
+    """Whether trainings are alike in each of the items.
+
+    Args:
+        protocols: the folds of each training.
+        broken: items that differ for another reason.
+    """
+    return [_equality(item, protocols, is_broken=item.name in broken) for item in items]
 
 
 def require_comparable(found: Comparability, problems: Sequence[CaseProblem] = ()) -> None:
@@ -112,7 +124,7 @@ def _equality(item: ProtocolItem, protocols: Mapping[str, Sequence[FoldProtocol]
     known, is_complete = _known_values(facts)
     differing = {leaf for leaf, values in known.items() if len({short_hash(value) for value in values}) > 1}
     state = DIFFERS if differing or is_broken else (EQUAL if is_complete else NOT_RECORDED)
-    wording = _Wording(differing or set(known), bool(differing), _common_parts(known), len(known) == 1)
+    wording = _Wording(differing or set(known), bool(differing), *_common_parts(known), len(known) == 1)
     return Equality(item.name, item.meaning, state, {name: wording.of_run(folds) for name, folds in facts.items()})
 
 
@@ -128,11 +140,12 @@ def _known_values(facts: Mapping[str, _Folds]) -> tuple[dict[str, list[Any]], bo
     return known, bool(leaves) and all(len(values) == len(owners) for values in known.values())
 
 
-def _common_parts(known: Mapping[str, Sequence[Any]]) -> set[str]:
-    """Parts of steps that all lists have; what differs is told by the others."""
+def _common_parts(known: Mapping[str, Sequence[Any]]) -> tuple[set[str], bool]:
+    """Parts of steps that all lists have, as what differs is told by the others; whether there are no others."""
     lists = [value for values in known.values() for value in values if isinstance(value, list)]
     parts = [{part for entry in each for part in _parts(str(entry))} for each in lists]
-    return set.intersection(*parts) if parts else set()
+    common = set.intersection(*parts) if parts else set()
+    return common, all(each == common for each in parts)
 
 
 def _parts(step: str) -> list[str]:
@@ -158,6 +171,8 @@ class _Wording:
     is_difference: bool
     common: set[str]
     """parts of lists that are not worth telling"""
+    is_order: bool
+    """whether lists have no other parts, so that what differs is their order"""
     is_single: bool
     """whether there is but one fact, whose name says nothing"""
 
@@ -183,6 +198,7 @@ class _Wording:
             return text
         if not (isinstance(value, list) and self.is_difference):
             return short_hash(value)
-        own = "; ".join(filter(None, (_own_parts(str(entry), self.common) for entry in value)))
-        own = own or "the same in another order"
+        steps = list(map(str, value))
+        parts = (parts_of_step(step)[0] if self.is_order else _own_parts(step, self.common) for step in steps)
+        own = "; ".join(filter(None, parts)) or "only what all have"
         return own if len(own) <= _LONGEST_LIST else f"{own[:_LONGEST_LIST]}... ({short_hash(value)})"

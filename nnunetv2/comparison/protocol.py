@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from dinov3.utils.atomic_files import read_json
-from nnunetv2.comparison.protocol_sources import FoldSources
 from nnunetv2.training.protocol_augmentation import augmentation_steps
 from nnunetv2.training.protocol_hashes import cases_description, content_hash, rounded
 
@@ -27,6 +27,33 @@ _NO_MIRRORING = "none"
 _SHORT = 12  # digits of a hash
 
 
+class Sources(Protocol):
+    """What tells about a fold: its files, or a trainer that will train it; empty where nothing is known."""
+
+    @property
+    def model_folder(self) -> Path: ...
+
+    @property
+    def run_line(self) -> Mapping[str, Any]: ...
+
+    @property
+    def validation_line(self) -> Mapping[str, Any]: ...
+
+    @property
+    def debug(self) -> Mapping[str, Any]: ...
+
+    def debug_value(self, name: str) -> Any: ...
+
+    @property
+    def plans(self) -> Mapping[str, Any]: ...
+
+    @property
+    def configuration(self) -> Mapping[str, Any]: ...
+
+    @property
+    def dataset_json(self) -> Mapping[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class FoldProtocol:
     """One fold of one run."""
@@ -34,7 +61,7 @@ class FoldProtocol:
     fold: str
     cases: Sequence[str]
     """that it validated"""
-    sources: FoldSources
+    sources: Sources
 
 
 @dataclass(frozen=True)
@@ -137,7 +164,7 @@ def _precision(fold: FoldProtocol) -> Facts:
     return {"precision": recorded_precision(fold.sources)}
 
 
-def recorded_precision(sources: FoldSources) -> str | None:
+def recorded_precision(sources: Sources) -> str | None:
     """`fp32`, `bf16` or `fp16`: the number format of a training; None if its files do not tell."""
     recorded = sources.run_line.get("precision")
     if recorded is None and "grad_scaler" in sources.debug:  # upstream has no switch: autocast on CUDA, else none

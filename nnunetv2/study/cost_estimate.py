@@ -38,8 +38,7 @@ def described(study: Study) -> str:
         at_least = "" if len(known) == len(left) else "at least "
         gpu_hours = f", {sum(known) * study.config.num_gpus:.1f} GPU hours" if study.config.device == "cuda" else ""
         sums += f": {at_least}{sum(known):.1f} hours one after the other{gpu_hours}"
-    protocols = {method.name: method.protocol for method in study.methods}
-    unfair = inequalities(protocols, study.config.compare.allow)
+    unfair = inequalities(study.methods, study.config.compare.allow)
     return "\n".join([*commands, aligned([_HEADER, *rows]), "", _FOOT, "", *unfair, sums, ""])
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nnunetv2.comparison.cases import ALLOW_ALL, PREFIX
-from nnunetv2.comparison.comparability import ITEM_NAMES, in_words
+from nnunetv2.comparison.comparability import ITEM_NAMES, in_words, protocol_equalities
 from nnunetv2.comparison.errors import NotComparableError
-from nnunetv2.comparison.results import DIFFERS, Equality
+from nnunetv2.comparison.protocol import ITEMS
+from nnunetv2.comparison.results import DIFFERS
 from nnunetv2.errors import UsageError
+from nnunetv2.study.planned_protocol import KNOWN_ITEMS
 
 if TYPE_CHECKING:
     from nnunetv2.study.methods import Method
@@ -37,21 +39,17 @@ def require_fair(methods: Sequence[Method], allow: Sequence[str]) -> None:
     Raises:
         NotComparableError: with one line for each inequality.
     """
-    if found := inequalities({method.name: method.protocol for method in methods}, allow):
+    if found := inequalities(methods, allow):
         raise NotComparableError("\n".join(found))
 
 
-def inequalities(protocols: Mapping[str, Mapping[str, str]], allow: Sequence[str]) -> list[str]:
-    """One line for each item in which methods differ without that being allowed.
-
-    Args:
-        protocols: items of a comparison, of each method.
-    """
+def inequalities(methods: Sequence[Method], allow: Sequence[str]) -> list[str]:
+    """One line for each item in which methods differ without that being allowed."""
+    protocols = {method.name: [method.protocol] for method in methods}
+    items = [item for item in ITEMS if item.name in KNOWN_ITEMS and not {item.name, ALLOW_ALL} & set(allow)]
     lines = []
-    for item in next(iter(protocols.values()), {}):
-        values = {name: protocol[item] for name, protocol in protocols.items()}
-        if len(set(values.values())) > 1 and not {item, ALLOW_ALL} & set(allow):
-            advice = _ADVICE.get(item, "change the models")
-            words = in_words(Equality(item, "", DIFFERS, values))
-            lines.append(f"{PREFIX}{item}: {words}; {advice}, or add {item} to compare.allow")
+    for found in protocol_equalities(protocols, items):
+        if found.state == DIFFERS:
+            advice = _ADVICE.get(found.item, "change the models")
+            lines.append(f"{PREFIX}{found.item}: {in_words(found)}; {advice}, or add {found.item} to compare.allow")
     return lines

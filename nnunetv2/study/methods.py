@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from dinov3.utils.atomic_files import read_json
-from dinov3.utils.precision import resolve_precision
 from dinov3.utils.yaml_config import dotted_items, load_with_sources, plain_config
+from nnunetv2.comparison.protocol import FoldProtocol
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.run import run_training_m2f, run_training_nodeepsupervision_mymodel, run_training_segformer
 from nnunetv2.run.trainer_setup import make_trainer
+from nnunetv2.study.planned_protocol import planned_protocol
 from nnunetv2.study.study_config import ModelSection, StudyConfig
 from nnunetv2.training import budget
 from nnunetv2.training.dataloading.splits import NUM_FOLDS, SPLITS_FILE
-from nnunetv2.training.trainer_cost import precision_on_gpu, settings_arguments, settings_name
+from nnunetv2.training.trainer_cost import settings_arguments, settings_name
 from nnunetv2.utilities.class_lookup import find_by_name
-
-if TYPE_CHECKING:
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 _CPU = torch.device("cpu")
 _COMMANDS = {
@@ -59,8 +56,8 @@ class Method:
     num_iterations_per_epoch: int
     batch_size: int
     patch_size: tuple[int, ...]
-    protocol: Mapping[str, str]
-    """what has to be the same for all methods, by the names that a comparison has for it"""
+    protocol: FoldProtocol
+    """what its trainings will record, which has to be the same for all methods"""
     definition: Mapping[str, Any]
     """everything that its weights depend on, as JSON keeps it"""
 
@@ -135,7 +132,7 @@ def _resolve(name: str, section: ModelSection, config: StudyConfig, dataset: str
         num_iterations_per_epoch=trainer.num_iterations_per_epoch,
         batch_size=manager.batch_size,
         patch_size=tuple(manager.patch_size),
-        protocol=_protocol(trainer, config.device),
+        protocol=planned_protocol(trainer, str(config.folds[0]), config.device),
         definition={
             "trainer": section.trainer,
             "plans": plans,
@@ -145,18 +142,6 @@ def _resolve(name: str, section: ModelSection, config: StudyConfig, dataset: str
             "settings": plain_config(given),
         },
     )
-
-
-def _protocol(trainer: nnUNetTrainer, device: str) -> dict[str, str]:
-    manager, is_on_gpu = trainer.configuration_manager, device == "cuda"
-    foreground = f"{trainer.oversample_foreground_percent:g} foreground"
-    return {
-        "patch": " x ".join(map(str, manager.patch_size)),
-        "iterations": f"{trainer.num_epochs} x {trainer.num_iterations_per_epoch}",
-        "batch": f"{manager.batch_size} x {math.prod(manager.patch_size)} pixels",
-        "precision": precision_on_gpu(trainer) if is_on_gpu else resolve_precision(trainer.precision, trainer.device),
-        "sampling": foreground + (", drawn one by one" if trainer.probabilistic_oversampling else ""),
-    }
 
 
 def settings_words(settings: Mapping[str, Any] | list[str]) -> list[str]:

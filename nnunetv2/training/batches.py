@@ -48,18 +48,32 @@ class Drawing(NamedTuple):
     probabilistic_oversampling: bool
 
 
-def start_for(trainer: Any) -> tuple[Any, Any]:
-    """The iterators of a trainer, as its hooks and settings say; see `start`."""
-    labels, patch_size = trainer.label_manager, trainer.configuration_manager.patch_size
-    scales = trainer._get_deep_supervision_scales()
+class Transforms(NamedTuple):
+    """What is done to the cases of a training, and how large a part of them it is done to."""
+
+    training: BasicTransform
+    validation: BasicTransform
+    cut_size: Sequence[int]
+    """voxels per axis that are cut out of a case to train on, ahead of its transforms"""
+
+
+def transforms_for(trainer: Any) -> Transforms:
+    """The transforms of a trainer, as its hooks and settings say; it need not be initialised."""
+    scales, patch_size = trainer._get_deep_supervision_scales(), trainer.configuration_manager.patch_size
     geometry = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
     rotation, dummy_2d, cut_size, axes = geometry
-    shared = label_arguments(labels, trainer.is_cascaded)
+    shared = label_arguments(trainer.label_manager, trainer.is_cascaded)
     masked = trainer.configuration_manager.use_mask_for_norm
     augment = trainer.get_training_transforms(
         patch_size, rotation, scales, axes, dummy_2d, use_mask_for_norm=masked, **shared
     )
-    convert = trainer.get_validation_transforms(scales, **shared)
+    return Transforms(augment, trainer.get_validation_transforms(scales, **shared), cut_size)
+
+
+def start_for(trainer: Any) -> tuple[Any, Any]:
+    """The iterators of a trainer, as its hooks and settings say; see `start`."""
+    labels, patch_size = trainer.label_manager, trainer.configuration_manager.patch_size
+    augment, convert, cut_size = transforms_for(trainer)
     oversampling = (trainer.oversample_foreground_percent, trainer.probabilistic_oversampling)
     return start(
         trainer.get_tr_and_val_datasets(),

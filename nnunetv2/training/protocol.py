@@ -28,7 +28,7 @@ def protocol_information(trainer: Any) -> dict[str, Any]:
     return {
         "split": _split(training, validation),
         "fingerprint_sha256": _fingerprint(trainer.preprocessed_dataset_folder_base),
-        "augmentation": _augmentation(training),
+        "augmentation": augmentation_description(getattr(training, "transforms", None)),
         **_sampling(training, trainer),
         **_validation_settings(trainer),
         "optimizer": None if trainer.optimizer is None else type(trainer.optimizer).__name__,
@@ -92,8 +92,8 @@ def _fingerprint(dataset_folder: str | None) -> str | None:
     return content_hash(read_json(path)) if path.is_file() else None
 
 
-def _augmentation(training: Any) -> dict[str, Any] | None:
-    transforms = getattr(training, "transforms", None)
+def augmentation_description(transforms: Any) -> dict[str, Any] | None:
+    """The steps of the transforms of a training in words, with their hash; None if they are not known."""
     if transforms is None:
         return None
     steps = augmentation_steps(repr(transforms))

@@ -91,6 +91,18 @@ def test_every_item_of_a_training_can_be_broken():
     assert set(ITEM_NAMES) - set(BROKEN) == {"cases", "references", "postprocessing"}
 
 
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (STEPS[::-1], r"SpatialTransform; MirrorTransform \(m0\) against MirrorTransform; SpatialTransform \(m1\)"),
+        ([*STEPS, "Blur(sigma=1)"], r"only what all have \(m0\) against Blur\(sigma=1\) \(m1\)"),
+    ],
+)
+def test_steps_in_another_order_and_steps_that_are_missing_are_told_apart(place, steps, words):
+    with pytest.raises(NotComparableError, match=f"augmentation: {words}"):
+        require_comparable(compared(place, Model(), with_run(augmentation={"transforms": steps})))
+
+
 def test_the_order_of_the_runs_does_not_matter(place):
     first, second = Model().write(place / "1" / NAME), with_run(precision="bf16").write(place / "2" / NAME)
     words = [f"a={first}", f"b={second}"]

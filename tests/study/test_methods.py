@@ -116,6 +116,36 @@ def test_the_default_precisions_on_a_gpu_are_not_the_same(dataset, tmp_path):
     require_fair(resolve_methods(StudyConfig(**config, budget=Budget(**length, precision="bf16")), NAME, tmp_path), ())
 
 
+def test_another_augmentation_is_said_before_the_training(dataset, tmp_path):
+    models = {"unet": None, "m2f": {"trainer": "nnUNetTrainer_m2f"}, "bare": {"trainer": "nnUNetTrainerNoDA"}}
+    budget = Budget(num_epochs=3, num_iterations_per_epoch=2, precision="fp32")
+    methods = resolve_methods(StudyConfig(models=models, dataset=NAME, budget=budget), NAME, tmp_path)
+    require_fair(methods[:2], ())
+    with pytest.raises(NotComparableError) as caught:
+        require_fair(methods, ())
+    augmentation, mirroring = str(caught.value).splitlines()
+    assert (
+        augmentation.startswith("NOT COMPARABLE: augmentation: ")
+        and "against only what all have (bare)" in augmentation
+    )
+    assert mirroring.startswith("NOT COMPARABLE: mirroring: 0, 1 (unet, m2f) against none (bare); change the models")
+    require_fair(methods, ["augmentation", "mirroring"])
+
+
+def test_a_trainer_that_cannot_tell_its_augmentation_yet_is_not_refused(dataset, tmp_path, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise AttributeError("the network is missing")
+
+    monkeypatch.setattr(
+        "nnunetv2.training.nnUNetTrainer.nnUNetTrainer_m2f.nnUNetTrainer_m2f.get_training_transforms", fail
+    )
+    models = {"unet": None, "m2f": {"trainer": "nnUNetTrainer_m2f"}}
+    budget = Budget(num_epochs=3, num_iterations_per_epoch=2, precision="fp32")
+    methods = resolve_methods(StudyConfig(models=models, dataset=NAME, budget=budget), NAME, tmp_path)
+    assert "augmentation" not in methods[1].protocol.sources.run_line
+    require_fair(methods, ())
+
+
 def test_what_may_differ_must_be_something(dataset, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("dataset: 777\nmodels: {unet: }\ncompare: {allow: [colour]}")

@@ -1,0 +1,89 @@
+"""What the trainings of a method will record, as far as its trainer tells before the first of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dinov3.utils.precision import resolve_precision
+from nnunetv2.comparison.protocol import FoldProtocol
+from nnunetv2.training import batches
+from nnunetv2.training.protocol import augmentation_description
+from nnunetv2.training.trainer_cost import precision_on_gpu
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+_log = logging.getLogger(__name__)
+
+KNOWN_ITEMS = (
+    "labels",
+    "plans",
+    "patch",
+    "augmentation",
+    "sampling",
+    "iterations",
+    "batch",
+    "precision",
+    "mirroring",
+)
+"""of a comparison, those that are known before the training"""
+
+
+@dataclass(frozen=True)
+class PlannedSources:
+    """Stands for the files of a fold that is not trained."""
+
+    model_folder: Path
+    run_line: Mapping[str, Any]
+    plans: Mapping[str, Any]
+    configuration: Mapping[str, Any]
+    dataset_json: Mapping[str, Any]
+    validation_line: Mapping[str, Any] = field(default_factory=dict)
+    debug: Mapping[str, Any] = field(default_factory=dict)
+
+    def debug_value(self, name: str) -> None:
+        """Nothing: there is no file that would tell."""
+
+
+def planned_protocol(trainer: nnUNetTrainer, fold: str, device: str) -> FoldProtocol:
+    """The conditions of a training, from its trainer on the CPU.
+
+    Args:
+        device: `cuda`, `cpu` or `mps`, which it will be trained on.
+    """
+    manager = trainer.configuration_manager
+    line = {
+        "patch_size": [int(size) for size in manager.patch_size],
+        "num_epochs": trainer.num_epochs,
+        "num_iterations_per_epoch": trainer.num_iterations_per_epoch,
+        "batch_size": manager.batch_size,
+        "precision": _precision(trainer, device),
+        "oversample_foreground_percent": trainer.oversample_foreground_percent,
+        "probabilistic_oversampling": bool(trainer.probabilistic_oversampling),
+        **_augmentation(trainer),
+    }
+    plans, folder = trainer.plans_manager.plans, Path(trainer.output_folder_base)
+    sources = PlannedSources(folder, line, plans, manager.configuration, trainer.dataset_json)
+    return FoldProtocol(fold, (), sources)
+
+
+def _precision(trainer: nnUNetTrainer, device: str) -> str:
+    return precision_on_gpu(trainer) if device == "cuda" else resolve_precision(trainer.precision, trainer.device)
+
+
+def _augmentation(trainer: nnUNetTrainer) -> dict[str, Any]:
+    """Transforms and mirror axes; nothing of a trainer that decides on them later."""
+    hook = "get_dataloaders"
+    if next(owner for owner in type(trainer).__mro__ if hook in vars(owner)).__name__ != "nnUNetTrainer":
+        return {}
+    try:
+        transforms = batches.transforms_for(trainer).training
+    except Exception as err:  # hooks of a user's trainer may need more than there is before the training
+        _log.info("The augmentation of %s is not known before its training (%s)", type(trainer).__name__, err)
+        return {}
+    axes = list(trainer.inference_allowed_mirroring_axes or ())
+    return {"augmentation": augmentation_description(transforms), "mirror_axes": axes}
