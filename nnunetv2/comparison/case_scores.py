@@ -42,6 +42,8 @@ class PairScores:
     num_predicted: tuple[int, ...]
     voxel_volume: float
     """mm^3, or mm^2 of an image with two dimensions"""
+    num_dimensions: int
+    """2 or 3, of the image"""
     diagonal: float
     """of the image, from corner to corner, in mm"""
 
@@ -145,6 +147,7 @@ def _pair_scores(
         num_reference=tuple(each["n_ref"] for each in counts),
         num_predicted=tuple(each["n_pred"] for each in counts),
         voxel_volume=math.prod(spacing),
+        num_dimensions=len(spacing),
         diagonal=math.hypot(*np.multiply(reference.labels.shape, spacing).tolist()),
     )
 

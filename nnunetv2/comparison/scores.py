@@ -54,8 +54,15 @@ class ScoreTable:
     """(R, N, K) voxels of the class in the prediction"""
     voxel_volume: np.ndarray
     """(N,) mm^3, or mm^2 of an image with two dimensions"""
+    num_dimensions: int
+    """2 or 3, of the images"""
     num_worst_distances: Mapping[str, np.ndarray]
     """(R, K) for each distance: cases without a predicted surface, whose distance is the diagonal of the image"""
+
+    @property
+    def volume_unit(self) -> str:
+        """In which the volume of a class is measured."""
+        return "mm²" if self.num_dimensions == 2 else "mm³"
 
     @cached_property
     def methods(self) -> tuple[str, ...]:

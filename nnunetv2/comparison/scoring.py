@@ -159,6 +159,7 @@ def _table(
         num_reference=num_reference,
         num_predicted=num_predicted,
         voxel_volume=_stacked(pairs, lambda pair: pair.voxel_volume, np.float64)[0],
+        num_dimensions=max(pair.num_dimensions for of_case in pairs for pair in of_case),
         num_worst_distances={metric: num_missed for metric in settings.metrics if is_distance(metric)},
     )
 

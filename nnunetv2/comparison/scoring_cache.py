@@ -101,6 +101,7 @@ def _entry_of(key: str, scores: PairScores) -> dict[str, Any]:
         "num_reference": list(scores.num_reference),
         "num_predicted": list(scores.num_predicted),
         "voxel_volume": scores.voxel_volume,
+        "num_dimensions": scores.num_dimensions,
         "diagonal": scores.diagonal,
     }
     return {"scores": content, "checksum": _hash_of([key, content])}
@@ -118,6 +119,7 @@ def _scores_of(key: str, entry: dict[str, Any]) -> PairScores:
         num_reference=tuple(content["num_reference"]),
         num_predicted=tuple(content["num_predicted"]),
         voxel_volume=content["voxel_volume"],
+        num_dimensions=content["num_dimensions"],
         diagonal=content["diagonal"],
     )
 

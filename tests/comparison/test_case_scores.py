@@ -58,14 +58,14 @@ def test_overlap_and_counts_of_labels_and_regions_by_hand():
 
 def test_volume_and_diagonal_come_from_the_spacing():
     found = score(np.zeros((3, 4, 5)), np.zeros((3, 4, 5)), (4.0, 0.75, 0.8))
-    assert found.voxel_volume == pytest.approx(2.4)
+    assert found.voxel_volume == pytest.approx(2.4) and found.num_dimensions == 3
     assert found.diagonal == pytest.approx((12**2 + 3**2 + 4**2) ** 0.5)
 
 
 @pytest.mark.parametrize("spacing_of_slices", [999.0, 1.0])
 def test_one_slice_is_an_image_with_two_dimensions(spacing_of_slices):
     found = score(np.zeros((1, 4, 5)), np.zeros((1, 4, 5)), (spacing_of_slices, 0.75, 0.8))
-    assert found.voxel_volume == pytest.approx(0.6)
+    assert found.voxel_volume == pytest.approx(0.6) and found.num_dimensions == 2
     assert found.diagonal == pytest.approx(5.0)
 
 

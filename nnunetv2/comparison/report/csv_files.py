@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from nnunetv2.comparison.results import Comparison
+from nnunetv2.comparison.statistics.volume_agreement import volume_agreement
 
 _ALL_CLASSES = "(mean)"  # over the classes
 _STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -22,6 +23,7 @@ def csv_texts(comparison: Comparison) -> dict[str, str]:
         "ranks.csv": _ranks_csv(comparison),
         "compute.csv": _csv(_COMPUTE, _compute(comparison)),
         "detection.csv": _csv(_DETECTION, _detection(comparison)),
+        "volumes.csv": _csv(_VOLUMES, _volumes(comparison)),
     }
 
 
@@ -44,6 +46,7 @@ _COMPUTE = (
 _DETECTION = (
     "method", "class", "n_absent", "false_positive_rate", "mean_false_positive_volume", "n_present", "missed_rate",
 )  # fmt: skip
+_VOLUMES = ("method", "class", "n", "bias", "limit_low", "limit_high", "unit")
 
 
 def _per_case(comparison: Comparison) -> Iterator[tuple]:
@@ -110,6 +113,12 @@ def _detection(comparison: Comparison) -> Iterator[tuple]:
     for each in comparison.detection:
         absent = (each.num_absent, each.false_positive_rate, each.false_positive_volume)
         yield each.method, each.class_name, *absent, each.num_present, each.missed_rate
+
+
+def _volumes(comparison: Comparison) -> Iterator[tuple]:
+    for each in volume_agreement(comparison.scores):
+        known = (each.method, each.class_name, len(each.differences))
+        yield *known, each.bias, each.limits.low, each.limits.high, f"mm{comparison.scores.num_dimensions}"
 
 
 def _class(name: str | None) -> str:

@@ -50,7 +50,8 @@ def detection_table(comparison: Comparison) -> Table:
     classes = comparison.scores.classes
     shown = [each for each in comparison.detection if each.num_absent or each.missed_rate]
     shown.sort(key=lambda each: classes.index(each.class_name))
-    heads = ("Absent in", "falsely predicted", "mean false volume", "Present in", "missed")
+    volume = f"mean false volume ({comparison.scores.volume_unit})"
+    heads = ("Absent in", "falsely predicted", volume, "Present in", "missed")
     notes = []
     if len(shown) < len(comparison.detection):
         notes.append("Classes that are in every case and never missed are left out.")

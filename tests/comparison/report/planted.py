@@ -132,7 +132,7 @@ def score_table(
     predicted = np.rint(np.nan_to_num(overlap, nan=0.0) * reference[None]).astype(np.int64)
     predicted[-1, -1, 0] = 0
     return ScoreTable(
-        runs, cases, classes, values, reference, predicted, np.full(num_cases, 0.5),
+        runs, cases, classes, values, reference, predicted, np.full(num_cases, 0.5), 2,
         {name: (predicted == 0).sum(axis=1) for name in metrics if name not in scale},
     )  # fmt: skip
 

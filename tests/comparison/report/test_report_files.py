@@ -19,8 +19,8 @@ from nnunetv2.comparison.results import Comparison
 from tests.comparison.report.planted import METHODS, SCRIPT_CASE, iterations_differ, planted
 
 FILES = {
-    "per_case.csv", "summary.csv", "tests.csv", "ranks.csv", "compute.csv", "detection.csv", "comparability.json",
-    "comparison.json", "report.md", "table.tex", "report.html",
+    "per_case.csv", "summary.csv", "tests.csv", "ranks.csv", "compute.csv", "detection.csv", "volumes.csv",
+    "comparability.json", "comparison.json", "report.md", "table.tex", "report.html",
 }  # fmt: skip
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
 PICTURE = CasePicture(
@@ -117,7 +117,8 @@ def test_sections_come_in_the_order_of_a_reader(page: str) -> None:
     titles = (
         "has the highest mean Dice", "What cannot be said", 'role="alert"', "<h2>Methods</h2>", "<h2>Figures</h2>",
         "Paired differences in Dice", "Dice per class", "Rank stability in Dice", "Significance map in Dice",
-        "Dice against cost", "Learning curves", "The two best methods", "<h2>Worst cases</h2>", "<h2>Failures</h2>",
+        "Critical differences in Dice", "Dice against cost", "Learning curves", "The two best methods",
+        "Predicted and reference volumes", "<h2>Worst cases</h2>", "<h2>Failures</h2>",
         "<h2>Tests of pairs</h2>", "<h2>Ranks</h2>", "<h2>Detection</h2>", "<h2>Costs</h2>", "<h2>Comparability</h2>",
         "<h2>Settings and definitions</h2>",
     )  # fmt: skip

@@ -17,7 +17,7 @@ from nnunetv2.comparison.report.latex import latex_table
 from nnunetv2.comparison.report.markdown import escaped as markdown_escaped
 from nnunetv2.comparison.report.markdown import markdown_report
 from nnunetv2.comparison.results import NO_DIFFERENCE, Comparison, Interval
-from tests.comparison.report.planted import METHODS, SCRIPT_CASE, iterations_differ, planted
+from tests.comparison.report.planted import CLASSES, METHODS, SCRIPT_CASE, iterations_differ, planted
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
@@ -77,6 +77,23 @@ def test_other_tables(five: Comparison, tables: dict[str, list[dict[str, str]]])
     assert float(tables["ranks.csv"][0]["share_of_rank_1"]) == five.ranks[0].frequencies[0]
     assert tables["compute.csv"][3] == dict.fromkeys(tables["compute.csv"][3], "") | {"method": METHODS[3]}
     assert tables["detection.csv"][0]["false_positive_rate"] == ""
+
+
+def test_volumes_have_a_row_per_class_and_method(five: Comparison, tables: dict[str, list[dict[str, str]]]) -> None:
+    rows = tables["volumes.csv"]
+    assert [(row["class"], row["method"]) for row in rows] == [
+        (name, name_) for name in CLASSES for name_ in METHODS[:5]
+    ]
+    table = five.scores
+    counts = table.num_reference[:, 2] > 0
+    predicted = table.num_predicted[table.runs_of(METHODS[1])].mean(axis=0)
+    differences = 0.5 * (predicted - table.num_reference)[counts, 2]
+    row = rows[11]
+    assert (row["n"], row["unit"]) == ("27", "mm2")
+    assert float(row["bias"]) == pytest.approx(differences.mean(), rel=1e-12)
+    half = 1.96 * differences.std(ddof=1)
+    limits = (differences.mean() - half, differences.mean() + half)
+    assert (float(row["limit_low"]), float(row["limit_high"])) == pytest.approx(limits, rel=1e-12)
 
 
 def test_not_testable_is_empty_with_its_reason(smallest: Comparison) -> None:

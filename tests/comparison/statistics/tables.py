@@ -36,6 +36,7 @@ def score_table(
         num_reference=np.full((num_cases, num_classes), 9) if num_reference is None else num_reference,
         num_predicted=np.full((num_runs, num_cases, num_classes), 9) if num_predicted is None else num_predicted,
         voxel_volume=np.linspace(1, 2, num_cases),
+        num_dimensions=3,
         num_worst_distances={},
     )
 

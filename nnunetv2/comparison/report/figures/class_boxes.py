@@ -39,10 +39,10 @@ def draw_class_boxes(comparison: Comparison, styles: dict[str, MethodStyle]) -> 
         yield _page(comparison, styles, shown, names, panel_height, limits, columns, most_points)
 
 
-def drawn_classes(comparison: Comparison) -> list[str]:
+def drawn_classes(comparison: Comparison, most: int = MOST_CLASSES) -> list[str]:
     """All classes, or where there are many those with the largest range of the methods' means, in their order."""
     classes = comparison.scores.classes
-    if len(classes) <= MOST_CLASSES:
+    if len(classes) <= most:
         return list(classes)
     metric = comparison.settings.metrics[0]
 
@@ -50,7 +50,7 @@ def drawn_classes(comparison: Comparison) -> list[str]:
         means = [each.mean for each in comparison.summaries_of(metric, name) if not np.isnan(each.mean)]
         return max(means) - min(means) if means else 0.0
 
-    chosen = sorted(classes, key=spread, reverse=True)[:MOST_CLASSES]
+    chosen = sorted(classes, key=spread, reverse=True)[:most]
     return [name for name in classes if name in chosen]
 
 

@@ -9,11 +9,20 @@ from typing import TYPE_CHECKING
 from nnunetv2.comparison.report.figures.best_two import draw_best_two
 from nnunetv2.comparison.report.figures.class_boxes import MOST_CLASSES, draw_class_boxes
 from nnunetv2.comparison.report.figures.cost_panels import draw_cost_panels
+from nnunetv2.comparison.report.figures.critical_difference import (
+    critical_difference_caption,
+    draw_critical_difference,
+)
 from nnunetv2.comparison.report.figures.curve_panels import draw_losses, draw_pseudo_dice
 from nnunetv2.comparison.report.figures.paired_differences import MOST_NAMED, draw_paired_differences
 from nnunetv2.comparison.report.figures.rank_stability import draw_rank_stability
 from nnunetv2.comparison.report.figures.significance_map import draw_significance_map
 from nnunetv2.comparison.report.figures.style import report_style, svg_of
+from nnunetv2.comparison.report.figures.volume_agreement import (
+    draw_volume_agreement,
+    drawn_blocks,
+    points_apart,
+)
 from nnunetv2.comparison.report.number_text import coverage
 from nnunetv2.comparison.report.palette import MethodStyle
 from nnunetv2.comparison.results import Comparison
@@ -62,6 +71,12 @@ def _figures(comparison: Comparison, styles: dict[str, MethodStyle]) -> Iterator
         False,
     )
     yield (
+        draw_critical_difference(comparison, styles),
+        f"Critical differences in {metric}",
+        critical_difference_caption(comparison, styles),
+        False,
+    )
+    yield (
         draw_cost_panels(comparison, styles),
         f"{metric} against cost",
         f"Mean with {interval}; costs that are known. The dashed front joins the methods that no cheaper one equals.",
@@ -85,6 +100,7 @@ def _figures(comparison: Comparison, styles: dict[str, MethodStyle]) -> Iterator
         "One point per case, the mean over its classes and the trainings; on the line both score alike.",
         False,
     )
+    yield from _volume_figures(comparison, styles)
 
 
 def _without_curves(comparison: Comparison) -> str:
@@ -118,6 +134,25 @@ def _box_figures(comparison: Comparison, styles: dict[str, MethodStyle]) -> Iter
         caption += f" {num_classes - MOST_CLASSES} classes in which the methods differ less are in the tables."
     for number, figure in enumerate(draw_class_boxes(comparison, styles)):
         yield figure, f"{title}{_continued(number)}", caption, False
+
+
+def _volume_figures(comparison: Comparison, styles: dict[str, MethodStyle]) -> Iterator[tuple[Figure, str, str, bool]]:
+    blocks, num_classes = drawn_blocks(comparison), len(comparison.scores.classes)
+    caption = (
+        "Bland-Altman: one point per case whose reference has the class, for all methods alike; false volumes in other "
+        "cases are in the detection table. Predicted is the mean over the trainings of a method. Black line: bias, the "
+        "mean difference; dashed: limits of agreement, bias ± 1.96 standard deviations over the cases; both in numbers "
+        "above each panel. Panels of a class have the same axes."
+    )
+    if points_apart(blocks) > 1:
+        caption += " Some of the points within the limits are left out; lines rest on all."
+    if len(blocks) < num_classes:
+        caption += (
+            f" Not drawn ({num_classes - len(blocks)}): classes in which the methods differ less in "
+            f"{comparison.settings.metrics[0]}, or that no reference has; they are in volumes.csv."
+        )
+    for number, figure in enumerate(draw_volume_agreement(comparison, styles)):
+        yield figure, f"Predicted and reference volumes{_continued(number)}", caption, False
 
 
 def _continued(number: int) -> str:
