@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OVERLAP_METRICS = ("Dice", "IoU")
+
+_MOST_NAMED = 5  # values in an error message
+_MOST_COUNTED = 2**16  # range of values up to which they are counted
 
 Box = tuple[slice, ...]
 
@@ -81,10 +84,14 @@ def score_case(
         One for each prediction.
 
     Raises:
-        DataError: a file cannot be read, holds values that are no labels, or does not lie on the grid of the reference.
+        DataError: a file cannot be read, holds values that are no labels or none of the dataset's, or does not lie on
+            the grid of the reference.
     """
+    known = {0, *(label for region in classes for label in labels_of(region))}
+    if ignore_label is not None:
+        known.add(ignore_label)
     reference, properties = reader.read_seg(str(reference_file))
-    expected = _segmentation(reference, properties["spacing"], classes, reference_file)
+    expected = _segmentation(reference, properties["spacing"], known, reference_file)
     scores = []
     for path in prediction_files:
         prediction, of_prediction = reader.read_seg(str(path))
@@ -92,24 +99,36 @@ def score_case(
             shapes = f"shape {prediction.shape[1:]} against {reference.shape[1:]} voxels"
             raise DataError(_not_on_grid(shapes, path, reference_file))
         _require_same_grid(of_prediction, properties, path, reference_file)
-        predicted = _segmentation(prediction, properties["spacing"], classes, path)
+        predicted = _segmentation(prediction, properties["spacing"], known, path)
         scores.append(_pair_scores(predicted, expected, classes, tolerance, ignore_label))
     return scores
 
 
-def _segmentation(
-    array: np.ndarray, spacing: Sequence[float], classes: Sequence[LabelOrRegion], path: Path
-) -> _Segmentation:
+def _segmentation(array: np.ndarray, spacing: Sequence[float], known: Collection[int], path: Path) -> _Segmentation:
     from scipy.ndimage import find_objects
 
     with np.errstate(invalid="ignore"):  # the comparison finds what does not convert
         labels = array[0].astype(np.int32)
     if (labels != array[0]).any():
         raise DataError(f"{path} has values that are not whole numbers; a segmentation holds labels")
+    unknown = sorted(_values_in(labels) - set(known))
+    if unknown:
+        some = ", ".join(map(str, unknown[:_MOST_NAMED])) + (", ..." if len(unknown) > _MOST_NAMED else "")
+        raise DataError(
+            f"{path} has the values {some}, which are no labels of the dataset; accepted are "
+            f"{', '.join(map(str, sorted(known)))}"
+        )
     if len(labels) == 1:
         labels, spacing = labels[0], spacing[1:]
-    highest = max(label for region in classes for label in labels_of(region))
-    return _Segmentation(labels, tuple(float(length) for length in spacing), find_objects(labels, highest))
+    return _Segmentation(labels, tuple(float(length) for length in spacing), find_objects(labels, max(known)))
+
+
+def _values_in(labels: np.ndarray) -> set[int]:
+    """The values of an array of whole numbers; counting them is faster than sorting, if they are close together."""
+    lowest = int(labels.min())
+    if int(labels.max()) - lowest > _MOST_COUNTED:
+        return set(np.unique(labels).tolist())
+    return set((np.flatnonzero(np.bincount((labels - lowest).ravel())) + lowest).tolist())
 
 
 def _require_same_grid(prediction: dict, reference: dict, prediction_file: Path, reference_file: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dinov3.utils.config_layers import nearest
 from nnunetv2.comparison.cases import ALLOW_ALL, CASES, PREFIX, REFERENCES, SPLITS, CaseProblem, case_problems
 from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.comparison.protocol import ITEMS, FoldProtocol, ProtocolItem, facts_of, short_hash
@@ -40,7 +41,10 @@ def comparability(runs: Sequence[Run], references: Mapping[str, Path], allowed: 
     """
     for item in allowed:
         if item not in (*ITEM_NAMES, ALLOW_ALL):
-            raise UsageError(f"--allow is {item!r}; accepted are {', '.join(ITEM_NAMES)}, or no name for all of them")
+            raise UsageError(
+                f"--allow is {item!r}; accepted are {', '.join(ITEM_NAMES)}, or no name for all of them"
+                f"{nearest(item, ITEM_NAMES)}"
+            )
     names = run_names(runs)
     problems = {problem.item for problem in case_problems(runs, references)}
     protocols = {

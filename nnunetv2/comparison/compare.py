@@ -55,13 +55,15 @@ def compare(
 
     Raises:
         NotComparableError: the models were not trained and scored alike; nothing was written.
-        UsageError: a model or setting that does not exist, or fewer than two methods.
+        UsageError: a model or setting that does not exist, fewer than two methods, or an output that is a file.
         DataError: files that cannot be read, predictions on another voxel grid than their reference, or a model of
             another dataset.
     """
     from nnunetv2.comparison.scoring import score_runs
 
     settings = settings or CompareSettings()
+    if Path(output).is_file():
+        raise UsageError(f"The output {output} is a file; give a folder")
     name = maybe_convert_to_dataset_name(dataset)
     runs = find_runs(name, models, None if folds is None else [str(fold) for fold in folds])
     _require_methods(runs, settings.baseline)

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from nnunetv2.comparison.errors import NotComparableError, refuse
 from nnunetv2.comparison.settings import EMPTY_POLICIES, METRICS, CompareSettings
@@ -16,6 +17,7 @@ from nnunetv2.utilities.command_line import command
 _EXAMPLES = """
 examples:
   nnUNetv2_compare -d 4 -m nnUNetTrainer__nnUNetPlans__2d nnUNetTrainer_m2f__nnUNetPlans__2d -o comparison
+  nnUNetv2_compare -d 4 -m ours=predictions/ours theirs=predictions/theirs -o comparison
   nnUNetv2_compare -d 4 -m unet=runs/a/MODEL unet=runs/b/MODEL m2f=runs/c/MODEL m2f=runs/d/MODEL -o comparison
 """
 
@@ -65,10 +67,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="classes that the reference of a case lacks: leave the case out for all models, or score an empty "
         "prediction 1 and others 0 (default: %(default)s)",
     )
-    add("--margin", type=float, default=None, metavar="X", help="also test non-inferiority in the first metric")
-    add("--alpha", type=float, default=defaults.alpha, metavar="A", help="error rate of all tests of a metric together")
-    add("--bootstrap", type=int, default=defaults.num_resamples, metavar="N", help="resamples (default: %(default)s)")
-    add("--seed", type=int, default=defaults.seed, metavar="N", help="of the resampling (default: %(default)s)")
+    add("--margin", default=None, metavar="X", help="also test non-inferiority in the first metric")
+    add("--alpha", default=defaults.alpha, metavar="A", help="error rate of all tests of a metric together")
+    add("--bootstrap", default=defaults.num_resamples, metavar="N", help="resamples (default: %(default)s)")
+    add("--seed", default=defaults.seed, metavar="N", help="of the resampling (default: %(default)s)")
     add(
         "--allow",
         nargs="*",
@@ -83,22 +85,22 @@ def build_parser() -> argparse.ArgumentParser:
 def settings_of(args: argparse.Namespace) -> CompareSettings:
     """The settings that a command line amounts to."""
     return CompareSettings(
-        metrics=tuple(dict.fromkeys(args.metrics)),
-        nsd_tolerance=_millimetres(args.nsd_tolerance),
+        metrics=tuple(dict.fromkeys(name for word in args.metrics for name in word.split(",") if name)),
+        nsd_tolerance=_number("--nsd_tolerance", args.nsd_tolerance.removesuffix("mm"), float, "millimetres as in 1.5"),
         empty=args.empty,
-        num_resamples=args.bootstrap,
-        seed=args.seed,
-        alpha=args.alpha,
-        margin=args.margin,
+        num_resamples=_number("--bootstrap", args.bootstrap, int, "whole numbers"),
+        seed=_number("--seed", args.seed, int, "whole numbers from 0"),
+        alpha=_number("--alpha", args.alpha, float, "numbers as in 0.05"),
+        margin=None if args.margin is None else _number("--margin", args.margin, float, "numbers as in 0.01"),
         baseline=args.baseline,
     )
 
 
-def _millimetres(text: str) -> float:
+def _number(flag: str, given: str | float, kind: type[float] | type[int], accepted: str) -> Any:
     try:
-        return float(text.removesuffix("mm"))
+        return kind(given)
     except ValueError:
-        raise UsageError(f"--nsd_tolerance is {text}; accepted are millimetres, for example 1.5 or 1.5mm") from None
+        raise UsageError(f"{flag} is {given}; accepted are {accepted}") from None
 
 
 @command

@@ -59,6 +59,8 @@ def find_runs(dataset: str, models: Sequence[str], folds: Sequence[str] | None =
         raise UsageError("No model is given; name at least one with -m")
     _require_distinct(words)
     runs = [_run(word, name, [each.folder for each in words], _checked(folds)) for word in words]
+    if folds is not None and not any(run.is_model for run in runs):
+        raise UsageError("-f chooses folds of trained models, and folders of predictions have none; leave it out")
     ordered = tuple(run for method in dict.fromkeys(run.method for run in runs) for run in _numbered(method, runs))
     _require_distinct_seeds(ordered)
     return ordered
@@ -102,7 +104,8 @@ def _find_folder(model: str, dataset_name: str) -> Path:
     if Path(model).is_dir():
         return Path(model)
     if not is_name:
-        raise UsageError(f"There is no folder {model}; give that of a trained model or of predictions")
+        hint = f", and a METHOD in front of = has no {os.sep}" if "=" in model else ""
+        raise UsageError(f"There is no folder {model}; give that of a trained model or of predictions{hint}")
     if results is None:
         raise UsageError(f"There is no folder {model}; set nnUNet_results to name models, or give paths")
     known = sorted(path.name for path in results.glob("*__*__*") if path.is_dir()) if results.is_dir() else []

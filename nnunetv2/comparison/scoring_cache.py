@@ -20,7 +20,7 @@ from nnunetv2.imageio.geometry import mismatch_is_allowed
 
 logger = logging.getLogger(__name__)
 
-METRIC_CODE_VERSION = 1  # goes up whenever a score of the same files changes
+METRIC_CODE_VERSION = 2  # goes up whenever a score of the same files changes
 _BLOCK = 1 << 20  # bytes read at a time
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from dinov3.utils.yaml_config import require_choice
 from nnunetv2.errors import UsageError
@@ -59,10 +60,12 @@ class CompareSettings:
         for name in self.metrics:
             require_choice("metrics", name, tuple(METRICS))
         require_choice("empty", self.empty, EMPTY_POLICIES)
-        _require(self.nsd_tolerance > 0, "nsd_tolerance", self.nsd_tolerance, "millimetres above 0")
+        _require(0 < self.nsd_tolerance < inf, "nsd_tolerance", self.nsd_tolerance, "a finite length above 0, in mm")
         _require(self.num_resamples >= 100, "bootstrap", self.num_resamples, "at least 100 resamples")
-        _require(0 < self.alpha < 0.5, "alpha", self.alpha, "between 0 and 0.5")
-        _require(self.margin is None or self.margin > 0, "margin", self.margin, "above 0")
+        _require(0 < self.alpha < 0.5, "alpha", self.alpha, "a number above 0 and below 0.5")
+        largest = inf if self.primary.unit else 1.0  # a metric without unit is a share
+        accepted = f"a number above 0{'' if self.primary.unit else ' and below 1'}"
+        _require(self.margin is None or 0 < self.margin < largest, "margin", self.margin, accepted)
 
     @property
     def primary(self) -> Metric:

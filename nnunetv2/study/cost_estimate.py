@@ -10,7 +10,6 @@ import torch
 
 from nnunetv2.run.model_info_report import aligned
 from nnunetv2.run.trainer_setup import make_trainer
-from nnunetv2.study.fairness import inequalities
 from nnunetv2.study.jobs import Job, State
 from nnunetv2.study.methods import Method
 from nnunetv2.study.run_study import Study
@@ -38,8 +37,7 @@ def described(study: Study) -> str:
         at_least = "" if len(known) == len(left) else "at least "
         gpu_hours = f", {sum(known) * study.config.num_gpus:.1f} GPU hours" if study.config.device == "cuda" else ""
         sums += f": {at_least}{sum(known):.1f} hours one after the other{gpu_hours}"
-    unfair = inequalities(study.methods, study.config.compare.allow)
-    return "\n".join([*commands, aligned([_HEADER, *rows]), "", _FOOT, "", *unfair, sums, ""])
+    return "\n".join([*commands, aligned([_HEADER, *rows]), "", _FOOT, "", sums, ""])
 
 
 def seconds_per_epoch(jobs: Sequence[Job]) -> float:

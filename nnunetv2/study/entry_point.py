@@ -63,14 +63,16 @@ def study_entry(argv: Sequence[str] | None = None) -> int:
 
 
 def _carry_out(study: Study, args: argparse.Namespace) -> None:
+    from nnunetv2.study.fairness import require_fair
+    from nnunetv2.study.run_study import train_all
+
     if args.dry_run:
         from nnunetv2.study.cost_estimate import described
 
         sys.stdout.write(described(study))
+        sys.stdout.flush()
+        require_fair(study.methods, study.config.compare.allow)
         return
-    from nnunetv2.study.fairness import require_fair
-    from nnunetv2.study.run_study import train_all
-
     if not args.no_compare:
         require_fair(study.methods, study.config.compare.allow)
     if args.slurm:

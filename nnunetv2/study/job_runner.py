@@ -78,6 +78,7 @@ def stopped_by_signals() -> Iterator[None]:
     """Lets SIGTERM end this process as Ctrl-C does, through the blocks that end the running training."""
 
     def stop(number: int, frame: object) -> None:
+        sys.stderr.write("stopped by SIGTERM; the same command goes on from the last checkpoints\n")
         sys.exit(128 + number)
 
     before = signal.signal(signal.SIGTERM, stop)

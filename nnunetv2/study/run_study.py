@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinov3.utils.devices import resolve_device
 from nnunetv2.comparison.results import MIN_SEEDS
 from nnunetv2.errors import NNUNetError, UsageError
 from nnunetv2.study.definitions import require_unchanged, write_definitions
@@ -16,6 +18,7 @@ from nnunetv2.study.job_runner import Outcome, locked, run_job, stopped_by_signa
 from nnunetv2.study.jobs import Job, State, jobs_of, results_folder
 from nnunetv2.study.methods import Method, resolve_methods
 from nnunetv2.study.study_config import StudyConfig, load_study, study_folder
+from nnunetv2.training.training_log import duration_in_words
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 if TYPE_CHECKING:
@@ -66,10 +69,13 @@ def train_all(study: Study) -> None:
     Folds that another process trains are waited for at the end.
 
     Raises:
+        UsageError: there is something to train, and not the device for it.
         TrainingsFailedError: some failed; each has been logged with its reason.
     """
-    write_definitions(study.methods, study.folder)
     todo = study.unfinished()
+    if todo:
+        resolve_device(study.config.device, "device: ")
+    write_definitions(study.methods, study.folder)
     logger.info("%d of %d trainings are finished", len(study.jobs) - len(todo), len(study.jobs))
     if len(study.config.seeds) < MIN_SEEDS:
         logger.info("With fewer than %d seeds nothing can be said about methods, only about these models", MIN_SEEDS)
@@ -127,12 +133,13 @@ def listed(jobs: Sequence[Job]) -> str:
 def _try(job: Job, todo: Sequence[Job], failed: list[Outcome], *, wait: bool) -> bool:
     """Whether the training was this process's to do, or is done."""
     logger.info("[%d/%d] %s: %s, log in %s", todo.index(job) + 1, len(todo), job.name, job.state().value, job.log)
+    started = time.monotonic()
     outcome = run_job(job, wait=wait)
     if outcome is None:
         logger.info("  another process trains it")
         return False
     if outcome.is_finished:
-        logger.info("  finished")
+        logger.info("  finished after %s", duration_in_words(time.monotonic() - started))
     else:
         logger.error("  failed: %s", outcome.reason)
         failed.append(outcome)

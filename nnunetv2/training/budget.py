@@ -32,7 +32,7 @@ class Budget:
                 is_right = isinstance(value, int) and not isinstance(value, bool) and value >= 1
                 accepted = "whole numbers from 1"
             if not is_right:
-                raise UsageError(f"{name} is {value!r}; accepted are {accepted}, or none for what the trainer says")
+                raise UsageError(f"{name} is {value!r}; accepted are {accepted}, or nothing, for what the trainer says")
 
     def given(self) -> dict[str, int | str]:
         """Those that are not left to the trainer."""

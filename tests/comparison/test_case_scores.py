@@ -56,6 +56,20 @@ def test_overlap_and_counts_of_labels_and_regions_by_hand():
     assert set(found.values) == {"Dice", "IoU"}
 
 
+def test_values_that_are_no_labels_are_refused_and_named():
+    mask = labels([1, 1, 2, 2], [0, 0, 0, 9])
+    assert score(mask, mask, classes=((1, 2), 2), ignore_label=9).num_reference == (4, 2)
+    for scaled, values in (
+        (100 * mask, "100, 200, 900"),
+        (mask - 3, "-3, -2, -1, 6"),
+        (mask * 10**6, "1000000, 2000000"),
+    ):
+        with pytest.raises(DataError, match=rf"prediction has the values {values}.*; accepted are 0, 1, 2, 9$"):
+            score(mask, scaled, classes=(1, 2), ignore_label=9)
+    with pytest.raises(DataError, match="reference has the values 9, which are no labels of the dataset"):
+        score(mask, np.zeros_like(mask), classes=(1, 2))
+
+
 def test_volume_and_diagonal_come_from_the_spacing():
     found = score(np.zeros((3, 4, 5)), np.zeros((3, 4, 5)), (4.0, 0.75, 0.8))
     assert found.voxel_volume == pytest.approx(2.4) and found.num_dimensions == 3
@@ -74,7 +88,7 @@ def test_ignored_voxels_take_no_part():
     found = score(reference, prediction, ignore_label=9)
     assert (found.num_reference, found.num_predicted) == ((2,), (2,))
     assert found.values["Dice"] == (0.5,)
-    assert score(reference, prediction).num_predicted == (4,)
+    assert score(reference, prediction, classes=(1, 9)).num_predicted == (4, 0)
 
 
 def test_reference_is_read_once():

@@ -165,6 +165,13 @@ def test_a_prediction_on_another_grid_is_refused_and_named(planted: Path, capsys
     [
         (("--baseline", "god"), "did you mean good"),
         (("--nsd_tolerance", "1cm"), "accepted are millimetres"),
+        (("--nsd_tolerance", "inf"), "accepted is a finite length"),
+        (("--margin", "abc"), "--margin is abc; accepted are numbers"),
+        (("--margin", "5"), "accepted is a number above 0 and below 1"),
+        (("--alpha", "0.5"), "above 0 and below 0.5"),
+        (("--metrics", "Dice,NDS"), "did you mean NSD"),
+        (("-f", "0"), "folders of predictions have none"),
+        (("-o", __file__), "is a file; give a folder"),
         (("--metrics", "dice"), "Dice"),
         (("--allow", "split"), "splits"),
         (("--bootstrap", "10"), "at least 100"),

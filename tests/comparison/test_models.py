@@ -98,7 +98,8 @@ def test_methods_need_names_that_tell_them_apart(results, tmp_path):
     [
         (["nnUNetTrainer__nnUNetPlan__2d"], f"no model nnUNetTrainer__nnUNetPlan__2d .*; did you mean {NAME}?"),
         (["unet=zzz"], f"no model zzz .*; there are {NAME}"),
-        (["no/where"], "There is no folder no/where"),
+        (["no/where"], "There is no folder no/where; give that of a trained model or of predictions$"),
+        (["a/b=no/where"], "There is no folder a/b=no/where; .*, and a METHOD in front of = has no /"),
         (["=x"], "-m =x lacks a name"),
         (["x="], "-m x= lacks a model"),
         ([], "No model is given"),

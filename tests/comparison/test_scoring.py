@@ -196,7 +196,7 @@ def test_other_classes_and_another_version_of_the_metrics_are_scored_again(study
     models, references = study
     compare(study, cache_folder=tmp_path / "cache")
     reader = ArrayReader()
-    score_runs(models, references, {"tumour": 2}, reader, OVERLAP, cache_folder=tmp_path / "cache")
+    score_runs(models, references, {"tumour": (1, 2)}, reader, OVERLAP, cache_folder=tmp_path / "cache")
     score_runs(models, references, CLASSES, reader, OVERLAP, ignore_label=2, cache_folder=tmp_path / "cache")
     monkeypatch.setattr(scoring_cache, "METRIC_CODE_VERSION", -1)
     compare(study, reader, cache_folder=tmp_path / "cache")

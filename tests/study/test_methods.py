@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dinov3.utils.devices import available_devices
 from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.errors import UsageError
 from nnunetv2.study.cost_estimate import described
 from nnunetv2.study.entry_point import study_entry
 from nnunetv2.study.fairness import require_fair
 from nnunetv2.study.methods import resolve_methods
-from nnunetv2.study.run_study import Study, read_study
-from nnunetv2.study.study_config import StudyConfig
+from nnunetv2.study.run_study import Study, read_study, train_all
+from nnunetv2.study.study_config import StudyConfig, load_study
 from nnunetv2.training.budget import Budget
 from tests.study.study_jobs import mark
 from tests.training.tiny_dataset import NAME, write_tiny_dataset
@@ -97,10 +99,19 @@ def test_a_dry_run_shows_commands_and_costs_and_writes_nothing(study):
 
 def test_what_would_not_be_comparable_is_said_before_the_training(study, capsys):
     line = "NOT COMPARABLE: iterations: 1000 x 250 (unet) against 5 x 250 (short); set budget.num_epochs"
-    assert line in described(study)
     file = str(study.folder.with_suffix(".yaml"))
-    assert study_entry([file]) == 4
-    assert capsys.readouterr().err.startswith(line)
+    for words in ([file], [file, "--dry_run"]):
+        assert study_entry(words) == 4
+        assert capsys.readouterr().err.startswith(line)
+    assert not study.folder.exists()
+
+
+def test_a_device_that_is_not_there_is_said_before_the_first_training(study):
+    if "mps" in available_devices():
+        pytest.skip("this machine has all devices")
+    missing = replace(study, config=replace(study.config, device="mps"))
+    with pytest.raises(UsageError, match="has no mps device that torch can use; it has .*device: cpu"):
+        train_all(missing)
     assert not study.folder.exists()
 
 
@@ -144,6 +155,12 @@ def test_a_trainer_that_cannot_tell_its_augmentation_yet_is_not_refused(dataset,
     methods = resolve_methods(StudyConfig(models=models, dataset=NAME, budget=budget), NAME, tmp_path)
     assert "augmentation" not in methods[1].protocol.sources.run_line
     require_fair(methods, ())
+
+
+def test_the_models_of_the_template_are_comparable(dataset, tmp_path):
+    path = tmp_path / "mine.yaml"
+    assert study_entry(["--init", str(path)]) == 0
+    require_fair(resolve_methods(load_study(path), NAME, tmp_path), ())
 
 
 def test_what_may_differ_must_be_something(dataset, tmp_path):
