@@ -67,7 +67,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="classes that the reference of a case lacks: leave the case out for all models, or score an empty "
         "prediction 1 and others 0 (default: %(default)s)",
     )
-    add("--margin", default=None, metavar="X", help="also test non-inferiority in the first metric")
+    add(
+        "--margin",
+        default=None,
+        metavar="X",
+        help="also ask, both ways, whether a method is worse by less than this in the first metric",
+    )
     add("--alpha", default=defaults.alpha, metavar="A", help="error rate of all tests of a metric together")
     add("--bootstrap", default=defaults.num_resamples, metavar="N", help="resamples (default: %(default)s)")
     add("--seed", default=defaults.seed, metavar="N", help="of the resampling (default: %(default)s)")

@@ -11,8 +11,10 @@ from nnunetv2.comparison.settings import CompareSettings
 MIN_SEEDS = 3  # of each method, below which nothing is said about methods
 FEW_CASES = 20  # below which intervals cover less than they say
 
-# Verdicts. The first method of a pair is better or worse than the second.
-BETTER, WORSE, NO_DIFFERENCE, NOT_TESTABLE = "better", "worse", "no difference", "not testable"
+# Verdicts. The first method of a pair is better or worse than the second. Mixed, of trained models alone: they differ,
+# but the one that does better by the ranks of the differences is not the one with the better mean.
+BETTER, WORSE, MIXED, NO_DIFFERENCE, NOT_TESTABLE = "better", "worse", "mixed", "no difference", "not testable"
+DIFFERENT = (BETTER, WORSE, MIXED)  # verdicts that a difference is shown
 
 ALL_CLASSES = None  # stands for the mean over the classes
 
@@ -93,8 +95,9 @@ class PairResult:
     median_difference: float
     trained: TrainedModelsTest
     methods: MethodsTest
-    non_inferior: bool | None = None
-    """whether the first is worse by less than the margin, by the lower end of its interval; None: not asked"""
+    non_inferior: tuple[bool, bool] | None = None
+    """whether the first is worse than the second by less than the margin, and the second than the first; by the ends of
+    the interval of the methods, or that of the trained models where there is none; None: not asked"""
 
 
 @dataclass(frozen=True)

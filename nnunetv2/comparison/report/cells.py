@@ -16,7 +16,7 @@ class Cell:
     is_number: bool = False
     is_best: bool = False
     mood: str = ""
-    """good, bad, or open: how a verdict is coloured"""
+    """good, bad, mixed, or open: how a verdict is coloured"""
 
     @property
     def texts(self) -> tuple[str, ...]:

@@ -39,7 +39,10 @@ COST_KINDS = (
 
 
 def cost_statements(comparison: Comparison) -> Iterator[Statement]:
-    """One sentence for each kind of cost that is known of any method, and one for the rest."""
+    """One sentence for each kind of cost that is known of any method, and one for the rest.
+
+    Nothing is said where all methods are predictions alone, of which no cost can be known.
+    """
     best = means_of(comparison)[0].method
     unknown = []
     for kind in COST_KINDS:
@@ -48,7 +51,7 @@ def cost_statements(comparison: Comparison) -> Iterator[Statement]:
             yield Statement(_sentence(kind, known, best, [cost.method for cost in comparison.costs]))
         else:
             unknown.append(kind.name[0].lower() + kind.name[1:] if not kind.name.startswith("GPU") else kind.name)
-    if unknown:
+    if unknown and any(run.is_model for run in comparison.scores.runs):
         yield Statement(f"Not known of any method: {listed(unknown)}.")
 
 

@@ -36,7 +36,7 @@ _TESTS = (
     "first", "second", "metric", "class", "n", "mean_first", "mean_second", "mean_difference", "median_difference",
     "hodges_lehmann", "ci_low", "ci_high", "rank_biserial", "p", "p_holm", "verdict", "methods_ci_low",
     "methods_ci_high", "methods_df", "methods_p", "methods_p_holm", "methods_verdict", "methods_reason", "seeds_first",
-    "seeds_second", "non_inferior",
+    "seeds_second", "non_inferior_first", "non_inferior_second",
 )  # fmt: skip
 _COMPUTE = (
     "method", "parameters", "trained_parameters", "gflops_per_patch", "training_gflops_per_patch", "peak_memory_mib",
@@ -78,7 +78,7 @@ def _tests(comparison: Comparison) -> Iterator[tuple]:
             *(trained.interval.low, trained.interval.high, trained.rank_biserial),
             *(trained.p, trained.p_holm, trained.verdict),
             *(*ends, methods.degrees_of_freedom, methods.p, methods.p_holm, methods.verdict, methods.reason),
-            *(*methods.num_seeds, pair.non_inferior),
+            *(*methods.num_seeds, *(pair.non_inferior or (None, None))),
         )
 
 

@@ -48,7 +48,8 @@ def definitions(settings: CompareSettings) -> Iterator[tuple[str, str]]:
         "Trained models",
         "Wilcoxon signed-rank test, two-sided, paired over cases, each the mean over the trainings of a method; cases "
         "without a difference are left out (zero_method=wilcox). "
-        f"Holm-adjusted over the pairs of methods within a metric; a difference is stated at {settings.alpha:g}.",
+        f"Holm-adjusted over the pairs of methods within a metric; a difference is stated at {settings.alpha:g}. "
+        "Where the models differ, but the mean difference does not point where the ranks do, the verdict is mixed.",
     )
     yield (
         "Methods",
@@ -63,7 +64,9 @@ def definitions(settings: CompareSettings) -> Iterator[tuple[str, str]]:
         unit = settings.primary.unit
         yield (
             "Margin",
-            f"{settings.margin:g}{' ' + unit if unit else ''} in {settings.metrics[0]}, for non-inferiority.",
+            f"{settings.margin:g}{' ' + unit if unit else ''} in {settings.metrics[0]}. One method is not "
+            "inferior to another if it is worse by less than that even at the worse end of the interval of their "
+            "difference: that of the methods, or of the trained models where the methods are not testable.",
         )
 
 
@@ -79,7 +82,8 @@ def _intervals(settings: CompareSettings) -> str:
     return (
         f"{coverage(settings)}: bias-corrected and accelerated bootstrap (BCa) over the cases, "
         f"{settings.num_resamples} resamples, seed {settings.seed}. They cover less than they say where cases are few. "
-        f"Those of the methods come from the test of the methods."
+        "Those of the methods come from the test of the methods. Intervals of a difference are those of its mean, for "
+        "each pair alone and not adjusted, so that they need not agree with a test that is."
     )
 
 

@@ -53,7 +53,7 @@ def html_report(comparison: Comparison, pictures: Sequence[CasePicture] = ()) ->
         styles=styles,
         verdict=verdict_in_words(comparison),
         broken=[(equality, values_of(equality)) for equality in comparison.comparability.broken],
-        unrecorded=[equality for equality in equalities if equality.state == NOT_RECORDED],
+        unrecorded=sum(equality.state == NOT_RECORDED for equality in equalities),
         methods=methods_table(comparison),
         classes=class_tables(comparison),
         drawings=draw_all(comparison, styles),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
-from nnunetv2.comparison.report.leader import means_of
+from nnunetv2.comparison.report.leader import OrientedPair, means_of
 from nnunetv2.comparison.report.number_text import coverage, score
 from nnunetv2.comparison.report.score_tables import is_best
-from nnunetv2.comparison.results import NO_DIFFERENCE, Comparison, MethodSummary
+from nnunetv2.comparison.results import WORSE, Comparison, MethodSummary
 from nnunetv2.comparison.settings import METRICS
+from nnunetv2.utilities.counted_words import counted
 
 _ESCAPES = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_",
@@ -22,7 +23,7 @@ _ARROWS = {True: r"$\uparrow$", False: r"$\downarrow$"}
 def latex_table(comparison: Comparison) -> str:
     """Every method in every metric, mean over the classes, as a table environment that needs `\\usepackage{booktabs}`.
 
-    Best means are bold; underlined are those that the paired test does not tell from the best.
+    Best means are bold; underlined are those that the paired test does not show to be worse than the best.
     """
     metrics = comparison.settings.metrics
     heads = " & ".join(_head(metric) for metric in metrics)
@@ -59,12 +60,14 @@ def _caption(comparison: Comparison) -> str:
     num_cases = summaries[0].num_cases if summaries else 0
     text = (
         f"{comparison.dataset}: mean over {num_cases} cases [{coverage(comparison.settings)}], each the mean over its "
-        f"{len(comparison.scores.classes)} classes and over the trainings of the method."
+        f"{counted(len(comparison.scores.classes), 'class', 'classes')} and over the trainings of the method."
     )
     rest = (
-        r" \textbf{Bold}: best; \underline{underlined}: no difference from the best is shown (Wilcoxon signed-rank, "
+        r" \textbf{Bold}: best mean; \underline{underlined}: not shown to be worse than that (Wilcoxon signed-rank, "
         rf"Holm, $\alpha = {comparison.settings.alpha:g}$)."
     )
+    if comparison.settings.baseline is not None:
+        rest += escaped(f" Tested against {comparison.settings.baseline} alone.")
     broken = comparison.comparability.broken
     warning = f" Not comparable in: {', '.join(each.item for each in broken)}." if broken else ""
     return escaped(text) + rest + escaped(warning)
@@ -82,15 +85,18 @@ def _cell(comparison: Comparison, summary: MethodSummary, others: list[MethodSum
     mean = escaped(score(summary.mean, summary.metric))
     if is_best(summary, others):
         mean = rf"\textbf{{{mean}}}"
-    elif _is_like_best(comparison, summary):
+    elif _is_not_worse_than_best(comparison, summary):
         mean = rf"\underline{{{mean}}}"
     ends = (escaped(score(end, summary.metric)) for end in (summary.interval.low, summary.interval.high))
     return rf"{mean} {{\scriptsize [{', '.join(ends)}]}}"
 
 
-def _is_like_best(comparison: Comparison, summary: MethodSummary) -> bool:
+def _is_not_worse_than_best(comparison: Comparison, summary: MethodSummary) -> bool:
+    """By the tests of the metric; False where the two were not tested against each other, or no case counts."""
+    if summary.num_cases == 0:
+        return False
     best = means_of(comparison, summary.metric)[0].method
     pairs = [
         pair for pair in comparison.pairs_of(summary.metric) if {pair.first, pair.second} == {best, summary.method}
     ]
-    return any(pair.trained.verdict == NO_DIFFERENCE for pair in pairs)
+    return any(OrientedPair(summary.method, best, pair).trained_verdict != WORSE for pair in pairs)

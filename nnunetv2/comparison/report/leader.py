@@ -8,7 +8,7 @@ import numpy as np
 
 from nnunetv2.comparison.results import ALL_CLASSES, BETTER, WORSE, Comparison, Interval, MethodSummary, PairResult
 from nnunetv2.comparison.settings import METRICS
-from nnunetv2.comparison.statistics.trainings import method_scores
+from nnunetv2.comparison.statistics.trainings import DECIMALS, method_scores
 
 _OPPOSITE = {BETTER: WORSE, WORSE: BETTER}
 
@@ -44,6 +44,18 @@ class OrientedPair:
     @property
     def methods_verdict(self) -> str:
         return self._as_seen(self.pair.methods.verdict)
+
+    @property
+    def rank_biserial(self) -> float:
+        """Above 0 where the first is better by the ranks of the differences."""
+        effect = self.pair.trained.rank_biserial
+        return -effect if self._is_swapped else effect
+
+    @property
+    def non_inferior(self) -> tuple[bool, bool] | None:
+        """Whether the first is worse than the second by less than the margin, and the second than the first."""
+        answers = self.pair.non_inferior
+        return answers if answers is None or not self._is_swapped else (answers[1], answers[0])
 
     @property
     def num_seeds(self) -> tuple[int, int]:
@@ -95,8 +107,9 @@ def pairs_of_leader(comparison: Comparison) -> list[OrientedPair]:
     return sorted(pairs, key=lambda pair: order.index(pair.second))
 
 
-def is_identical(comparison: Comparison, pair: OrientedPair) -> bool:
-    """Whether both have the same score in every case; each the mean over its trainings."""
+def case_advantages(comparison: Comparison, pair: OrientedPair) -> np.ndarray:
+    """(N,) advantages of the first on the cases that count, by the means over the trainings and over the classes."""
     scores = method_scores(comparison.scores, pair.pair.metric, ALL_CLASSES)
     means = {method.method: method.case_means for method in scores}
-    return len(means[pair.first]) > 0 and np.array_equal(means[pair.first], means[pair.second])
+    sign = 1 if METRICS[pair.pair.metric].higher_is_better else -1
+    return sign * np.round(means[pair.first] - means[pair.second], DECIMALS)

@@ -10,6 +10,8 @@ from nnunetv2.comparison.results import FEW_CASES, NOT_RECORDED, Comparison
 from nnunetv2.comparison.statistics.trained_models import smallest_p
 from nnunetv2.utilities.counted_words import counted
 
+_MOST_ITEMS = 6  # named, more are counted
+
 
 def limit_statements(comparison: Comparison) -> Iterator[Statement]:
     """One statement for each reason to read the results with care."""
@@ -33,9 +35,11 @@ def _broken(comparison: Comparison) -> Iterator[Statement]:
 
 
 def _unrecorded(comparison: Comparison) -> Iterator[Statement]:
-    items = [each.item for each in comparison.comparability.equalities if each.state == NOT_RECORDED]
+    equalities = comparison.comparability.equalities
+    items = [each.item for each in equalities if each.state == NOT_RECORDED]
     if items:
-        yield Statement(f"Whether all runs are alike in {listed(items)} is not recorded, so it was not checked.")
+        what = listed(items) if len(items) <= _MOST_ITEMS else f"{len(items)} of {len(equalities)} items"
+        yield Statement(f"Whether all runs are alike in {what} is not recorded, so it was not checked.")
 
 
 def _too_few_cases(comparison: Comparison) -> Iterator[Statement]:
@@ -61,13 +65,14 @@ def _few_cases(comparison: Comparison) -> Iterator[Statement]:
 
 
 def _other_weights(comparison: Comparison) -> Iterator[Statement]:
-    weights = {cost.method: cost.pretrained for cost in comparison.costs}
-    if len(set(weights.values())) > 1:
-        known = [f"{method} from {name}" for method, name in weights.items() if name is not None]
-        rest = "" if len(known) == len(weights) else "; for the others none are recorded"
+    owners: dict[str, list[str]] = {}
+    for cost in comparison.costs:
+        owners.setdefault(cost.pretrained or NOT_RECORDED, []).append(cost.method)
+    if len(owners) > 1:
+        groups = "; ".join(f"{listed(methods)}: {weights}" for weights, methods in owners.items())
         yield Statement(
-            f"The trainings started from different weights ({listed(known)}{rest}): part of a difference may come from "
-            f"those, not from the architecture."
+            f"The trainings started from different weights, and part of a difference may come from those, not from the "
+            f"architecture. {groups}."
         )
 
 

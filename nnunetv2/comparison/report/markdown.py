@@ -46,9 +46,14 @@ def _blocks(comparison: Comparison) -> Iterator[str]:
     yield from _tables("Scores", [methods_table(comparison), *class_tables(comparison)])
     yield from _tables("Tests of pairs", pair_tables(comparison))
     yield from _tables("Ranks", rank_tables(comparison))
-    others = (detection_table(comparison), compute_table(comparison), comparability_table(comparison))
-    for table in others:
-        yield from _tables(table.title, [table])
+    yield from _tables("Detection", [detection_table(comparison)])
+    compute = compute_table(comparison)
+    if compute.rows:
+        yield from _tables(compute.title, [compute])
+    else:
+        yield f"## {escaped(compute.title)}"
+        yield escaped(compute.note)
+    yield from _tables("Comparability", [comparability_table(comparison)])
     yield "## Settings and definitions"
     yield "\n".join(f"- **{escaped(term)}**: {escaped(text)}" for term, text in definitions(comparison.settings))
     yield "Computed with " + ", ".join(f"{name} {escaped(number)}" for name, number in package_versions()) + "."

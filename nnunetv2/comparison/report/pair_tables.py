@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nnunetv2.comparison.report.cells import Cell, Table, method_cell, number_cell, text_cell
+from nnunetv2.comparison.report.non_inferiority import non_inferiority_note
 from nnunetv2.comparison.report.number_text import UNKNOWN, bounds, coverage, p_value, plain_number, score
 from nnunetv2.comparison.report.score_tables import metric_title
-from nnunetv2.comparison.results import BETTER, NOT_TESTABLE, WORSE, Comparison, Interval, MethodsTest, PairResult
+from nnunetv2.comparison.results import (
+    BETTER,
+    MIXED,
+    NOT_TESTABLE,
+    WORSE,
+    Comparison,
+    Interval,
+    MethodsTest,
+    PairResult,
+)
 
 MOST_ROWS = 120  # of all tables per class; tests.csv has the others
-_MOODS = {BETTER: "good", WORSE: "bad", NOT_TESTABLE: "open"}
+_MOODS = {BETTER: "good", WORSE: "bad", MIXED: "mixed", NOT_TESTABLE: "open"}
 
 
 def pair_tables(comparison: Comparison) -> list[Table]:
@@ -43,7 +53,7 @@ def _table(comparison: Comparison, metric: str, class_name: str | None) -> Table
         what,
         tuple(Cell(lines, is_number=position in numbers) for position, lines in enumerate(heads)),
         tuple(_row(pair) for pair in pairs),
-        _margin_note(comparison, pairs),
+        _note(comparison, pairs, is_first=metric == comparison.settings.metrics[0] and class_name is None),
     )
 
 
@@ -75,9 +85,16 @@ def _methods_verdict(test: MethodsTest) -> Cell:
     return text_cell(test.verdict, seeds, mood=_MOODS.get(test.verdict, ""))
 
 
-def _margin_note(comparison: Comparison, pairs: Sequence[PairResult]) -> str:
-    asked = [pair for pair in pairs if pair.non_inferior is not None]
-    if not asked:
-        return ""
-    shown = [f"{pair.first} against {pair.second}" for pair in asked if pair.non_inferior]
-    return f"Non-inferior within {comparison.settings.margin}: {'; '.join(shown) or 'no first method'}."
+def _note(comparison: Comparison, pairs: Sequence[PairResult], is_first: bool) -> str:
+    """What all tables share is said below the first."""
+    parts = []
+    if is_first:
+        parts.append(
+            "Intervals are those of the mean difference, of each pair alone and not adjusted; p (Holm) is adjusted "
+            "over the pairs. Trained models are tested by ranks (signed-rank test), methods by means."
+        )
+    if any(pair.trained.verdict == MIXED for pair in pairs):
+        parts.append(
+            "Mixed: trained models differ, but one is better by the ranks of the differences, the other in the mean."
+        )
+    return " ".join([*parts, *filter(None, [non_inferiority_note(comparison, pairs)])])

@@ -15,7 +15,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 # Strong on grey images, and none of them a method's. Source: Okabe and Ito, "Color universal design", 2008.
 CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 
-BETTER_COLOUR, WORSE_COLOUR, NEUTRAL_COLOUR = "#2B6CB0", "#C05621", "#E8EAED"
+BETTER_COLOUR, WORSE_COLOUR, MIXED_COLOUR, NEUTRAL_COLOUR = "#2B6CB0", "#C05621", "#8A3F86", "#E8EAED"
 INK, FAINT_INK = "#1F2933", "#6B7785"
 
 

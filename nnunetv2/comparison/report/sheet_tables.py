@@ -78,7 +78,9 @@ def _detection_row(result: DetectionResult) -> tuple[Cell, ...]:
 
 
 def compute_table(comparison: Comparison) -> Table:
-    """What is known of the costs."""
+    """What is known of the costs; no rows but a note where nothing is."""
+    if all(cost == MethodCost(cost.method) for cost in comparison.costs):
+        return Table("Costs", (), (), "Nothing is known of the costs of any method.")
     heads = (
         ("Parameters", "trained"),
         ("GFLOPs per patch", "in training"),

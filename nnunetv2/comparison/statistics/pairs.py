@@ -14,7 +14,7 @@ from nnunetv2.comparison.statistics.bootstrap import bca_intervals, random_strea
 from nnunetv2.comparison.statistics.methods_family import methods_tests
 from nnunetv2.comparison.statistics.trained_models import trained_models_tests
 from nnunetv2.comparison.statistics.trainings import DECIMALS, MethodScores, method_scores
-from nnunetv2.comparison.statistics.verdicts import is_non_inferior
+from nnunetv2.comparison.statistics.verdicts import non_inferiority
 from nnunetv2.errors import UsageError
 
 
@@ -69,7 +69,7 @@ def _family(scores: ScoreTable, metric: str, class_name: str | None, settings: C
                 median_difference=float(np.median(column)) if len(column) else float("nan"),
                 trained=trained_test,
                 methods=methods_test,
-                non_inferior=is_non_inferior(interval, METRICS[metric], settings.margin)
+                non_inferior=non_inferiority(interval, METRICS[metric], settings.margin)
                 if settings.margin is not None and metric == settings.primary.name
                 else None,
             )

@@ -12,10 +12,8 @@ from nnunetv2.comparison.settings import METRICS, CompareSettings
 from nnunetv2.comparison.statistics.bootstrap import bootstrap_means, random_stream
 from nnunetv2.comparison.statistics.kendall import kendall_tau
 from nnunetv2.comparison.statistics.pairs import differences_of
-from nnunetv2.comparison.statistics.signed_rank import rank_biserial
-from nnunetv2.comparison.statistics.trained_models import signed_rank_family
+from nnunetv2.comparison.statistics.trained_models import signed_rank_family, trained_verdict
 from nnunetv2.comparison.statistics.trainings import MethodScores, method_scores
-from nnunetv2.comparison.statistics.verdicts import verdict
 
 TAU_PERCENTILES = (2.5, 97.5)
 
@@ -85,7 +83,7 @@ def _significant_wins(methods: list[MethodScores], sign: int, alpha: float) -> n
     differences = sign * differences_of([(methods[first], methods[second]) for first, second in contests])
     _, adjusted = signed_rank_family(differences)
     for (first, second), column, p_holm in zip(contests, differences.T, adjusted, strict=True):
-        outcome = verdict(rank_biserial(column), float(p_holm), alpha)
+        outcome = trained_verdict(column, float(p_holm), alpha)
         wins[first] += outcome == BETTER
         wins[second] += outcome == WORSE
     return wins

@@ -8,7 +8,8 @@ from nnunetv2.comparison.results import NO_DIFFERENCE, NOT_TESTABLE, Interval, T
 from nnunetv2.comparison.settings import CompareSettings, Metric
 from nnunetv2.comparison.statistics.holm import holm
 from nnunetv2.comparison.statistics.signed_rank import hodges_lehmann, rank_biserial, signed_rank_p
-from nnunetv2.comparison.statistics.verdicts import verdict
+from nnunetv2.comparison.statistics.trainings import DECIMALS
+from nnunetv2.comparison.statistics.verdicts import verdict_of_ranks
 
 
 def signed_rank_family(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -26,21 +27,28 @@ def smallest_p(num_cases: int, num_pairs: int) -> float:
     return min(1.0, num_pairs * 2.0 ** (1 - num_cases))
 
 
+def trained_verdict(advantages: np.ndarray, p_holm: float, alpha: float) -> str:
+    """What is said about the first of two trained models by its advantages (N,), positive where it is better."""
+    if not len(advantages):
+        return NOT_TESTABLE
+    return verdict_of_ranks(rank_biserial(advantages), round(float(advantages.mean()), DECIMALS), p_holm, alpha)
+
+
 def trained_models_tests(
     differences: np.ndarray, intervals: tuple[Interval, ...], metric: Metric, settings: CompareSettings
 ) -> list[TrainedModelsTest]:
     """The tests of a family of pairs; see `signed_rank_family`.
 
-    A verdict follows the signed ranks, that is what happens in most cases. The mean difference can have the other sign
-    where few cases differ much. Where there are too few cases for any verdict, models that differ are not testable.
+    A verdict follows the signed ranks, that is what happens in most cases. It is mixed where the mean difference has
+    the other sign because few cases differ much. Where there are too few cases for any verdict, models that differ are
+    not testable.
     """
     sign = 1 if metric.higher_is_better else -1
     p_values, adjusted = signed_rank_family(differences)
     is_testable = smallest_p(*differences.shape) < settings.alpha
     tests = []
     for column, interval, p, p_holm in zip(differences.T, intervals, p_values, adjusted, strict=True):
-        effect = rank_biserial(sign * column)
-        found = verdict(effect, float(p_holm), settings.alpha)
+        found = trained_verdict(sign * column, float(p_holm), settings.alpha)
         if found == NO_DIFFERENCE and not is_testable and np.any(column):
             found = NOT_TESTABLE
         tests.append(
@@ -49,7 +57,7 @@ def trained_models_tests(
                 p_holm=float(p_holm),
                 interval=interval,
                 hodges_lehmann=hodges_lehmann(column),
-                rank_biserial=effect,
+                rank_biserial=rank_biserial(sign * column),
                 verdict=found,
             )
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import isnan
 
-from nnunetv2.comparison.results import BETTER, NO_DIFFERENCE, NOT_TESTABLE, WORSE, Interval
+from nnunetv2.comparison.results import BETTER, DIFFERENT, MIXED, NO_DIFFERENCE, NOT_TESTABLE, WORSE, Interval
 from nnunetv2.comparison.settings import Metric
 
 
@@ -22,7 +22,21 @@ def verdict(effect: float, p_adjusted: float, alpha: float) -> str:
     return BETTER if effect > 0 else WORSE
 
 
-def is_non_inferior(interval: Interval, metric: Metric, margin: float) -> bool:
-    """Whether even the worse end of the interval of first - second is within the margin; False of a NaN interval."""
-    worst = interval.low if metric.higher_is_better else -interval.high
-    return worst > -margin
+def verdict_of_ranks(rank_effect: float, mean_effect: float, p_adjusted: float, alpha: float) -> str:
+    """What a test of ranks says about the first of two methods; mixed where it finds a difference that the mean denies.
+
+    Args:
+        rank_effect, mean_effect: positive where the first is better, in the sense of the metric.
+        p_adjusted: NaN where there was nothing to test.
+    """
+    found = verdict(rank_effect, p_adjusted, alpha)
+    return MIXED if found in DIFFERENT and rank_effect * mean_effect <= 0 else found
+
+
+def non_inferiority(interval: Interval, metric: Metric, margin: float) -> tuple[bool, bool]:
+    """Whether the first is worse than the second by less than the margin, and the second than the first.
+
+    Each even at the end of the interval of first - second that speaks most against it; False of a NaN interval.
+    """
+    first_is_higher = (interval.low > -margin, interval.high < margin)
+    return first_is_higher if metric.higher_is_better else first_is_higher[::-1]

@@ -182,7 +182,7 @@ def _pair(
         methods = MethodsTest(None, None, None, None, seeds, NOT_TESTABLE, reason)
     non_inferior = None
     if settings.margin is not None and metric == settings.metrics[0]:
-        non_inferior = advantage > -settings.margin
+        non_inferior = (advantage > -settings.margin, advantage < settings.margin)
     return PairResult(
         *pair, metric, name, len(differences), (float(first.mean()), float(second.mean())), float(differences.mean()),
         float(np.median(differences)), trained, methods, non_inferior,

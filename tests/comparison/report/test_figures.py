@@ -13,6 +13,8 @@ from nnunetv2.comparison.report.figures.critical_difference import (
     critical_difference_caption,
     draw_critical_difference,
 )
+from nnunetv2.comparison.report.figures.paired_differences import draw_paired_differences
+from nnunetv2.comparison.report.figures.significance_map import draw_significance_map
 from nnunetv2.comparison.report.figures.style import report_style, svg_of
 from nnunetv2.comparison.report.figures.volume_agreement import (
     draw_volume_agreement,
@@ -20,8 +22,8 @@ from nnunetv2.comparison.report.figures.volume_agreement import (
     points_apart,
     shown_points,
 )
-from nnunetv2.comparison.report.palette import method_styles
-from nnunetv2.comparison.results import BETTER, NO_DIFFERENCE, NOT_TESTABLE, Comparison, Interval
+from nnunetv2.comparison.report.palette import MIXED_COLOUR, method_styles
+from nnunetv2.comparison.results import BETTER, MIXED, NO_DIFFERENCE, NOT_TESTABLE, Comparison, Interval
 from nnunetv2.comparison.statistics.volume_agreement import VolumeAgreement
 from tests.comparison.report.planted import METHODS, planted
 
@@ -56,8 +58,27 @@ def test_caption_tells_what_bars_cannot_show(five: Comparison) -> None:
     apart = caption_of(with_verdicts(five, {"AB": BETTER, "BC": BETTER, "AD": NOT_TESTABLE}))
     assert "Pairs that are not testable count as not shown to differ (1 of 10)." in apart
     assert apart.endswith("because of a method between them: A–C, A–D, A–E, B–D and B–E.")
+    mixed = caption_of(with_verdicts(five, {"AB": MIXED}))
+    assert "Pairs that differ, but not in one direction, count as differing (1 of 10)." in mixed
+    assert mixed.endswith("because of a method between them: A–C, A–D and A–E.")
     letters = [first + second for first, second in combinations("ABCDE", 2)]
     assert "No methods are joined by a bar" in caption_of(with_verdicts(five, dict.fromkeys(letters, BETTER)))
+
+
+@pytest.mark.slow
+def test_mixed_pairs_have_a_colour_of_their_own(five: Comparison) -> None:
+    styles = method_styles(five.scores.methods)
+
+    def drawn(comparison: Comparison) -> tuple[str, str]:
+        (differences,) = draw_paired_differences(comparison, styles)
+        return svg_of(draw_significance_map(comparison, styles)), svg_of(differences)
+
+    with report_style():
+        for svg, other in zip(
+            drawn(with_verdicts(five, {"AB": MIXED})), drawn(with_verdicts(five, {"AB": BETTER})), strict=True
+        ):
+            assert MIXED_COLOUR.lower() in svg.lower()
+            assert MIXED_COLOUR.lower() not in other.lower()
 
 
 def test_bars_share_a_level_where_they_are_apart() -> None:

@@ -16,7 +16,7 @@ from nnunetv2.comparison.report.worst_cases import ChosenCase, shown_runs, worst
 from nnunetv2.comparison.results import Comparison
 from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import DataError
-from tests.comparison.report.planted import planted
+from tests.comparison.report.planted import METHODS, planted, score_table
 
 PREDICTED_SLICE = 3
 
@@ -139,10 +139,32 @@ def test_worst_cases_are_low_for_all_or_very_different(five: Comparison) -> None
     comparison = replace(five, scores=replace(table, values=values))
     chosen = worst_cases(comparison, most=4)
     assert [each.case for each in chosen[:2]] == ["case_020", "case_025"]
-    assert chosen[0].reason == "Dice 0.010, mean over the methods: among the worst"
-    assert "apart in Dice" in chosen[1].reason
+    assert chosen[0].reason == "Dice 0.010, mean over methods and trainings: among the worst"
+    assert "apart in Dice, each the mean over its trainings: among" in chosen[1].reason
     assert len({each.case for each in chosen}) == len(chosen) == 4
-    assert chosen[0].scores[table.methods[0]] == "Dice 0.010"
+    assert chosen[0].scores[table.methods[0]] == "Dice 0.010, seed 0; mean 0.010"
+
+
+def test_panels_tell_the_score_of_their_run_and_the_mean_that_the_heading_speaks_of() -> None:
+    table = score_table(METHODS[:3], 2, 5, ("a",), ("HD95",), 0.01)
+    values = np.ones((6, 5, 1))
+    values[:, 3, 0] = 10, 20, 30, 50, 60, 60
+    runs = tuple(replace(run, seed=None if run.method == METHODS[1] else run.seed) for run in table.runs)
+    # The runs of the last method are copies of each other, hence one training.
+    predicted = np.concatenate([table.num_predicted[:5], table.num_predicted[4:5]])
+    comparison = planted(3, 2, 5, ("a",), metrics=("HD95",))
+    comparison = replace(comparison, scores=replace(table, runs=runs, values={"HD95": values}, num_predicted=predicted))
+    (chosen,) = worst_cases(comparison, most=1)
+    assert chosen.reason == "HD95 38.33 mm, mean over methods and trainings: among the worst"
+    assert list(chosen.scores.values()) == [
+        "HD95 10.00 mm, seed 0; mean 15.00",
+        "HD95 30.00 mm, run 1; mean 40.00",
+        "HD95 60.00 mm",
+    ]
+    once = planted(2, 1, 5, ("a",), metrics=("HD95",))
+    (chosen,) = worst_cases(once, most=1)
+    assert "mean over the methods: among" in chosen.reason
+    assert "mean" not in "".join(chosen.scores.values())
 
 
 def test_worst_distances_are_the_largest() -> None:

@@ -145,6 +145,10 @@ def test_smallest_comparison_is_written(smallest: Comparison, tmp_path: Path) ->
     assert "Learning curves" not in text
     assert "against cost" not in text
     assert "Worst cases" not in text
+    assert "<p>Nothing is known of the costs of any method.</p>" in text
+    assert "GFLOPs per patch" not in text
+    assert 'not checked: 1 of 1 items; see <a href="#comparability">Comparability</a>' in text
+    assert text.count("which cases each fold was validated on") == 1  # in the table alone
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from nnunetv2.comparison.report.failures import failure_tables
+from nnunetv2.comparison.report.markdown import markdown_report
 from nnunetv2.comparison.report.pair_tables import MOST_ROWS, pair_tables
 from nnunetv2.comparison.report.score_tables import class_tables, methods_table
 from nnunetv2.comparison.report.sheet_tables import (
@@ -16,7 +17,7 @@ from nnunetv2.comparison.report.sheet_tables import (
     rank_tables,
     values_of,
 )
-from nnunetv2.comparison.results import Comparison
+from nnunetv2.comparison.results import MIXED, Comparison
 from tests.comparison.report.planted import CLASSES, METHODS, iterations_differ, planted
 
 
@@ -55,6 +56,34 @@ def test_pair_table_has_the_numbers_of_the_pairs(five: Comparison) -> None:
                     assert (p < 0.001) if text == "< 0.001" else close(text, p, 3)
             assert verdict.lines[0] == pair.trained.verdict
             assert methods_verdict.lines == (pair.methods.verdict, "seeds 3, 3")
+
+
+def test_pair_table_says_what_its_verdicts_and_intervals_are(five: Comparison) -> None:
+    first = five.pairs_of("NSD")[0]
+    mixed = replace(first, trained=replace(first.trained, verdict=MIXED))
+    comparison = replace(five, pairs=tuple(mixed if pair is first else pair for pair in five.pairs))
+    dice, nsd, *others = pair_tables(comparison)
+    assert "of each pair alone and not adjusted" in dice.note
+    assert nsd.note.startswith("Mixed: trained models differ, but one is better by the ranks of the differences")
+    assert (nsd.rows[0][6].lines, nsd.rows[0][6].mood) == (("mixed",), "mixed")
+    assert all("Mixed" not in table.note and "alone" not in table.note for table in (*others, *pair_tables(five)[1:]))
+
+
+def test_pair_table_answers_the_margin_both_ways() -> None:
+    comparison = planted(3, 1, 25, ("a",), metrics=("Dice", "NSD"), gap=0.02, is_known=False, margin=0.04)
+    a, b, c = METHODS[:3]
+    dice, nsd = pair_tables(comparison)
+    assert dice.note.endswith(
+        f"Non-inferiority with a margin of 0.04 in Dice is shown for {a} against {b}; {b} against {a}; "
+        f"{a} against {c}; {b} against {c}; {c} against {b}, and for no other."
+    )
+    assert "Non-inferiority" not in nsd.note
+    none = replace(comparison, pairs=tuple(replace(pair, non_inferior=(False, False)) for pair in comparison.pairs))
+    assert pair_tables(none)[0].note.endswith("is shown for none of the methods.")
+    everything = replace(comparison, pairs=tuple(replace(pair, non_inferior=(True, True)) for pair in comparison.pairs))
+    assert pair_tables(everything)[0].note.endswith(f"{c} against {b}.")
+    to_baseline = replace(everything, settings=replace(comparison.settings, baseline=b))
+    assert pair_tables(to_baseline)[0].note.endswith(f"is shown for {a} against {b}; {c} against {b}.")
 
 
 def test_pair_tables_of_classes_follow_unless_they_are_many(five: Comparison) -> None:
@@ -105,9 +134,15 @@ def test_rank_and_detection_tables(five: Comparison) -> None:
     assert [cell.lines[0] for cell in detection.rows[5][2:]] == ["4", "25 %", "12.5", "26", "10 %"]
 
 
-def test_unknown_costs_are_dashes(five: Comparison) -> None:
+def test_unknown_costs_are_dashes_beside_known_ones(five: Comparison, smallest: Comparison) -> None:
     row = compute_table(five).rows[3]
     assert all(set(cell.lines) == {"–"} for cell in row[1:])
+    nothing = compute_table(smallest)
+    assert (nothing.rows, nothing.note) == ((), "Nothing is known of the costs of any method.")
+    text = markdown_report(smallest)
+    assert "## Costs\n\nNothing is known of the costs of any method.\n" in text
+    assert "GFLOPs per patch" not in text
+    assert "GFLOPs per patch" in markdown_report(five)
 
 
 def test_values_of_an_equality_are_grouped() -> None:

@@ -16,7 +16,7 @@ from nnunetv2.comparison.report.latex import escaped as latex_escaped
 from nnunetv2.comparison.report.latex import latex_table
 from nnunetv2.comparison.report.markdown import escaped as markdown_escaped
 from nnunetv2.comparison.report.markdown import markdown_report
-from nnunetv2.comparison.results import NO_DIFFERENCE, Comparison, Interval
+from nnunetv2.comparison.results import MIXED, NO_DIFFERENCE, NOT_TESTABLE, WORSE, Comparison, Interval
 from tests.comparison.report.planted import CLASSES, METHODS, SCRIPT_CASE, iterations_differ, planted
 
 
@@ -69,6 +69,16 @@ def test_tests_have_the_numbers_in_full(five: Comparison, tables: dict[str, list
         assert float(row["p_holm"]) == pair.trained.p_holm
         assert float(row["methods_p"]) == pair.methods.p
         assert (row["verdict"], row["methods_verdict"]) == (pair.trained.verdict, pair.methods.verdict)
+
+
+def test_non_inferiority_has_a_column_for_each_way(smallest: Comparison) -> None:
+    first = smallest.pairs_of("Dice")[0]
+    asked = replace(first, non_inferior=(True, False))
+    comparison = replace(smallest, pairs=tuple(asked if pair is first else pair for pair in smallest.pairs))
+    rows = rows_of(csv_texts(comparison)["tests.csv"])
+    assert (rows[0]["non_inferior_first"], rows[0]["non_inferior_second"]) == ("yes", "no")
+    assert (rows[1]["non_inferior_first"], rows[1]["non_inferior_second"]) == ("", "")
+    assert json.loads(json_texts(comparison)["comparison.json"])["pairs"][0]["non_inferior"] == [True, False]
 
 
 def test_other_tables(five: Comparison, tables: dict[str, list[dict[str, str]]]) -> None:
@@ -142,10 +152,29 @@ def test_plain_turns_numpy_and_nan_into_json() -> None:
     ]
 
 
+def with_first_verdict(comparison: Comparison, verdict: str) -> Comparison:
+    first = comparison.pairs_of("Dice")[0]
+    changed = replace(first, trained=replace(first.trained, verdict=verdict))
+    return replace(comparison, pairs=tuple(changed if pair is first else pair for pair in comparison.pairs))
+
+
+@pytest.mark.parametrize("verdict", [MIXED, NOT_TESTABLE, WORSE])
+def test_latex_underlines_what_is_not_shown_to_be_worse_than_the_best(five: Comparison, verdict: str) -> None:
+    """The first of the pair is the best, so its verdict `worse` would speak for the second."""
+    text = latex_table(with_first_verdict(five, verdict))
+    assert r"\underline{underlined}: not shown to be worse than that (Wilcoxon" in text
+    assert r"\underline{0.765}" in text
+    assert text.count(r"\underline") == 2
+
+
+def test_latex_says_which_tests_there_were_with_a_baseline(five: Comparison) -> None:
+    chosen = replace(five, settings=replace(five.settings, baseline=METHODS[4]))
+    assert r" Tested against EoMT \& friends \$x\_\allowbreak{}1\$ 100 \% alone." in latex_table(chosen)
+    assert "Tested against" not in latex_table(five)
+
+
 def test_latex_marks_the_best_and_those_not_told_from_it(five: Comparison) -> None:
-    second = five.pairs_of("Dice")[0]
-    alike = replace(second, trained=replace(second.trained, verdict=NO_DIFFERENCE))
-    comparison = replace(five, pairs=tuple(alike if pair is second else pair for pair in five.pairs))
+    comparison = with_first_verdict(five, NO_DIFFERENCE)
     rows = [line for line in latex_table(comparison).splitlines() if line.count("&") == 4]
     columns = [row.split(" & ") for row in rows[1:4]]
     assert columns[0][1].startswith(r"\textbf{0.781} {\scriptsize [0.757, 0.805]}")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from nnunetv2.comparison.report.leader import negated
 from nnunetv2.comparison.report.words import verdict_in_words
 from nnunetv2.comparison.results import (
     BETTER,
+    MIXED,
     NO_DIFFERENCE,
     NOT_TESTABLE,
     WORSE,
@@ -59,12 +62,12 @@ def test_better_says_by_how_much_on_how_many_cases_and_trainings() -> None:
     assert headline.startswith(f"{BEST} has the highest mean Dice of 2 methods: 0.7")
     assert headline.endswith("on 25 cases of Dataset004_<Cells & more>, with 3 trainings of each method.")
     assert text_of(verdict.trained) == (
-        f"These trained models differ on these 25 cases: {BEST} is better than {SECOND} by 0.020 "
-        f"(95 % CI 0.010 to 0.030; Holm-adjusted p = 0.004)."
+        f"These trained models differ on these 25 cases (signed-rank test): {BEST} is better than {SECOND} by 0.020 "
+        f"(95 % CI of the mean difference 0.010 to 0.030; Holm-adjusted p = 0.004)."
     )
     assert text_of(verdict.methods) == (
         f"The methods differ, also for other trainings and other cases of this kind: {BEST} is better than {SECOND} "
-        f"by 0.020 (95 % CI 0.002 to 0.038; Holm-adjusted p = 0.030)."
+        f"by 0.020 (95 % CI of the mean difference 0.002 to 0.038; Holm-adjusted p = 0.030)."
     )
 
 
@@ -72,8 +75,9 @@ def test_baseline_that_loses_is_said_to_be_worse_by_a_positive_amount() -> None:
     comparison = two()
     settings = replace(comparison.settings, baseline=SECOND)
     verdict = verdict_in_words(replace(comparison, settings=settings))
-    assert f"{SECOND} is worse than {BEST} by 0.020 (95 % CI 0.010 to 0.030;" in text_of(verdict.trained)
-    assert f"{SECOND} is worse than {BEST} by 0.020 (95 % CI 0.002 to 0.038;" in text_of(verdict.methods)
+    beginning = f"{SECOND} is worse than {BEST} by 0.020 (95 % CI of the mean difference"
+    assert f"{beginning} 0.010 to 0.030;" in text_of(verdict.trained)
+    assert f"{beginning} 0.002 to 0.038;" in text_of(verdict.methods)
 
 
 def test_smaller_distance_is_better() -> None:
@@ -81,17 +85,73 @@ def test_smaller_distance_is_better() -> None:
     changed = with_pair(comparison, mean_difference=-1.5, trained_interval=Interval(-2.0, -1.0), trained_verdict=BETTER)
     verdict = verdict_in_words(changed)
     assert f"{BEST} has the lowest mean HD95 of 2 methods: " in verdict.headline.as_sentence()
-    assert f"{BEST} is better than {SECOND} by 1.50 mm (95 % CI 1.00 to 2.00;" in text_of(verdict.trained)
+    assert f"{SECOND} by 1.50 mm (95 % CI of the mean difference 1.00 to 2.00;" in text_of(verdict.trained)
 
 
-def test_mean_and_verdict_that_disagree_are_both_told() -> None:
-    verdict = verdict_in_words(
-        two(trained_verdict=WORSE, mean_difference=0.004, trained_interval=Interval(-0.01, 0.02))
+@pytest.mark.parametrize("baseline", [None, BEST, SECOND])
+@pytest.mark.parametrize("metric", ["Dice", "HD95"])
+def test_mixed_verdict_tells_who_is_better_in_what(baseline: str | None, metric: str) -> None:
+    """The second wins all cases but one, and loses that by far, whoever is spoken of first."""
+    sign = 1 if metric == "Dice" else -1
+    unit = "" if metric == "Dice" else " mm"
+    comparison = planted(2, 1, 40, ("a",), metrics=(metric,), is_known=False, equalities=())
+    values = np.full((2, 40, 1), 5.0)
+    values[1] += sign * 0.5
+    values[1, 7] = 5 - sign * 4
+    mixed = with_pair(
+        replace(comparison, scores=replace(comparison.scores, values={metric: values})),
+        mean_difference=sign * 0.25,
+        trained_interval=Interval(0.125, 0.375) if sign > 0 else Interval(-0.375, -0.125),
+        trained_rank_biserial=-0.62,
+        trained_p_holm=0.003,
+        trained_verdict=MIXED,
     )
-    assert (
-        f"{BEST} is worse than {SECOND} in most cases, but not in the mean (by −0.004, 95 % CI −0.020 to 0.010;"
-        in text_of(verdict.trained)
+    said = text_of(verdict_in_words(replace(mixed, settings=replace(mixed.settings, baseline=baseline))).trained)
+    digits = 3 if metric == "Dice" else 2
+    low, mean, high = (f"{value:.{digits}f}" for value in (0.125, 0.25, 0.375))
+    assert said == (
+        f"These trained models differ, but not in one direction, on these 40 cases (signed-rank test): {SECOND} is "
+        f"better than {BEST} in 39 of 40 cases (rank-biserial +0.62; Holm-adjusted p = 0.003), {BEST} in the mean (by "
+        f"{mean}{unit}, 95 % CI of the mean difference {low} to {high}). So neither is called better: in the mean, few "
+        f"large differences outweigh many small ones."
     )
+
+
+def test_mixed_verdict_without_a_mean_difference() -> None:
+    said = text_of(verdict_in_words(two(trained_verdict=MIXED, mean_difference=0.0)).trained)
+    assert "but not in the mean (no difference, 95 % CI of the mean difference −0.030 to −0.010)" in said
+
+
+def test_mixed_pairs_count_as_differing(five: Comparison) -> None:
+    said = text_of(verdict_in_words(with_pair(five, trained_verdict=MIXED)).trained)
+    assert "Pairs that differ, of 10 in all: 10 as trained models (1 of them not in one direction), 10 as" in said
+    assert f"{BEST} is better than {THIRD} by" in said
+
+
+@pytest.mark.parametrize(
+    ("verdict", "interval", "is_told"),
+    [
+        (BETTER, Interval(-0.004, 0.065), True),
+        (BETTER, Interval(0.004, 0.065), False),
+        (WORSE, Interval(-0.065, 0.004), True),
+        (NO_DIFFERENCE, Interval(0.051, 0.133), True),
+        (NO_DIFFERENCE, Interval(-0.01, 0.133), False),
+        (MIXED, Interval(-0.004, 0.065), False),
+        (NOT_TESTABLE, Interval(0.051, 0.133), False),
+    ],
+)
+def test_test_and_interval_that_do_not_agree_are_explained(verdict: str, interval: Interval, is_told: bool) -> None:
+    said = text_of(verdict_in_words(two(trained_verdict=verdict, trained_interval=interval)).trained)
+    explanation = f"Test and interval do not agree for {BEST} against {SECOND}: the test looks at the ranks of the"
+    assert (explanation in said) == is_told
+    assert ("what lies within the interval remains possible" in said) == (verdict == NO_DIFFERENCE and not is_told)
+    assert ("That is no proof that they are equal" in said) == (verdict == NO_DIFFERENCE)
+
+
+def test_interval_of_methods_that_only_the_adjusting_contradicts_is_explained() -> None:
+    said = text_of(verdict_in_words(two(methods_verdict=NO_DIFFERENCE, methods_p_holm=0.09)).methods)
+    assert f"Test and interval do not agree for {BEST} against {SECOND}: p is adjusted for the number of pairs" in said
+    assert "do not agree" not in text_of(verdict_in_words(two()).methods)
 
 
 def test_no_difference_is_not_called_equality() -> None:
@@ -106,8 +166,8 @@ def test_no_difference_is_not_called_equality() -> None:
     )
     trained, methods = text_of(verdict.trained), text_of(verdict.methods)
     assert trained.startswith(
-        f"These trained models do not show a difference on these 25 cases: {BEST} and {SECOND} "
-        f"(advantage of the former +0.002, 95 % CI −0.001 to 0.005;"
+        f"These trained models do not show a difference on these 25 cases (signed-rank test): {BEST} and {SECOND} "
+        f"(advantage of the former +0.002, 95 % CI of the mean difference −0.001 to 0.005;"
     )
     assert "no proof that they are equal" in trained
     assert methods.startswith("The methods do not show a difference")
@@ -171,7 +231,7 @@ def test_allowed_difference_and_missing_records_come_first_in_what_cannot_be_sai
 
 def test_other_limits(five: Comparison) -> None:
     limits = text_of(verdict_in_words(five).limits)
-    assert f"started from different weights ({THIRD} from timm/vit_small" in limits
+    assert "started from different weights" in limits and f"{THIRD}: timm/vit_small" in limits
     assert "The order of the methods by NSD depends on how ranks are made" in limits
     assert "The models of different folds share training cases" in limits
     assert "HD95 and ASSD are set to the diagonal of the image" in limits
@@ -194,23 +254,59 @@ def test_cost_of_the_best_is_set_against_the_least_and_the_most() -> None:
     )
 
 
+def test_costs_of_predictions_alone_are_not_spoken_of() -> None:
+    comparison = planted(2, 1, 25, metrics=("Dice",), is_known=False, equalities=())
+    assert text_of(verdict_in_words(comparison).cost).startswith("Not known of any method: computation")
+    runs = tuple(replace(run, fold_of={}) for run in comparison.scores.runs)
+    assert verdict_in_words(replace(comparison, scores=replace(comparison.scores, runs=runs))).cost == ()
+
+
 def test_unknown_costs_are_not_guessed(five: Comparison) -> None:
     cost = text_of(verdict_in_words(five).cost)
     assert f"Training time of all folds: 9.5 hours for {BEST} (best by score, takes the least)" in cost
     assert f"not known of {THIRD} and {METHODS[3]}" in cost
 
 
-def test_margin_is_answered_for_the_pairs_of_the_leader() -> None:
+def swapped(comparison: Comparison) -> Comparison:
+    """The pairs as they are where the methods were given the other way round."""
+
+    def turned(pair: PairResult) -> PairResult:
+        assert pair.trained.verdict == BETTER
+        interval = negated(pair.trained.interval)
+        trained = replace(pair.trained, interval=interval, verdict=WORSE, rank_biserial=-pair.trained.rank_biserial)
+        return replace(
+            pair, first=pair.second, second=pair.first, means=pair.means[::-1], trained=trained,
+            mean_difference=-pair.mean_difference, non_inferior=pair.non_inferior[::-1],
+        )  # fmt: skip
+
+    return replace(comparison, pairs=tuple(turned(pair) for pair in comparison.pairs))
+
+
+def test_margin_is_answered_both_ways_for_the_pairs_of_the_leader() -> None:
+    comparison = planted(3, 1, 25, metrics=("Dice",), gap=0.02, is_known=False, margin=0.03)
+    expected = (
+        f"Non-inferiority with a margin of 0.03 in Dice is shown for {BEST} against {SECOND}; {SECOND} against {BEST}; "
+        f"{BEST} against {THIRD}.\n"
+        f"Non-inferiority with a margin of 0.03 in Dice is not shown for {THIRD} against {BEST}."
+    )
+    for given in (comparison, swapped(comparison)):
+        assert text_of(verdict_in_words(given).methods).endswith(expected)
+
+
+def test_margin_of_a_baseline_is_answered_for_the_others_alone() -> None:
     comparison = planted(2, 1, 25, metrics=("Dice",), gap=0.02, is_known=False, margin=0.01)
-    pairs: list[PairResult] = comparison.pairs_of("Dice")
-    assert pairs[0].non_inferior is True
-    methods = text_of(verdict_in_words(comparison).methods)
-    assert f"Non-inferiority with a margin of 0.01 in Dice is shown for {BEST} against {SECOND}." in methods
+    for baseline, other, answer in ((BEST, SECOND, "is not shown"), (SECOND, BEST, "is shown")):
+        chosen = replace(comparison, settings=replace(comparison.settings, baseline=baseline))
+        methods = text_of(verdict_in_words(chosen).methods)
+        assert methods.endswith(
+            f"Non-inferiority with a margin of 0.01 in Dice {answer} for {other} against {baseline}."
+        )
+        assert methods.count("Non-inferiority") == 1
 
 
 def test_many_opponents_are_items_of_one_statement(five: Comparison) -> None:
     statement = verdict_in_words(five).trained[0]
-    assert statement.lead == f"These trained models differ on these 30 cases: {BEST} is better than"
+    assert statement.lead == f"These trained models differ on these 30 cases (signed-rank test): {BEST} is better than"
     assert [item.split(" by ")[0] for item in statement.items] == list(METHODS[1:5])
     assert [sentence for sentence in verdict_in_words(five)][1] == statement.as_sentence()
 

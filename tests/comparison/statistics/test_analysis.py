@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nnunetv2.comparison.results import BETTER, NO_DIFFERENCE, NOT_TESTABLE, WORSE
+from nnunetv2.comparison.results import BETTER, MIXED, NO_DIFFERENCE, NOT_TESTABLE, WORSE
 from nnunetv2.comparison.scores import ScoreTable
 from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.comparison.statistics import detection, pairs, ranks, summaries
@@ -229,10 +229,23 @@ def test_non_inferior_is_what_is_worse_by_less_than_the_margin(metric, first, nu
     assert (pair.methods.interval is None) == (num_runs == 1)
     worst = -interval.low if metric == "Dice" else interval.high
     assert 0.01 < worst < 0.05
-    assert pair.non_inferior is True
-    assert pairs(table, replace(settings, margin=worst - 1e-6))[0].non_inferior is False
-    assert pairs(table, replace(settings, margin=worst + 1e-6))[0].non_inferior is True
+    assert pair.non_inferior == (True, True)  # the better one is not inferior with any margin
+    assert pairs(table, replace(settings, margin=worst - 1e-6))[0].non_inferior == (False, True)
+    assert pairs(table, replace(settings, margin=worst + 1e-6))[0].non_inferior == (True, True)
     assert pairs(table, replace(settings, margin=None))[0].non_inferior is None
+
+
+@pytest.mark.parametrize("metric", ["Dice", "HD95"])
+@pytest.mark.parametrize("num_runs", [1, 3])
+@pytest.mark.parametrize("gap", [0.0, 0.02, 0.05])
+def test_non_inferiority_does_not_depend_on_the_order_of_the_methods(metric, num_runs, gap):
+    scores = random_scores({"a": 0.80, "b": 0.80 + gap}, num_runs, 40)
+    settings = replace(DICE, metrics=(metric,), margin=0.025)
+    (pair,) = pairs(score_table(scores, (metric,)), settings)[:1]
+    (other,) = pairs(score_table(dict(reversed(scores.items())), (metric,)), settings)[:1]
+    assert (other.first, other.second) == ("b", "a")
+    assert other.non_inferior == pair.non_inferior[::-1]
+    assert pair.non_inferior == (gap == 0, True)
 
 
 def test_only_the_primary_metric_has_a_margin():
@@ -267,6 +280,25 @@ def test_detection_by_hand():
     assert [each.false_positive_volume for each in detection(always)] == [None, None]
     never = replace(table, num_reference=np.zeros((4, 1)))
     assert [each.missed_rate for each in detection(never)] == [None, None]
+
+
+@pytest.mark.parametrize("metric", ["Dice", "HD95"])
+@pytest.mark.parametrize("loss", [0.5, 0.39, 0.0])
+def test_where_ranks_and_mean_point_apart_the_verdict_is_mixed(metric, loss):
+    """b wins 39 cases by 0.01 and loses one, by much: 0.39 makes the means equal."""
+    first = np.linspace(0.6, 0.9, 40)[None]
+    second = first + 0.01
+    second[0, 20] = first[0, 20] - loss
+    settings = replace(DICE, metrics=(metric,))
+    expected = MIXED if loss else WORSE
+    for names, opposite in (("ab", WORSE), ("ba", BETTER)):
+        table = score_table({name: {"a": first, "b": second}[name] for name in names}, (metric,))
+        trained = pairs(table, settings)[0].trained
+        assert trained.p_holm < 0.001
+        assert np.sign(trained.rank_biserial) == (-1 if names == "ab" else 1)
+        assert trained.verdict == (MIXED if expected == MIXED else opposite)
+        by_tests = {each.method: each.test_based for each in ranks(table, settings)[0]}
+        assert by_tests == ({"a": 1.5, "b": 1.5} if expected == MIXED else {"a": 2, "b": 1})
 
 
 def test_worse_is_the_word_for_the_first_of_a_pair():

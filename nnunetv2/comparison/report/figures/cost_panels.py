@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _APART = 15  # points of the screen between letters that do not touch
+_CORNERS = ((1, 1), (-1, 1), (1, -1), (-1, -1))  # of a point, for its letters; the first that has room
+_ENOUGH = 12  # points of the screen around the middle of a text
 _PANEL_HEIGHT = 2.5
 
 
@@ -91,20 +93,37 @@ def _scale_cost_axis(axes: Axes, lowest: float, highest: float) -> None:
 
 
 def _write_letters(axes: Axes, comparison: Comparison, styles: dict[str, MethodStyle], known: dict[str, float]) -> None:
-    """Letters beside the points; points that are close share one text."""
+    """Letters beside the points, away from other points; points that are close share one text."""
     means = _means(comparison)
+    places = {method: axes.transData.transform((cost, means[method])) for method, cost in known.items()}
     groups: list[tuple[np.ndarray, list[str]]] = []
-    for method, cost in known.items():
-        place = axes.transData.transform((cost, means[method]))
+    for method, place in places.items():
         near = next((group for group in groups if np.abs(group[0] - place).max() < _APART), None)
         if near is None:
             groups.append((place, [method]))
         else:
             near[1].append(method)
-    for _, methods in groups:
+    for place, methods in groups:
         text = ", ".join(styles[method].code for method in methods)
         point = (known[methods[0]], means[methods[0]])
-        axes.annotate(text, point, (5, 4), textcoords="offset points", fontsize=8, color=INK, fontweight="bold")
+        others = [places[method] - place for method in places if method not in methods]
+        across, up = max(_CORNERS, key=lambda corner: _room(corner, len(text), others))
+        axes.annotate(
+            text,
+            point,
+            (5 * across, 4 if up > 0 else -10),
+            textcoords="offset points",
+            ha="left" if across > 0 else "right",
+            fontsize=8,
+            color=INK,
+            fontweight="bold",
+        )
+
+
+def _room(corner: tuple[int, int], num_letters: int, others: list[np.ndarray]) -> float:
+    """Distance of the nearest other point from the middle of a text in a corner of a point; above _ENOUGH all alike."""
+    middle = np.array([corner[0] * (5 + 3 * num_letters), corner[1] * 7])
+    return min([_ENOUGH, *(float(np.abs(other - middle).max()) for other in others)])
 
 
 def pareto_front(costs: dict[str, float], scores: dict[str, float], higher_is_better: bool) -> list[str]:

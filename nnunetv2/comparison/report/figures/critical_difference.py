@@ -12,7 +12,7 @@ import numpy as np
 from nnunetv2.comparison.report.figures.style import height_of, new_figure, wrapped
 from nnunetv2.comparison.report.number_text import listed, plain_number
 from nnunetv2.comparison.report.palette import FAINT_INK, INK, MethodStyle
-from nnunetv2.comparison.results import BETTER, NOT_TESTABLE, WORSE, Comparison
+from nnunetv2.comparison.results import DIFFERENT, MIXED, NOT_TESTABLE, Comparison
 from nnunetv2.comparison.statistics.rank_groups import groups_without_difference, pairs_in_no_group
 
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ def critical_difference_caption(comparison: Comparison, styles: dict[str, Method
     pairs = comparison.pairs_of(comparison.settings.metrics[0])
     if untested := sum(pair.trained.verdict == NOT_TESTABLE for pair in pairs):
         parts.append(f"Pairs that are not testable count as not shown to differ ({untested} of {len(pairs)}).")
+    if mixed := sum(pair.trained.verdict == MIXED for pair in pairs):
+        parts.append(f"Pairs that differ, but not in one direction, count as differing ({mixed} of {len(pairs)}).")
     if apart := pairs_in_no_group(ranks, differing, groups):
         names = [f"{styles[first].code}–{styles[second].code}" for first, second in apart]
         if len(names) > _MOST_PAIRS:
@@ -94,7 +96,7 @@ def _case_ranks(comparison: Comparison) -> dict[str, float]:
 
 def _differing(comparison: Comparison) -> set[frozenset[str]]:
     pairs = comparison.pairs_of(comparison.settings.metrics[0])
-    return {frozenset((pair.first, pair.second)) for pair in pairs if pair.trained.verdict in (BETTER, WORSE)}
+    return {frozenset((pair.first, pair.second)) for pair in pairs if pair.trained.verdict in DIFFERENT}
 
 
 def bar_levels(groups: Sequence[tuple[str, ...]], ranks: Mapping[str, float]) -> list[tuple[tuple[str, ...], int]]:

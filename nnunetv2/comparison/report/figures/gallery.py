@@ -67,7 +67,8 @@ def _figures(comparison: Comparison, styles: dict[str, MethodStyle]) -> Iterator
     yield (
         draw_significance_map(comparison, styles),
         f"Significance map in {metric}",
-        "Blue: the method of the row is better; orange: worse; grey: no difference is shown; hatched: not testable.",
+        "Blue: the method of the row is better; orange: worse; violet with crossed lines: mixed, one is better by the "
+        "ranks of the differences, the other in the mean; grey: no difference is shown; hatched: not testable.",
         False,
     )
     yield (
@@ -116,7 +117,8 @@ def _difference_figures(
     caption = (
         f"Mean difference over the cases with its {interval} for these trained models (dot, thick line), and the "
         f"{interval} of the methods where it can be tested (thin line). Coloured where the trained models differ after "
-        "Holm: blue where the first is better, orange where it is worse."
+        "Holm: blue where the first is better, orange where it is worse, violet with a diamond where one is better by "
+        "the ranks of the differences and the other in the mean. Intervals are of each pair alone and not adjusted."
     )
     has_legend = len(comparison.pairs_of(metric)) > MOST_NAMED
     for number, figure in enumerate(draw_paired_differences(comparison, styles)):

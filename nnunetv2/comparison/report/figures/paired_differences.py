@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from nnunetv2.comparison.report.figures.style import height_of, label_rows, new_figure, wrapped
-from nnunetv2.comparison.report.palette import BETTER_COLOUR, FAINT_INK, INK, WORSE_COLOUR, MethodStyle
-from nnunetv2.comparison.results import BETTER, WORSE, Comparison, PairResult
+from nnunetv2.comparison.report.palette import BETTER_COLOUR, FAINT_INK, INK, MIXED_COLOUR, WORSE_COLOUR, MethodStyle
+from nnunetv2.comparison.results import BETTER, MIXED, WORSE, Comparison, PairResult
 from nnunetv2.comparison.settings import METRICS
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 15  # pairs whose methods are written out; more are shown by their letters
 MOST_ROWS = 45  # of a figure
-_COLOURS = {BETTER: BETTER_COLOUR, WORSE: WORSE_COLOUR}
+_COLOURS = {BETTER: BETTER_COLOUR, WORSE: WORSE_COLOUR, MIXED: MIXED_COLOUR}
 
 
 def draw_paired_differences(comparison: Comparison, styles: dict[str, MethodStyle]) -> Iterator[Figure]:
@@ -72,7 +72,8 @@ def _draw_pair(axes: Axes, row: int, pair: PairResult) -> None:
     axes.plot(
         [interval.low, interval.high], [row - 0.06, row - 0.06], color=colour, linewidth=2.2, solid_capstyle="butt"
     )
-    axes.plot([pair.mean_difference], [row - 0.06], "o", color=colour, markersize=4.5)
+    marker = "D" if pair.trained.verdict == MIXED else "o"
+    axes.plot([pair.mean_difference], [row - 0.06], marker, color=colour, markersize=4.5)
     if pair.methods.interval is not None:
         ends = [pair.methods.interval.low, pair.methods.interval.high]
         axes.plot(ends, [row + 0.18, row + 0.18], color=FAINT_INK, linewidth=0.9, marker="|", markersize=4)

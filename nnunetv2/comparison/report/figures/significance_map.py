@@ -7,15 +7,29 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunetv2.comparison.report.figures.style import height_of, label_rows, new_figure, wrapped
-from nnunetv2.comparison.report.palette import BETTER_COLOUR, INK, NEUTRAL_COLOUR, WORSE_COLOUR, MethodStyle
-from nnunetv2.comparison.results import BETTER, NO_DIFFERENCE, NOT_TESTABLE, WORSE, Comparison
+from nnunetv2.comparison.report.palette import (
+    BETTER_COLOUR,
+    INK,
+    MIXED_COLOUR,
+    NEUTRAL_COLOUR,
+    WORSE_COLOUR,
+    MethodStyle,
+)
+from nnunetv2.comparison.results import BETTER, DIFFERENT, MIXED, NO_DIFFERENCE, NOT_TESTABLE, WORSE, Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _OPPOSITE = {BETTER: WORSE, WORSE: BETTER}
-_COLOURS = {BETTER: BETTER_COLOUR, WORSE: WORSE_COLOUR, NO_DIFFERENCE: NEUTRAL_COLOUR, NOT_TESTABLE: "white"}
+_COLOURS = {
+    BETTER: BETTER_COLOUR,
+    WORSE: WORSE_COLOUR,
+    MIXED: MIXED_COLOUR,
+    NO_DIFFERENCE: NEUTRAL_COLOUR,
+    NOT_TESTABLE: "white",
+}
+_HATCHES = {MIXED: "xxxx", NOT_TESTABLE: "////"}
 _MOST_WRITTEN = 12  # methods up to which fields hold their p
 
 Field = tuple[str, float | None]  # verdict from the row's side, p after Holm
@@ -58,16 +72,23 @@ def _draw_map(axes: Axes, fields: dict[tuple[str, str], Field], styles: dict[str
             if (method, other) not in fields:
                 continue
             verdict, p = fields[method, other]
-            hatch = "////" if verdict == NOT_TESTABLE else None
             corner = (column - 0.47, row - 0.47)
             axes.add_patch(
                 Rectangle(
-                    corner, 0.94, 0.94, facecolor=_COLOURS[verdict], edgecolor="#C9CED6", hatch=hatch, linewidth=0
+                    corner,
+                    0.94,
+                    0.94,
+                    facecolor=_COLOURS[verdict],
+                    edgecolor="#C9CED6",
+                    hatch=_HATCHES.get(verdict),
+                    linewidth=0,
                 )
             )
             if len(methods) <= _MOST_WRITTEN and verdict != NOT_TESTABLE:
-                colour = "white" if verdict in _OPPOSITE else INK
-                axes.text(column, row, short_p(p), ha="center", va="center", fontsize=5.5, color=colour)
+                colour = "white" if verdict in DIFFERENT else INK
+                # Of the field's colour, so that no hatch runs through the number.
+                box = {"facecolor": _COLOURS[verdict], "edgecolor": "none", "pad": 0.8}
+                axes.text(column, row, short_p(p), ha="center", va="center", fontsize=5.5, color=colour, bbox=box)
     axes.set_xlim(-0.5, len(methods) - 0.5)
     axes.set_xticks(range(len(methods)), [style.code for style in styles.values()])
     axes.tick_params(axis="x", length=0)
