@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from nnunetv2.comparison.report.figures.cost_panels import draw_cost_panels
 from nnunetv2.comparison.report.figures.critical_difference import (
     bar_levels,
     critical_difference_caption,
@@ -23,7 +24,7 @@ from nnunetv2.comparison.report.figures.volume_agreement import (
     shown_points,
 )
 from nnunetv2.comparison.report.palette import MIXED_COLOUR, method_styles
-from nnunetv2.comparison.results import BETTER, MIXED, NO_DIFFERENCE, NOT_TESTABLE, Comparison, Interval
+from nnunetv2.comparison.results import BETTER, MIXED, NO_DIFFERENCE, NOT_TESTABLE, Comparison, Interval, MethodCost
 from nnunetv2.comparison.statistics.volume_agreement import VolumeAgreement
 from tests.comparison.report.planted import METHODS, planted
 
@@ -79,6 +80,22 @@ def test_mixed_pairs_have_a_colour_of_their_own(five: Comparison) -> None:
         ):
             assert MIXED_COLOUR.lower() in svg.lower()
             assert MIXED_COLOUR.lower() not in other.lower()
+
+
+@pytest.mark.parametrize("gflops_of_second", [20.2, 20.4, 20.6])
+@pytest.mark.parametrize("score_of_second", [0.82, 0.83, 0.84])
+def test_letters_do_not_lie_on_points(five: Comparison, gflops_of_second: float, score_of_second: float) -> None:
+    scores = dict(zip(METHODS, (0.815, score_of_second, 0.9, 0.75, 0.7), strict=False))
+    gflops = dict(zip(METHODS, (19.5, gflops_of_second, 15.2, 29.9, 13.8), strict=False))
+    costs = tuple(MethodCost(method, gflops_per_patch=value) for method, value in gflops.items())
+    summaries = tuple(replace(each, mean=scores[each.method]) for each in five.summaries)
+    with report_style():
+        figure = draw_cost_panels(replace(five, costs=costs, summaries=summaries), method_styles(METHODS[:5]))
+    (axes,) = figure.axes
+    assert sorted(letter for text in axes.texts for letter in text.get_text().split(", ")) == list("ABCDE")
+    for method, value in gflops.items():
+        point = axes.transData.transform((value, scores[method]))
+        assert not any(text.get_window_extent().padded(2).contains(*point) for text in axes.texts)
 
 
 def test_bars_share_a_level_where_they_are_apart() -> None:

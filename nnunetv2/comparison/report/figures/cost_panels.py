@@ -106,7 +106,7 @@ def _write_letters(axes: Axes, comparison: Comparison, styles: dict[str, MethodS
     for place, methods in groups:
         text = ", ".join(styles[method].code for method in methods)
         point = (known[methods[0]], means[methods[0]])
-        others = [places[method] - place for method in places if method not in methods]
+        others = [places[method] - place for method in places if method != methods[0]]
         across, up = max(_CORNERS, key=lambda corner: _room(corner, len(text), others))
         axes.annotate(
             text,
