@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nnunetv2.comparison.models import dataset_description
-from nnunetv2.comparison.runs import fold_order, folds_of, listed, run_names
+from nnunetv2.comparison.protocol_sources import FoldSources
+from nnunetv2.comparison.runs import fold_folder, fold_order, folds_of, listed, run_names
 from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import DataError
 from nnunetv2.evaluation.crossval_folds import ground_truth_folder
+from nnunetv2.training.protocol_hashes import cases_description
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 if TYPE_CHECKING:
@@ -126,6 +128,7 @@ def case_problems(runs: Sequence[Run], references: Mapping[str, Path]) -> tuple[
     return (
         *_missing_cases(runs, names),
         *_other_splits(runs, names),
+        *_not_set_apart(runs, names),
         *_without_reference(runs, names, references),
     )
 
@@ -166,6 +169,17 @@ def _other_folds(run: Run, name: str, other: Run, other_name: str) -> str | None
             alone, others_alone = listed(sorted(own - others)), listed(sorted(others - own))
             return f"in fold {fold} {name} alone validated {alone}, and {other_name} alone {others_alone}"
     return None
+
+
+def _not_set_apart(runs: Sequence[Run], names: Sequence[str]) -> Iterator[CaseProblem]:
+    """Folds that validated other cases than those that their training left out, as the splits have changed since."""
+    for run, name in zip(runs, names, strict=True):
+        for fold in folds_of(run):
+            recorded = (FoldSources(fold_folder(run, fold)).run_line.get("split") or {}).get("validation")
+            found = cases_description(case for case, place in run.fold_of.items() if place == fold)
+            if recorded and found["num_cases"] >= recorded["num_cases"] and found != recorded:
+                text = f"fold {fold} of {name} validated other cases than its training left out"
+                yield CaseProblem(SPLITS, f"{text}, so it may have seen some of them; train it again")
 
 
 def _without_reference(

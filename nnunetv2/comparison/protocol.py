@@ -94,8 +94,10 @@ def _labels(fold: FoldProtocol) -> Facts:
 
 
 def _splits(fold: FoldProtocol) -> Facts:
-    recorded = (fold.sources.run_line.get("split") or {}).get("training")
-    parts = {"training": recorded, "validation": cases_description(fold.cases)}
+    recorded = fold.sources.run_line.get("split") or {}
+    # What is missing from the validated cases is told apart; see `cases`.
+    validation = recorded.get("validation") or cases_description(fold.cases)
+    parts = {"training": recorded.get("training"), "validation": validation}
     return {
         f"{part} cases of fold {fold.fold}": cases and f"{cases['num_cases']}, {cases['sha256'][:_SHORT]}"
         for part, cases in parts.items()

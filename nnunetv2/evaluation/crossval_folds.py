@@ -154,8 +154,8 @@ def _validated(
         for case in sorted(files.keys() & found.keys()):
             raise DataError(
                 f"{os.fspath(model_folder)} validated case {case} in two folds: {found[case]} and {files[case]}; the "
-                f"folds of a cross-validation must not share cases, so validate those that were trained with an older "
-                f"splits_final.json again, after removing their folder validation"
+                f"folds of a cross-validation must not share cases, so train those that were trained with an older "
+                f"splits_final.json again: their networks have seen cases of the new ones"
             )
         found |= files
     return found

@@ -131,6 +131,7 @@ def train_and_validate(run: TrainingRun) -> None:
     maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
     if not run.only_validate:
         trainer.run_training()
+        trainer.restored_checkpoint = (None, None)  # also where it was complete: the network is the final one
         if run.validate_best:
             best = checkpoint.require_checkpoint(Path(trainer.output_folder), checkpoint.BEST, "--val_best")
             trainer.load_checkpoint(str(best))

@@ -82,8 +82,12 @@ def _carry_out(study: Study, args: argparse.Namespace) -> None:
         return
     if not args.only_compare:
         train_all(study)
-    if not args.no_compare and len(study.methods) > 1:
+    if args.no_compare:
+        return
+    if len(study.methods) > 1:
         _compare(study)
+    else:
+        sys.stdout.write("There is one model, so there is nothing to compare\n")
 
 
 def _compare(study: Study) -> None:

@@ -10,7 +10,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnunetv2.errors import UsageError
+from dinov3.utils.atomic_files import read_json
+from nnunetv2.errors import NNUNetError, UsageError
 from nnunetv2.training.checkpoint import BEST, FINAL, LATEST
 from nnunetv2.training.logging.metric_files import EPOCH, JSONL, read_metrics
 
@@ -81,8 +82,7 @@ class Job:
     def state(self) -> State:
         """How far the training is."""
         if (self.fold_folder / FINAL).is_file():
-            is_validated = (self.fold_folder / "validation" / "summary.json").is_file()
-            return State.DONE if is_validated else State.TRAINED
+            return State.DONE if _is_validated(self.fold_folder / "validation") else State.TRAINED
         is_begun = any((self.fold_folder / name).is_file() for name in (LATEST, BEST))
         return State.CUT_OFF if is_begun else State.NEW
 
@@ -109,6 +109,15 @@ class Job:
         """Duration of each epoch so far."""
         lines = read_metrics(self.fold_folder / JSONL)
         return [line["seconds"] for line in lines if line["type"] == EPOCH and line.get("seconds") is not None]
+
+
+def _is_validated(folder: Path) -> bool:
+    """Whether there are scores, and every segmentation that they are of."""
+    try:
+        cases = dict(read_json(folder / "summary.json")).get("metric_per_case", [])
+    except (NNUNetError, OSError, TypeError, ValueError):  # none yet, or what a full disk left
+        return False
+    return all((folder / Path(case["prediction_file"]).name).is_file() for case in cases)
 
 
 def results_folder(study_folder: Path, method: str, seed: int) -> Path:

@@ -13,6 +13,7 @@ from nnunetv2.inference.logit_predictor import LogitPredictor, uses_sliding_wind
 from nnunetv2.training.model_folder import FINGERPRINT
 from nnunetv2.training.protocol_augmentation import augmentation_steps
 from nnunetv2.training.protocol_hashes import cases_description, content_hash
+from nnunetv2.training.weights_words import NO_WEIGHTS, RANDOM_WEIGHTS
 
 WHOLE_IMAGE = "whole image"  # instead of a tile step
 _HEAD_BYTES = 1 << 20  # of a file of weights
@@ -56,11 +57,11 @@ def pretrained_weights(settings: dict[str, Any] | None, file: str | os.PathLike 
     if file is not None:
         return _file_description(Path(file))
     if "pretrained" not in model:
-        return "none given"
+        return NO_WEIGHTS
     backbone = f"{model.get('backbone')} {model.get('backbone_size')}"
     if model.get("checkpoint"):
         return f"{backbone}, {_file_description(Path(model['checkpoint']))}"
-    return f"{backbone}, released weights" if model["pretrained"] else f"{backbone}, random weights"
+    return f"{backbone}, released weights" if model["pretrained"] else f"{backbone}, {RANDOM_WEIGHTS}"
 
 
 def _file_description(path: Path) -> str:

@@ -41,7 +41,9 @@ def load_checkpoint(
     except pickle.UnpicklingError as err:
         raise DataError(_refusal(path)) from err
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as err:
-        raise DataError(f"The checkpoint {path} is damaged or incomplete ({_first_line(err)})") from err
+        raise DataError(
+            f"The checkpoint {path} is damaged or incomplete; remove it to go on from another one ({_first_line(err)})"
+        ) from err
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a checkpoint: it holds a {type(content).__name__} where a dict is expected")
     return content

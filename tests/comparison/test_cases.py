@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.comparison.results import Comparability
 from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import DataError
-from tests.comparison.model_folders import DATASET, NAME, Model, write_dataset, write_predictions
+from nnunetv2.training.protocol_hashes import cases_description
+from tests.comparison.model_folders import DATASET, FOLDS, NAME, Model, write_dataset, write_predictions
 
 CASES = ("a", "b", "c", "<d>")
 REFERENCES = {case: Path(f"{case}.png") for case in CASES}
@@ -96,6 +98,19 @@ def test_what_is_allowed_is_compared_on_the_cases_that_all_have():
 def test_nothing_in_common_cannot_be_allowed():
     with pytest.raises(DataError, match="no case that all models predicted"):
         common_cases((run("unet", "a"), run("m2f", "b")), REFERENCES)
+
+
+def test_a_fold_that_validated_other_cases_than_its_training_left_out_is_named(tmp_path):
+    folder = Model().write(tmp_path / NAME)
+    (apart,) = [Run("m", folder, {case: Path(case) for case in "abcd"}, dict(zip("abcd", "0011", strict=True)))]
+    problems = case_problems((apart,), {case: Path(case) for case in "abcd"})
+    path = folder / "fold_0" / "metrics.jsonl"
+    text = path.read_text()
+    changed = json.dumps(cases_description("yz"))
+    path.write_text(text.replace(json.dumps(cases_description(FOLDS["0"])), changed))
+    assert path.read_text() != text
+    (problem,) = set(case_problems((apart,), {case: Path(case) for case in "abcd"})) - set(problems)
+    assert problem.item == "splits" and problem.text.startswith("fold 0 of m validated other cases than its training")
 
 
 def test_a_run_of_another_dataset_is_one_error():

@@ -42,6 +42,20 @@ def test_the_files_tell_how_far_a_training_is(tmp_path, files, state):
     assert job.state() is state
 
 
+@pytest.mark.parametrize("damage", ["a segmentation is missing", "the scores are cut off", "the scores are empty"])
+def test_a_validation_that_lost_files_is_repeated(tmp_path, damage):
+    job = make_job(tmp_path)
+    mark(job, FINAL, SUMMARY, "validation/a.png")
+    summary = job.fold_folder / SUMMARY
+    summary.write_text(json.dumps({"metric_per_case": [{"prediction_file": "/elsewhere/validation/a.png"}]}))
+    assert job.state() is State.DONE
+    if damage == "a segmentation is missing":
+        (job.fold_folder / "validation" / "a.png").unlink()
+    else:
+        summary.write_text("" if damage.endswith("empty") else summary.read_text()[:20])
+    assert job.state() is State.TRAINED
+
+
 @pytest.mark.parametrize(
     ("state", "words"),
     [(State.NEW, ["-pretrained_weights", "a b.pth"]), (State.CUT_OFF, ["--c"]), (State.TRAINED, ["--val"])],

@@ -8,6 +8,7 @@ from nnunetv2.comparison.report.number_text import coverage, listed, p_equals
 from nnunetv2.comparison.report.statement import Statement
 from nnunetv2.comparison.results import FEW_CASES, NOT_RECORDED, Comparison
 from nnunetv2.comparison.statistics.trained_models import smallest_p
+from nnunetv2.training.weights_words import NO_WEIGHTS, RANDOM_WEIGHTS
 from nnunetv2.utilities.counted_words import counted
 
 _MOST_ITEMS = 6  # named, more are counted
@@ -67,13 +68,20 @@ def _few_cases(comparison: Comparison) -> Iterator[Statement]:
 def _other_weights(comparison: Comparison) -> Iterator[Statement]:
     owners: dict[str, list[str]] = {}
     for cost in comparison.costs:
-        owners.setdefault(cost.pretrained or NOT_RECORDED, []).append(cost.method)
+        owners.setdefault(_weights(cost.pretrained), []).append(cost.method)
     if len(owners) > 1:
         groups = "; ".join(f"{listed(methods)}: {weights}" for weights, methods in owners.items())
         yield Statement(
             f"The trainings started from different weights, and part of a difference may come from those, not from the "
             f"architecture. {groups}."
         )
+
+
+def _weights(recorded: str | None) -> str:
+    """Random weights are alike, whatever the network."""
+    if recorded is None:
+        return NOT_RECORDED
+    return RANDOM_WEIGHTS if recorded == NO_WEIGHTS or recorded.endswith(RANDOM_WEIGHTS) else recorded
 
 
 def _schemes(comparison: Comparison) -> Iterator[Statement]:

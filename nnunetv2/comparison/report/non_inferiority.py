@@ -10,40 +10,41 @@ from nnunetv2.comparison.results import Comparison, PairResult
 
 
 def non_inferiority_statements(comparison: Comparison, pairs: Sequence[OrientedPair]) -> Iterator[Statement]:
-    """One statement of those for which it is shown, one of all others; none where it was not asked."""
-    answers = _answers(comparison, pairs)
-    for answer, wording in ((True, "is shown"), (False, "is not shown")):
-        if items := tuple(question for question, found in answers if found == answer):
-            yield Statement(f"{_non_inferiority(comparison)} {wording} for", items)
+    """Those for which it is shown, and all others, of methods and of trained models apart; none if it was not asked."""
+    for kind, answers in _answers(comparison, pairs).items():
+        for answer, wording in ((True, "is shown"), (False, "is not shown")):
+            if items := tuple(question for question, found in answers if found == answer):
+                yield Statement(f"{_non_inferiority(comparison, kind)} {wording} for", items)
 
 
 def non_inferiority_note(comparison: Comparison, pairs: Sequence[PairResult]) -> str:
-    """A sentence below the table of the pairs; empty where it was not asked."""
-    answers = _answers(comparison, [OrientedPair(pair.first, pair.second, pair) for pair in pairs])
-    if not answers:
-        return ""
+    """What is below the table of the pairs; empty where it was not asked."""
+    oriented = [OrientedPair(pair.first, pair.second, pair) for pair in pairs]
+    return " ".join(_summary(comparison, kind, found) for kind, found in _answers(comparison, oriented).items())
+
+
+def _summary(comparison: Comparison, kind: str, answers: Sequence[tuple[str, bool]]) -> str:
     shown = [question for question, found in answers if found]
     if not shown:
-        return f"{_non_inferiority(comparison)} is shown for none of the methods."
+        return f"{_non_inferiority(comparison, kind)} is shown for none."
     rest = ", and for no other" if len(shown) < len(answers) else ""
-    return f"{_non_inferiority(comparison)} is shown for {'; '.join(shown)}{rest}."
+    return f"{_non_inferiority(comparison, kind)} is shown for {'; '.join(shown)}{rest}."
 
 
-def _answers(comparison: Comparison, pairs: Sequence[OrientedPair]) -> list[tuple[str, bool]]:
-    """Both ways for every pair; with a baseline, whether the other is worse than that."""
+def _answers(comparison: Comparison, pairs: Sequence[OrientedPair]) -> dict[str, list[tuple[str, bool]]]:
+    """By what they are about: both ways for every pair; with a baseline, whether the other is worse than that."""
     baseline = comparison.settings.baseline
-    return [
-        (f"{method} against {other}", answer)
-        for pair in pairs
-        if pair.non_inferior is not None
-        for method, other, answer in (
-            (pair.first, pair.second, pair.non_inferior[0]),
-            (pair.second, pair.first, pair.non_inferior[1]),
-        )
-        if baseline in (None, other)
-    ]
+    answers: dict[str, list[tuple[str, bool]]] = {}
+    for pair in pairs:
+        if pair.non_inferior is None:
+            continue
+        kind = "these trained models" if pair.methods_interval is None else "the methods"
+        ways = ((pair.first, pair.second, pair.non_inferior[0]), (pair.second, pair.first, pair.non_inferior[1]))
+        asked = [(f"{method} against {other}", answer) for method, other, answer in ways if baseline in (None, other)]
+        answers.setdefault(kind, []).extend(asked)
+    return answers
 
 
-def _non_inferiority(comparison: Comparison) -> str:
+def _non_inferiority(comparison: Comparison, kind: str) -> str:
     margin = f"{comparison.settings.margin} {comparison.settings.primary.unit}".strip()
-    return f"Non-inferiority with a margin of {margin} in {comparison.settings.metrics[0]}"
+    return f"Non-inferiority of {kind} with a margin of {margin} in {comparison.settings.metrics[0]}"

@@ -7,9 +7,9 @@ from itertools import combinations
 
 import numpy as np
 
-from nnunetv2.comparison.results import ALL_CLASSES, PairResult
+from nnunetv2.comparison.results import ALL_CLASSES, NOT_TESTABLE, MethodsTest, PairResult, TrainedModelsTest
 from nnunetv2.comparison.scores import ScoreTable
-from nnunetv2.comparison.settings import METRICS, CompareSettings
+from nnunetv2.comparison.settings import METRICS, CompareSettings, Metric
 from nnunetv2.comparison.statistics.bootstrap import bca_intervals, random_stream
 from nnunetv2.comparison.statistics.methods_family import methods_tests
 from nnunetv2.comparison.statistics.trained_models import trained_models_tests
@@ -56,7 +56,7 @@ def _family(scores: ScoreTable, metric: str, class_name: str | None, settings: C
     for (first, second), column, trained_test, methods_test in zip(
         methods, differences.T, trained, of_methods, strict=True
     ):
-        interval = methods_test.interval or trained_test.interval
+        answers = _non_inferiority(trained_test, methods_test, METRICS[metric], settings.margin)
         results.append(
             PairResult(
                 first=first.method,
@@ -69,12 +69,19 @@ def _family(scores: ScoreTable, metric: str, class_name: str | None, settings: C
                 median_difference=float(np.median(column)) if len(column) else float("nan"),
                 trained=trained_test,
                 methods=methods_test,
-                non_inferior=non_inferiority(interval, METRICS[metric], settings.margin)
-                if settings.margin is not None and metric == settings.primary.name
-                else None,
+                non_inferior=None if settings.margin is None or metric != settings.primary.name else answers,
             )
         )
     return results
+
+
+def _non_inferiority(
+    trained: TrainedModelsTest, methods: MethodsTest, metric: Metric, margin: float | None
+) -> tuple[bool, bool]:
+    """Of the methods where they can be tested, or else of the trained models; shown of neither where nothing can."""
+    if margin is None or (methods.interval is None and trained.verdict == NOT_TESTABLE):
+        return False, False
+    return non_inferiority(methods.interval or trained.interval, metric, margin)
 
 
 def _paired(methods: list[MethodScores], baseline: str | None) -> list[tuple[MethodScores, MethodScores]]:

@@ -74,12 +74,12 @@ def test_pair_table_answers_the_margin_both_ways() -> None:
     a, b, c = METHODS[:3]
     dice, nsd = pair_tables(comparison)
     assert dice.note.endswith(
-        f"Non-inferiority with a margin of 0.04 in Dice is shown for {a} against {b}; {b} against {a}; "
-        f"{a} against {c}; {b} against {c}; {c} against {b}, and for no other."
+        f"Non-inferiority of these trained models with a margin of 0.04 in Dice is shown for {a} against {b}; "
+        f"{b} against {a}; {a} against {c}; {b} against {c}; {c} against {b}, and for no other."
     )
     assert "Non-inferiority" not in nsd.note
     none = replace(comparison, pairs=tuple(replace(pair, non_inferior=(False, False)) for pair in comparison.pairs))
-    assert pair_tables(none)[0].note.endswith("is shown for none of the methods.")
+    assert pair_tables(none)[0].note.endswith("is shown for none.")
     everything = replace(comparison, pairs=tuple(replace(pair, non_inferior=(True, True)) for pair in comparison.pairs))
     assert pair_tables(everything)[0].note.endswith(f"{c} against {b}.")
     to_baseline = replace(everything, settings=replace(comparison.settings, baseline=b))

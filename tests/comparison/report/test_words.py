@@ -229,6 +229,15 @@ def test_allowed_difference_and_missing_records_come_first_in_what_cannot_be_sai
     assert verdict_in_words(broken).limits[0].lead.startswith("NOT COMPARABLE in iterations (steps of the training)")
 
 
+def test_random_weights_are_alike_whatever_the_network(five: Comparison) -> None:
+    words = ("none given", "dinov3 tiny, random weights", "dinov3 base, released weights", None, "none given")
+    costs = tuple(replace(cost, pretrained=text) for cost, text in zip(five.costs, words, strict=True))
+    limits = text_of(verdict_in_words(replace(five, costs=costs)).limits)
+    assert f"{METHODS[0]}, {METHODS[1]} and {METHODS[4]}: random weights; {METHODS[2]}: dinov3 base" in limits
+    random = tuple(cost for cost in costs if cost.method in (METHODS[0], METHODS[1]))
+    assert "different weights" not in text_of(verdict_in_words(replace(five, costs=random)).limits)
+
+
 def test_other_limits(five: Comparison) -> None:
     limits = text_of(verdict_in_words(five).limits)
     assert "started from different weights" in limits and f"{THIRD}: timm/vit_small" in limits
@@ -285,9 +294,10 @@ def swapped(comparison: Comparison) -> Comparison:
 def test_margin_is_answered_both_ways_for_the_pairs_of_the_leader() -> None:
     comparison = planted(3, 1, 25, metrics=("Dice",), gap=0.02, is_known=False, margin=0.03)
     expected = (
-        f"Non-inferiority with a margin of 0.03 in Dice is shown for {BEST} against {SECOND}; {SECOND} against {BEST}; "
-        f"{BEST} against {THIRD}.\n"
-        f"Non-inferiority with a margin of 0.03 in Dice is not shown for {THIRD} against {BEST}."
+        f"Non-inferiority of these trained models with a margin of 0.03 in Dice is shown for {BEST} against {SECOND}; "
+        f"{SECOND} against {BEST}; {BEST} against {THIRD}.\n"
+        "Non-inferiority of these trained models with a margin of 0.03 in Dice is not shown for "
+        f"{THIRD} against {BEST}."
     )
     for given in (comparison, swapped(comparison)):
         assert text_of(verdict_in_words(given).methods).endswith(expected)
@@ -299,7 +309,8 @@ def test_margin_of_a_baseline_is_answered_for_the_others_alone() -> None:
         chosen = replace(comparison, settings=replace(comparison.settings, baseline=baseline))
         methods = text_of(verdict_in_words(chosen).methods)
         assert methods.endswith(
-            f"Non-inferiority with a margin of 0.01 in Dice {answer} for {other} against {baseline}."
+            f"Non-inferiority of these trained models with a margin of 0.01 in Dice {answer} for "
+            f"{other} against {baseline}."
         )
         assert methods.count("Non-inferiority") == 1
 

@@ -248,6 +248,12 @@ def test_non_inferiority_does_not_depend_on_the_order_of_the_methods(metric, num
     assert pair.non_inferior == (gap == 0, True)
 
 
+def test_too_few_cases_show_no_non_inferiority():
+    few, many = (score_table(random_scores({"a": 0.8, "b": 0.8}, 1, number)) for number in (4, 30))
+    assert pairs(few, replace(DICE, margin=0.5))[0].non_inferior == (False, False)
+    assert pairs(many, replace(DICE, margin=0.5))[0].non_inferior == (True, True)
+
+
 def test_only_the_primary_metric_has_a_margin():
     table = score_table(random_scores({"a": 0.80, "b": 0.82}, 3, 10), ("Dice", "HD95"))
     found = pairs(table, replace(DICE, metrics=("Dice", "HD95"), margin=0.05))
