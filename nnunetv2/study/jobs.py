@@ -115,9 +115,10 @@ def _is_validated(folder: Path) -> bool:
     """Whether there are scores, and every segmentation that they are of."""
     try:
         cases = dict(read_json(folder / "summary.json")).get("metric_per_case", [])
-    except (NNUNetError, OSError, TypeError, ValueError):  # none yet, or what a full disk left
+        names = [Path(case["prediction_file"]).name for case in cases]
+    except (NNUNetError, OSError, TypeError, ValueError, KeyError):  # none yet, or what a full disk left
         return False
-    return all((folder / Path(case["prediction_file"]).name).is_file() for case in cases)
+    return all((folder / name).is_file() for name in names)
 
 
 def results_folder(study_folder: Path, method: str, seed: int) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -168,11 +168,6 @@ def study_folder(config: StudyConfig, path: str | os.PathLike) -> Path:
     if not path.suffix:
         raise UsageError(f"{path} has no ending; call it {path.name}.yaml, or set output to a folder")
     return path.with_suffix("")
-
-
-def as_plain(section: Any) -> dict[str, Any]:
-    """A section as JSON keeps it."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(section).items()}
 
 
 def _require_different(name: str, values: tuple) -> None:

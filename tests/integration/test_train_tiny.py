@@ -16,6 +16,7 @@ from nnunetv2.errors import DivergedError, UsageError
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run import run_training
 from nnunetv2.training import checkpoint
+from nnunetv2.training.logging.metric_files import read_metrics
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from tests.training.tiny_dataset import DATASET_JSON, Schedule, make_trainer, write_tiny_dataset
@@ -111,6 +112,12 @@ def test_command_trains_and_validates(
     (fold / "validation" / "summary.json").unlink()
     assert run_training.run_training_entry(["777", "2d", "0", "-device", "cpu", "--val"]) == 0
     assert (fold / "validation" / "summary.json").is_file()
+
+    # Killed between the best checkpoint of the last epoch and the final one.
+    (fold / "checkpoint_final.pth").rename(fold / "checkpoint_best.pth")
+    assert run_training.run_training_entry(["777", "2d", "0", "-device", "cpu", "--c"]) == 0
+    assert (fold / "checkpoint_final.pth").is_file()
+    assert read_metrics(fold / "metrics.jsonl")[-1]["checkpoint"] == "final"
 
 
 def test_trainer_with_an_added_argument_trains_saves_resumes_and_predicts(
