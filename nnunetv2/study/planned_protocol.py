@@ -66,7 +66,8 @@ def planned_protocol(trainer: nnUNetTrainer, fold: str, device: str) -> FoldProt
         "probabilistic_oversampling": bool(trainer.probabilistic_oversampling),
         **_augmentation(trainer),
     }
-    plans, folder = trainer.plans_manager.plans, Path(trainer.output_folder_base)
+    # The folder of its model is not there yet, and has no place as long as nnUNet_results is not set.
+    plans, folder = trainer.plans_manager.plans, Path(trainer.preprocessed_dataset_folder_base)
     sources = PlannedSources(folder, line, plans, manager.configuration, trainer.dataset_json)
     return FoldProtocol(fold, (), sources)
 

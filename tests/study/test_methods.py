@@ -163,6 +163,11 @@ def test_the_models_of_the_template_are_comparable(dataset, tmp_path):
     require_fair(resolve_methods(load_study(path), NAME, tmp_path), ())
 
 
+def test_a_study_needs_no_folder_of_results(study, monkeypatch):
+    monkeypatch.delenv("nnUNet_results")
+    assert described(read_study(study.folder.with_suffix(".yaml"))) == described(study)
+
+
 def test_what_may_differ_must_be_something(dataset, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("dataset: 777\nmodels: {unet: }\ncompare: {allow: [colour]}")
