@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dinov3.utils.errors import DataError
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp\.")
+_OLDEST_WRITE = 3600  # seconds
 
 
 @contextmanager
@@ -33,6 +38,16 @@ def replace_when_complete(target: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_interrupted_writes(folder: str | os.PathLike) -> None:
+    """Removes the temporary files that killed processes left in a folder, and not those of its subfolders.
+
+    A file that changed within the last hour stays, as it may be one that another process is writing.
+    """
+    for path in Path(folder).glob(".*.tmp.*"):
+        if _TEMPORARY.match(path.name) and time.time() - path.stat().st_mtime > _OLDEST_WRITE:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

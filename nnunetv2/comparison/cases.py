@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.comparison.models import dataset_description
 from nnunetv2.comparison.protocol_sources import FoldSources
 from nnunetv2.comparison.runs import fold_folder, fold_order, folds_of, listed, run_names
@@ -90,7 +91,7 @@ def reference_files(dataset: str, file_ending: str, folder: Path | None = None) 
         DataError: there are none.
     """
     place = Path(ground_truth_folder(maybe_convert_to_dataset_name(dataset))) if folder is None else folder
-    files = sorted(path for path in place.glob(f"*{file_ending}") if not path.name.startswith("."))
+    files = visible_files(place, file_ending)
     if not files:
         raise DataError(f"There is no reference segmentation (*{file_ending}) in {place}; name their folder with -ref")
     return {path.name.removesuffix(file_ending): path for path in files}

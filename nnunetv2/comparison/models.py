@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dinov3.utils.atomic_files import read_json
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.comparison.protocol_sources import recorded_seed
 from nnunetv2.comparison.runs import fold_order, listed
 from nnunetv2.comparison.scores import Run
@@ -158,12 +159,12 @@ def _run(word: _Word, dataset_name: str, folders: Sequence[Path], folds: Sequenc
 
 
 def _validated_folds(folder: Path, ending: str) -> list[str]:
-    names = {path.parents[1].name for path in folder.glob(f"fold_*/validation/*{ending}")}
-    return sorted((name.removeprefix("fold_") for name in names), key=fold_order)
+    validations = [path for path in folder.glob("fold_*/validation") if visible_files(path, ending)]
+    return sorted((path.parent.name.removeprefix("fold_") for path in validations), key=fold_order)
 
 
 def _predictions(folder: Path, ending: str) -> Mapping[str, Path]:
-    files = sorted(path for path in folder.glob(f"*{ending}") if not path.name.startswith("."))
+    files = visible_files(folder, ending)
     if not files:
         raise UsageError(
             f"{folder} is neither a trained model (it has no fold_*) nor a folder of segmentations (*{ending})"

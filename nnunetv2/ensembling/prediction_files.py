@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError, UsageError
 
 _SHOWN_CASES = 4
@@ -41,7 +42,7 @@ def probability_files(folder: str | os.PathLike) -> dict[str, str]:
     Raises:
         DataError: there are none.
     """
-    paths = sorted(path for path in Path(folder).glob("*.npz") if not path.name.startswith("."))
+    paths = visible_files(folder, ".npz")
     if not paths:
         raise DataError(
             f"{os.fspath(folder)} has no probabilities (.npz); predict with --save_probabilities, or validate with "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dinov3.utils.atomic_files import read_json
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.counted_words import counted
@@ -206,8 +207,7 @@ def _has_validation(model_folder: str | os.PathLike, fold: Fold) -> bool:
 
 def _files(model_folder: str | os.PathLike, fold: Fold, ending: str) -> dict[str, str]:
     folder = Path(model_folder, f"fold_{fold}", "validation")
-    paths = sorted(path for path in folder.glob(f"*{ending}") if not path.name.startswith("."))
-    return {path.name.removesuffix(ending): str(path) for path in paths}
+    return {path.name.removesuffix(ending): str(path) for path in visible_files(folder, ending)}
 
 
 def _listed(entries: Sequence[object]) -> str:

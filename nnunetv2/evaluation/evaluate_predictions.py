@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dinov3.utils.atomic_files import read_json
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.evaluation.averages import summary_of_cases
@@ -256,7 +257,7 @@ def matched_files(folder_ref: str, folder_pred: str, file_ending: str, chill: bo
 def _files_with_ending(folder: str, file_ending: str) -> list[str]:
     if not os.path.isdir(folder):
         raise DataError(f"{folder} is not a folder")
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and entry.name.endswith(file_ending))
+    return [path.name for path in visible_files(folder, file_ending)]
 
 
 def _shortened(names: Sequence[str], shown: int = 5) -> str:

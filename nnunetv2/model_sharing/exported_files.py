@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.file_path_utilities import (
     convert_ensemble_folder_to_model_identifiers_and_folds,
@@ -115,7 +116,7 @@ def _files_of_fold(fold: Path, selection: Selection) -> Iterator[Path]:
 
 def _results(folder: Path, predictions: bool) -> list[Path]:
     if predictions:
-        return sorted(path for path in folder.glob("*") if path.is_file() and not path.name.startswith("."))
+        return visible_files(folder)
     return [path for name in _RESULTS if (path := folder / name).is_file()]
 
 

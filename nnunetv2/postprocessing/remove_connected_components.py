@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dinov3.utils.atomic_files import replace_folder_when_complete, write_json
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.evaluation.averages import summary_of_cases
 from nnunetv2.evaluation.confusion import LabelOrRegion
@@ -276,7 +277,7 @@ def _require_other_output(folder: str, output: str) -> None:
 
 
 def _segmentations_in(folder: str, stored: SegmentationFormat) -> list[str]:
-    names = sorted(name for name in os.listdir(folder) if name.endswith(stored.file_ending) and name[0] != ".")
+    names = [path.name for path in visible_files(folder, stored.file_ending)]
     if not names:
         raise DataError(f"There is no segmentation (*{stored.file_ending}) in {folder}")
     return names

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dinov3.utils.atomic_files import replace_when_complete
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError
 
@@ -35,7 +36,7 @@ def unpack_dataset(
     Raises:
         DataError: a .npz file is damaged.
     """
-    archives = sorted(path for path in Path(folder).glob("*.npz") if not path.name.startswith("."))
+    archives = visible_files(folder, ".npz")
     unpack = partial(
         _unpack, unpack_segmentation=unpack_segmentation, overwrite_existing=overwrite_existing, verify=verify
     )

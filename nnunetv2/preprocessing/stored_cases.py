@@ -21,6 +21,7 @@ import blosc2
 import numpy as np
 
 from dinov3.utils.atomic_files import replace_when_complete
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError
 from nnunetv2.preprocessing.chunk_shapes import comp_blosc2_params
 from nnunetv2.preprocessing.npz_unpacking import unpack_dataset
@@ -124,7 +125,7 @@ class nnUNetDatasetNumpy(nnUNetBaseDataset):  # noqa: N801 - upstream's name
 
     @staticmethod
     def get_identifiers(folder: str) -> list[str]:
-        return [name.removesuffix(".npz") for name in _visible_files(folder) if name.endswith(".npz")]
+        return [path.stem for path in _files_of_cases(folder, ".npz")]
 
     @staticmethod
     def unpack_dataset(
@@ -255,8 +256,8 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):  # noqa: N801 - upstream's name
 
     @staticmethod
     def get_identifiers(folder: str) -> list[str]:
-        names = (name for name in _visible_files(folder) if name.endswith(".b2nd"))
-        return [name.removesuffix(".b2nd") for name in names if not name.endswith("_seg.b2nd")]
+        paths = _files_of_cases(folder, ".b2nd")
+        return [path.stem for path in paths if not path.name.endswith("_seg.b2nd")]
 
 
 file_ending_dataset_mapping: dict[str, type[nnUNetBaseDataset]] = {
@@ -271,7 +272,7 @@ def infer_dataset_class(folder: str) -> type[nnUNetDatasetBlosc2] | type[nnUNetD
     Raises:
         DataError: the folder is missing, has no cases or mixes formats.
     """
-    endings = {Path(name).suffix[1:] for name in _visible_files(folder)} - {"pkl", "npy"}
+    endings = {path.suffix[1:] for path in _files_of_cases(folder)} - {"pkl", "npy"}
     if len(endings) == 1 and endings <= set(file_ending_dataset_mapping):
         return file_ending_dataset_mapping[endings.pop()]
     raise DataError(
@@ -280,11 +281,10 @@ def infer_dataset_class(folder: str) -> type[nnUNetDatasetBlosc2] | type[nnUNetD
     )
 
 
-def _visible_files(folder: str) -> list[str]:
-    """Names of the files in a folder, sorted; hidden ones are left over from writes that were interrupted."""
+def _files_of_cases(folder: str, ending: str = "") -> list[Path]:
     if not os.path.isdir(folder):
         raise DataError(f"There is no folder {folder}; make it with: {command_that_makes(folder)}")
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("."))
+    return visible_files(folder, ending)
 
 
 def _compression(codec: blosc2.Codec, clevel: int, filters: Sequence[blosc2.Filter]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from dinov3.utils.atomic_files import replace_when_complete, write_json
+from dinov3.utils.atomic_files import remove_interrupted_writes, replace_when_complete, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +21,14 @@ def write_model_files(
 ) -> None:
     """Writes plans.json and dataset.json and copies the fingerprint of the dataset, for the record.
 
+    Unfinished files of killed trainings are removed from the fold; those of checkpoints are as large as these.
+
     Args:
         fold_folder: made when it is not there; the files go into the folder above, which all folds share.
         preprocessed_folder: of the dataset; holds the fingerprint.
     """
     Path(fold_folder).mkdir(parents=True, exist_ok=True)
+    remove_interrupted_writes(fold_folder)
     model_folder = Path(fold_folder).parent
     write_json(plans, model_folder / "plans.json")
     write_json(dataset_json, model_folder / "dataset.json")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dinov3.utils.atomic_files import read_json
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 
@@ -16,12 +17,10 @@ _CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
 
 def _files_of_folder(folder: str | os.PathLike, file_ending: str) -> list[str]:
-    """Sorted names of the files with this ending. Names with a leading dot are not data: macOS leaves `._x` files."""
+    """Sorted names of the files with this ending."""
     if not Path(folder).is_dir():
         raise DataError(f"There is no folder {os.fspath(folder)}")
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.name.endswith(file_ending) and entry.is_file()]
-    return sorted(name for name in names if not name.startswith("."))
+    return [path.name for path in visible_files(folder, file_ending)]
 
 
 def _files_by_case(folder: str | os.PathLike, file_ending: str) -> dict[str, list[str]]:

@@ -97,6 +97,14 @@ def test_prediction_without_reference_is_an_error(folders):
         evaluate(folders)
 
 
+@pytest.mark.parametrize("name", [".0123abcd.tmp.a.nii.gz", "._a.nii.gz"])
+def test_hidden_files_are_neither_predictions_nor_references(folders, name):
+    expected = evaluate(folders)
+    for folder in folders:
+        (folder / name).write_bytes(b"half of an image")
+    assert evaluate(folders) == expected
+
+
 def test_no_prediction_at_all_is_an_error(folders, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"no prediction \(\*.nii.gz\) in"):

@@ -72,6 +72,13 @@ def kill(study: subprocess.Popen) -> None:
         time.sleep(0.02)
 
 
+def leave_half_files(validation: Path) -> None:
+    """As a process that is killed while it writes them; the kills of a test seldom come at that moment."""
+    validation.mkdir(parents=True, exist_ok=True)
+    for folder, name in ((validation, "case_0.png"), (validation, "summary.json"), (validation.parent, "plans.json")):
+        (folder / f".0123abcd.tmp.{name}").write_bytes(b"half")
+
+
 def results_of(model: Path) -> dict[str, object]:
     """Final weights and scores of both folds."""
     found: dict[str, object] = {}
@@ -99,6 +106,7 @@ def test_a_study_that_is_killed_loses_no_finished_fold(
         wait_for(moment.exists, study)
         time.sleep(generator.uniform(0, 0.5))
         kill(study)
+        leave_half_files(model / "fold_0" / "validation")
     finished = (model / "fold_0" / checkpoint.FINAL).stat().st_mtime_ns
     code, output = run(tmp_path / "mine.yaml", "--no_compare")
     assert code == 0, output

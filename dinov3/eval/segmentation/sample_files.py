@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dinov3.eval.segmentation.image_files import IMAGE_SUFFIXES, MASK_SUFFIX
 from dinov3.utils.errors import DataError, UsageError
+from dinov3.utils.visible_files import visible_files
 
 FilePair = tuple[Path, Path]
 """An image and its label map."""
@@ -88,7 +89,7 @@ _ENDINGS = ", ".join(IMAGE_SUFFIXES)
 def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     if not folder.is_dir():
         raise UsageError(f"The folder {folder} does not exist; check datasets.root and the split of the dataset")
-    return [path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    return [path for path in visible_files(folder) if path.suffix.lower() in suffixes]
 
 
 def _by_name(paths: Iterable[Path]) -> Mapping[str, Path]:

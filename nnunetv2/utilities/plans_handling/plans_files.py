@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dinov3.utils.atomic_files import read_json
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.utilities.printed_commands import preprocessing_command
 
@@ -18,8 +19,8 @@ def plans_in(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
 
     Plans are told from other JSON files by what they contain, as they may have any name.
     """
-    paths = (path for path in sorted(Path(folder).glob("*.json")) if path.stem not in _OTHER_FILES)
-    contents = {path.stem: _content(path) for path in paths if not path.name.startswith(".")}
+    paths = (path for path in visible_files(folder, ".json") if path.stem not in _OTHER_FILES)
+    contents = {path.stem: _content(path) for path in paths}
     return {name: content for name, content in contents.items() if _are_plans(content)}
 
 

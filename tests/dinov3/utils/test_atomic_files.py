@@ -1,10 +1,18 @@
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from dinov3.utils.atomic_files import read_json, replace_folder_when_complete, replace_when_complete, write_json
+from dinov3.utils.atomic_files import (
+    read_json,
+    remove_interrupted_writes,
+    replace_folder_when_complete,
+    replace_when_complete,
+    write_json,
+)
 from dinov3.utils.errors import DataError
 
 
@@ -33,6 +41,20 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
         write_half_then_fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_killed_processes_left_is_removed_after_an_hour(tmp_path: Path) -> None:
+    with replace_when_complete(tmp_path / "checkpoint_latest.pth") as temporary:
+        temporary.touch()
+        young = temporary.name
+        kept = [tmp_path / name for name in (young, ".DS_Store", ".notes.tmp.txt", "a.tmp.b")]
+        old = tmp_path / ".0123abcd.tmp.checkpoint_latest.pth"
+        two_hours_ago = time.time() - 7200
+        for path in [*kept[1:], old]:
+            path.touch()
+            os.utime(path, (two_hours_ago, two_hours_ago))
+        remove_interrupted_writes(tmp_path)
+        assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
 def test_json_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
