@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from nnunetv2.errors import UsageError
 from nnunetv2.inference.worker_pool import WorkerPool, result_of
 from nnunetv2.utilities.background_workers import BackgroundWorkerError
+from tests.processes import is_alive, wait_until
 
 
 def process_id() -> int:
@@ -71,17 +71,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
     )
     parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     worker = int(parent.stdout.readline())
-    assert Path(f"/proc/{worker}").exists()
+    assert is_alive(worker)
     parent.kill()
     parent.communicate()
-    deadline = time.monotonic() + 10
-    while _is_running(worker):
-        assert time.monotonic() < deadline, "the worker outlived its parent"
-        time.sleep(0.05)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    wait_until(lambda: not is_alive(worker), "the worker outlived its parent")

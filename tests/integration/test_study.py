@@ -18,11 +18,11 @@ from dinov3.utils.atomic_files import read_json
 from nnunetv2.run.run_training import run_training
 from nnunetv2.training import checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
+from tests.processes import LONGEST_WAIT, is_alive, wait_until
 from tests.training.tiny_dataset import NAME, write_tiny_dataset
 
 pytestmark = pytest.mark.integration
 
-LONGEST_WAIT = 240  # seconds
 LENGTH = {"num_epochs": 2, "num_iterations_per_epoch": 1, "num_val_iterations_per_epoch": 1}
 STUDY = f"""
 dataset: {NAME}
@@ -49,27 +49,21 @@ def start(path: Path, *flags: str) -> subprocess.Popen:
 
 def run(path: Path, *flags: str) -> tuple[int, str]:
     process = start(path, *flags)
-    output, _ = process.communicate(timeout=LONGEST_WAIT)
+    output, _ = process.communicate(timeout=2 * LONGEST_WAIT)
     return process.returncode, output
 
 
 def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
-    deadline = time.monotonic() + LONGEST_WAIT
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: condition() or process.poll() is not None)
+    assert condition(), process.communicate()[0]
 
 
 def kill(study: subprocess.Popen) -> None:
     """By SIGKILL; returns when the training that it had started has ended, too."""
-    children = psutil.Process(study.pid).children(recursive=True)
+    children = [child.pid for child in psutil.Process(study.pid).children(recursive=True)]
     study.kill()
     study.communicate()
-    deadline = time.monotonic() + LONGEST_WAIT
-    while any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not any(map(is_alive, children)))
 
 
 def leave_half_files(validation: Path) -> None:

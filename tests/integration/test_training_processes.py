@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from dinov3.utils.process_launch import launch
 from nnunetv2.run import run_training
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from tests.contracts.cases import write_empty_dataset
+from tests.processes import wait_until
 from tests.training.shared_training import STEPS, Shared, train, train_in_group
 from tests.training.tiny_dataset import NAME, write_tiny_dataset
 
@@ -97,7 +97,8 @@ def test_death_of_one_process_ends_a_torchrun_job(
     with open(tmp_path / "errors.txt", "w+") as errors:
         job = subprocess.Popen([*launcher, *command], stdout=subprocess.DEVNULL, stderr=errors)
         try:
-            _wait_for(fold / "checkpoint_latest.pth", job)
+            wait_until(lambda: (fold / "checkpoint_latest.pth").exists() or job.poll() is not None)
+            assert job.poll() is None, "the job ended too early"
             processes = psutil.Process(job.pid).children(recursive=True)
             (second,) = (p for p in psutil.Process(job.pid).children() if p.environ().get("RANK") == "1")
             second.kill()
@@ -110,11 +111,3 @@ def test_death_of_one_process_ends_a_torchrun_job(
     assert len(processes) >= 6  # two processes with two augmentation workers each
     assert psutil.wait_procs(processes, timeout=30)[1] == []
     assert load_checkpoint(fold / "checkpoint_latest.pth")["current_epoch"] >= 1
-
-
-def _wait_for(path: Path, job: subprocess.Popen, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert job.poll() is None, "the job ended too early"
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -6,20 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from nnunetv2.study.job_runner import locked, run_job
 from nnunetv2.study.jobs import State
 from tests.conftest import REPOSITORY
+from tests.processes import LONGEST_WAIT, is_alive, wait_until
 from tests.study.study_jobs import FINISH, make_job, mark
 
 pytestmark = pytest.mark.slow
 
-LONGEST_WAIT = 60  # seconds
 # Trains forever, and starts a process that does not react to being told to stop.
 ENDLESS = """
 ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
@@ -28,21 +26,6 @@ child.stdout.readline()
 (fold / "pids").write_text(f"{os.getpid()} {child.pid} ")
 time.sleep(600)
 """
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + LONGEST_WAIT
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def pids_of(path: Path) -> list[int]:
@@ -102,10 +85,10 @@ def test_no_process_outlives_the_one_that_started_the_training(tmp_path, number)
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     starter = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=environment, stderr=subprocess.PIPE)
-    pids = wait_for(lambda: pids_of(job.fold_folder / "pids"))
+    pids = wait_until(lambda: pids_of(job.fold_folder / "pids"))
     starter.send_signal(number)
     starter.communicate(timeout=LONGEST_WAIT)
     assert starter.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}[number]
-    wait_for(lambda: not any(map(is_alive, pids)))
+    wait_until(lambda: not any(map(is_alive, pids)))
     with locked(job.lock, wait=False):
         pass

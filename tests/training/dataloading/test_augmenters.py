@@ -23,6 +23,7 @@ from nnunetv2.training.dataloading.augmenters import (
     worker_seeds,
 )
 from nnunetv2.training.random_streams import TRAINING_STREAM, SampleStreams
+from tests.processes import is_alive, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -161,11 +162,4 @@ def test_workers_end_when_their_parent_is_killed(loader):
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
     workers = [int(pid) for pid in ended.stdout.split()]
     assert len(workers) == 2, ended.stderr
-    deadline = time.monotonic() + 10
-    while any(_is_running(pid) for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not [pid for pid in workers if _is_running(pid)]
-
-
-def _is_running(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    wait_until(lambda: not any(map(is_alive, workers)), "the workers outlived their parent")
