@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from nnunetv2.comparison.cases import (
@@ -21,10 +23,12 @@ from nnunetv2.comparison.models import find_runs
 from nnunetv2.comparison.results import Comparability, Comparison
 from nnunetv2.comparison.scores import Run, ScoreTable
 from nnunetv2.comparison.settings import CompareSettings
-from nnunetv2.errors import UsageError
+from nnunetv2.errors import NNUNetError, UsageError
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 SCORES_FOLDER = "scores"  # in the folder of the report; holds what need not be computed again
+
+logger = logging.getLogger(__name__)
 
 
 def compare(
@@ -64,27 +68,41 @@ def compare(
     settings = settings or CompareSettings()
     if Path(output).is_file():
         raise UsageError(f"The output {output} is a file; give a folder")
-    name = maybe_convert_to_dataset_name(dataset)
-    runs = find_runs(name, models, None if folds is None else [str(fold) for fold in folds])
-    _require_methods(runs, settings.baseline)
-    layout = dataset_format(name, runs)
-    files = reference_files(name, layout.file_ending, None if references is None else Path(references))
-    require_known_cases(name, runs, files)
-    sheet = comparability(runs, files, allow)
-    require_comparable(sheet, case_problems(runs, files))
-    scores = score_runs(
-        runs,
-        {case: files[case] for case in common_cases(runs, files)},
-        layout.classes,
-        layout.reader_writer,
-        settings,
-        layout.ignore_label,
-        num_processes,
-        Path(output) / SCORES_FOLDER,
-    )
-    comparison = _analysed(name, settings, scores, sheet)
-    _write(comparison, Path(output), files, layout)
-    return comparison
+    with _earlier_report_is_told(Path(output)):
+        name = maybe_convert_to_dataset_name(dataset)
+        runs = find_runs(name, models, None if folds is None else [str(fold) for fold in folds])
+        _require_methods(runs, settings.baseline)
+        layout = dataset_format(name, runs)
+        files = reference_files(name, layout.file_ending, None if references is None else Path(references))
+        require_known_cases(name, runs, files)
+        sheet = comparability(runs, files, allow)
+        require_comparable(sheet, case_problems(runs, files))
+        scores = score_runs(
+            runs,
+            {case: files[case] for case in common_cases(runs, files)},
+            layout.classes,
+            layout.reader_writer,
+            settings,
+            layout.ignore_label,
+            num_processes,
+            Path(output) / SCORES_FOLDER,
+        )
+        comparison = _analysed(name, settings, scores, sheet)
+        _write(comparison, Path(output), files, layout)
+        return comparison
+
+
+@contextmanager
+def _earlier_report_is_told(folder: Path) -> Iterator[None]:
+    """Warns of a report in `folder` that is not of the comparison within, when that fails."""
+    try:
+        yield
+    except NNUNetError:
+        from nnunetv2.comparison.report.report_files import REPORT
+
+        if (folder / REPORT).is_file():
+            logger.warning("%s is of an earlier comparison, and stays as it was", folder / REPORT)
+        raise
 
 
 def _require_methods(runs: Sequence[Run], baseline: str | None) -> None:

@@ -138,7 +138,7 @@ def test_the_same_input_gives_the_same_bytes(planted: Path) -> None:
 
 
 def test_a_missing_case_is_refused_and_named_and_left_out_for_all_if_allowed(
-    planted: Path, capsys: pytest.CaptureFixture[str]
+    planted: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     (planted / "eroded" / "case_3.nii.gz").unlink()
     assert run(planted) == 4
@@ -150,6 +150,11 @@ def test_a_missing_case_is_refused_and_named_and_left_out_for_all_if_allowed(
     per_case = (planted / "out" / "per_case.csv").read_text()
     assert "case_2" in per_case and "case_3" not in per_case
     assert "eroded" in capsys.readouterr().out
+
+    written = files_of(planted / "out")
+    assert run(planted) == 4
+    assert caplog.messages[-1] == f"{planted / 'out' / 'report.html'} is of an earlier comparison, and stays as it was"
+    assert files_of(planted / "out") == written
 
 
 def test_a_prediction_on_another_grid_is_refused_and_named(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:

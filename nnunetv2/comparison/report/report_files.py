@@ -14,6 +14,8 @@ from nnunetv2.comparison.report.markdown import markdown_report
 from nnunetv2.comparison.report.overlays import CasePicture
 from nnunetv2.comparison.results import Comparison
 
+REPORT = "report.html"
+
 
 def write_report(comparison: Comparison, folder: Path, overlays: Sequence[CasePicture] = ()) -> Path:
     """Writes all files of a comparison, each complete or not at all, and report.html when the others are there.
@@ -32,7 +34,7 @@ def write_report(comparison: Comparison, folder: Path, overlays: Sequence[CasePi
     for name, text in texts.items():
         with replace_when_complete(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8", newline="\n")
-    return folder / "report.html"
+    return folder / REPORT
 
 
 def report_texts(comparison: Comparison, overlays: Sequence[CasePicture] = ()) -> dict[str, str]:
@@ -42,5 +44,5 @@ def report_texts(comparison: Comparison, overlays: Sequence[CasePicture] = ()) -
         **json_texts(comparison),
         "report.md": markdown_report(comparison),
         "table.tex": latex_table(comparison),
-        "report.html": html_report(comparison, overlays),
+        REPORT: html_report(comparison, overlays),
     }
