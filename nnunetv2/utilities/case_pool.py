@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -50,8 +51,9 @@ def map_cases(
     if num_processes < 1:
         raise UsageError(f"The number of processes is {num_processes}; it must be at least 1")
     num_workers = min(num_processes, len(jobs), num_available_cores())
-    with tqdm(total=len(jobs), desc=description, disable=None if show_progress else True) as progress:
-        results = _here(function, jobs) if num_workers <= 1 else _in_workers(function, jobs, num_workers, names)
+    results = _here(function, jobs) if num_workers <= 1 else _in_workers(function, jobs, num_workers, names)
+    # Closed here and not by the garbage collector, which may do so in a thread of the pool that cannot wait for itself.
+    with tqdm(total=len(jobs), desc=description, disable=None if show_progress else True) as progress, closing(results):
         for number, result in enumerate(results):
             value = result() if names is None else _named(names[number], result)
             progress.update()
@@ -65,14 +67,14 @@ def num_available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _here(function: Callable[..., Any], jobs: Sequence[tuple]) -> Iterator[Callable[[], Any]]:
+def _here(function: Callable[..., Any], jobs: Sequence[tuple]) -> Generator[Callable[[], Any], None, None]:
     for job in jobs:
         yield partial(function, *job)
 
 
 def _in_workers(
     function: Callable[..., Any], jobs: Sequence[tuple], num_workers: int, names: Sequence[str] | None
-) -> Iterator[Callable[[], Any]]:
+) -> Generator[Callable[[], Any], None, None]:
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_use_one_thread)
     try:

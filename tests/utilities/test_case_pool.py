@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 
+import psutil
 import pytest
 
 from nnunetv2.errors import DataError, NNUNetError, UsageError
@@ -53,13 +54,19 @@ def test_errors_name_their_case(num_processes, monkeypatch):
         list(map_cases(refuse, [("first",), ("second",)], num_processes, names=names))
 
 
+def _workers() -> list[psutil.Process]:
+    children = psutil.Process().children()
+    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+
+
 @pytest.mark.slow
 def test_workers_keep_order_pass_errors_on_and_their_death_is_explained(monkeypatch):
     monkeypatch.setattr(case_pool, "num_available_cores", lambda: 2)
     results = list(map_cases(scaled, [(n, 2) for n in range(4)], 2))
     assert [value for value, _ in results] == [0, 2, 4, 6]
     assert os.getpid() not in {process for _, process in results}
-    with pytest.raises(DataError, match="case_1 is not usable"):
+    with pytest.raises(DataError, match="case_1 is not usable") as failure:
         list(map_cases(refuse, [("case_1",), ("case_2",)], 2))
+    assert not _workers(), failure  # although the error, which knows all frames, is still there
     with pytest.raises(NNUNetError, match="killed, most likely because memory ran out while .* finished: x, y; use"):
         list(map_cases(die, [("case_1",), ("case_2",)], 2, names=["x", "y"]))
