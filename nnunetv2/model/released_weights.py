@@ -11,9 +11,10 @@ from nnunetv2.model.backbones import find_backbone
 logger = logging.getLogger(__name__)
 
 _HUB_TIMEOUT = 10  # seconds
+_FROM_SCRATCH = "model.pretrained=false model.tuning=full"
 
 
-def find_weights(name: str, size: str, *, pretrained: bool, checkpoint: str | None) -> Path | None:
+def find_weights(name: str, size: str, *, pretrained: bool, checkpoint: str | None, tuning: str) -> Path | None:
     """Decides where a backbone's weights come from, downloading them if they are not there yet.
 
     Args:
@@ -21,6 +22,7 @@ def find_weights(name: str, size: str, *, pretrained: bool, checkpoint: str | No
         size: row of the family's table.
         pretrained: take the released weights, from timm's hub or its local cache.
         checkpoint: a file of weights, or a folder as Hugging Face writes it; it goes before `pretrained`.
+        tuning: what of the backbone is trained: `frozen`, `lora` or `full`.
 
     Returns:
         The file of weights, or None if training starts from random ones, which the log says.
@@ -34,17 +36,18 @@ def find_weights(name: str, size: str, *, pretrained: bool, checkpoint: str | No
             raise UsageError(f"model.checkpoint={checkpoint} does not exist; give a file of {name} {size} weights")
         return Path(checkpoint)
     if not pretrained:
-        logger.warning("The %s %s backbone starts from random weights (model.pretrained=false)", name, size)
+        kept = "" if tuning == "full" else f", which model.tuning={tuning} does not train; model.tuning=full does"
+        logger.warning("The %s %s backbone starts from random weights (model.pretrained=false)%s", name, size, kept)
         return None
     if row.weights is not None:
         return _from_hub(f"timm/{row.timm_name}.{row.weights}")
     if row.request is not None:
         raise UsageError(
             f"The weights of {name} {size} cannot be downloaded without asking: {row.request} and set "
-            f"model.checkpoint=FILE, or model.pretrained=false to train from scratch"
+            f"model.checkpoint=FILE, or {_FROM_SCRATCH} to train from scratch"
         )
     raise UsageError(
-        f"There are no released weights for {name} {size}: set model.pretrained=false to train it from scratch, or "
+        f"There are no released weights for {name} {size}: set {_FROM_SCRATCH} to train it from scratch, or "
         f"model.checkpoint=FILE to take your own"
     )
 
@@ -63,7 +66,7 @@ def _from_hub(repository: str) -> Path:
         raise UsageError(
             f"The pretrained weights {repository} are not in the local cache and could not be downloaded "
             f"({type(err).__name__}: {str(err).strip() or 'no reason given'}); set model.checkpoint=FILE to use a "
-            f"local file, or model.pretrained=false to train from scratch (settings of nnUNetv2_train_m2f, "
+            f"local file, or {_FROM_SCRATCH} to train from scratch (settings of nnUNetv2_train_m2f, "
             f"nnUNetv2_train_segformer and nnUNetv2_train_nodeepsupervision_mymodel)"
         ) from err
 

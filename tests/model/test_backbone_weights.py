@@ -63,7 +63,7 @@ def test_a_file_in_another_format_fills_the_backbone(tmp_path, source, name):
 
 def test_a_folder_of_hugging_face_fills_the_backbone(tmp_path, source):
     save_file(meta_to_hf(timm_to_meta(source.vit.state_dict())), tmp_path / "model.safetensors")
-    assert find_weights("dinov3", "tiny", pretrained=True, checkpoint=str(tmp_path)) == tmp_path
+    assert find_weights("dinov3", "tiny", pretrained=True, checkpoint=str(tmp_path), tuning="lora") == tmp_path
     target = backbone(seed=2)
     load_backbone_weights(target, tmp_path)
     torch.testing.assert_close(target.vit.state_dict(), source.vit.state_dict(), rtol=0, atol=0)
@@ -206,19 +206,24 @@ def test_a_dictionary_of_other_things_is_refused(tmp_path, source):
 def test_a_given_file_goes_before_the_released_weights(tmp_path):
     file = tmp_path / "weights.pth"
     file.touch()
-    assert find_weights("dinov3", "large", pretrained=True, checkpoint=str(file)) == file
+    assert find_weights("dinov3", "large", pretrained=True, checkpoint=str(file), tuning="lora") == file
     with pytest.raises(UsageError, match=r"model.checkpoint=.*other.pth does not exist"):
-        find_weights("dinov3", "large", pretrained=True, checkpoint=str(tmp_path / "other.pth"))
+        find_weights("dinov3", "large", pretrained=True, checkpoint=str(tmp_path / "other.pth"), tuning="lora")
 
 
-def test_random_weights_are_announced(caplog):
-    assert find_weights("dinov3", "base", pretrained=False, checkpoint=None) is None
-    assert "dinov3 base backbone starts from random weights" in caplog.text
+@pytest.mark.parametrize(
+    ("tuning", "advice"),
+    [("full", ""), ("lora", ", which model.tuning=lora does not train; model.tuning=full does")],
+)
+def test_random_weights_are_announced(caplog, tuning, advice):
+    assert find_weights("dinov3", "base", pretrained=False, checkpoint=None, tuning=tuning) is None
+    (message,) = caplog.messages
+    assert message == f"The dinov3 base backbone starts from random weights (model.pretrained=false){advice}"
 
 
 def test_a_size_without_released_weights_does_not_start_from_random_ones_by_itself():
     with pytest.raises(UsageError, match="no released weights for dinov3 tiny: set model.pretrained=false"):
-        find_weights("dinov3", "tiny", pretrained=True, checkpoint=None)
+        find_weights("dinov3", "tiny", pretrained=True, checkpoint=None, tuning="lora")
 
 
 @pytest.mark.parametrize(
@@ -231,12 +236,12 @@ def test_a_size_without_released_weights_does_not_start_from_random_ones_by_itse
 )
 def test_weights_that_must_be_asked_for_are_named_with_their_place(family, size, message):
     with pytest.raises(UsageError, match=f"{message} and set model.checkpoint=FILE, or model.pretrained=false"):
-        find_weights(family, size, pretrained=True, checkpoint=None)
+        find_weights(family, size, pretrained=True, checkpoint=None, tuning="lora")
 
 
 def test_an_unknown_size_is_refused_although_a_file_is_given(tmp_path):
     with pytest.raises(UsageError, match="'huge': dinov2 has tiny, small, base"):
-        find_weights("dinov2", "huge", pretrained=True, checkpoint=str(tmp_path))
+        find_weights("dinov2", "huge", pretrained=True, checkpoint=str(tmp_path), tuning="lora")
 
 
 def test_without_a_network_the_settings_that_help_are_named_within_seconds(tmp_path, monkeypatch):
@@ -249,5 +254,5 @@ def test_without_a_network_the_settings_that_help_are_named_within_seconds(tmp_p
     with pytest.raises(
         UsageError, match=r"timm/vit_large_patch16_dinov3.lvd1689m .*model.checkpoint=FILE.*model.pretrained=false"
     ):
-        find_weights("dinov3", "large", pretrained=True, checkpoint=None)
+        find_weights("dinov3", "large", pretrained=True, checkpoint=None, tuning="lora")
     assert time.monotonic() - start < 5

@@ -132,7 +132,11 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def _find_backbone_weights(self) -> Path | None:
         model = self.config.model
         return find_weights(
-            model.backbone, model.backbone_size, pretrained=model.pretrained, checkpoint=model.checkpoint
+            model.backbone,
+            model.backbone_size,
+            pretrained=model.pretrained,
+            checkpoint=model.checkpoint,
+            tuning=model.tuning,
         )
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
