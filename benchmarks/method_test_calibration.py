@@ -1,6 +1,6 @@
 """How often each test of methods errs, and what it finds, on simulated studies of which the truth is known.
 
-    python benchmarks/method_test_calibration.py [--studies 3000] [--bootstrap_studies 300]
+    python -m benchmarks.method_test_calibration [--studies 3000] [--bootstrap_studies 300]
 
 A study has 4 methods and 50 cases. Printed for every kind of study: without a difference, the share of studies in which
 Holm's procedure finds any of the six pairs different at 0.05; then with one method 0.02 Dice better, the share in which
