@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ def remove_interrupted_writes(folder: str | os.PathLike) -> None:
     A file that changed within the last hour stays, as it may be one that another process is writing.
     """
     for path in Path(folder).glob(".*.tmp.*"):
-        if _TEMPORARY.match(path.name) and time.time() - path.stat().st_mtime > _OLDEST_WRITE:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # finished in the meantime
+            if _TEMPORARY.match(path.name) and time.time() - path.stat().st_mtime > _OLDEST_WRITE:
+                path.unlink()
 
 
 @contextmanager

@@ -57,6 +57,14 @@ def test_what_killed_processes_left_is_removed_after_an_hour(tmp_path: Path) -> 
         assert sorted(tmp_path.iterdir()) == sorted(kept)
 
 
+def test_a_write_that_is_finished_while_leftovers_are_looked_for_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renamed = tmp_path / ".0123abcd.tmp.plans.json"
+    monkeypatch.setattr(Path, "glob", lambda folder, pattern: [renamed])
+    remove_interrupted_writes(tmp_path)
+
+
 def test_json_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json({"a": object()}, tmp_path / "a.json")
