@@ -20,7 +20,9 @@ from nnunetv2.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
-EXTERNAL_TRAINERS = "nnUNet_extTrainer"  # os.pathsep-separated list of folders with users' trainers
+# Both are os.pathsep-separated lists of folders of users.
+EXTERNAL_TRAINERS = "nnUNet_extTrainer"  # trainers
+EXTENSIONS = "nnUNet_extensions"  # trainers, and everything else of `nnunetv2.utilities.extensions`
 
 _PACKAGES = {
     "trainer": "nnunetv2.training.nnUNetTrainer",
@@ -34,13 +36,14 @@ _PACKAGES = {
     "network architecture": "dynamic_network_architectures.architectures",
 }
 
-_SHARED_BASES = {"AbstractPrimus", "nnUNetTrainer_vit"}  # of trainers; they cannot train, so none of them is meant
+_SHARED_BASES = {"AbstractPrimus"}  # of trainers; they cannot train, so none of them is meant
 
 
 def find_by_name(kind: str, name: str) -> Any:
     """Returns the class or function `name` of the given kind, for example `("trainer", "nnUNetTrainer")`.
 
-    Trainers are also looked for in the folders of the environment variable `nnUNet_extTrainer`.
+    Trainers are also looked for in the folders of the environment variables `nnUNet_extTrainer` and
+    `nnUNet_extensions`.
 
     Raises:
         UsageError: nothing of that name is defined; the message lists the nearest names.
@@ -55,7 +58,7 @@ def find_by_name(kind: str, name: str) -> Any:
         for external in external_trainer_folders():
             definitions = definitions_below(external)
             if name in definitions:
-                return getattr(_import_file(definitions[name], external), name)
+                return getattr(import_file(definitions[name], external), name)
             known |= set(definitions)
     eligible = sorted(each for each in known - _SHARED_BASES if not each.startswith("_"))
     near = difflib.get_close_matches(name, eligible, n=3, cutoff=0.5)
@@ -74,7 +77,7 @@ def find_in_folder(folder: Path, name: str, package: str | None = None) -> Any:
     if path is None:
         return None
     if package is None:
-        return getattr(_import_file(path, folder), name)
+        return getattr(import_file(path, folder), name)
     return getattr(importlib.import_module(_module_name(path, folder, package)), name)
 
 
@@ -84,7 +87,7 @@ def definitions_below(folder: Path) -> dict[str, Path]:
     A file that is not valid Python is skipped with a warning.
     """
     found: dict[str, Path] = {}
-    for path in sorted(_python_files(folder), key=lambda p: (len(p.parts), str(p))):
+    for path in sorted(python_files(folder), key=lambda p: (len(p.parts), str(p))):
         try:
             tree = ast.parse(path.read_bytes(), filename=str(path))
         except (SyntaxError, ValueError) as err:
@@ -99,28 +102,34 @@ def definitions_below(folder: Path) -> dict[str, Path]:
 _definitions_of_package = functools.cache(definitions_below)  # users' files may change while a notebook runs
 
 
-def _python_files(folder: Path) -> Iterator[Path]:
+def python_files(folder: Path) -> Iterator[Path]:
+    """The Python files in a folder and below it, hidden folders and `__pycache__` left out."""
     for parent, subfolders, names in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not name.startswith((".", "__"))]
         yield from (Path(parent, name) for name in names if name.endswith(".py"))
 
 
-def external_trainer_folders() -> list[Path]:
-    """The folders that `nnUNet_extTrainer` names. Raises `UsageError` if one of them does not exist."""
-    folders = [Path(entry) for entry in os.environ.get(EXTERNAL_TRAINERS, "").split(os.pathsep) if entry.strip()]
+def folders_of_variable(variable: str) -> list[Path]:
+    """The folders that an environment variable lists. Raises `UsageError` if one of them does not exist."""
+    folders = [Path(entry) for entry in os.environ.get(variable, "").split(os.pathsep) if entry.strip()]
     for folder in folders:
         if not folder.is_dir():
-            raise UsageError(f"{EXTERNAL_TRAINERS} names {folder}, which is not a folder")
+            raise UsageError(f"{variable} names {folder}, which is not a folder")
     return folders
 
 
+def external_trainer_folders() -> list[Path]:
+    """Where trainers of users are looked for. Raises `UsageError` if one of the folders does not exist."""
+    return folders_of_variable(EXTERNAL_TRAINERS) + folders_of_variable(EXTENSIONS)
+
+
 def import_external_module(name: str) -> ModuleType | None:
-    """Imports a module by its dotted name from the folders of `nnUNet_extTrainer`; None if none of them has it."""
+    """Imports a module by its dotted name from the folders of users' trainers; None if none of them has it."""
     for folder in external_trainer_folders():
         base = folder.joinpath(*name.split("."))
         for path in (base.with_suffix(".py"), base / "__init__.py"):
             if path.is_file():
-                return _import_file(path, folder)
+                return import_file(path, folder)
     return None
 
 
@@ -131,7 +140,7 @@ def _module_name(path: Path, root: Path, package: str | None = None) -> str:
     return ".".join(parts if package is None else (package, *parts))
 
 
-def _import_file(path: Path, root: Path) -> ModuleType:
+def import_file(path: Path, root: Path) -> ModuleType:
     """Imports one file of a user's folder; the folder joins `sys.path` so that the file can import its neighbours.
 
     Where its name already stands for another module (`utils.py` in two folders), it is imported under a longer one.
