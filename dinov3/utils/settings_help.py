@@ -26,12 +26,23 @@ def field_docstrings(schema: type) -> dict[str, str]:
     """The string that stands under each field of a dataclass, in one line; inherited fields included."""
     texts: dict[str, str] = {}
     for kind in reversed(schema.__mro__[:-1]):
+        if not is_written(kind):
+            continue
         body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
         for statement, below in zip(body, body[1:], strict=False):
             is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
             if isinstance(statement, ast.AnnAssign) and is_text:
                 texts[statement.target.id] = " ".join(str(below.value.value).split())
     return texts
+
+
+def is_written(kind: type) -> bool:
+    """Whether a class stands in a file; one that was composed at run time has the docstrings of its bases."""
+    try:
+        inspect.getsource(kind)
+    except (OSError, TypeError):
+        return False
+    return True
 
 
 def _section_lines(schema: type, prefix: str, width: int) -> list[str]:

@@ -4,9 +4,46 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Sizes of a vision transformer that a head is built for."""
+
+    embed_dim: int
+    """Width D of the tokens."""
+    num_blocks: int
+    patch_size: int
+    """Side p of a patch in pixels."""
+    num_heads: int
+    """Attention heads of a block."""
+    num_prefix_tokens: int
+    """P, class token and registers."""
+    in_channels: int
+    """Channels of the images that the backbone sees."""
+
+
+@dataclass
+class Features:
+    """What a head gets: the image, and the tokens of n chosen blocks after the final norm, the shallowest first."""
+
+    image: Tensor
+    """(B, C', H, W) as the backbone sees it: adapted, padded, scaled."""
+    maps: list[Tensor]
+    """Patch tokens of each block, (B, D, H/p, W/p)."""
+    prefix_tokens: list[Tensor]
+    """Class token and registers of each block, (B, P, D)."""
+    rotation: Tensor | None = None
+    """Sines and cosines (HW/p^2, 2d) of the patches, for heads that ask for it; None with absolute positions."""
+
+    @property
+    def class_tokens(self) -> list[Tensor]:
+        """Class token of each block, (B, D)."""
+        return [tokens[:, 0] for tokens in self.prefix_tokens]
 
 
 class Backbone(nn.Module, abc.ABC):
@@ -21,6 +58,7 @@ class Backbone(nn.Module, abc.ABC):
         patch_size: side p of a patch in pixels.
         num_blocks: number of transformer blocks; `n_blocks`, Meta's name, is the same.
         in_channels: channels C of the images.
+        num_heads: attention heads of a block.
         num_prefix_tokens: P, class token and registers in front of the patch tokens.
     """
 
@@ -29,7 +67,20 @@ class Backbone(nn.Module, abc.ABC):
     patch_size: int
     num_blocks: int
     in_channels: int
+    num_heads: int
     num_prefix_tokens: int
+
+    @property
+    def spec(self) -> BackboneSpec:
+        """Its sizes."""
+        return BackboneSpec(
+            embed_dim=self.embed_dim,
+            num_blocks=self.num_blocks,
+            patch_size=self.patch_size,
+            num_heads=self.num_heads,
+            num_prefix_tokens=self.num_prefix_tokens,
+            in_channels=self.in_channels,
+        )
 
     @property
     def n_blocks(self) -> int:
@@ -69,18 +120,48 @@ class Backbone(nn.Module, abc.ABC):
             ValueError: a block that does not exist.
         """
         blocks = sorted(range(self.num_blocks - n, self.num_blocks) if isinstance(n, int) else set(n))
+        outputs = self._read(x, blocks, norm=norm)
+        if reshape:
+            outputs = [(self._as_map(patches, x), prefix) for patches, prefix in outputs]
+        if return_class_token:
+            return tuple((patches, prefix[:, 0]) for patches, prefix in outputs)
+        return tuple(patches for patches, _ in outputs)
+
+    def features(self, image: Tensor, blocks: Sequence[int], *, with_rotation: bool = False) -> Features:
+        """What a head gets of an image.
+
+        Args:
+            image: (B, C, H, W); H and W are multiples of the patch size.
+            blocks: 0-based numbers, ascending.
+            with_rotation: compute the rotation of the patches too.
+        """
+        outputs = self._read(image, blocks, norm=True)
+        grid = [side // self.patch_size for side in image.shape[-2:]]
+        return Features(
+            image=image,
+            maps=[self._as_map(patches, image) for patches, _ in outputs],
+            prefix_tokens=[prefix for _, prefix in outputs],
+            rotation=self.rotation(*grid) if with_rotation else None,
+        )
+
+    def _read(self, x: Tensor, blocks: Sequence[int], *, norm: bool) -> list[tuple[Tensor, Tensor]]:
         if not blocks or blocks[0] < 0 or blocks[-1] >= self.num_blocks:
             raise ValueError(f"blocks {blocks} were asked for; this backbone has blocks 0 to {self.num_blocks - 1}")
         with torch.set_grad_enabled(torch.is_grad_enabled() and (self.is_trainable or x.requires_grad)):
-            outputs = self.read_blocks(x, blocks, norm=norm)
-            if reshape:
-                grid = [side // self.patch_size for side in x.shape[-2:]]
-                outputs = [(p.transpose(1, 2).unflatten(2, grid).contiguous(), token) for p, token in outputs]
-        return tuple(outputs) if return_class_token else tuple(patches for patches, _ in outputs)
+            return self.read_blocks(x, blocks, norm=norm)
+
+    def _as_map(self, patches: Tensor, image: Tensor) -> Tensor:
+        """(B, N, D) -> (B, D, H/p, W/p)."""
+        grid = [side // self.patch_size for side in image.shape[-2:]]
+        return patches.transpose(1, 2).unflatten(2, grid).contiguous()
 
     @abc.abstractmethod
     def read_blocks(self, x: Tensor, blocks: Sequence[int], *, norm: bool) -> list[tuple[Tensor, Tensor]]:
-        """Patch tokens (B, N, D) and class token (B, D) after each of some blocks, whose numbers ascend."""
+        """Patch tokens (B, N, D) and prefix tokens (B, P, D) after each of some blocks, whose numbers ascend."""
+
+    @abc.abstractmethod
+    def rotation(self, height: int, width: int) -> Tensor | None:
+        """Sines and cosines (height * width, 2d) that rotate a map of patch tokens; None with absolute positions."""
 
     @abc.abstractmethod
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:

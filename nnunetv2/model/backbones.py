@@ -26,6 +26,7 @@ class TimmBackbone(Backbone):
         self.patch_size = vit.patch_embed.patch_size[0]
         self.num_blocks = len(vit.blocks)
         self.in_channels = vit.patch_embed.proj.in_channels
+        self.num_heads = vit.blocks[0].attn.num_heads
         self.num_prefix_tokens = vit.num_prefix_tokens
 
     def read_blocks(self, x: Tensor, blocks: Sequence[int], *, norm: bool) -> list[tuple[Tensor, Tensor]]:
@@ -38,7 +39,11 @@ class TimmBackbone(Backbone):
             output_fmt="NLC",
             intermediates_only=True,
         )
-        return [(patches, prefix[:, 0]) for patches, prefix in outputs]
+        return list(outputs)
+
+    def rotation(self, height: int, width: int) -> Tensor | None:
+        rope = getattr(self.vit, "rope", None)
+        return None if rope is None else rope.get_embed(shape=(height, width))
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         tokens = self.vit._pos_embed(self.vit.patch_embed(x))  # as timm's own forward pass does

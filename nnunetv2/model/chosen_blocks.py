@@ -1,23 +1,30 @@
-"""Which four blocks of a vision transformer a head reads."""
+"""Which blocks of a vision transformer a head reads."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from dinov3.eval.segmentation.models import backbone_out_indices
-from nnunetv2.model.feature_pyramid import NUM_MAPS
+from nnunetv2.model.head_config import DenseHeadConfig, HeadConfig, fits_number
 
 
-def four_blocks(num_blocks: int, layers: str | Sequence[int]) -> list[int]:
+def chosen_blocks(
+    num_blocks: int, layers: str | Sequence[int] | None, config: type[HeadConfig] = DenseHeadConfig
+) -> list[int]:
     """Numbers of the blocks that the setting `backbone_out_layers` stands for.
 
     Args:
         num_blocks: of the transformer.
-        layers: `FOUR_EVEN_INTERVALS` ([4, 11, 17, 23] of 24 blocks), `FOUR_LAST`, or 0-based numbers, ascending.
+        layers: `FOUR_EVEN_INTERVALS` ([4, 11, 17, 23] of 24 blocks), `FOUR_LAST`, `LAST`, or 0-based numbers,
+            ascending; None: the head's default.
+        config: class of the head's settings, which says how many blocks it reads; by default four.
 
     Raises:
-        ValueError: an unknown name, or not four different existing blocks in ascending order.
+        ValueError: an unknown name, or not as many different existing blocks in ascending order as the head reads.
     """
+    if config.num_blocks == 0:
+        return []
+    layers = config.blocks if layers is None else layers
     if not isinstance(layers, str):
         layers = list(layers)
         if not all(type(block) is int for block in layers):
@@ -26,6 +33,6 @@ def four_blocks(num_blocks: int, layers: str | Sequence[int]) -> list[int]:
         blocks = backbone_out_indices(num_blocks, layers)
     except ValueError as err:
         raise ValueError(f"model.backbone_out_layers={layers} cannot be read: {err}") from err
-    if len(blocks) != NUM_MAPS:
-        raise ValueError(f"model.backbone_out_layers={layers} names {len(blocks)} blocks; name {NUM_MAPS}")
+    if not fits_number(config, blocks):
+        raise ValueError(f"model.backbone_out_layers={layers} names {len(blocks)} blocks; name {config.num_blocks}")
     return blocks

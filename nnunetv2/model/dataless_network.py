@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nnunetv2.model.query_network import QueryNetwork
+from nnunetv2.model.vit_network import ViTNetwork
 
 AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -47,9 +47,9 @@ def build_without_data(build: Callable[[], nn.Module]) -> nn.Module:
                 if tensor not in replaced:
                     replaced[tensor] = _empty_like(tensor)
                 setattr(module, name, replaced[tensor])
-    if isinstance(network, QueryNetwork):
-        for name, buffer in network.named_buffers(recurse=False):  # what it decides by must have values
-            setattr(network, name, torch.zeros(buffer.shape, dtype=buffer.dtype))
+    if isinstance(network, ViTNetwork):
+        for name, buffer in network.head.named_buffers(recurse=False):  # what it decides by must have values
+            setattr(network.head, name, torch.zeros(buffer.shape, dtype=buffer.dtype))
         network.set_training_progress(1.0)
     return network
 

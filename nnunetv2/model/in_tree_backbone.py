@@ -27,6 +27,7 @@ class InTreeBackbone(Backbone):
         self.patch_size = vit.patch_size
         self.num_blocks = vit.n_blocks
         self.in_channels = vit.in_chans
+        self.num_heads = vit.num_heads
         self.num_prefix_tokens = 1 + vit.n_storage_tokens
 
     @classmethod
@@ -45,11 +46,16 @@ class InTreeBackbone(Backbone):
         return cls(build_vision_transformer(arguments | {"in_chans": in_channels}, None))
 
     def read_blocks(self, x: Tensor, blocks: Sequence[int], *, norm: bool) -> list[tuple[Tensor, Tensor]]:
-        return list(self.vit.get_intermediate_layers(x, n=blocks, return_class_token=True, norm=norm))
+        options = {"return_class_token": True, "return_extra_tokens": True, "norm": norm}
+        layers = self.vit.get_intermediate_layers(x, n=blocks, **options)
+        return [(patches, torch.cat((token[:, None], registers), dim=1)) for patches, token, registers in layers]
+
+    def rotation(self, height: int, width: int) -> Tensor:
+        return torch.cat(self.vit.rope_embed(H=height, W=width), dim=-1)
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         tokens, (height, width) = self.vit.prepare_tokens_with_masks(x)
-        return tokens, torch.cat(self.vit.rope_embed(H=height, W=width), dim=-1)
+        return tokens, self.rotation(height, width)
 
     def run_block(
         self, block: int, tokens: Tensor, rotation: Tensor | None = None, attention_mask: Tensor | None = None

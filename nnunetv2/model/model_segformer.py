@@ -2,57 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.dense_network import DenseViTNetwork
-from nnunetv2.model.feature_pyramid import NUM_MAPS, feature_pyramid
+from nnunetv2.model.vit_network import FlatNames
 
 
-class SegFormerSegmentationModel(DenseViTNetwork):
-    """ViT backbone, a pyramid made of its maps, and transformers' `SegformerDecodeHead`.
+class SegFormerSegmentationModel(FlatNames, DenseViTNetwork):
+    """The head `segformer` with its settings among those of `ViTNetwork`."""
 
-    Args:
-        backbone_out_layers: name of a choice of four blocks, or their 0-based numbers.
-        feature_strategy: how four maps of one scale become the head's input, see `nnunetv2.model.feature_pyramid`.
-        decoder_hidden_size: channels of the head.
-        dropout: probability in [0, 1) of dropping a channel before the classifier in training.
-
-    The other arguments are those of `ViTNetwork`.
-
-    Source: Xie et al. 2021, "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers",
-    section 3.2, arXiv:2105.15203.
-    """
-
-    def build_head(
-        self,
-        vit: Backbone,
-        num_classes: int,
-        *,
-        backbone_out_layers: str | Sequence[int] = "FOUR_EVEN_INTERVALS",
-        feature_strategy: str = "pyramid",
-        decoder_hidden_size: int = 256,
-        dropout: float = 0.1,
-    ) -> None:
-        from transformers import SegformerConfig
-        from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
-
-        self.read_blocks(vit, backbone_out_layers)
-        self.pyramid = feature_pyramid(feature_strategy, vit.embed_dim)
-        config = SegformerConfig(
-            num_encoder_blocks=NUM_MAPS,
-            hidden_sizes=[vit.embed_dim] * NUM_MAPS,
-            decoder_hidden_size=decoder_hidden_size,
-            classifier_dropout_prob=dropout,
-            num_labels=num_classes,
-        )
-        self.decode_head = SegformerDecodeHead(config)
-
-    def decode(self, maps: Sequence[Tensor]) -> Tensor:
-        return self.decode_head(self.pyramid(maps))
+    head_name = "segformer"
 
 
 def create_segformer_model(

@@ -6,25 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
-from nnunetv2.model.model_m2f import M2FSegmentationModel
 from nnunetv2.model.vit_network import ViTNetwork
 
 REST = "rest"  # what no part does: padding, enlarging to the size of the image, logits from queries
-
-_M2F = {
-    "input adapter": "input",
-    "backbone": "decoder.segmentation_model.0.backbone",
-    "adapter": "decoder.segmentation_model.0",
-    "pixel decoder": "decoder.segmentation_model.1.pixel_decoder",
-    "mask transformer": "decoder.segmentation_model.1.predictor",
-}
-_VIT_LABELS = {
-    "input": "input adapter",
-    "encoder": "backbone",
-    "query": "queries",
-    "upscale": "upscaling",
-    "upsample": "upsampling",
-}
 
 
 def network_parts(network: nn.Module) -> dict[str, str]:
@@ -32,13 +16,23 @@ def network_parts(network: nn.Module) -> dict[str, str]:
 
     Returns:
         Label of each part and its dotted path. A part may lie within another one, as the backbone within DINOv3's
-        adapter; it is then told apart from it.
+        adapter; the inner one is counted apart.
     """
-    if isinstance(network, M2FSegmentationModel):
-        return dict(_M2F)
-    labels = _VIT_LABELS if isinstance(network, ViTNetwork) else {}
-    children = [name for name, child in network.named_children() if any(True for _ in child.parameters())]
-    return {labels.get(name, name.replace("_", " ")): name for name in children}
+    if not isinstance(network, ViTNetwork):
+        return {name.replace("_", " "): name for name in _children_with_parameters(network)}
+    parts = {"input adapter": "input"}
+    if not network.head.owns_backbone:
+        parts["backbone"] = "encoder"
+    labels = network.head.part_labels
+    for child in _children_with_parameters(network.head):
+        named = {path: label for path, label in labels.items() if f"{path}.".startswith(f"{child}.")}
+        for path, label in (named or {child: child.replace("_", " ")}).items():
+            parts[f"head {label}" if label in parts else label] = f"head.{path}"
+    return parts
+
+
+def _children_with_parameters(module: nn.Module) -> list[str]:
+    return [name for name, child in module.named_children() if any(True for _ in child.parameters())]
 
 
 def part_of_each_module(network: nn.Module, parts: Mapping[str, str]) -> dict[nn.Module, str]:

@@ -1,8 +1,7 @@
-"""A vision transformer whose head proposes classified masks, as a network for nnU-Net: dense class logits out."""
+"""A vision transformer with a head that proposes classified masks."""
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,25 +16,10 @@ SCORE_EPSILON = 1e-6  # its logarithm, -13.8, and the sum of a few of them fit h
 
 
 class QueryNetwork(ViTNetwork):
-    """The forward pass that networks with queries share; subclasses define `queries`.
+    """A network with a `QueryHead`.
 
-    They predict in bf16 as they are trained: products of queries and features of masks may pass 65504, the largest
-    float16.
+    It predicts in bf16 as it is trained: products of queries and features of masks may pass 65504, the largest float16.
     """
-
-    @abc.abstractmethod
-    def queries(self, image: Tensor) -> dict[str, Any]:
-        """What the loss takes.
-
-        Args:
-            image: (B, C', H, W) with H and W multiples of `size_multiple`.
-
-        Returns:
-            `pred_logits` (B, Q, K + 1), `pred_masks` (B, Q, h, w) and `aux_outputs`, a list of such dictionaries.
-        """
-
-    def set_training_progress(self, progress: float) -> None:
-        """Tells how much of the training is done, 0 to 1, to networks that change with it."""
 
     def forward(self, x: Tensor, return_queries: bool = False) -> Tensor | dict[str, Any]:
         """Segments images of any size.
@@ -45,10 +29,10 @@ class QueryNetwork(ViTNetwork):
             return_queries: return what the loss takes instead of dense logits.
 
         Returns:
-            Dense logits (B, K, H, W) in float32, see `dense_logits`. Or, with `return_queries`, the dictionary of
-            `queries` for the padded image.
+            Dense logits (B, K, H, W) in float32, see `dense_logits`. Or, with `return_queries`, what the head makes of
+            the padded image, see `QueryHead`.
         """
-        queries = self.queries(self.adapted(x))
+        queries = self.head(self.features(self.adapted(x)))
         if return_queries:
             return queries
         return dense_logits(queries, x.shape[-2:], self.image_multiple, regions=self.regions)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# These tell classes apart, in U-Nets and in Mask2Former: their number of outputs belongs to the dataset.
-SEGMENTATION_LAYERS = (".seg_layers.", ".class_embed.")
+# These tell classes apart in U-Nets: their number of outputs belongs to the dataset. Heads name theirs themselves.
+SEGMENTATION_LAYERS = (".seg_layers.",)
 
 
 def require_pretrained_file(fname: str) -> None:
@@ -47,7 +47,7 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
         raise UsageError(f"{fname} is not an nnU-Net checkpoint: it has no network_weights, only {sorted(content)[:5]}")
     target = unwrap(network)
     own = target.state_dict()
-    wanted = {name: value for name, value in own.items() if not any(part in name for part in SEGMENTATION_LAYERS)}
+    wanted = {name: value for name, value in own.items() if not _is_segmentation_layer(target, name)}
     given = {name: value for name, value in content["network_weights"].items() if name in wanted}
     problems = weight_differences(given, wanted)
     if problems:
@@ -66,3 +66,10 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
     if verbose:
         for name, value in given.items():
             logger.info("  %s %s", name, tuple(value.shape))
+
+
+def _is_segmentation_layer(network: nn.Module, name: str) -> bool:
+    is_classifier = getattr(network, "is_classifier", None)
+    if is_classifier is not None:
+        return is_classifier(name)
+    return any(part in name for part in SEGMENTATION_LAYERS)

@@ -9,11 +9,13 @@ from typing import Any
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
+from nnunetv2.model.head_config import head_config_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 _ABSENT = "absent"
-# Arguments that change how a network is trained but neither its weights nor its predictions; folds may differ in them.
-_TRAINING_ONLY = frozenset({"gradient_checkpointing", "drop_path_rate", "lora_dropout"})
+# Arguments that change how a network is trained but neither its weights nor its predictions; folds may differ in them,
+# as in the text of a head's file. Heads name further ones of their own.
+_TRAINING_ONLY = frozenset({"gradient_checkpointing", "drop_path_rate", "lora_dropout", "file", "sha256"})
 
 
 def require_same_architecture(model_folder: str, configuration: str, wanted: ConfigurationManager) -> None:
@@ -48,12 +50,18 @@ def require_same_architecture(model_folder: str, configuration: str, wanted: Con
 def architecture_differences(trained: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Lists entries that differ, as `path.to.entry: trained there, wanted now`; JSON's view of values counts."""
     there, now = (dict(_leaves(json.loads(json.dumps(section)))) for section in (trained, wanted))
+    ignored = _TRAINING_ONLY | _training_only_of_head(wanted)
     return [
         f"{path}: {there.get(path, _ABSENT)} there, {now.get(path, _ABSENT)} now"
         for path in sorted(there.keys() | now.keys())
-        if path.rpartition(".")[2] not in _TRAINING_ONLY
+        if path.rpartition(".")[2] not in ignored
         if there.get(path, _ABSENT) != now.get(path, _ABSENT)
     ]
+
+
+def _training_only_of_head(section: Mapping[str, Any]) -> frozenset[str]:
+    head = section.get("arch_kwargs", {}).get("head")
+    return frozenset(head_config_class(head["name"]).training_only) if isinstance(head, dict) else frozenset()
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

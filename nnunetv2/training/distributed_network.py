@@ -9,7 +9,6 @@ from torch import nn
 from dinov3.layers.synced_batch_norm import synchronise_batch_norm
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.process_group import distribute_network
-from nnunetv2.model.chosen_blocks import four_blocks
 
 
 def distribute(trainer: Any) -> nn.Module:
@@ -36,5 +35,5 @@ def has_idle_parameters(network: nn.Module, deep_supervision: bool, settings: di
     model = (settings or {}).get("model", {})
     if model.get("tuning") != "lora":
         return True
-    num_blocks = backbone.num_blocks
-    return max(four_blocks(num_blocks, model.get("backbone_out_layers", "FOUR_LAST"))) < num_blocks - 1
+    num_blocks, read = backbone.num_blocks, unwrap(network).out_indices
+    return max(read, default=num_blocks - 1) < num_blocks - 1  # a head that runs the blocks itself runs all of them

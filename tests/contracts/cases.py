@@ -63,13 +63,13 @@ MODELS = {
         nnUNetTrainer_m2f,
         "m2f_config_path",
         {"model": _SMALL_M2F, "m2f_train": _LOSS},
-        "decoder.segmentation_model.0.backbone.",
+        "head.decoder.segmentation_model.0.backbone.",
     ),
     "eomt": Model(
         nnUNetTrainer_m2f,
         "m2f_config_path",
         {"model": {"type": "eomt", "num_queries": 10}, "m2f_train": _LOSS},
-        "encoder.",
+        "head.encoder.",
     ),
 }
 TRANSFORMERS = tuple(name for name in MODELS if name != "unet")

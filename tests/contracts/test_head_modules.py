@@ -52,11 +52,11 @@ def test_segformers_head_is_that_of_transformers(strategy, folders, seeded, monk
     from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
 
     network = trained_network("segformer", folders, monkeypatch, feature_strategy=strategy)
-    assert type(network.decode_head) is SegformerDecodeHead
+    assert type(network.head.decode_head) is SegformerDecodeHead
     config = SegformerConfig(hidden_sizes=[EMBED_DIM] * 4, decoder_hidden_size=WIDTH, num_labels=NUM_CLASSES)
     theirs = SegformerDecodeHead(config)
-    theirs.load_state_dict(network.decode_head.state_dict())
-    assert_same_function(theirs, *seen_at(network.decode_head, network))
+    theirs.load_state_dict(network.head.decode_head.state_dict())
+    assert_same_function(theirs, *seen_at(network.head.decode_head, network))
 
 
 @pytest.mark.parametrize("progressive", [True, False])
@@ -65,11 +65,11 @@ def test_upernets_head_is_that_of_transformers(progressive, folders, seeded, mon
     from transformers.models.upernet.modeling_upernet import UperNetHead
 
     network = trained_network("upernet", folders, monkeypatch, use_progressive_upsample=progressive)
-    assert type(network.head) is UperNetHead
+    assert type(network.head.head) is UperNetHead
     theirs = UperNetHead(UperNetConfig(hidden_size=WIDTH, num_labels=NUM_CLASSES), in_channels=[EMBED_DIM] * 4)
     if progressive:  # the decoder behind the head classifies
         theirs.classifier = nn.Identity()
     # Without it, dropout stands before the classifier.
-    weights = network.head.state_dict()
+    weights = network.head.head.state_dict()
     theirs.load_state_dict({name.replace("classifier.1.", "classifier."): value for name, value in weights.items()})
-    assert_same_function(theirs, *seen_at(network.head, network))
+    assert_same_function(theirs, *seen_at(network.head.head, network))

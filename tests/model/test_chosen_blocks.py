@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nnunetv2.errors import UsageError
-from nnunetv2.model.chosen_blocks import four_blocks
+from nnunetv2.model.chosen_blocks import chosen_blocks
 from nnunetv2.model.model import ViTSegmentationModel
 from nnunetv2.model.model_m2f import M2FSegmentationModel
 from nnunetv2.model.model_segformer import SegFormerSegmentationModel
@@ -25,7 +25,7 @@ NETWORKS = [ViTSegmentationModel, SegFormerSegmentationModel, M2FSegmentationMod
     ],
 )
 def test_names_and_lists_stand_for_blocks_of_24(layers, expected):
-    assert four_blocks(24, layers) == expected
+    assert chosen_blocks(24, layers) == expected
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_names_and_lists_stand_for_blocks_of_24(layers, expected):
 )
 def test_other_choices_are_refused(layers, message):
     with pytest.raises(ValueError, match=message):
-        four_blocks(24, layers)
+        chosen_blocks(24, layers)
 
 
 def blocks_read(network: torch.nn.Module) -> list[int]:
     if isinstance(network, M2FSegmentationModel):
-        return network.decoder.segmentation_model[0].interaction_indexes
+        return network.head.decoder.segmentation_model[0].interaction_indexes
     return network.out_indices
 
 

@@ -59,8 +59,8 @@ def test_the_heads_are_those_of_transformers() -> None:
     from transformers.models.segformer.modeling_segformer import SegformerDecodeHead
     from transformers.models.upernet.modeling_upernet import UperNetHead
 
-    assert type(SegFormerSegmentationModel(3, 2, **TINY).decode_head) is SegformerDecodeHead
-    assert type(ViTSegmentationModel(3, 2, **TINY).head) is UperNetHead
+    assert type(SegFormerSegmentationModel(3, 2, **TINY).head.decode_head) is SegformerDecodeHead
+    assert type(ViTSegmentationModel(3, 2, **TINY).head.head) is UperNetHead
 
 
 def test_a_single_image_cannot_train_upernet_and_is_told_why() -> None:

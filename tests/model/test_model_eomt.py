@@ -35,7 +35,7 @@ class TestEoMT(ModelContract):
 def test_the_gradient_goes_through_frozen_blocks_to_the_queries(tuning: str) -> None:
     network = EoMTSegmentationModel(3, 2, **TINY | {"tuning": tuning})
     network(torch.randn(1, 3, 32, 32)).sum().backward()
-    assert network.query.weight.grad.abs().sum() > 0
+    assert network.head.query.weight.grad.abs().sum() > 0
     trained = [p.grad is not None for p in network.backbone.parameters() if p.requires_grad]
     assert any(trained) == (tuning != "frozen")
 
@@ -45,8 +45,8 @@ def filled(network: EoMTSegmentationModel) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.normal_(std=0.15 if parameter.ndim > 1 else 0.3)
-        network.query.weight.normal_()
-        network.upscale[-1][-1].bias.zero_()
+        network.head.query.weight.normal_()
+        network.head.upscale[-1][-1].bias.zero_()
 
 
 def transformers_twin(network: EoMTSegmentationModel, size: int) -> torch.nn.Module:
@@ -64,10 +64,10 @@ def transformers_twin(network: EoMTSegmentationModel, size: int) -> torch.nn.Mod
         layer_norm_eps=1e-5,
         image_size=size,
         patch_size=16,
-        num_queries=network.query.num_embeddings,
-        num_blocks=len(network.mask_probability),
-        num_upscale_blocks=len(network.upscale),
-        num_labels=network.class_head.out_features - 1,
+        num_queries=network.head.query.num_embeddings,
+        num_blocks=len(network.head.mask_probability),
+        num_upscale_blocks=len(network.head.upscale),
+        num_labels=network.head.class_head.out_features - 1,
         rope_parameters={"rope_theta": 100.0, "rope_type": "default"},
         query_bias=False,
         value_bias=False,
@@ -107,7 +107,7 @@ def transformers_state(network: EoMTSegmentationModel) -> dict[str, torch.Tensor
     names = dict(OUTSIDE_BLOCKS)
     for block in range(network.backbone.num_blocks):
         names |= {f"encoder.vit.blocks.{block}.{mine}": f"layers.{block}.{other}" for mine, other in IN_BLOCKS.items()}
-    for stage in range(len(network.upscale)):
+    for stage in range(len(network.head.upscale)):
         names |= {
             f"upscale.{stage}.{mine}": f"upscale_block.block.{stage}.{other}" for mine, other in IN_STAGES.items()
         }
@@ -128,7 +128,7 @@ def test_equals_transformers(probability: float) -> None:
     torch.manual_seed(0)
     network = EoMTSegmentationModel(3, 4, **TINY, num_joint_blocks=2).eval()
     filled(network)
-    network.mask_probability.fill_(probability)
+    network.head.mask_probability.fill_(probability)
     twin = transformers_twin(network, 64).eval()
     image = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -150,7 +150,7 @@ def test_masks_matter_while_they_are_probable() -> None:
     with torch.no_grad():
         outputs = []
         for probability in (1.0, 0.6, 0.4, 0.0):
-            network.mask_probability.fill_(probability)
+            network.head.mask_probability.fill_(probability)
             outputs.append(network(image, return_queries=True)["pred_masks"])
     assert torch.equal(outputs[0], outputs[1])
     assert torch.equal(outputs[2], outputs[3])
@@ -165,7 +165,7 @@ def test_blocks_are_annealed_one_after_the_other() -> None:
     assert annealed_probabilities(4, 0.8) == pytest.approx([0.0] * 4, abs=1e-12)
     network = EoMTSegmentationModel(3, 2, **TINY, num_joint_blocks=2)
     network.set_training_progress(0.2)
-    torch.testing.assert_close(network.mask_probability, torch.tensor([0.5**0.9, 1.0]))
+    torch.testing.assert_close(network.head.mask_probability, torch.tensor([0.5**0.9, 1.0]))
 
 
 def test_queries_are_not_rotated() -> None:

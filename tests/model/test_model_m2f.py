@@ -126,7 +126,7 @@ def test_logits_under_autocast_stay_near_those_without():
 
 def test_masks_beyond_half_precision_are_predicted():
     network, image = small_model().eval(), torch.randn(1, 1, 32, 32)
-    head = network.decoder.segmentation_model[1]
+    head = network.head.decoder.segmentation_model[1]
     with torch.no_grad():
         for layer in (head.predictor.mask_embed.layers[-1], head.pixel_decoder.mask_feature):
             layer.weight.mul_(1000)
@@ -154,7 +154,7 @@ def test_tuning_decides_which_backbone_parameters_are_trained(tuning, lora, trai
 def test_a_frozen_backbone_stays_in_eval_mode_while_the_head_trains():
     network = small_model(tuning="frozen").eval().train()
     assert not any(module.training for module in network.backbone.modules())
-    assert network.decoder.segmentation_model[1].training
+    assert network.head.decoder.segmentation_model[1].training
 
 
 def test_lora_in_train_mode_drops_out():
@@ -178,7 +178,7 @@ def test_five_channels_all_matter(rule):
         ({"num_queries": 2}, "model.num_queries=2 is below the number of classes, 3"),
         ({"tuning": "some"}, "model.tuning='some' is not known"),
         ({"tuning": "lora", "lora": LORA | {"target_modules": ["query"]}}, "LoRA was asked for 'query'"),
-        ({"hidden_dim": 72, "num_heads": 2}, "hidden_dim of 72 was given"),
+        ({"hidden_dim": 72, "num_heads": 2}, "model.hidden_dim=72 must be a multiple of 32 .* the next one is 96"),
         ({"backbone_size": "gigantic"}, "dinov3 has tiny, small"),
     ],
 )

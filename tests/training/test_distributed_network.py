@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from nnunetv2.training.distributed_network import has_idle_parameters
 
 
 class _Transformer(nn.Module):
-    """A network with a backbone of eight blocks."""
+    """A network with a backbone of eight blocks, some of which its head reads."""
 
-    def __init__(self, is_trained: bool) -> None:
+    def __init__(self, is_trained: bool, out_indices: Sequence[int] = (7,)) -> None:
         super().__init__()
+        self.out_indices = list(out_indices)
         self.backbone = nn.Linear(2, 2).requires_grad_(is_trained)
         self.backbone.num_blocks = 8
         self.head = nn.Linear(2, 2)
@@ -27,9 +29,9 @@ class _Transformer(nn.Module):
         (nn.Linear(2, 2), False, None, True),
         (_Transformer(False), False, {"tuning": "frozen"}, False),
         (_Transformer(True), False, {"tuning": "full"}, True),
-        (_Transformer(True), False, {"tuning": "lora", "backbone_out_layers": "FOUR_EVEN_INTERVALS"}, False),
-        (_Transformer(True), False, {"tuning": "lora", "backbone_out_layers": [1, 3, 5, 7]}, False),
-        (_Transformer(True), False, {"tuning": "lora", "backbone_out_layers": [1, 3, 5, 6]}, True),
+        (_Transformer(True, [1, 3, 5, 7]), False, {"tuning": "lora"}, False),
+        (_Transformer(True, [1, 3, 5, 6]), False, {"tuning": "lora"}, True),
+        (_Transformer(True, []), False, {"tuning": "lora"}, False),  # the head runs all blocks itself
         (_Transformer(True), False, None, True),
     ],
 )

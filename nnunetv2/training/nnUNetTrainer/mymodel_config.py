@@ -6,35 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from dinov3.utils.yaml_config import load_config, require_choice, require_range
+from dinov3.utils.yaml_config import load_config
+from nnunetv2.model.head_config import head_config_class
 from nnunetv2.training.nnUNetTrainer.vit_config import DenseTrainingConfig, ViTModelConfig, ViTnnUNetConfig
 
 
 @dataclass
-class UperNetModelConfig(ViTModelConfig):
+class UperNetModelConfig(head_config_class("upernet"), ViTModelConfig):
     """Backbone, UperNet head and upsampling."""
 
-    head_type: str = "upernet"
-    """Head: upernet."""
-    hidden_size: int = 256
-    """Channels of the head; a multiple of 8."""
-    use_progressive_upsample: bool = True
-    """Enlarge in four learned stages with skip connections from the backbone; false: bilinearly."""
-    dropout: float = 0.1
-    """Probability of dropping a channel of the head's features while training, in [0, 1)."""
+    head_name: ClassVar[str] = "upernet"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_choice("model.head_type", self.head_type, ("upernet",))
-        require_range("model.hidden_size", self.hidden_size, 8)
-        require_range("model.dropout", self.dropout, 0, 0.99)
+    __post_init__ = ViTModelConfig.__post_init__
 
 
 @dataclass
 class MyModelnnUNetConfig(ViTnnUNetConfig):
     """All settings of one training."""
 
-    network_class: ClassVar[str] = "nnunetv2.model.model.ViTSegmentationModel"
     file_name: ClassVar[str] = "vit_config.yaml"
 
     model: UperNetModelConfig = field(default_factory=UperNetModelConfig)

@@ -22,7 +22,7 @@ class nnUNetTrainer_mymodel(nnUNetTrainer_vit):
         dataset_json: content of the dataset's dataset.json.
         device: where to train.
         vit_config_path: YAML file of settings (`mymodel_config.py`); None: the defaults.
-        vit_overrides: `key=value` words that go before the file.
+        vit_overrides: `key=value` words that take precedence over the file.
 
     Raises:
         UsageError: wrong settings, or a configuration that is 3-D or part of a cascade.
@@ -40,5 +40,4 @@ class nnUNetTrainer_mymodel(nnUNetTrainer_vit):
         vit_config_path: str | None = None,
         vit_overrides: Sequence[str] = (),
     ) -> None:
-        settings = {"config_path": vit_config_path, "overrides": vit_overrides}
-        super().__init__(plans, configuration, fold, dataset_json, device, **settings)
+        super().__init__(plans, configuration, fold, dataset_json, device, vit_config_path, vit_overrides)

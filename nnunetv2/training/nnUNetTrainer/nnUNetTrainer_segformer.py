@@ -22,7 +22,7 @@ class nnUNetTrainer_segformer(nnUNetTrainer_vit):
         dataset_json: content of the dataset's dataset.json.
         device: where to train.
         segformer_config_path: YAML file of settings (`segformer_config.py`); None: the defaults.
-        segformer_overrides: `key=value` words that go before the file.
+        segformer_overrides: `key=value` words that take precedence over the file.
 
     Raises:
         UsageError: wrong settings, or a configuration that is 3-D or part of a cascade.
@@ -40,5 +40,4 @@ class nnUNetTrainer_segformer(nnUNetTrainer_vit):
         segformer_config_path: str | None = None,
         segformer_overrides: Sequence[str] = (),
     ) -> None:
-        settings = {"config_path": segformer_config_path, "overrides": segformer_overrides}
-        super().__init__(plans, configuration, fold, dataset_json, device, **settings)
+        super().__init__(plans, configuration, fold, dataset_json, device, segformer_config_path, segformer_overrides)

@@ -1,4 +1,4 @@
-"""What trainers of vision transformers share: settings from YAML, backbone weights, AdamW, a schedule by iterations."""
+"""Trains a vision transformer with any head: settings from YAML, backbone weights, AdamW, a schedule by iterations."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from dinov3.eval.segmentation.parameter_groups import group_report, parameter_groups
 from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR
@@ -17,12 +18,19 @@ from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.yaml_config import load_config, plain_config, save_config
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone_weights import find_weights
+from nnunetv2.model.head_config import head_config_class
+from nnunetv2.model.query_network import dense_logits
+from nnunetv2.model.vit_network import padded_size
 from nnunetv2.training import checkpoint
 from nnunetv2.training.architecture_check import require_same_architecture
 from nnunetv2.training.data_augmentation import resize_crop_flip
 from nnunetv2.training.flat_configuration import require_flat_configuration, require_intensities_for
+from nnunetv2.training.loss.loss_config import DEFAULT_LOSSES, LabelTask
+from nnunetv2.training.mask_targets import mask_targets
+from nnunetv2.training.nnUNetTrainer.any_head_config import AnyHeadConfig
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
+from nnunetv2.utilities import extensions
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 if TYPE_CHECKING:
@@ -34,13 +42,27 @@ _CUDA = torch.device("cuda")
 
 
 class nnUNetTrainer_vit(nnUNetTrainer):
-    """nnU-Net's training with a vision transformer; subclasses name their settings.
+    """nnU-Net's training with a vision transformer and the head that the settings name.
 
-    Their network has the attribute `backbone` and the method `load_backbone_weights(path)`. The model section of their
-    settings are its keyword arguments.
+    Args:
+        plans: content of a plans file.
+        configuration: name of one of its 2-D configurations.
+        fold: number of the split, or "all".
+        dataset_json: content of the dataset's dataset.json.
+        device: where to train.
+        config_path: YAML file of settings; None: the defaults.
+        overrides: `key=value` words that take precedence over the file.
+
+    Attributes:
+        config_class: of the settings, see `ViTnnUNetConfig`; a subclass may have its own.
+        supervise_all_layers: for heads with queries: compute the loss after every layer, not after the last one alone.
+
+    Raises:
+        UsageError: wrong settings, or a configuration that is 3-D or part of a cascade.
     """
 
-    config_class: ClassVar[type[ViTnnUNetConfig]]
+    config_class: ClassVar[type[ViTnnUNetConfig]] = AnyHeadConfig
+    supervise_all_layers = True
     enable_deep_supervision = False
     scheduler_step_per_iteration = True
 
@@ -51,16 +73,11 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         fold: int | str,
         dataset_json: dict,
         device: torch.device = _CUDA,
-        *,
         config_path: str | os.PathLike | None = None,
         overrides: Sequence[str] = (),
     ) -> None:
-        if not hasattr(self, "config_class"):
-            raise UsageError(
-                f"{type(self).__name__} names no network; train nnUNetTrainer_m2f, nnUNetTrainer_segformer, "
-                f"nnUNetTrainer_mymodel, or a subclass with a config_class of its own"
-            )
-        self.config = load_config(self.config_class, config_path, overrides)
+        schema = self.config_class.resolved(config_path, overrides)
+        self.config = load_config(schema, config_path, overrides)
         self._words = frozenset(word.partition("=")[0] for word in overrides)
         self.trainer_config = plain_config(self.config)
         self.dataset_json = dataset_json  # adapt_plans asks it for the kind of labels
@@ -182,6 +199,52 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         iterations = self._num_iterations()
         warmup = min(training.warmup_iters, iterations // _SHORTEST_TRAINING_IN_WARMUPS)
         return optimizer, _SCHEDULERS[training.scheduler](optimizer, iterations, warmup_iters=warmup)
+
+    def _build_loss(self) -> Any:
+        if not self._has_queries and self.config.training.loss is None:
+            return super()._build_loss()
+        name = self.config.training.loss or DEFAULT_LOSSES[self._kind]
+        labels = self.label_manager
+        task = LabelTask(
+            num_outputs=labels.num_segmentation_heads,
+            has_regions=labels.has_regions,
+            ignore_label=labels.ignore_label,
+            batch_dice=self.configuration_manager.batch_dice,
+            is_ddp=self.is_ddp,
+        )
+        return extensions.find("loss", name).load()(self.config.loss_settings, task)
+
+    @property
+    def _kind(self) -> str:
+        return head_config_class(self.config.model.head_name).kind
+
+    @property
+    def _has_queries(self) -> bool:
+        return self._kind == "queries"
+
+    def forward_loss(self, data: Tensor, target: Tensor) -> tuple[Tensor, Any]:
+        network = unwrap(self.network)
+        network.set_training_progress(self.lr_scheduler.last_epoch / self._num_iterations())
+        if not self._has_queries:
+            return super().forward_loss(data, target)
+        output = self.network(data, return_queries=True)
+        if not self.supervise_all_layers:
+            output = {**output, "aux_outputs": []}
+        targets, valid = mask_targets(
+            target,
+            self.label_manager.num_segmentation_heads,
+            regions=self.label_manager.has_regions,
+            ignore_label=self.label_manager.ignore_label,
+            size=padded_size(data.shape[-2:], network.image_multiple),
+        )
+        return self.loss.total(self.loss(output, targets, valid)), output
+
+    def dense_logits(self, output: Any) -> Tensor:
+        if not self._has_queries:
+            return super().dense_logits(output)
+        multiple = unwrap(self.network).image_multiple
+        size, regions = self.configuration_manager.patch_size, self.label_manager.has_regions
+        return dense_logits(output, size, multiple, regions=regions)
 
     def _num_iterations(self) -> int:
         return self.num_epochs * self.num_iterations_per_epoch

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 from dinov3.eval.segmentation import config_training
 from dinov3.utils.config_sources import DEFAULT, Source
 from dinov3.utils.yaml_config import nearest, require_choice, require_range
 from nnunetv2.errors import UsageError
-from nnunetv2.model.backbone_families import FAMILIES
+from nnunetv2.model.backbone_families import FAMILIES, BackboneSize
 from nnunetv2.model.choices import CHANNEL_ADAPTATIONS, INPUT_NORMS
+from nnunetv2.model.head_config import (
+    ANY_NUMBER,
+    HeadConfig,
+    architecture_of_head,
+    block_choices,
+    fits_number,
+    head_config_class,
+    setting_names,
+)
+from nnunetv2.training.loss.loss_config import LossConfig, loss_config_class
 from nnunetv2.training.nnUNetTrainer.vit_training_config import DenseTrainingConfig, ViTTrainingConfig
 
 __all__ = ["DenseTrainingConfig", "LoRAConfig", "ViTModelConfig", "ViTTrainingConfig", "ViTnnUNetConfig"]
 
+_NUMBERS = {1: "one block", 2: "two blocks", 3: "three blocks", 4: "four blocks", ANY_NUMBER: "blocks"}
 TUNINGS = ("frozen", "lora", "full")
-OUT_LAYERS = ("FOUR_EVEN_INTERVALS", "FOUR_LAST")
-NUM_OUT_LAYERS = 4
-# Never needed to rebuild a trained network, or with one possible value.
-_NOT_IN_NETWORK = ("type", "pretrained", "checkpoint", "num_encoder_blocks")
+# Never needed to rebuild a trained network.
+_NOT_IN_NETWORK = ("pretrained", "checkpoint")
 
 
 @dataclass
 class ViTModelConfig:
-    """The vision transformer, where its weights come from, and how images enter it."""
+    """The vision transformer, where its weights come from, and how images enter it.
+
+    A subclass has the settings of a head beside these, whose name is `head_name`.
+    """
+
+    head_name: ClassVar[str]
 
     backbone: str = "dinov3"
     """Family of the vision transformer: dinov3, dinov3_native, dinov2, retfound or visionfm."""
@@ -60,21 +75,41 @@ class ViTModelConfig:
         require_choice("model.channel_adaptation", self.channel_adaptation, CHANNEL_ADAPTATIONS)
         require_choice("model.input_norm", self.input_norm, INPUT_NORMS)
         require_range("model.input_scale", self.input_scale, 1, 16)
-        self._check_out_layers()
         if self.tuning is not None:
             require_choice("model.tuning", self.tuning, TUNINGS)
+        self._check_out_layers()
+        self.head_config().check_backbone(self._backbone_row.shape, f"{self.backbone} {self.backbone_size}")
+
+    def head_config(self) -> HeadConfig:
+        """The settings of the head, checked by its own class."""
+        config = head_config_class(self.head_name)
+        return config(**{name: getattr(self, name) for name in setting_names(config)})
+
+    def common_settings(self) -> dict[str, Any]:
+        """The settings from which plans rebuild the backbone and what is around the head."""
+        common = (field_.name for field_ in fields(ViTModelConfig) if field_.name not in _NOT_IN_NETWORK)
+        settings = {name: getattr(self, name) for name in common}
+        if head_config_class(self.head_name).num_blocks == 0:
+            del settings["backbone_out_layers"]
+        return settings
+
+    @property
+    def _backbone_row(self) -> BackboneSize:
+        return FAMILIES[self.backbone][self.backbone_size]
 
     def _check_out_layers(self) -> None:
-        layers, last = self.backbone_out_layers, FAMILIES[self.backbone][self.backbone_size].shape.depth - 1
+        head, layers = head_config_class(self.head_name), self.backbone_out_layers
+        choices, last = block_choices(head), self._backbone_row.shape.depth - 1
         if isinstance(layers, str):
-            fits, hint = layers in OUT_LAYERS, nearest(layers, OUT_LAYERS)
+            fits, hint = layers in choices, nearest(layers, choices)
         else:
             in_order = sorted({block for block in layers if 0 <= block <= last})
-            fits, hint = layers == in_order and len(layers) == NUM_OUT_LAYERS, ""
+            fits, hint = layers == in_order and fits_number(head, layers), ""
         if not fits:
+            number = _NUMBERS.get(head.num_blocks, f"{head.num_blocks} blocks")
             raise UsageError(
-                f"model.backbone_out_layers={layers!r} is not known; choose one of {', '.join(OUT_LAYERS)}, or four "
-                f"blocks in ascending order, of 0 to {last} in {self.backbone} {self.backbone_size}{hint}"
+                f"model.backbone_out_layers={layers!r} is not known; choose one of {', '.join(choices)}, or {number} "
+                f"in ascending order, of 0 to {last} in {self.backbone} {self.backbone_size}{hint}"
             )
 
 
@@ -90,8 +125,6 @@ class LoRAConfig(config_training.LoRAConfig):
 class ViTnnUNetConfig:
     """All settings of one training; each trainer has a subclass with its own `model`."""
 
-    network_class: ClassVar[str]
-    """Dotted name of the network, for the plans; a property where the settings decide."""
     file_name: ClassVar[str]
     """Where the folder of a fold keeps the settings that it was trained with."""
 
@@ -108,13 +141,25 @@ class ViTnnUNetConfig:
         if self.model.tuning is None:
             self.model.tuning = "lora" if self.lora.enabled else "frozen"
         self.lora.enabled = self.model.tuning == "lora"
+        loss_config_class(self.training.loss, head_config_class(self.model.head_name).kind)
+
+    @classmethod
+    def resolved(cls, path: str | os.PathLike | None, overrides: Sequence[str]) -> type[ViTnnUNetConfig]:
+        """The class of the settings that a file and words are meant for; here it does not depend on them."""
+        return cls
+
+    @property
+    def loss_settings(self) -> LossConfig:
+        """The settings of the loss, their defaults where the training has no section for it."""
+        config = loss_config_class(self.training.loss, head_config_class(self.model.head_name).kind)
+        return getattr(self, config.section, None) or config()
 
     @classmethod
     def check_given(cls, values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:
-        """Refuses settings that contradict each other; see `dinov3.utils.yaml_config.load_with_sources`.
+        """Rejects settings that contradict each other; see `dinov3.utils.yaml_config.load_with_sources`.
 
-        A word may overrule the file: `model.tuning=frozen` goes before a file with `lora.enabled: true`. Not the other
-        way round, and not within the file or within the words.
+        A word may override the file: `model.tuning=frozen` takes precedence over `lora.enabled: true` in it. Not the
+        other way round, and not within the file or within the words.
 
         Raises:
             UsageError: with both settings and where they stand.
@@ -147,10 +192,11 @@ class ViTnnUNetConfig:
         Args:
             regions: whether the dataset's labels are regions, which may overlap.
         """
-        kwargs = {name: value for name, value in asdict(self.model).items() if name not in _NOT_IN_NETWORK}
+        network_class, head = architecture_of_head(self.model.head_name, self.model.head_config())
+        kwargs = self.model.common_settings() | head
         if self.lora.enabled:
             kwargs["lora"] = {name: value for name, value in asdict(self.lora).items() if name != "enabled"}
         kwargs["regions"] = regions
         if not self.use_sliding_window_inference:
             kwargs["use_sliding_window_inference"] = False
-        return {"network_class_name": self.network_class, "arch_kwargs": kwargs, "_kw_requires_import": []}
+        return {"network_class_name": network_class, "arch_kwargs": kwargs, "_kw_requires_import": []}

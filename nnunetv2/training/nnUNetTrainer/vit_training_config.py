@@ -22,6 +22,8 @@ class ViTTrainingConfig:
 
     optimizer: str = "adamw"
     """Optimiser: adamw."""
+    loss: str | None = None
+    """Name of the loss; null: the one that suits the head, nnU-Net's for pixels and Mask2Former's for masks."""
     lr: float = 1e-4
     """Highest learning rate of the head, over the schedule."""
     weight_decay: float = 0.05
@@ -95,3 +97,6 @@ class DenseTrainingConfig(ViTTrainingConfig):
 
     gradient_clip: float | None = 1.0
     """Largest L2 norm of the gradient of all parameters together; null: no limit."""
+
+
+TRAINING_CONFIGS = {"dense": DenseTrainingConfig, "queries": ViTTrainingConfig}  # by the kind of head

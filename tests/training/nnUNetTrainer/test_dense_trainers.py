@@ -90,9 +90,13 @@ def test_variants_without_deep_supervision_are_found_by_name(name):
     assert issubclass(variant, find_by_name("trainer", f"nnUNetTrainer_{name}"))
 
 
-def test_what_the_trainers_share_cannot_be_trained_itself():
-    with pytest.raises(UsageError, match="nnUNetTrainer_vit names no network; train nnUNetTrainer_m2f, "):
-        make_trainer(nnUNetTrainer_vit)
+def test_the_trainer_of_any_head_trains_the_one_that_the_settings_name(nnunet_folders):
+    trainer = make_trainer(nnUNetTrainer_vit, overrides=[*TINY, "model.head=segformer"])
+    assert trainer.config.model.head_name == "segformer"
+    named = make_trainer(nnUNetTrainer_segformer, segformer_overrides=TINY)
+    assert trainer.plans_manager.plans == named.plans_manager.plans
+    with pytest.raises(UsageError, match="There is no head 'segfomer'; .* did you mean segformer"):
+        make_trainer(nnUNetTrainer_vit, overrides=["model.head=segfomer"])
 
 
 def test_eomt_trains_behind_the_trainer_of_mask2former(nnunet_folders, seeded):
@@ -102,7 +106,7 @@ def test_eomt_trains_behind_the_trainer_of_mask2former(nnunet_folders, seeded):
     trainer = make_trainer(nnUNetTrainer_m2f, m2f_overrides=[*TINY, *words, *small])
     trainer.run_training()
     assert type(trainer.network) is EoMTSegmentationModel
-    assert trainer.network.mask_probability.tolist() == [0.0]  # annealed at the end of the training
+    assert trainer.network.head.mask_probability.tolist() == [0.0]  # annealed at the end of the training
     kwargs = trainer.configuration_manager.network_arch_init_kwargs
     assert kwargs["num_queries"] == 8
     assert "hidden_dim" not in kwargs

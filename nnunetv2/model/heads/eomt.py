@@ -1,0 +1,186 @@
+"""EoMT: queries run through the last blocks of the vision transformer itself; no adapter, no decoder.
+
+Shapes: B batch, D embed dim, p patch size, P prefix tokens, N = HW/p^2 patch tokens, Q queries, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nnunetv2.errors import UsageError
+from nnunetv2.model.backbone import Backbone
+from nnunetv2.model.backbone_shape import BackboneShape
+from nnunetv2.model.head import BackboneSpec, Features, QueryHead, register_head
+from nnunetv2.model.head_config import QueryHeadConfig
+
+_FINEST_STRIDE = 4  # masks are predicted at a quarter of the image, or the next coarser scale that doubling reaches
+_ANNEALED_PART = 0.8  # of the training; the rest is done as prediction will be, without masks
+_ANNEALING_POWER = 0.9
+_JOINT_BLOCKS = {12: 3, 24: 4, 32: 4, 40: 5}
+
+
+@register_head("eomt")
+class EoMT(QueryHead):
+    """ViT backbone whose last blocks see the queries beside the patches, and three small heads.
+
+    In training, the queries attend to the patches of the mask that they predicted before each of these blocks. That
+    restriction is given up step by step, first in the first of them, until the last fifth of the training does without.
+
+    Source: Kerssies et al. 2025, "Your ViT is Secretly an Image Segmentation Model", sections 3.2 and 3.3,
+    arXiv:2503.19108.
+    """
+
+    @dataclass
+    class Config(QueryHeadConfig):
+        """Backbone whose last blocks carry the queries."""
+
+        network_class: ClassVar[str] = "nnunetv2.model.model_eomt.EoMTSegmentationModel"
+        num_blocks: ClassVar[int] = 0
+
+        num_joint_blocks: int | None = None
+        """Blocks of the backbone that see the queries, for eomt; null: 3 of 12, 4 of 24 or 32, 5 of 40."""
+
+        def check_backbone(self, shape: BackboneShape, place: str) -> None:
+            if self.num_joint_blocks is not None and not 1 <= self.num_joint_blocks <= shape.depth:
+                raise UsageError(
+                    f"model.num_joint_blocks={self.num_joint_blocks} must be between 1 and {shape.depth}, the blocks "
+                    f"of {place}"
+                )
+
+    classifier: ClassVar[tuple[str, ...]] = ("class_head",)
+    part_labels: ClassVar[dict[str, str]] = {"encoder": "backbone", "query": "queries", "upscale": "upscaling"}
+    owns_backbone = True
+
+    def __init__(
+        self, config: Config, spec: BackboneSpec, num_classes: int, backbone: Backbone, blocks: Sequence[int]
+    ) -> None:
+        super().__init__(config, spec, num_classes)
+        num_joint_blocks = config.num_joint_blocks
+        if num_joint_blocks is None:
+            num_joint_blocks = _JOINT_BLOCKS.get(spec.num_blocks, max(1, spec.num_blocks // 4))
+        if not 1 <= num_joint_blocks <= spec.num_blocks:
+            raise ValueError(f"model.num_joint_blocks={num_joint_blocks} must be 1 to {spec.num_blocks}")
+        dim = spec.embed_dim
+        self.encoder = backbone
+        self.first_joint_block = spec.num_blocks - num_joint_blocks
+        self.query = nn.Embedding(config.num_queries, dim)
+        self.upscale = nn.Sequential(
+            *(_upscale_stage(dim) for _ in range(max(1, int(math.log2(spec.patch_size / _FINEST_STRIDE)))))
+        )
+        self.mask_head = nn.Sequential(
+            nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim)
+        )
+        self.class_head = nn.Linear(dim, num_classes + 1)
+        self.register_buffer("mask_probability", torch.ones(num_joint_blocks))
+
+    @property
+    def backbone(self) -> Backbone:
+        return self.encoder
+
+    def set_training_progress(self, progress: float) -> None:
+        """Sets how probable it is in each joint block that a query is restricted to its mask."""
+        probabilities = annealed_probabilities(len(self.mask_probability), progress)
+        self.mask_probability.copy_(torch.tensor(probabilities), non_blocking=True)
+
+    def forward(self, features: Features) -> dict[str, Any]:
+        image = features.image
+        grid = [side // self.encoder.patch_size for side in image.shape[-2:]]
+        tokens, rotation = self._encode_patches(image)
+        queries = self.query.weight.expand(len(image), -1, -1)
+        tokens = torch.cat((tokens, queries), dim=1)
+        if rotation is not None:
+            rotation = without_rotation(rotation, queries.shape[1])
+        predictions = []
+        for probability, block in zip(self._mask_probabilities(), self._joint_blocks(), strict=True):
+            predictions.append(self._predict(tokens, grid))
+            mask = None
+            if probability is not None:
+                mask = self._attention_mask(predictions[-1]["pred_masks"].detach(), grid, probability)
+            tokens = self.encoder.run_block(block, tokens, rotation, mask)
+        return {**self._predict(tokens, grid), "aux_outputs": predictions}
+
+    def _joint_blocks(self) -> range:
+        return range(self.first_joint_block, self.encoder.num_blocks)
+
+    def _mask_probabilities(self) -> list[Tensor | None]:
+        """One per joint block; in prediction a restriction holds for all queries, or for none, which is None."""
+        probabilities = list(self.mask_probability.unbind())
+        if self.training:  # read on the device, for a training step should not wait
+            return probabilities
+        return [torch.ones_like(probability) if probability >= 0.5 else None for probability in probabilities]
+
+    def _encode_patches(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        needs_gradient = self.encoder.is_trainable or image.requires_grad
+        with torch.set_grad_enabled(torch.is_grad_enabled() and needs_gradient):
+            tokens, rotation = self.encoder.embed(image)
+            for block in range(self.first_joint_block):
+                tokens = self.encoder.run_block(block, tokens, rotation)
+        return tokens, rotation
+
+    def _predict(self, tokens: Tensor, grid: list[int]) -> dict[str, Tensor]:
+        """Classes and masks that the tokens stand for now."""
+        tokens = self.encoder.final_norm(tokens)
+        prefix, num_patches = self.encoder.num_prefix_tokens, grid[0] * grid[1]
+        patches = tokens[:, prefix : prefix + num_patches].transpose(1, 2).unflatten(2, grid)
+        queries = tokens[:, prefix + num_patches :]
+        masks = torch.einsum("bqd,bdhw->bqhw", self.mask_head(queries), self.upscale(patches))
+        return {"pred_logits": self.class_head(queries), "pred_masks": masks}
+
+    def _attention_mask(self, masks: Tensor, grid: list[int], probability: Tensor) -> Tensor:
+        """(B, 1, P+N+Q, P+N+Q): minus infinity where a query may not attend to a patch, else 0."""
+        prefix, num_patches = self.encoder.num_prefix_tokens, grid[0] * grid[1]
+        batch_size, num_queries = masks.shape[:2]
+        outside = F.interpolate(masks, size=grid, mode="bilinear", align_corners=False).flatten(2) <= 0
+        restricted = torch.rand(batch_size, num_queries, 1, device=masks.device) < probability
+        size = prefix + num_patches + num_queries
+        mask = torch.zeros(batch_size, 1, size, size, device=masks.device, dtype=masks.dtype)
+        mask[:, 0, prefix + num_patches :, prefix : prefix + num_patches].masked_fill_(
+            outside & restricted, float("-inf")
+        )
+        return mask
+
+
+def annealed_probabilities(num_blocks: int, progress: float) -> list[float]:
+    """Probability of each joint block that a query is restricted to its mask, one block being annealed after the other.
+
+    Args:
+        num_blocks: joint blocks.
+        progress: part of the training that is done, 0 to 1.
+    """
+    length = _ANNEALED_PART / num_blocks
+    done = [min(max((progress - block * length) / length, 0.0), 1.0) for block in range(num_blocks)]
+    return [(1.0 - part) ** _ANNEALING_POWER for part in done]
+
+
+def without_rotation(rotation: Tensor, num_tokens: int) -> Tensor:
+    """Appends tokens to sines and cosines (N, 2d) that are not rotated: sine 0, cosine 1."""
+    sine, cosine = rotation.new_zeros(num_tokens, rotation.shape[-1]).chunk(2, dim=-1)
+    return torch.cat((rotation, torch.cat((sine, cosine + 1), dim=-1)))
+
+
+def _upscale_stage(dim: int) -> nn.Sequential:
+    """(B, D, h, w) -> (B, D, 2h, 2w)."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2),
+        nn.GELU(),
+        nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim, bias=False),
+        ChannelNorm(dim),
+    )
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of (B, D, h, w)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
