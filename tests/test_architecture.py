@@ -154,6 +154,7 @@ def test_no_file_is_opened_in_a_way_that_runs_code() -> None:
     [
         "nnunetv2.run.run_training",
         "nnunetv2.run.run_training_m2f",
+        "nnunetv2.run.run_training_vit",
         "nnunetv2.run.model_info",
         "nnunetv2.run.run_training_segformer",
         "nnunetv2.run.run_training_nodeepsupervision_mymodel",

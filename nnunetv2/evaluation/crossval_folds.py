@@ -13,14 +13,10 @@ from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.counted_words import counted
 from nnunetv2.utilities.file_path_utilities import parse_dataset_trainer_plans_configuration_from_path
 from nnunetv2.utilities.printed_commands import command_text
+from nnunetv2.utilities.training_commands import command_of_model
 
 Fold = int | str
 _SHOWN_CASES = 4
-_COMMANDS_WITH_SETTINGS = {  # by the name of the file of settings in the folder of a fold
-    "m2f": "nnUNetv2_train_m2f",
-    "segformer": "nnUNetv2_train_segformer",
-    "vit": "nnUNetv2_train_nodeepsupervision_mymodel",
-}
 
 
 def training_command(model_folder: str | os.PathLike, fold: Fold, flags: str = "") -> str:
@@ -34,18 +30,11 @@ def training_command(model_folder: str | os.PathLike, fold: Fold, flags: str = "
     except UsageError:  # a folder outside nnUNet_results
         names = ("DATASET", "TRAINER", "PLANS", "CONFIGURATION")
     dataset, trainer, plans, configuration = names
-    command, settings = _command_and_settings(model_folder)
-    words = [command, dataset, configuration, fold, "-tr", trainer, "-p", plans, *flags.split()]
+    command, settings = command_of_model(Path(model_folder))
+    words = [command.program, dataset, configuration, fold, "-tr", trainer, "-p", plans, *flags.split()]
     if settings is not None and "--val" not in flags:
-        words += [f"--{settings.stem}", settings]
+        words += [command.config_flag, settings]
     return command_text(words)
-
-
-def _command_and_settings(model_folder: str | os.PathLike) -> tuple[str, Path | None]:
-    for name, command in _COMMANDS_WITH_SETTINGS.items():
-        for settings in sorted(Path(model_folder).glob(f"fold_*/{name}_config.yaml")):
-            return command, settings
-    return "nnUNetv2_train", None
 
 
 def _commands(model_folder: str | os.PathLike, folds: Sequence[Fold], flags: str) -> str:

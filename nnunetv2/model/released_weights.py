@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbones import find_backbone
+from nnunetv2.utilities.training_commands import programs_with_settings
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +67,7 @@ def _from_hub(repository: str) -> Path:
         raise UsageError(
             f"The pretrained weights {repository} are not in the local cache and could not be downloaded "
             f"({type(err).__name__}: {str(err).strip() or 'no reason given'}); set model.checkpoint=FILE to use a "
-            f"local file, or {_FROM_SCRATCH} to train from scratch (settings of nnUNetv2_train_m2f, "
-            f"nnUNetv2_train_segformer and nnUNetv2_train_nodeepsupervision_mymodel)"
+            f"local file, or {_FROM_SCRATCH} to train from scratch (settings of {programs_with_settings()})"
         ) from err
 
 

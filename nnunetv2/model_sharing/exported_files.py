@@ -16,7 +16,7 @@ from nnunetv2.utilities.file_path_utilities import (
 
 logger = logging.getLogger(__name__)
 
-SETTINGS_PATTERN = "*_config.yaml"  # what the fold was trained with, for trainers that have settings
+SETTINGS_PATTERN = "*config.yaml"  # what the fold was trained with, for trainers that have settings
 
 _OF_EVERY_MODEL = ("plans.json", "dataset.json")
 _OF_SOME_FOLDS = (

@@ -13,9 +13,10 @@ from nnunetv2.model.model_cost import ModelCost
 from nnunetv2.run.trainer_setup import make_trainer
 from nnunetv2.run.training_run import DEFAULT_TRAINER
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.trainer_cost import settings_arguments, settings_name, trainer_cost, trainer_of_model_folder
+from nnunetv2.training.trainer_cost import trainer_cost, trainer_of_model_folder
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.training_commands import settings_arguments, settings_prefix
 
 if TYPE_CHECKING:
     from nnunetv2.run.model_info import InfoRequest
@@ -42,7 +43,7 @@ def models_of_dataset(request: InfoRequest) -> list[ModelInfo]:
     """
     classes = [find_by_name("trainer", name) for name in request.trainers or (DEFAULT_TRAINER,)]
     has_settings = request.config_path is not None or bool(request.overrides)
-    if has_settings and not any(map(settings_name, classes)):
+    if has_settings and all(settings_prefix(kind) is None for kind in classes):
         names = ", ".join(trainer.__name__ for trainer in classes)
         raise UsageError(f"{names} takes no settings; leave out --config and key=value, or choose another -tr")
     models = []

@@ -33,6 +33,7 @@ from nnunetv2.utilities.several_processes import (
     num_started_processes,
     require_num_gpus,
 )
+from nnunetv2.utilities.training_commands import programs_with_settings
 
 if TYPE_CHECKING:
     import torch
@@ -281,10 +282,7 @@ def run_training_entry(argv: Sequence[str] | None = None) -> None:
     args, unknown = parser.parse_known_args(argv)
     settings = [word for word in unknown if "=" in word or word.endswith("_config")]
     if settings:
-        raise UsageError(
-            f"nnUNetv2_train takes no settings ({settings[0]}); nnUNetv2_train_m2f, nnUNetv2_train_segformer and "
-            f"nnUNetv2_train_nodeepsupervision_mymodel do"
-        )
+        raise UsageError(f"nnUNetv2_train takes no settings ({settings[0]}); {programs_with_settings()} do")
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     run_from_arguments(args)

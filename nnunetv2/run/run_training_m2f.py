@@ -12,7 +12,7 @@ COMMAND = ViTCommand(
     program="nnUNetv2_train_m2f",
     model="DINOv3 + Mask2Former",
     default_trainer="nnUNetTrainer_m2f",
-    name="m2f",
+    prefix="m2f_",
     settings="nnunetv2.training.nnUNetTrainer.m2f_config.M2FnnUNetConfig",
 )
 build_parser = COMMAND.build_parser

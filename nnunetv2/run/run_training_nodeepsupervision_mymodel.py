@@ -12,7 +12,7 @@ COMMAND = ViTCommand(
     program="nnUNetv2_train_nodeepsupervision_mymodel",
     model="a vision transformer + UperNet",
     default_trainer="nnUNetTrainerNoDeepSupervision_mymodel",
-    name="vit",
+    prefix="vit_",
     settings="nnunetv2.training.nnUNetTrainer.mymodel_config.MyModelnnUNetConfig",
 )
 build_parser = COMMAND.build_parser

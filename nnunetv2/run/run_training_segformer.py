@@ -12,7 +12,7 @@ COMMAND = ViTCommand(
     program="nnUNetv2_train_segformer",
     model="a vision transformer + SegFormer",
     default_trainer="nnUNetTrainer_segformer",
-    name="segformer",
+    prefix="segformer_",
     settings="nnunetv2.training.nnUNetTrainer.segformer_config.SegFormernnUNetConfig",
 )
 build_parser = COMMAND.build_parser

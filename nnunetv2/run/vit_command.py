@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from nnunetv2.errors import UsageError
 from nnunetv2.run import run_training as base
 from nnunetv2.run import vit_settings
+from nnunetv2.utilities import extensions
 from nnunetv2.utilities.class_lookup import find_by_name
 
 if TYPE_CHECKING:
@@ -21,6 +24,9 @@ if TYPE_CHECKING:
 
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
     from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
+
+_NUM_ARGUMENTS = 3  # dataset, configuration, fold
+_CHOICES = ("model.head", "training.loss")  # settings that decide which other settings there are
 
 
 @dataclass(frozen=True)
@@ -33,15 +39,22 @@ class ViTCommand:
     """What it trains, for the help."""
     default_trainer: str
     """Class name of the trainer."""
-    name: str
-    """`m2f` stands for the flag `--m2f_config` and the trainer's arguments `m2f_config_path` and `m2f_overrides`."""
+    prefix: str
+    """`m2f_` stands for the flag `--m2f_config` and the trainer's arguments `m2f_config_path` and `m2f_overrides`."""
     settings: str
     """Dotted name of the dataclass of the default trainer's settings, whose module imports nothing heavy."""
+    lists_heads: bool = False
+    """The head is chosen by `model.head`, and the help lists them."""
 
     @property
     def config_file(self) -> str:
         """Name of the file in which the folder of a fold keeps its settings."""
-        return f"{self.name}_config.yaml"
+        return f"{self.prefix}config.yaml"
+
+    @property
+    def config_flag(self) -> str:
+        """The flag that takes a file of settings."""
+        return f"--{self.prefix}config"
 
     def get_trainer_from_args(
         self,
@@ -59,7 +72,7 @@ class ViTCommand:
 
         Args:
             config_path: file of settings; None: those the fold was trained with if it continues, else the defaults.
-            overrides: `key=value` words that go before the file.
+            overrides: `key=value` words that override the file.
         """
         trainer_name = trainer_name or self.default_trainer
         arguments = (dataset_name_or_id, configuration, fold, trainer_name, plans_identifier)
@@ -85,7 +98,7 @@ class ViTCommand:
         Args:
             config_path: file of settings; None: those that the fold was trained with where it continues or is only
                 validated, else the defaults.
-            overrides: `key=value` words that go before the file.
+            overrides: `key=value` words that override the file.
             options: the other arguments of that function.
         """
         trainer = trainer_class_name or self.default_trainer
@@ -104,17 +117,27 @@ class ViTCommand:
         parser = argparse.ArgumentParser(
             prog=self.program,
             description=f"Train {self.model} on one fold of a 2-D configuration and validate it.",
-            epilog=f"Settings and their defaults: nnunetv2/configs/{self.name}_default.yaml, and --print_config. "
-            "The folder of a fold keeps its settings, so that --c and --val need no file.",
+            epilog=self._epilog(),
             allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         return self.add_arguments(parser)
+
+    def _epilog(self) -> str:
+        stored = "The folder of a fold keeps its settings, so that --c and --val need no file."
+        if not self.lists_heads:
+            file = f"nnunetv2/configs/{self.prefix}default.yaml"
+            return textwrap.fill(f"Settings and their defaults: {file}, and --print_config. {stored}")
+        heads = [extensions.find("head", name) for name in extensions.names("head")]
+        lines = [f"  {head.name:<18}{head.summary}" for head in heads]
+        text = f"Settings and their defaults: --init_config FILE model.head=NAME, and --print_config. {stored}"
+        return "\n".join(["heads (model.head=NAME):", *lines, "", textwrap.fill(text)])
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         """Adds the arguments of the command; returns the parser."""
         base.add_training_arguments(parser, self.default_trainer)
         parser.add_argument(
-            f"--{self.name}_config",
+            self.config_flag,
             dest="config_path",
             metavar="FILE",
             default=None,
@@ -122,24 +145,65 @@ class ViTCommand:
         )
         vit_settings.add_settings_flags(parser)
         parser.add_argument(
-            "settings", nargs="*", default=[], metavar="key=value", help="settings that go before the file: lora.r=16"
+            "settings", nargs="*", default=[], metavar="key=value", help="settings that override the file: lora.r=16"
         )
         return parser
 
     def main(self, argv: Sequence[str] | None = None) -> None:
         """Carries out a command line."""
-        from dinov3.utils.yaml_config import load_config
-
         argv = list(sys.argv[1:] if argv is None else argv)
         if vit_settings.is_about_settings(argv):
-            vit_settings.show_settings(self, argv)
+            self._show_settings(argv)
             return
         args = vit_settings.parse(self.build_parser(), argv, self.schema())
         arguments = (args.dataset_name_or_id, args.configuration, args.fold, args.tr, args.p)
         settings = self.trainer_arguments(*arguments, args.c or args.val, args.config_path, args.settings)
         # The trainer reads them again. Here a mistake is reported before torch is imported.
-        load_config(self.schema(args.tr), *settings.values())
+        self.schema(args.tr).load(*settings.values())
         base.run_from_arguments(args, trainer_kwargs=settings)
+
+    def _show_settings(self, argv: Sequence[str]) -> None:
+        """Carries out `--print_config` and `--init_config`.
+
+        Raises:
+            UsageError: wrong settings, or a file that exists already.
+        """
+        from dinov3.utils.config_layers import dotted_keys
+
+        parser = self.add_arguments(vit_settings.WordsParser(prog=self.program, allow_abbrev=False))
+        args = vit_settings.parse(parser, argv, self.schema())
+        if args.init_config is not None:
+            self._write_template(args)
+            return
+        number = next((i for i, word in enumerate(args.words[:_NUM_ARGUMENTS]) if "=" in word), _NUM_ARGUMENTS)
+        arguments, words = args.words[:number], args.words[number:]
+        known = set(dotted_keys(self.schema()))
+        if typo := next((word for word in arguments if re.split("[:=]", word)[0] in known), None):
+            raise UsageError(
+                f"{typo!r} stands where the dataset does; settings are written key=value, such as lora.r=16"
+            )
+        is_trained = args.c or args.val
+        if is_trained and len(arguments) < _NUM_ARGUMENTS:
+            raise UsageError("--c and --val take the settings of a fold; give dataset, configuration and fold too")
+        path = args.config_path
+        if is_trained and path is None:
+            path = str(self.fold_folder(*arguments, args.tr, args.p) / self.config_file)
+            if not Path(path).is_file():
+                raise UsageError(f"{path} does not exist; leave out --c and --val, or give the file of settings")
+        title = f"Settings of {args.tr}, each with its source."
+        sys.stdout.write(vit_settings.settings_text(self.schema(args.tr), title, path, words))
+
+    def _write_template(self, args: argparse.Namespace) -> None:
+        choices = [word for word in args.words if word.partition("=")[0] in _CHOICES] if self.lists_heads else []
+        if args.print_config or args.config_path or len(choices) < len(args.words):
+            beside = f" or with {' and '.join(f'{key}=NAME' for key in _CHOICES)}" if self.lists_heads else ""
+            raise UsageError(f"--init_config writes the defaults and goes alone{beside}; change them in the file")
+        schema = self.schema().resolved(None, choices)
+        vit_settings.write_new_file(Path(args.init_config), vit_settings.template(self.program, schema))
+        sys.stdout.write(
+            f"Wrote all settings with their defaults to {args.init_config}; use it by {self.config_flag} "
+            f"{args.init_config}\n"
+        )
 
     def schema(self, trainer_name: str | None = None) -> type[ViTnnUNetConfig]:
         """The dataclass of a trainer's settings; None is the default trainer.
@@ -154,7 +218,7 @@ class ViTCommand:
 
     def _trainer_class(self, name: str) -> type[nnUNetTrainer_vit]:
         trainer = find_by_name("trainer", name)
-        if f"{self.name}_config_path" not in inspect.signature(trainer.__init__).parameters:
+        if f"{self.prefix}config_path" not in inspect.signature(trainer.__init__).parameters:
             raise UsageError(
                 f"-tr {name} does not take the settings of {self.program}, which trains {self.default_trainer} and "
                 f"trainers derived from it; leave out -tr, or train {name} by nnUNetv2_train -tr {name}"
@@ -179,7 +243,7 @@ class ViTCommand:
             folder = self.fold_folder(dataset_name_or_id, configuration, fold, trainer_name, plans_identifier)
             stored = vit_settings.settings_of_fold(folder, self.config_file)
             config_path = None if stored is None else str(stored)
-        return {f"{self.name}_config_path": config_path, f"{self.name}_overrides": list(overrides)}
+        return {f"{self.prefix}config_path": config_path, f"{self.prefix}overrides": list(overrides)}
 
     @staticmethod
     def fold_folder(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,8 @@ from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.errors import UsageError
 
 if TYPE_CHECKING:
-    from nnunetv2.run.vit_command import ViTCommand
+    from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
 
-_NUM_ARGUMENTS = 3  # dataset, configuration, fold
 _FLAG = re.compile(r"(?<![\w-])--?[a-z]\w*")
 
 
@@ -34,7 +32,7 @@ class WordsParser(argparse.ArgumentParser):
 
 
 def add_settings_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that `show_settings` obeys."""
+    """Adds the flags of `is_about_settings`."""
     parser.add_argument(
         "--print_config",
         action="store_true",
@@ -71,60 +69,35 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str], schema: type) ->
     raise UsageError(f"{flag} is no flag of {parser.prog}; settings are written without dashes, key=value{hint}")
 
 
-def show_settings(command: ViTCommand, argv: Sequence[str]) -> None:
-    """Carries out a command line that `is_about_settings`.
+def settings_text(schema: type[ViTnnUNetConfig], title: str, config_path: str | None, words: Sequence[str]) -> str:
+    """The settings in force as YAML, each with its source behind it; loading it gives the same settings.
 
-    Raises:
-        UsageError: wrong settings, or a file that exists already.
+    Args:
+        schema: class of the settings.
+        title: for a comment on top.
+        config_path: file of settings; None: there is none.
+        words: `key=value` words that take precedence over the file.
     """
-    from dinov3.utils.config_layers import dotted_keys
-
-    args = parse(command.add_arguments(WordsParser(prog=command.program, allow_abbrev=False)), argv, command.schema())
-    if args.init_config is not None:
-        if args.print_config or args.words or args.config_path:
-            raise UsageError("--init_config writes the defaults and goes alone; change them in the file")
-        write_template(command, Path(args.init_config))
-        return
-    number = next((i for i, word in enumerate(args.words[:_NUM_ARGUMENTS]) if "=" in word), _NUM_ARGUMENTS)
-    arguments, words = args.words[:number], args.words[number:]
-    settings = set(dotted_keys(command.schema()))
-    if typo := next((word for word in arguments if re.split("[:=]", word)[0] in settings), None):
-        raise UsageError(f"{typo!r} stands where the dataset does; settings are written key=value, such as lora.r=16")
-    is_trained = args.c or args.val
-    if is_trained and len(arguments) < _NUM_ARGUMENTS:
-        raise UsageError("--c and --val take the settings of a fold; give dataset, configuration and fold too")
-    config_path = args.config_path
-    if is_trained and config_path is None:
-        config_path = str(command.fold_folder(*arguments, args.tr, args.p) / command.config_file)
-        if not Path(config_path).is_file():
-            raise UsageError(f"{config_path} does not exist; leave out --c and --val, or give the file of settings")
-    sys.stdout.write(settings_text(command, args.tr, config_path, words))
-
-
-def settings_text(command: ViTCommand, trainer_name: str, config_path: str | None, words: Sequence[str]) -> str:
-    """The settings in force as YAML, each with its source behind it; `load_config` reads them back."""
     from dinov3.utils.annotated_yaml import config_with_sources
-    from dinov3.utils.yaml_config import load_with_sources
 
-    config, sources = load_with_sources(command.schema(trainer_name), config_path, words)
-    title = f"# Settings of {trainer_name}, each with its source.\n\n"
-    return title + config_with_sources(config, sources, config.without_effect())
+    config, sources = schema.load(config_path, words)
+    return f"# {title}\n\n" + config_with_sources(config, sources, config.without_effect())
 
 
-def template(command: ViTCommand) -> str:
+def template(program: str, schema: type) -> str:
     """All settings of a command with their defaults and meanings, as YAML."""
     from dinov3.utils.annotated_yaml import WIDTH, config_template
 
     title = (
-        f"All settings of {command.program} with their defaults, which are in force without a file too. A file needs "
-        "only what it changes; key=value words of the command line go before it: lora.r=16 training.lr=2e-4"
+        f"All settings of {program} with their defaults, which apply without a file too. A file needs only what it "
+        "changes; key=value words of the command line take precedence over it: lora.r=16 training.lr=2e-4"
     )
     comment = textwrap.fill(title, WIDTH, initial_indent="# ", subsequent_indent="# ")
-    return f"{comment}\n\n{config_template(command.schema())}"
+    return f"{comment}\n\n{config_template(schema)}"
 
 
-def write_template(command: ViTCommand, path: Path) -> None:
-    """Writes `template` to a new file.
+def write_new_file(path: Path, text: str) -> None:
+    """Writes the file that `--init_config` names.
 
     Raises:
         UsageError: it exists already, or its folder does not.
@@ -133,10 +106,8 @@ def write_template(command: ViTCommand, path: Path) -> None:
         raise UsageError(f"--init_config {path} exists already and is not overwritten; give another name or remove it")
     if not path.parent.is_dir():
         raise UsageError(f"--init_config {path}: there is no folder {path.parent}; make it first")
-    text = template(command)
     with replace_when_complete(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-    sys.stdout.write(f"Wrote all settings with their defaults to {path}; use it by --{command.name}_config {path}\n")
 
 
 def settings_of_fold(folder: Path, file_name: str) -> Path | None:

@@ -12,25 +12,19 @@ from typing import Any
 import torch
 
 from dinov3.utils.atomic_files import read_json
-from dinov3.utils.yaml_config import dotted_items, load_with_sources, plain_config
+from dinov3.utils.yaml_config import dotted_items, plain_config
 from nnunetv2.comparison.protocol import FoldProtocol
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_preprocessed
-from nnunetv2.run import run_training_m2f, run_training_nodeepsupervision_mymodel, run_training_segformer
 from nnunetv2.run.trainer_setup import make_trainer
 from nnunetv2.study.planned_protocol import planned_protocol
 from nnunetv2.study.study_config import ModelSection, StudyConfig
 from nnunetv2.training import budget
 from nnunetv2.training.dataloading.splits import NUM_FOLDS, SPLITS_FILE
-from nnunetv2.training.trainer_cost import settings_arguments, settings_name
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.training_commands import command_of_trainer, settings_arguments
 
 _CPU = torch.device("cpu")
-_COMMANDS = {
-    module.COMMAND.name: (module.COMMAND.program, module.__name__)
-    for module in (run_training_m2f, run_training_segformer, run_training_nodeepsupervision_mymodel)
-}
-_PLAIN_COMMAND = ("nnUNetv2_train", "nnunetv2.run.run_training")
 
 
 @dataclass(frozen=True)
@@ -99,8 +93,8 @@ def resolve_methods(config: StudyConfig, dataset: str, base: Path) -> tuple[Meth
 def _resolve(name: str, section: ModelSection, config: StudyConfig, dataset: str, base: Path) -> Method:
     plans, configuration = section.plans or config.plans, section.configuration or config.configuration
     trainer_class = find_by_name("trainer", section.trainer)
-    kind, settings = settings_name(trainer_class), settings_words(section.settings)
-    if kind not in _COMMANDS and (settings or section.config):
+    command, settings = command_of_trainer(trainer_class), settings_words(section.settings)
+    if command.prefix is None and (settings or section.config):
         raise UsageError(f"{section.trainer} takes no settings; leave out config and settings")
     path = _existing(section.config, "config", base)
     weights = _existing(section.pretrained_weights, "pretrained_weights", base)
@@ -109,22 +103,21 @@ def _resolve(name: str, section: ModelSection, config: StudyConfig, dataset: str
         trainer_class, dataset, configuration, config.folds[0], plans, device=_CPU, trainer_kwargs=arguments
     )
     given: dict[str, Any] = {}
-    if kind in _COMMANDS:
+    if command.prefix is not None:
         _existing(trainer.config.model.checkpoint, "model.checkpoint", base)
-        loaded, sources = load_with_sources(trainer_class.config_class, path, settings)
+        loaded, sources = trainer_class.config_class.load(path, settings)
         values = dotted_items(loaded)
         given = {key: values[key] for key, source in sources.items() if source.rank > 0 and key in values}
     budget.give(trainer, config.budget)
-    program, module = _COMMANDS.get(kind, _PLAIN_COMMAND)
     manager = trainer.configuration_manager
     return Method(
         name=name,
         trainer=section.trainer,
         plans=plans,
         configuration=configuration,
-        program=program,
-        module=module,
-        config_flag=None if kind is None else f"--{kind}_config",
+        program=command.program,
+        module=command.module,
+        config_flag=command.config_flag,
         config_path=path,
         settings=tuple(settings),
         start_words=() if weights is None else ("-pretrained_weights", weights),

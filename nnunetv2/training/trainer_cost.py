@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.file_path_utilities import convert_identifier_to_trainer_plans_config
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.training_commands import settings_arguments
 
 _CPU = torch.device("cpu")
 _CUDA = torch.device("cuda")
@@ -42,20 +42,6 @@ def trainer_of_model_folder(folder: Path, trainer_name: str | None = None) -> An
     settings = settings_arguments(trainer_class, _stored_settings(folder, trainer_class))
     plans, dataset_json = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
     return trainer_class(plans, configuration, 0, dataset_json, _CPU, **settings)
-
-
-def settings_name(trainer_class: type) -> str | None:
-    """`m2f` for a trainer with the arguments `m2f_config_path` and `m2f_overrides`; None for one without settings."""
-    suffix = "_config_path"
-    parameters = inspect.signature(trainer_class.__init__).parameters
-    names = [name.removesuffix(suffix) for name in parameters if name.endswith(suffix)]
-    return next((name for name in names if f"{name}_overrides" in parameters), None)
-
-
-def settings_arguments(trainer_class: type, config_path: str | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Arguments that give a trainer its settings; none if it takes none."""
-    name = settings_name(trainer_class)
-    return {} if name is None else {f"{name}_config_path": config_path, f"{name}_overrides": list(overrides)}
 
 
 def precision_on_gpu(trainer: Any) -> str:

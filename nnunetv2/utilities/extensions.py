@@ -55,6 +55,8 @@ class Extension:
     """Folder that the file belongs to: a package, or a folder of a user."""
     package: str | None
     """Dotted name of `root`; None for a folder of a user."""
+    summary: str
+    """First line of the class's docstring."""
 
     @property
     def is_external(self) -> bool:
@@ -141,15 +143,16 @@ def _below(kind: str, folder: Path, package: str | None) -> Iterator[Extension]:
         except (SyntaxError, ValueError) as err:
             logger.warning("Skipping %s, which is not valid Python: %s", path, err)
             continue
-        for definition, name in _registrations(tree, f"register_{kind}"):
-            yield Extension(kind, name, definition, path, folder, package)
+        for node, name in _registrations(tree, f"register_{kind}"):
+            summary = (ast.get_docstring(node) or "").partition("\n")[0]
+            yield Extension(kind, name, node.name, path, folder, package, summary)
 
 
-def _registrations(tree: ast.Module, decorator: str) -> Iterator[tuple[str, str]]:
-    """Class name and registered name of each decorated class."""
+def _registrations(tree: ast.Module, decorator: str) -> Iterator[tuple[ast.ClassDef, str]]:
+    """Each decorated class and the name that it registers."""
     for node in tree.body:
         for call in node.decorator_list if isinstance(node, ast.ClassDef) else ():
             if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] == decorator and call.args:
                 argument = call.args[0]
                 if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                    yield node.name, argument.value
+                    yield node, argument.value

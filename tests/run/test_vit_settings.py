@@ -91,7 +91,9 @@ def test_a_fold_without_its_file_takes_the_settings_of_its_checkpoint(fold, caps
 def test_the_files_of_defaults_are_those_that_the_commands_write(name):
     """To renew one: remove it, and write it by --init_config."""
     shipped = Path(nnunetv2.configs.__path__[0]) / f"{name}_default.yaml"
-    assert shipped.read_text(encoding="utf-8") == template(MODULES[name].COMMAND)
+    assert shipped.read_text(encoding="utf-8") == template(
+        MODULES[name].COMMAND.program, MODULES[name].COMMAND.schema()
+    )
     schema = MODULES[name].COMMAND.schema()
     assert load_config(schema, shipped) == load_config(schema)
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-from dinov3.utils.yaml_config import load_config
+from dinov3.utils.config_sources import Source
 from nnunetv2.errors import UsageError
 from nnunetv2.model.head_config import HeadConfig, head_config_class, setting_names
 from nnunetv2.training.loss.loss_config import LossConfig, has_settings, loss_config_class
+from nnunetv2.training.nnUNetTrainer.fork_config import is_of_the_fork, translate
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTModelConfig, ViTnnUNetConfig
 from nnunetv2.training.nnUNetTrainer.vit_training_config import TRAINING_CONFIGS
 
+logger = logging.getLogger(__name__)
+
 DEFAULT_HEAD = "upernet"
+_OF_FILE = 1  # rank of a setting's source
 
 
 @dataclass
@@ -52,10 +59,27 @@ class AnyHeadConfig(ViTnnUNetConfig):
         head = _chosen("model.head", path, overrides) or DEFAULT_HEAD
         return config_for(head, _chosen("training.loss", path, overrides))
 
-
-def load_any_head_config(path: str | os.PathLike | None = None, overrides: Sequence[str] = ()) -> AnyHeadConfig:
-    """The settings: defaults < YAML file < `key=value` words; see `load_config` for the errors."""
-    return load_config(AnyHeadConfig.resolved(path, overrides), path, overrides)
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike | None = None, overrides: Sequence[str] = ()
+    ) -> tuple[AnyHeadConfig, dict[str, Source]]:
+        """Does what the base class does, and reads files of the fork that this command comes from, too."""
+        if not is_of_the_fork(path):
+            return super().load(path, overrides)
+        translation = translate(path)
+        logger.info("%s", translation.remark)
+        with TemporaryDirectory() as folder:
+            ours = Path(folder) / Path(path).name
+            ours.write_text(json.dumps(translation.values), encoding="utf-8")  # which is YAML as well
+            try:
+                config, sources = super().load(ours, overrides)
+            except UsageError as err:
+                raise UsageError(str(err).replace(str(ours), str(path))) from err
+        origins = {key: f"{path}: {origin}" for key, origin in translation.origins.items()}
+        return config, {
+            key: Source(source.rank, origins.get(key, source.place)) if source.rank == _OF_FILE else source
+            for key, source in sources.items()
+        }
 
 
 def config_for(head: str, loss: str | None) -> type[AnyHeadConfig]:

@@ -15,7 +15,7 @@ from dinov3.eval.segmentation.parameter_groups import group_report, parameter_gr
 from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR
 from dinov3.layers.lora import trainable_report
 from dinov3.utils.network_wrappers import unwrap
-from dinov3.utils.yaml_config import load_config, plain_config, save_config
+from dinov3.utils.yaml_config import plain_config, save_config
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone_weights import find_weights
 from nnunetv2.model.head_config import head_config_class
@@ -76,8 +76,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         config_path: str | os.PathLike | None = None,
         overrides: Sequence[str] = (),
     ) -> None:
-        schema = self.config_class.resolved(config_path, overrides)
-        self.config = load_config(schema, config_path, overrides)
+        self.config, _ = self.config_class.load(config_path, overrides)
         self._words = frozenset(word.partition("=")[0] for word in overrides)
         self.trainer_config = plain_config(self.config)
         self.dataset_json = dataset_json  # adapt_plans asks it for the kind of labels
@@ -195,7 +194,11 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         training = self.config.training
-        optimizer = torch.optim.AdamW(self.parameter_groups(), self.initial_lr, fused=self.device.type == "cuda")
+        groups, fused = self.parameter_groups(), self.device.type == "cuda"
+        if training.optimizer == "sgd":
+            optimizer = torch.optim.SGD(groups, self.initial_lr, momentum=self.momentum, nesterov=True, fused=fused)
+        else:
+            optimizer = torch.optim.AdamW(groups, self.initial_lr, fused=fused)
         iterations = self._num_iterations()
         warmup = min(training.warmup_iters, iterations // _SHORTEST_TRAINING_IN_WARMUPS)
         return optimizer, _SCHEDULERS[training.scheduler](optimizer, iterations, warmup_iters=warmup)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from dinov3.eval.segmentation import config_training
 from dinov3.utils.config_sources import DEFAULT, Source
-from dinov3.utils.yaml_config import nearest, require_choice, require_range
+from dinov3.utils.yaml_config import load_with_sources, nearest, require_choice, require_range
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone_families import FAMILIES, BackboneSize
 from nnunetv2.model.choices import CHANNEL_ADAPTATIONS, INPUT_NORMS
@@ -147,6 +147,17 @@ class ViTnnUNetConfig:
     def resolved(cls, path: str | os.PathLike | None, overrides: Sequence[str]) -> type[ViTnnUNetConfig]:
         """The class of the settings that a file and words are meant for; here it does not depend on them."""
         return cls
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike | None = None, overrides: Sequence[str] = ()
+    ) -> tuple[ViTnnUNetConfig, dict[str, Source]]:
+        """The settings and the source of each: defaults < YAML file < `key=value` words.
+
+        Raises:
+            UsageError: see `dinov3.utils.yaml_config.load_config`.
+        """
+        return load_with_sources(cls.resolved(path, overrides), path, overrides)
 
     @property
     def loss_settings(self) -> LossConfig:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from dinov3.utils.yaml_config import require_choice, require_range
 from nnunetv2.errors import UsageError
 
+OPTIMIZERS = ("adamw", "sgd")
 SCHEDULERS = ("WarmupOneCycleLR", "poly")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -21,7 +22,7 @@ class ViTTrainingConfig:
     """Optimisation, length of the training, batches."""
 
     optimizer: str = "adamw"
-    """Optimiser: adamw."""
+    """Optimiser: adamw, or sgd with Nesterov momentum 0.99, which nnU-Net uses for its U-Nets (lr near 1e-2)."""
     loss: str | None = None
     """Name of the loss; null: the one that suits the head, nnU-Net's for pixels and Mask2Former's for masks."""
     lr: float = 1e-4
@@ -60,7 +61,7 @@ class ViTTrainingConfig:
     """Epochs between two writings of checkpoint_latest."""
 
     def __post_init__(self) -> None:
-        require_choice("training.optimizer", self.optimizer, ("adamw",))
+        require_choice("training.optimizer", self.optimizer, OPTIMIZERS)
         require_choice("training.scheduler", self.scheduler, SCHEDULERS)
         require_choice("training.precision", self.precision, PRECISIONS)
         for name in ("lr", "weight_decay", "lora_lr_multiplier", "backbone_lr_multiplier", "warmup_iters"):

@@ -180,7 +180,7 @@ def test_the_architecture_is_plain_data_without_the_origin_of_weights():
         ("m2f_train.importance_sample_ratio=2", "must be between 0 and 1"),
         ("m2f_train.oversample_ratio=0.5", "m2f_train.oversample_ratio=0.5 is out of range"),
         ("m2f_train.dice_coefficient=-1", "m2f_train.dice_coefficient=-1.0 is out of range"),
-        ("training.optimizer=sgd", "training.optimizer='sgd' is not known; choose one of adamw"),
+        ("training.optimizer=adam", "training.optimizer='adam' is not known; choose one of adamw, sgd"),
         ("training.scheduler=Poly", "choose one of WarmupOneCycleLR, poly; did you mean poly"),
         ("training.lr=nan", "training.lr=nan is out of range"),
         ("training.lr=inf", "training.lr=inf is out of range; it must be at least 0 and finite"),
