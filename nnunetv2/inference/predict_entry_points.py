@@ -166,7 +166,7 @@ def _predict_share(args: argparse.Namespace, model_folder: str) -> list | None:
     """Loads the model and predicts: all cases, or those of this process."""
     import torch
 
-    from dinov3.utils.process_group import device_of_this_process, rank_and_world_size
+    from dinov3.utils.processes.process_group import device_of_this_process, rank_and_world_size
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     rank, world_size = rank_and_world_size()

@@ -37,7 +37,7 @@ def predict_in_processes(predict: Callable[..., list | None], args: tuple, num_g
 
 def predict_share(predict: Callable[..., list | None], args: tuple) -> None:
     """One of the processes, or the only one. It waits for the others, so that `torchrun` does not end them early."""
-    from dinov3.utils.process_group import gather, is_distributed
+    from dinov3.utils.processes.process_group import gather, is_distributed
 
     if not is_distributed():
         predict(*args)

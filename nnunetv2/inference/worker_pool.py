@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
-from dinov3.utils.parent_process import end_with_parent
+from dinov3.utils.processes.parent_process import end_with_parent
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.background_workers import BackgroundWorkerError
 from nnunetv2.utilities.case_pool import num_available_cores

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinov3.utils.process_launch import find_free_network_port
+from dinov3.utils.processes.launch import find_free_network_port
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_results

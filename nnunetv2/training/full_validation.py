@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dinov3.utils.process_group import rank_and_world_size, wait_for_all
+from dinov3.utils.processes.process_group import rank_and_world_size, wait_for_all
 from nnunetv2.errors import NNUNetError
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.inference.export_prediction import export_prediction_from_logits, resample_and_save

@@ -54,7 +54,7 @@ def run_in_processes(function: Callable[..., None], args: tuple, num_gpus: int, 
             )
         run_as_one_of_several(function, args, group)
     elif num_gpus > 1:
-        from dinov3.utils.process_launch import launch
+        from dinov3.utils.processes.launch import launch
 
         _require_gpus(group.device_type, num_gpus)
         new_process = (_run_in_new_process, (function, args, group), num_gpus)
@@ -73,7 +73,7 @@ def num_started_processes() -> int:
     """How many processes `torchrun` started for this command; 1 without it."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return 1
-    from dinov3.utils.process_group import world_size_in_environment
+    from dinov3.utils.processes.process_group import world_size_in_environment
 
     return world_size_in_environment()
 
@@ -82,7 +82,7 @@ def run_as_one_of_several(function: Callable[..., None], args: tuple, group: Gro
     """Joins the group that the environment describes and calls `function(*args)`."""
     import torch
 
-    from dinov3.utils import process_group
+    from dinov3.utils.processes import process_group
 
     log_the_first_process_only()
     settings = {} if group.computes_together else {"backend": "gloo", "timeout": _FOREVER}
@@ -120,7 +120,7 @@ def _last_words_under_torchrun(advice: str) -> AbstractContextManager:
     """When one process ends, torchrun tells the others to stop; its report says which one it was."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.name == "nt":
         return contextlib.nullcontext()
-    from dinov3.utils.told_to_stop import last_words
+    from dinov3.utils.processes.process_end import last_words
 
     number, world_size = os.environ["RANK"], os.environ["WORLD_SIZE"]
     return last_words(

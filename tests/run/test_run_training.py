@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from dinov3.utils import process_group
+from dinov3.utils.processes import process_group
 from nnunetv2.errors import UsageError
 from nnunetv2.run import load_pretrained_weights as pretraining
 from nnunetv2.run import run_training

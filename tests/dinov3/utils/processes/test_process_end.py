@@ -12,7 +12,7 @@ import pytest
 # The main thread waits in C, where no Python signal handler runs; a forked worker ends as if nothing were changed.
 BLOCKED = """
 import os, signal, threading, time
-from dinov3.utils.told_to_stop import last_words
+from dinov3.utils.processes.process_end import last_words
 
 with last_words("going"):
     reader, writer = os.pipe()

@@ -18,7 +18,7 @@ from multiprocessing.process import BaseProcess
 
 from dinov3.utils.command_line import EXIT_INTERRUPTED
 from dinov3.utils.errors import ConnectionLostError, ProcessDiedError, UserError
-from dinov3.utils.parent_process import end_with_parent
+from dinov3.utils.processes.parent_process import end_with_parent
 
 _POLL_SECONDS = 0.2  # a connection may be held open by workers of a process that was killed
 _SECONDS_TO_SAY_WHY = 5  # between a process that lost the others, and the one that is the reason
