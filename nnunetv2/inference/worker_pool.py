@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
-from dinov3.utils.processes.parent_process import end_with_parent
+from dinov3.utils.processes.cores import num_available_cores, use_threads
+from dinov3.utils.processes.process_end import end_with_parent
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.background_workers import BackgroundWorkerError
-from nnunetv2.utilities.case_pool import num_available_cores
 
 
 class WorkerPool(AbstractContextManager):
@@ -91,9 +91,5 @@ def result_of(future: Future) -> Any:
 
 def _prepare_worker(num_threads: int) -> None:
     """Shares the cores among the workers, and makes this one end with the process that started it."""
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    torch.set_num_threads(num_threads)
-    threadpool_limits(num_threads)
+    use_threads(num_threads)
     end_with_parent()

@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dinov3.utils.processes.cores import num_available_cores
 from nnunetv2.errors import NNUNetError, UsageError
 
 
@@ -58,13 +59,6 @@ def map_cases(
             value = result() if names is None else _named(names[number], result)
             progress.update()
             yield value
-
-
-def num_available_cores() -> int:
-    """Processor cores that this process may use (fewer than the machine has inside a container or a batch job)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _here(function: Callable[..., Any], jobs: Sequence[tuple]) -> Generator[Callable[[], Any], None, None]:

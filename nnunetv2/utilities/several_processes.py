@@ -86,7 +86,7 @@ def run_as_one_of_several(function: Callable[..., None], args: tuple, group: Gro
 
     log_the_first_process_only()
     settings = {} if group.computes_together else {"backend": "gloo", "timeout": _FOREVER}
-    with _last_words_under_torchrun(group.advice):
+    with _line_on_sigterm_of_torchrun(group.advice):
         try:
             with process_group.process_group_from_environment(torch.device(group.device_type), **settings):
                 function(*args)
@@ -116,14 +116,14 @@ def _require_gpus(device_type: str, num_gpus: int) -> None:
         raise UsageError(f"-num_gpus is {num_gpus} and this machine shows {torch.cuda.device_count()} GPUs")
 
 
-def _last_words_under_torchrun(advice: str) -> AbstractContextManager:
+def _line_on_sigterm_of_torchrun(advice: str) -> AbstractContextManager:
     """When one process ends, torchrun tells the others to stop; its report says which one it was."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.name == "nt":
         return contextlib.nullcontext()
-    from dinov3.utils.processes.process_end import last_words
+    from dinov3.utils.processes.process_end import line_on_sigterm
 
     number, world_size = os.environ["RANK"], os.environ["WORLD_SIZE"]
-    return last_words(
+    return line_on_sigterm(
         f"error: process {number} of {world_size} (the first is 0) was told to stop; if another one failed, the report "
         f"of torchrun says which. {advice}"
     )

@@ -18,7 +18,8 @@ from multiprocessing.process import BaseProcess
 
 from dinov3.utils.command_line import EXIT_INTERRUPTED
 from dinov3.utils.errors import ConnectionLostError, ProcessDiedError, UserError
-from dinov3.utils.processes.parent_process import end_with_parent
+from dinov3.utils.processes.cores import num_available_cores, use_threads
+from dinov3.utils.processes.process_end import end_with_parent
 
 _POLL_SECONDS = 0.2  # a connection may be held open by workers of a process that was killed
 _SECONDS_TO_SAY_WHY = 5  # between a process that lost the others, and the one that is the reason
@@ -186,15 +187,8 @@ def _run(function: Callable[..., None], args: tuple, environment: dict[str, str]
 
 
 def _use_own_cores(num_processes: int) -> None:
-    if "OMP_NUM_THREADS" in os.environ:
-        return
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    num_threads = max(1, cores // num_processes)
-    torch.set_num_threads(num_threads)
-    threadpool_limits(num_threads)
+    if "OMP_NUM_THREADS" not in os.environ:  # the user's choice
+        use_threads(max(1, num_available_cores() // num_processes))
 
 
 def _described_end(exit_code: int) -> str:
