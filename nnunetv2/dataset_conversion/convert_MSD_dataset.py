@@ -152,7 +152,7 @@ def _check_pairs(source: Path) -> None:
 
 def _split_images(source: Path, target: Path, channel_names: dict[str, str], num_processes: int) -> None:
     from nnunetv2.dataset_conversion.source_folder import nifti_names, require_channels
-    from nnunetv2.utilities.case_pool import map_cases
+    from nnunetv2.utilities.processes.case_pool import map_cases
 
     cases, jobs = [], []
     for folder in ("imagesTr", "imagesTs"):

@@ -13,12 +13,12 @@ from dinov3.utils.atomic_files import read_json
 from nnunetv2.inference.case_preprocessing import Item
 from nnunetv2.inference.export_prediction import Logits, convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.case_failures import CaseFailures
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.label_handling.label_declaration import Entry, members, only_background
 from nnunetv2.utilities.label_handling.label_handling import IGNORE
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.probability_files import remove_probabilities, write_probabilities
+from nnunetv2.utilities.processes.case_failures import CaseFailures
 
 logger = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from nnunetv2.inference.export_prediction import (
     convert_predicted_logits_to_segmentation_with_correct_shape,
     export_prediction_from_logits,
 )
-from nnunetv2.inference.worker_pool import WorkerPool, call_here, result_of
-from nnunetv2.utilities.case_failures import CaseFailures
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.processes.case_failures import CaseFailures
+from nnunetv2.utilities.processes.worker_pool import WorkerPool, call_here, result_of
 
 # Starting a process costs as much time as exporting about this many values of logits.
 WORTH_A_PROCESS_VALUES = 10**8

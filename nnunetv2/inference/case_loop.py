@@ -14,7 +14,7 @@ import torch
 
 from nnunetv2.inference.case_export import CaseExporter, ExportSetting
 from nnunetv2.inference.case_preprocessing import Item
-from nnunetv2.utilities.case_failures import CaseFailures
+from nnunetv2.utilities.processes.case_failures import CaseFailures
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from nnunetv2.run.training_run import (
 from nnunetv2.training.budget import Budget
 from nnunetv2.utilities.command_line import command
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from nnunetv2.utilities.several_processes import (
+from nnunetv2.utilities.processes.command_processes import (
     log_the_first_process_only,
     num_started_processes,
     require_num_gpus,

@@ -7,7 +7,12 @@ import os
 from collections.abc import Callable
 
 from nnunetv2.run.training_run import TrainingRun
-from nnunetv2.utilities.several_processes import Group, num_started_processes, run_as_one_of_several, run_in_processes
+from nnunetv2.utilities.processes.command_processes import (
+    Group,
+    num_started_processes,
+    run_as_one_of_several,
+    run_in_processes,
+)
 
 logger = logging.getLogger(__name__)
 

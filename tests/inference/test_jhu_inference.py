@@ -12,8 +12,8 @@ import SimpleITK as sitk
 
 from nnunetv2.errors import DataError
 from nnunetv2.inference.JHU_inference import JHUPredictor, export_prediction_from_logits_singleFiles
-from nnunetv2.utilities.case_failures import PartialPredictionError
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.processes.case_failures import PartialPredictionError
 from tests.inference.tiny_models import CPU, IMAGES, model_folder, tiny_predictor
 from tests.recorded.single_file_cases import DATASET_JSON, MODEL, PROPERTIES, logits
 

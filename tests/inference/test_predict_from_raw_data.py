@@ -15,8 +15,8 @@ from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.inference.logit_predictor import half_precision
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.case_failures import PartialPredictionError
 from nnunetv2.utilities.helpers import dummy_context
+from nnunetv2.utilities.processes.case_failures import PartialPredictionError
 from tests.inference.tiny_models import CPU, IMAGES, PREVIOUS_STAGE, expected, read_image, tiny_predictor
 
 IMAGE = IMAGES / "case_0000.nii.gz"

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from nnunetv2.errors import DataError
-from nnunetv2.inference.worker_pool import WorkerPool
 from nnunetv2.training import full_validation
 from nnunetv2.training.full_validation import CaseExports, ValidationSetting, export_to_next_stages, share_of_cases
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.processes.worker_pool import WorkerPool
 from tests.training.tiny_dataset import CASES, DATASET_JSON, tiny_plans, write_tiny_dataset
 
 

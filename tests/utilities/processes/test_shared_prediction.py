@@ -11,8 +11,8 @@ import pytest
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.inference.shared_prediction import Outcome, raise_any, share_of
-from nnunetv2.utilities.case_failures import CaseFailures, PartialPredictionError
+from nnunetv2.utilities.processes.case_failures import CaseFailures, PartialPredictionError
+from nnunetv2.utilities.processes.shared_prediction import Outcome, raise_any, share_of
 from tests.inference.tiny_models import IMAGES, tiny_predictor
 
 GOOD, IDLE = Outcome(True), Outcome(False)

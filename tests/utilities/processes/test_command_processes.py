@@ -9,7 +9,7 @@ import torch
 
 from nnunetv2.errors import UsageError
 from nnunetv2.run import several_processes as training
-from nnunetv2.utilities.several_processes import Group, log_the_first_process_only, run_in_processes
+from nnunetv2.utilities.processes.command_processes import Group, log_the_first_process_only, run_in_processes
 
 CPU, CUDA, MPS = (Group(device, advice="") for device in ("cpu", "cuda", "mps"))
 

@@ -13,7 +13,7 @@ from typing import Any
 from dinov3.utils.processes.cores import num_available_cores, use_threads
 from dinov3.utils.processes.process_end import end_with_parent
 from nnunetv2.errors import UsageError
-from nnunetv2.utilities.background_workers import BackgroundWorkerError
+from nnunetv2.utilities.processes.background_workers import BackgroundWorkerError
 
 
 class WorkerPool(AbstractContextManager):

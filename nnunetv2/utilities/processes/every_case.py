@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nnunetv2.errors import NNUNetError
-from nnunetv2.utilities.case_failures import CaseFailures
-from nnunetv2.utilities.case_pool import map_cases
+from nnunetv2.utilities.processes.case_failures import CaseFailures
+from nnunetv2.utilities.processes.case_pool import map_cases
 
 
 def write_every_case(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from nnunetv2.errors import NNUNetError
-from nnunetv2.utilities.several_processes import Group, run_in_processes
+from nnunetv2.utilities.processes.command_processes import Group, run_in_processes
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def raise_any(outcomes: Sequence[Outcome]) -> None:
     Args:
         outcomes: of all processes, in their order.
     """
-    from nnunetv2.utilities.case_failures import PartialPredictionError
+    from nnunetv2.utilities.processes.case_failures import PartialPredictionError
 
     busy = {number: outcome for number, outcome in enumerate(outcomes) if outcome.has_cases}
     failed = {number: outcome for number, outcome in busy.items() if outcome.error is not None}

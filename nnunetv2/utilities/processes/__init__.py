@@ -1,0 +1,1 @@
+"""Several processes for nnU-Net's commands and cases."""
