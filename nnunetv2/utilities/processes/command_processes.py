@@ -1,4 +1,4 @@
-"""Carry out a command in this process, as one of those that `torchrun` started, or in several new ones."""
+"""Run a command in this process, as one of those that `torchrun` started, or in several new ones."""
 
 from __future__ import annotations
 
@@ -14,31 +14,59 @@ from datetime import timedelta
 from dinov3.utils.errors import ConnectionLostError
 from nnunetv2.errors import UsageError
 
+logger = logging.getLogger(__name__)
+
 _FOREVER = timedelta(days=365)
 
 
 @dataclass(frozen=True)
 class Group:
-    """How the processes of a command belong together; plain data, so that it can be sent to them."""
+    """How the processes of a command work together; plain data, so that it can be sent to them."""
 
     device_type: str
     """cuda: one GPU for each process; cpu: they share the cores"""
     advice: str
-    """what to do after one of them died, for the message"""
+    """what the user can do after a process died; ends the message"""
     computes_together: bool = True
-    """otherwise each works on its own, waits for the others only at the end, and finishes when another one fails"""
+    """False: each works on its own, finishes even if another one fails, and waits for the others only at the end"""
+
+
+def train_in_processes(train: Callable[..., None], args: tuple, num_gpus: int, device_type: str) -> None:
+    """Calls `train(*args)` in every process that takes part, see `run_in_processes`."""
+    if num_gpus <= 1 and num_started_processes() == 1:
+        _warn_of_independent_tasks()
+    run_in_processes(train, args, num_gpus, _training_group(device_type))
+
+
+def train_as_one_of_several(train: Callable[..., None], args: tuple, device_type: str) -> None:
+    """Joins the group that the environment describes and calls `train(*args)`."""
+    run_as_one_of_several(train, args, _training_group(device_type))
+
+
+def _training_group(device_type: str) -> Group:
+    return Group(device_type, advice="Continue the training with --c")
+
+
+def _warn_of_independent_tasks() -> None:
+    num_tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if num_tasks != "1":
+        logger.warning(
+            "srun runs this command %s times, and each trains on its own. If they were meant to train one fold "
+            "together, start one task per machine and in it torchrun (docs/multi_gpu.md)",
+            num_tasks,
+        )
 
 
 def run_in_processes(function: Callable[..., None], args: tuple, num_gpus: int, group: Group) -> None:
-    """Calls `function(*args)` in every process that is to take part.
+    """Calls `function(*args)` in every process that takes part.
 
     Args:
-        function: importable by name; it finds out from torch whether it is one of several.
-        num_gpus: of the command: that many processes are started here, where it is above 1.
+        function: importable by name; it asks torch whether it is one of several.
+        num_gpus: the command's `-num_gpus`; above 1, that many processes are started here.
 
     Raises:
-        UsageError: no process, two ways of starting processes at once, more processes than GPUs, or a device that knows
-            no groups.
+        UsageError: `num_gpus` is below 1 or above the GPUs of this machine, `torchrun` has started processes as well,
+            or the device cannot be used by a group.
         ProcessDiedError: one of the processes was killed, or met an error that is not meant for users.
         ConnectionLostError: likewise, seen from one of the processes that `torchrun` started.
     """
@@ -64,7 +92,7 @@ def run_in_processes(function: Callable[..., None], args: tuple, num_gpus: int, 
 
 
 def require_num_gpus(num_gpus: int) -> None:
-    """Refuses a number of processes below 1. Raises `UsageError` accordingly."""
+    """Raises `UsageError` for a number of processes below 1."""
     if num_gpus < 1:
         raise UsageError(f"-num_gpus is {num_gpus}; it must be at least 1")
 
@@ -99,7 +127,7 @@ def run_as_one_of_several(function: Callable[..., None], args: tuple, group: Gro
 
 
 def log_the_first_process_only() -> None:
-    """Lets all other processes of a group, as the environment describes it, log warnings alone."""
+    """Limits all but the first process of a group, which the environment describes, to warnings."""
     if os.environ.get("RANK", "0") != "0":
         logging.getLogger().setLevel(logging.WARNING)
 
