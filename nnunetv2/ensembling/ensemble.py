@@ -162,7 +162,7 @@ def _merge_cases(
     save_probabilities: bool = False,
 ) -> None:
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-    from nnunetv2.utilities.processes.every_case import write_every_case
+    from nnunetv2.utilities.processes.case_pool import write_every_case
 
     plans_manager = PlansManager(plans)
     writer, labels = plans_manager.image_reader_writer_class(), plans_manager.get_label_manager(dataset_json)

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.errors import NNUNetError
-from nnunetv2.utilities.processes.background_workers import BackgroundWorkerError
+from nnunetv2.utilities.processes.worker_pool import BackgroundWorkerError
 
 logger = logging.getLogger(__name__)
 

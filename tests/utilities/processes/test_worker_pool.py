@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2.errors import UsageError
-from nnunetv2.utilities.processes.background_workers import BackgroundWorkerError
-from nnunetv2.utilities.processes.worker_pool import WorkerPool, result_of
+from nnunetv2.utilities.processes.worker_pool import BackgroundWorkerError, WorkerPool, result_of
 from tests.processes import is_alive, wait_until
 
 
