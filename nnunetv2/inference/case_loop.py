@@ -40,17 +40,17 @@ def predict_cases(
     started = time.monotonic()
     number = 0
     try:
-        with CaseExporter(setting, failures) as exporter:
+        with CaseExporter(setting, failures.of) as exporter:
             for number, item in enumerate(items, start=1):
                 output = item["ofile"]
                 case = f"image {number}" if output is None else os.path.basename(output)
                 logger.info("Predicting %s%s", case, _progress(number, items, started))
                 if output is None:
-                    exporter.submit(case, item, _logits(item, predict_logits))
+                    exporter.convert(_logits(item, predict_logits), item["data_properties"])
                     continue
                 folders.add(os.path.dirname(output))
                 with failures.of(case):
-                    exporter.submit(case, item, _logits(item, predict_logits))
+                    exporter.write(case, _logits(item, predict_logits), item["data_properties"], output)
             results = exporter.results()
     finally:
         _close(items)
