@@ -1,4 +1,4 @@
-"""Apply a function to every case, in worker processes where that pays, and say which case went wrong.
+"""Apply a function to every case, in worker processes where that pays, and report which case failed.
 
 `map_cases` stops at the first case that fails; `write_every_case` goes on and reports the failed cases at the end.
 """
@@ -36,8 +36,8 @@ def map_cases(
 ) -> Iterator[Any]:
     """Yields `function(*job)` for each job, in the order of `jobs`; stops at the first that fails.
 
-    Workers are started with "spawn" and never outnumber the jobs or the processor cores; a single worker would only add
-    its start-up time, so then everything runs in this process.
+    Workers are spawned and never outnumber the jobs or the processor cores. A single worker would only add its start-up
+    time, so everything runs in this process instead.
 
     Args:
         function: importable by name; what it takes and returns travels between processes.
@@ -151,7 +151,7 @@ def _named(case: str, call: Callable[[], Any]) -> Any:
 
 
 def _unfinished(futures: Sequence[Future], names: Sequence[str] | None, at_most: int = 4) -> str:
-    """Names the first cases in line that have no result; the lost worker had one of them."""
+    """Names the first cases without a result; the lost worker was at one of them."""
     if names is None:
         return ""
     cases = [name for name, future in zip(names, futures, strict=True) if not future.done() or future.exception()]
@@ -160,7 +160,7 @@ def _unfinished(futures: Sequence[Future], names: Sequence[str] | None, at_most:
 
 
 def _use_one_thread() -> None:
-    """Workers share the cores already; threads of numpy and torch inside each would only compete for them."""
+    """Limits a worker to one thread: the workers share the cores, and more threads would compete for them."""
     from threadpoolctl import threadpool_limits
 
     os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are loaded later on

@@ -98,7 +98,7 @@ def require_num_gpus(num_gpus: int) -> None:
 
 
 def num_started_processes() -> int:
-    """How many processes `torchrun` started for this command; 1 without it."""
+    """Returns how many processes `torchrun` started for this command; 1 without it."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return 1
     from dinov3.utils.processes.process_group import world_size_in_environment
@@ -120,7 +120,7 @@ def run_as_one_of_several(function: Callable[..., None], args: tuple, group: Gro
                 function(*args)
         except ConnectionLostError as err:
             if "TORCHELASTIC_RUN_ID" not in os.environ:
-                raise  # the process that started this one says it for all
+                raise  # the process that started this one reports it for all
             number, world_size = process_group.rank_and_world_size()
             message = f"Process {number} of {world_size} (the first is 0) {err}; the report of torchrun says which"
             raise ConnectionLostError(f"{message}. {group.advice}") from err
@@ -145,7 +145,7 @@ def _require_gpus(device_type: str, num_gpus: int) -> None:
 
 
 def _line_on_sigterm_of_torchrun(advice: str) -> AbstractContextManager:
-    """When one process ends, torchrun tells the others to stop; its report says which one it was."""
+    """Under `torchrun`, which stops the others when one process ends, points to its report on SIGTERM."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.name == "nt":
         return contextlib.nullcontext()
     from dinov3.utils.processes.process_end import line_on_sigterm
