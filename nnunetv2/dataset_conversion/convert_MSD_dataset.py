@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.utilities.command_line import command
-from nnunetv2.utilities.counted_words import counted
+from nnunetv2.utilities.message_parts import counted
 
 if TYPE_CHECKING:
     import SimpleITK as sitk

@@ -16,7 +16,7 @@ from nnunetv2.errors import UsageError
 from nnunetv2.evaluation.crossval_folds import validated_probabilities
 from nnunetv2.evaluation.segmentation_format import JsonFile, description, write_descriptions
 from nnunetv2.utilities.command_line import command
-from nnunetv2.utilities.counted_words import counted
+from nnunetv2.utilities.message_parts import counted
 
 if TYPE_CHECKING:
     import numpy as np
