@@ -53,7 +53,7 @@ def predict_cases(
                     exporter.write(case, _logits(item, predict_logits), item["data_properties"], output)
             results = exporter.results()
     finally:
-        _close(items)
+        close_workers_of(items)
         for folder in folders:
             failures.write(folder)
     failures.raise_any(number)
@@ -82,8 +82,8 @@ def _progress(number: int, items: Iterable[Item], started: float) -> str:
     return f" ({number} of {number + num_left}{eta})"
 
 
-def _close(items: Iterable[Item]) -> None:
-    """Ends the processes behind an iterator: ours and generators have `close`, batchgenerators' loaders `_finish`."""
+def close_workers_of(items: Iterable[Item]) -> None:
+    """Ends the workers behind an iterator: ours and generators have `close`, batchgenerators' loaders `_finish`."""
     for method in ("close", "_finish"):
         if hasattr(items, method):
             getattr(items, method)()

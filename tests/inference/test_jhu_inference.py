@@ -97,3 +97,22 @@ def test_a_damaged_case_does_not_stop_the_others(tmp_path):
         predictor().predict_from_files(sources, [str(tmp_path / "out" / case) for case in ("a", "b")])
     assert sorted(files(tmp_path / "out")) == ["b/predictions/one.nii.gz", "b/predictions/two.nii.gz"]
     assert list(json.loads((tmp_path / "out" / "failures.json").read_text())) == ["a"]
+
+
+class Loader:
+    """Without cases, and with the method by which loaders of batchgenerators end their workers."""
+
+    is_finished = False
+
+    def __iter__(self):
+        return iter(())
+
+    def _finish(self):
+        self.is_finished = True
+
+
+@pytest.mark.parametrize("make_predictor", [tiny_predictor, predictor])
+def test_workers_of_a_loader_end_with_the_prediction(make_predictor):
+    loader = Loader()
+    assert make_predictor().predict_from_data_iterator(loader) == []
+    assert loader.is_finished
