@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dinov3.utils.process_group import is_distributed
+from dinov3.utils.processes.process_group import is_distributed
 
 
 class SyncedBatchNorm(_BatchNorm):

@@ -19,7 +19,7 @@ from nnunetv2.comparison.surface_distances import SURFACE_METRICS
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.evaluation.confusion import LabelOrRegion, labels_of
 from nnunetv2.evaluation.evaluate_predictions import num_processes_for
-from nnunetv2.utilities.case_pool import map_cases
+from nnunetv2.utilities.processes.case_pool import map_cases
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.utilities.command_line import command
-from nnunetv2.utilities.counted_words import counted
+from nnunetv2.utilities.message_parts import counted
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
@@ -152,7 +152,7 @@ def _check_pairs(source: Path) -> None:
 
 def _split_images(source: Path, target: Path, channel_names: dict[str, str], num_processes: int) -> None:
     from nnunetv2.dataset_conversion.source_folder import nifti_names, require_channels
-    from nnunetv2.utilities.case_pool import map_cases
+    from nnunetv2.utilities.processes.case_pool import map_cases
 
     cases, jobs = [], []
     for folder in ("imagesTr", "imagesTs"):

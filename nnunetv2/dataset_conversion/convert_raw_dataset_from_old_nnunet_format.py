@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
-from nnunetv2.utilities.counted_words import counted
+from nnunetv2.utilities.message_parts import counted
 
 logger = logging.getLogger(__name__)
 

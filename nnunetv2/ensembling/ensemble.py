@@ -16,7 +16,7 @@ from nnunetv2.errors import UsageError
 from nnunetv2.evaluation.crossval_folds import validated_probabilities
 from nnunetv2.evaluation.segmentation_format import JsonFile, description, write_descriptions
 from nnunetv2.utilities.command_line import command
-from nnunetv2.utilities.counted_words import counted
+from nnunetv2.utilities.message_parts import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -161,8 +161,8 @@ def _merge_cases(
     *,
     save_probabilities: bool = False,
 ) -> None:
-    from nnunetv2.utilities.every_case import write_every_case
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+    from nnunetv2.utilities.processes.case_pool import write_every_case
 
     plans_manager = PlansManager(plans)
     writer, labels = plans_manager.image_reader_writer_class(), plans_manager.get_label_manager(dataset_json)

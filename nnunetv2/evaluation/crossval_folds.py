@@ -10,9 +10,8 @@ from dinov3.utils.atomic_files import read_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-from nnunetv2.utilities.counted_words import counted
 from nnunetv2.utilities.file_path_utilities import parse_dataset_trainer_plans_configuration_from_path
-from nnunetv2.utilities.printed_commands import command_text
+from nnunetv2.utilities.message_parts import command_text, counted
 from nnunetv2.utilities.training_commands import command_of_model
 
 Fold = int | str

@@ -10,7 +10,7 @@ from typing import Any
 
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.utilities.command_line import command
-from nnunetv2.utilities.counted_words import counted
+from nnunetv2.utilities.message_parts import counted
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from nnunetv2.evaluation.summary_json import (
     save_summary_json,
 )
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
-from nnunetv2.utilities.case_pool import map_cases
+from nnunetv2.utilities.processes.case_pool import map_cases
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter

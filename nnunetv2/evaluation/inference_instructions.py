@@ -12,7 +12,7 @@ from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError
 from nnunetv2.utilities.file_path_utilities import get_output_folder
-from nnunetv2.utilities.printed_commands import command_text
+from nnunetv2.utilities.message_parts import command_text
 
 _INPUT, _OUTPUT, _POSTPROCESSED = "INPUT_FOLDER", "OUTPUT_FOLDER", "OUTPUT_FOLDER_PP"
 

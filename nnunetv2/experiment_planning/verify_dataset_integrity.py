@@ -13,9 +13,9 @@ from nnunetv2.errors import DataError
 from nnunetv2.experiment_planning.case_problems import find_case_problems, label_problems
 from nnunetv2.imageio.geometry import mismatch_is_allowed
 from nnunetv2.utilities.case_identifiers import check_case_identifier
-from nnunetv2.utilities.case_pool import map_cases
-from nnunetv2.utilities.counted_words import counted
 from nnunetv2.utilities.label_handling.label_declaration import check_declaration, members
+from nnunetv2.utilities.message_parts import counted
+from nnunetv2.utilities.processes.case_pool import map_cases
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from dinov3.utils.atomic_files import read_json
+from nnunetv2.inference.case_loop import close_workers_of
 from nnunetv2.inference.case_preprocessing import Item
 from nnunetv2.inference.export_prediction import Logits, convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.case_failures import CaseFailures
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.label_handling.label_declaration import Entry, members, only_background
 from nnunetv2.utilities.label_handling.label_handling import IGNORE
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.probability_files import remove_probabilities, write_probabilities
+from nnunetv2.utilities.processes.case_failures import CaseFailures
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class JHUPredictor(nnUNetPredictor):
                     properties, plans = item["data_properties"], self.plans_manager
                     _write_classes(converted, properties, plans, self.dataset_json, item["ofile"])
         finally:
-            _close(data_iterator)
+            close_workers_of(data_iterator)
             for folder in folders:
                 failures.write(folder)
         failures.raise_any(len(results))
@@ -126,8 +127,3 @@ def _foreground(labels: Mapping[str, Entry]) -> dict[str, tuple[int, ...]]:
     """The integers of each foreground class, whose name becomes a file name."""
     classes = {name: entry for name, entry in labels.items() if name != IGNORE and not only_background(entry)}
     return {check_case_identifier(name): members(entry) for name, entry in classes.items()}
-
-
-def _close(items: Iterable[Item]) -> None:
-    if hasattr(items, "close"):
-        items.close()

@@ -14,7 +14,7 @@ import torch
 
 from nnunetv2.inference.case_export import CaseExporter, ExportSetting
 from nnunetv2.inference.case_preprocessing import Item
-from nnunetv2.utilities.case_failures import CaseFailures
+from nnunetv2.utilities.processes.case_failures import CaseFailures
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +40,20 @@ def predict_cases(
     started = time.monotonic()
     number = 0
     try:
-        with CaseExporter(setting, failures) as exporter:
+        with CaseExporter(setting, failures.of) as exporter:
             for number, item in enumerate(items, start=1):
                 output = item["ofile"]
                 case = f"image {number}" if output is None else os.path.basename(output)
                 logger.info("Predicting %s%s", case, _progress(number, items, started))
                 if output is None:
-                    exporter.submit(case, item, _logits(item, predict_logits))
+                    exporter.convert(_logits(item, predict_logits), item["data_properties"])
                     continue
                 folders.add(os.path.dirname(output))
                 with failures.of(case):
-                    exporter.submit(case, item, _logits(item, predict_logits))
+                    exporter.write(case, _logits(item, predict_logits), item["data_properties"], output)
             results = exporter.results()
     finally:
-        _close(items)
+        close_workers_of(items)
         for folder in folders:
             failures.write(folder)
     failures.raise_any(number)
@@ -82,8 +82,8 @@ def _progress(number: int, items: Iterable[Item], started: float) -> str:
     return f" ({number} of {number + num_left}{eta})"
 
 
-def _close(items: Iterable[Item]) -> None:
-    """Ends the processes behind an iterator: ours and generators have `close`, batchgenerators' loaders `_finish`."""
+def close_workers_of(items: Iterable[Item]) -> None:
+    """Ends the workers behind an iterator: ours and generators have `close`, batchgenerators' loaders `_finish`."""
     for method in ("close", "_finish"):
         if hasattr(items, method):
             getattr(items, method)()

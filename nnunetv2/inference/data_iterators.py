@@ -12,9 +12,8 @@ import torch
 from batchgenerators.dataloading.data_loader import DataLoader
 
 from nnunetv2.inference.case_preprocessing import CasePreprocessor, Item
-from nnunetv2.inference.worker_pool import WorkerPool, result_of
-from nnunetv2.utilities.background_workers import BackgroundWorkerError
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.processes.worker_pool import BackgroundWorkerError, WorkerPool, result_of
 
 if TYPE_CHECKING:
     from multiprocessing.queues import Queue

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
-from nnunetv2.utilities.several_processes import log_the_first_process_only, require_num_gpus
+from nnunetv2.utilities.processes.command_processes import log_the_first_process_only, require_num_gpus
 
 _CITATION = (
     "Please cite: Isensee et al., nnU-Net: a self-configuring method for deep learning-based biomedical image "
@@ -156,7 +156,7 @@ def _predict(args: argparse.Namespace, model_folder: str) -> None:
         raise UsageError(f"-npp is {args.npp} and -nps {args.nps}; both must be 0 or more")
     require_num_gpus(args.num_gpus)
     from dinov3.utils.devices import resolve_device
-    from nnunetv2.inference.shared_prediction import predict_in_processes
+    from nnunetv2.utilities.processes.shared_prediction import predict_in_processes
 
     log_the_first_process_only()
     predict_in_processes(_predict_share, (args, model_folder), args.num_gpus, resolve_device(args.device).type)
@@ -166,7 +166,7 @@ def _predict_share(args: argparse.Namespace, model_folder: str) -> list | None:
     """Loads the model and predicts: all cases, or those of this process."""
     import torch
 
-    from dinov3.utils.process_group import device_of_this_process, rank_and_world_size
+    from dinov3.utils.processes.process_group import device_of_this_process, rank_and_world_size
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     rank, world_size = rank_and_world_size()

@@ -24,9 +24,9 @@ from nnunetv2.inference.data_iterators import (
 from nnunetv2.inference.logit_predictor import LogitPredictor
 from nnunetv2.inference.output_files import CaseFiles, Source, Target
 from nnunetv2.inference.predict_entry_points import predict_entry_point, predict_entry_point_modelfolder
-from nnunetv2.inference.shared_prediction import share_of
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.utilities.helpers import empty_cache
+from nnunetv2.utilities.processes.shared_prediction import share_of
 
 __all__ = ["nnUNetPredictor", "predict_entry_point", "predict_entry_point_modelfolder"]
 

@@ -35,9 +35,9 @@ from nnunetv2.postprocessing.entry_points import (
 )
 from nnunetv2.postprocessing.largest_component import largest_component
 from nnunetv2.postprocessing.step_choice import ScoredCases, Step, Summary, choose_steps, metrics_after_steps
-from nnunetv2.utilities.counted_words import counted
-from nnunetv2.utilities.every_case import write_every_case
 from nnunetv2.utilities.json_export import json_ready
+from nnunetv2.utilities.message_parts import counted
+from nnunetv2.utilities.processes.case_pool import write_every_case
 from nnunetv2.utilities.restricted_pickle import load_restricted, save_pickle
 
 if TYPE_CHECKING:

@@ -10,12 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinov3.utils.process_launch import find_free_network_port
+from dinov3.utils.processes.launch import find_free_network_port
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.run.load_pretrained_weights import require_pretrained_file
-from nnunetv2.run.several_processes import train_as_one_of_several, train_in_processes
 from nnunetv2.run.trainer_setup import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.run.training_run import (
     DEFAULT_PLANS,
@@ -28,10 +27,12 @@ from nnunetv2.run.training_run import (
 from nnunetv2.training.budget import Budget
 from nnunetv2.utilities.command_line import command
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
-from nnunetv2.utilities.several_processes import (
+from nnunetv2.utilities.processes.command_processes import (
     log_the_first_process_only,
     num_started_processes,
     require_num_gpus,
+    train_as_one_of_several,
+    train_in_processes,
 )
 from nnunetv2.utilities.training_commands import programs_with_settings
 
@@ -104,7 +105,7 @@ def run_ddp(  # noqa: PLR0913 - upstream's signature
     )
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size))
     os.environ.setdefault("LOCAL_RANK", str(rank))
-    train_as_one_of_several(train_and_validate, run)
+    train_as_one_of_several(train_and_validate, (run,), run.device_type)
 
 
 def train_and_validate(run: TrainingRun) -> None:
@@ -216,7 +217,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
     if fast_dev_run:
         _try_once(run, num_gpus)
     else:
-        train_in_processes(train_and_validate, run, num_gpus)
+        train_in_processes(train_and_validate, (run,), num_gpus, run.device_type)
 
 
 def _require_numbers_of_workers() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nnunetv2.comparison.errors import NotComparableError, refuse
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
-from nnunetv2.utilities.printed_commands import command_text
+from nnunetv2.utilities.message_parts import command_text
 
 if TYPE_CHECKING:
     from nnunetv2.study.run_study import Study

@@ -14,7 +14,7 @@ from nnunetv2.study.job_runner import run_job
 from nnunetv2.study.jobs import Job
 from nnunetv2.study.run_study import Study, TrainingsFailedError
 from nnunetv2.study.study_config import SlurmSection
-from nnunetv2.utilities.printed_commands import command_text
+from nnunetv2.utilities.message_parts import command_text
 
 if TYPE_CHECKING:
     from submitit import Executor

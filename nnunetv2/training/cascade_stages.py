@@ -12,8 +12,8 @@ from nnunetv2.errors import UsageError
 from nnunetv2.evaluation.crossval_folds import training_command
 from nnunetv2.training.checkpoint import FINAL
 from nnunetv2.training.dataloading.splits import SPLITS_FILE
+from nnunetv2.utilities.message_parts import preprocessing_command
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-from nnunetv2.utilities.printed_commands import preprocessing_command
 
 _NUM_SHOWN = 5
 

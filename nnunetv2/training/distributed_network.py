@@ -8,7 +8,7 @@ from torch import nn
 
 from dinov3.layers.synced_batch_norm import synchronise_batch_norm
 from dinov3.utils.network_wrappers import unwrap
-from dinov3.utils.process_group import distribute_network
+from dinov3.utils.processes.process_group import distribute_network
 
 
 def distribute(trainer: Any) -> nn.Module:

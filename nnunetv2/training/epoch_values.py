@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dinov3.utils.process_group import rank_and_world_size
+from dinov3.utils.processes.process_group import rank_and_world_size
 from nnunetv2.training.logging.local_logger import HISTORY_KEYS, plain
 from nnunetv2.training.run_information import global_batch_size
 from nnunetv2.utilities.label_handling.output_names import foreground_names

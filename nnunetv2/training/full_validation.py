@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -16,12 +16,11 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from dinov3.utils.process_group import rank_and_world_size, wait_for_all
+from dinov3.utils.processes.process_group import rank_and_world_size, wait_for_all
 from nnunetv2.errors import NNUNetError
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
-from nnunetv2.inference.export_prediction import export_prediction_from_logits, resample_and_save
+from nnunetv2.inference.case_export import CaseExporter, ExportSetting
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.inference.worker_pool import WorkerPool, result_of
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.training_log import duration_in_words, time_left
@@ -71,33 +70,29 @@ def setting_of(trainer: Any, num_processes: int, save_probabilities: bool) -> Va
     )
 
 
-class CaseExports:
-    """Exports on their way through a pool, each with the name of its case for when it fails."""
-
-    def __init__(self, pool: WorkerPool) -> None:
-        self.pool = pool
-        self.unfinished: list[tuple[str, Future]] = []
-
-    def submit(self, case: str, function: Callable[..., Any], *args: Any) -> None:
-        """Calls `function(*args)` in the pool, or waits for room first; raises errors of earlier exports."""
-        self.unfinished.append((case, self.pool.submit(function, *args)))
-        finished = [(name, future) for name, future in self.unfinished if future.done()]
-        self.unfinished = [(name, future) for name, future in self.unfinished if not future.done()]
-        _require_success(finished)
-
-    def finish(self) -> None:
-        """Waits for all exports; raises the first error."""
-        _require_success(self.unfinished)
+def make_exporter(setting: ValidationSetting, num_cases: int) -> CaseExporter:
+    """Exporter of validation cases; the first error ends the validation and names its case."""
+    num_processes = min(setting.num_processes, num_cases)
+    export_setting = ExportSetting(
+        setting.plans_manager,
+        setting.configuration_manager,
+        setting.dataset_json,
+        setting.save_probabilities,
+        num_processes if num_processes > 1 else 0,
+    )
+    return CaseExporter(
+        export_setting, _name_validation_case, num_waiting=num_processes, workers_at_once=True, fail_early=True
+    )
 
 
-def _require_success(exports: list[tuple[str, Future]]) -> None:
-    for case, future in exports:
-        try:
-            result_of(future)
-        except NNUNetError as err:
-            raise type(err)(f"Validation case {case}: {err}") from err
-        except Exception as err:
-            raise RuntimeError(f"Validation case {case} could not be exported: {err}") from err
+@contextmanager
+def _name_validation_case(case: str) -> Iterator[None]:
+    try:
+        yield
+    except NNUNetError as err:
+        raise type(err)(f"Validation case {case}: {err}") from err
+    except Exception as err:
+        raise RuntimeError(f"Validation case {case} could not be exported: {err}") from err
 
 
 def share_of_cases(identifiers: Sequence[str], rank: int, world_size: int) -> tuple[list[str], set[int]]:
@@ -179,9 +174,7 @@ def predict_validation_cases(
     identifiers = list(dataset.identifiers)
     durations: list[float] = []
     prediction_seconds: list[float] = []
-    num_processes = min(setting.num_processes, len(identifiers))
-    with WorkerPool(num_processes if num_processes > 1 else 0, num_waiting=num_processes) as pool:
-        exports = CaseExports(pool)
+    with make_exporter(setting, len(identifiers)) as exporter:
         for position, case in enumerate(identifiers):
             remaining = time_left(durations, len(identifiers) - position)
             eta = f", about {duration_in_words(remaining)} left" if durations else ""
@@ -191,23 +184,13 @@ def predict_validation_cases(
             loaded = time.monotonic()
             logits = predictor.predict_sliding_window_return_logits(image).cpu().numpy()
             prediction_seconds.append(time.monotonic() - loaded)
-            exports.submit(case, export_prediction_from_logits, logits, properties, *_export_arguments(setting, case))
-            export_to_next_stages(exports, case, logits, properties, setting, report)
+            exporter.write(case, logits, properties, os.path.join(setting.output_folder, case))
+            export_to_next_stages(exporter, case, logits, properties, setting, report)
             durations.append(time.monotonic() - started)
             if position in barriers:
                 wait_for_all()
-        exports.finish()
+        exporter.results()
     return prediction_seconds
-
-
-def _export_arguments(setting: ValidationSetting, case: str) -> tuple:
-    return (
-        setting.configuration_manager,
-        setting.plans_manager,
-        setting.dataset_json,
-        os.path.join(setting.output_folder, case),
-        setting.save_probabilities,
-    )
 
 
 def load_network_input(
@@ -223,7 +206,7 @@ def load_network_input(
 
 
 def export_to_next_stages(
-    exports: CaseExports,
+    exporter: CaseExporter,
     case: str,
     logits: np.ndarray,
     properties: dict[str, Any],
@@ -245,19 +228,7 @@ def export_to_next_stages(
             continue
         target = os.path.join(setting.model_folder, "predicted_next_stage", stage, case)
         os.makedirs(os.path.dirname(target), exist_ok=True)
-        exports.submit(
-            case,
-            resample_and_save,
-            logits,
-            shape,
-            target,
-            setting.plans_manager,
-            setting.configuration_manager,
-            properties,
-            setting.dataset_json,
-            None,
-            dataset_class,
-        )
+        exporter.write_for_next_stage(case, logits, properties, target, shape=shape, dataset_class=dataset_class)
 
 
 def evaluate_validation(setting: ValidationSetting) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 import nnunetv2
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.precision import resolve_precision
-from dinov3.utils.process_group import rank_and_world_size
+from dinov3.utils.processes.process_group import rank_and_world_size
 from nnunetv2.training.protocol import protocol_information
 
 FORMAT = 1  # of the lines; raised when a key changes its meaning

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dinov3.utils import process_group
+from dinov3.utils.processes import process_group
 from nnunetv2.errors import UsageError
 from nnunetv2.training.dataloading.augmenters import has_random_workers
 from nnunetv2.training.random_streams import (

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from dinov3.utils.process_group import rank_and_world_size
+from dinov3.utils.processes.process_group import rank_and_world_size
 from nnunetv2.training import live_progress, previous_training, training_log
 from nnunetv2.training.checkpoint import is_better
 from nnunetv2.training.epoch_values import epoch_values

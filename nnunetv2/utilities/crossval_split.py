@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nnunetv2.errors import DataError
-from nnunetv2.utilities.counted_words import counted
+from nnunetv2.utilities.message_parts import counted
 
 
 def generate_crossval_split(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_results
-from nnunetv2.utilities.background_workers import check_workers_alive_and_busy as check_workers_alive_and_busy
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.processes.worker_pool import check_workers_alive_and_busy as check_workers_alive_and_busy
 
 _MODEL_FOLDER = "TRAINER__PLANS__CONFIGURATION"
 

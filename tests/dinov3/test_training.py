@@ -24,8 +24,8 @@ from dinov3.eval.segmentation.training_log import TRAINING_LOG
 from dinov3.eval.segmentation.training_loop import is_better, is_due
 from dinov3.eval.segmentation.training_setup import build_model, build_optimizer
 from dinov3.eval.segmentation.training_step import StepResult
-from dinov3.utils import process_group
 from dinov3.utils.errors import DivergedError, UsageError
+from dinov3.utils.processes import process_group
 from tests.dinov3.toy_training import logged_losses, toy_backbone, toy_config, train_toy, write_dataset
 
 

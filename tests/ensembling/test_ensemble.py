@@ -19,7 +19,7 @@ from nnunetv2.ensembling.ensemble import (
     entry_point_ensemble_folders,
 )
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.utilities.case_failures import PartialPredictionError
+from nnunetv2.utilities.processes.case_failures import PartialPredictionError
 from nnunetv2.utilities.restricted_pickle import load_restricted
 from tests.recorded.ensemble_cases import (
     CASES,

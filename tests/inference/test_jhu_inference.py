@@ -12,8 +12,8 @@ import SimpleITK as sitk
 
 from nnunetv2.errors import DataError
 from nnunetv2.inference.JHU_inference import JHUPredictor, export_prediction_from_logits_singleFiles
-from nnunetv2.utilities.case_failures import PartialPredictionError
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.processes.case_failures import PartialPredictionError
 from tests.inference.tiny_models import CPU, IMAGES, model_folder, tiny_predictor
 from tests.recorded.single_file_cases import DATASET_JSON, MODEL, PROPERTIES, logits
 
@@ -97,3 +97,22 @@ def test_a_damaged_case_does_not_stop_the_others(tmp_path):
         predictor().predict_from_files(sources, [str(tmp_path / "out" / case) for case in ("a", "b")])
     assert sorted(files(tmp_path / "out")) == ["b/predictions/one.nii.gz", "b/predictions/two.nii.gz"]
     assert list(json.loads((tmp_path / "out" / "failures.json").read_text())) == ["a"]
+
+
+class Loader:
+    """Without cases, and with the method by which loaders of batchgenerators end their workers."""
+
+    is_finished = False
+
+    def __iter__(self):
+        return iter(())
+
+    def _finish(self):
+        self.is_finished = True
+
+
+@pytest.mark.parametrize("make_predictor", [tiny_predictor, predictor])
+def test_workers_of_a_loader_end_with_the_prediction(make_predictor):
+    loader = Loader()
+    assert make_predictor().predict_from_data_iterator(loader) == []
+    assert loader.is_finished

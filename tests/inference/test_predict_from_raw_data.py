@@ -15,8 +15,8 @@ from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.inference.logit_predictor import half_precision
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.utilities.case_failures import PartialPredictionError
 from nnunetv2.utilities.helpers import dummy_context
+from nnunetv2.utilities.processes.case_failures import PartialPredictionError
 from tests.inference.tiny_models import CPU, IMAGES, PREVIOUS_STAGE, expected, read_image, tiny_predictor
 
 IMAGE = IMAGES / "case_0000.nii.gz"
@@ -303,3 +303,25 @@ def test_array_that_cannot_be_converted_raises_its_own_error(monkeypatch: pytest
     monkeypatch.setattr(type(predictor.label_manager), "convert_logits_to_segmentation", fail)
     with pytest.raises(ValueError, match="odd logits"):
         predictor.predict_from_list_of_npy_arrays([image, image], None, [properties, properties], None)
+
+
+def test_each_process_predicts_its_share_and_the_first_describes_it(tmp_path: Path) -> None:
+    for name in "abc":
+        shutil.copy(IMAGES / "case_0000.nii.gz", tmp_path / f"{name}_0000.nii.gz")
+    predictor = tiny_predictor()
+    for rank, names in ((1, ["b"]), (0, ["a", "c"])):
+        predictor.share = (rank, 2)
+        output = tmp_path / f"out_{rank}"
+        cases = predictor._describe_and_find_cases(
+            {
+                "list_of_lists_or_source_folder": str(tmp_path),
+                "output_folder_or_list_of_truncated_output_files": str(output),
+                "folder_with_segs_from_prev_stage": None,
+                "overwrite": True,
+                "save_probabilities": False,
+                "num_parts": 1,
+                "part_id": 0,
+            }
+        )
+        assert [Path(case.output).name for case in cases] == names
+        assert (output / "dataset.json").exists() == (rank == 0)

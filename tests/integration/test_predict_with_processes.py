@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2.inference import case_export, data_iterators, worker_pool
+from nnunetv2.inference import case_export, data_iterators
 from nnunetv2.inference.predict_entry_points import predict_entry_point_modelfolder
-from nnunetv2.utilities.case_failures import PartialPredictionError
+from nnunetv2.utilities.processes import worker_pool
+from nnunetv2.utilities.processes.case_failures import PartialPredictionError
 from tests.inference.tiny_models import IMAGES, model_folder, tiny_predictor
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]

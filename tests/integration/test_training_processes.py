@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 
-from dinov3.utils.process_launch import launch
+from dinov3.utils.processes.launch import launch
 from nnunetv2.run import run_training
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from tests.contracts.cases import write_empty_dataset

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from dinov3.utils import process_group
+from dinov3.utils.processes import process_group
 from nnunetv2.errors import UsageError
 from nnunetv2.run import load_pretrained_weights as pretraining
 from nnunetv2.run import run_training
@@ -237,7 +237,7 @@ def test_a_client_of_upstream_may_start_the_processes(monkeypatch: pytest.Monkey
     for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)
-    monkeypatch.setattr(run_training, "train_as_one_of_several", lambda train, run: runs.append(run))
+    monkeypatch.setattr(run_training, "train_as_one_of_several", lambda train, args, device: runs.append(*args))
     arguments = ("777", "2d", 0, "nnUNetTrainer", "nnUNetPlans", False, True, False, None, True, False)
     run_training.run_ddp(world_size - 1, *arguments, world_size, device_type="cpu")
     assert (runs[0].continue_training, runs[0].save_probabilities, runs[0].only_validate) == (True, True, False)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
-from dinov3.utils.process_group import gather, process_group_from_environment, rank_and_world_size
+from dinov3.utils.processes.process_group import gather, process_group_from_environment, rank_and_world_size
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_m2f import nnUNetTrainer_m2f
 from tests.contracts.cases import Combination, label_maps, make_batch

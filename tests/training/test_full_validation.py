@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from nnunetv2.errors import DataError
-from nnunetv2.inference.worker_pool import WorkerPool
+from nnunetv2.inference import case_export
 from nnunetv2.training import full_validation
-from nnunetv2.training.full_validation import CaseExports, ValidationSetting, export_to_next_stages, share_of_cases
+from nnunetv2.training.full_validation import ValidationSetting, export_to_next_stages, make_exporter, share_of_cases
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from tests.training.tiny_dataset import CASES, DATASET_JSON, tiny_plans, write_tiny_dataset
 
@@ -48,10 +48,6 @@ def test_barriers_come_every_twenty_cases() -> None:
     assert share_of_cases([str(number) for number in range(103)], 0, 2)[1] == {19, 39}
 
 
-def _fail_with(error: Exception) -> None:
-    raise error
-
-
 @pytest.mark.parametrize(
     ("error", "kind", "message"),
     [
@@ -59,9 +55,19 @@ def _fail_with(error: Exception) -> None:
         (KeyError("spacing"), RuntimeError, "Validation case liver_7 could not be exported: 'spacing'"),
     ],
 )
-def test_failing_export_names_its_case(error: Exception, kind: type[Exception], message: str) -> None:
-    with WorkerPool(0) as pool, pytest.raises(kind, match=message):
-        CaseExports(pool).submit("liver_7", _fail_with, error)
+def test_failing_export_names_its_case(
+    setting: ValidationSetting,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    kind: type[Exception],
+    message: str,
+) -> None:
+    def fail(*args: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(case_export, "export_prediction_from_logits", fail)
+    with make_exporter(setting, num_cases=1) as exporter, pytest.raises(kind, match=message):
+        exporter.write("liver_7", np.zeros((3, 1, 40, 40), np.float32), {}, "liver_7")
 
 
 def test_perfect_logits_give_perfect_scores(setting: ValidationSetting) -> None:
@@ -104,8 +110,8 @@ def _next_stage_of_case_0(setting: ValidationSetting) -> list[str]:
     logits[2, :, 10:20, 10:20] = 1
     lines: list[str] = []
     properties: dict[str, Any] = {"spacing": [999.0, 1.0, 1.0]}
-    with WorkerPool(0) as pool:
-        export_to_next_stages(CaseExports(pool), "case_0", logits, properties, setting, lines.append)
+    with make_exporter(setting, num_cases=1) as exporter:
+        export_to_next_stages(exporter, "case_0", logits, properties, setting, lines.append)
     return lines
 
 

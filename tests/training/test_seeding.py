@@ -13,7 +13,7 @@ import torch
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 
-from dinov3.utils import process_group
+from dinov3.utils.processes import process_group
 from nnunetv2.errors import UsageError
 from nnunetv2.run.training_run import TrainingRun, build_parser
 from nnunetv2.training import seeding

@@ -6,7 +6,7 @@ import pytest
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities import file_path_utilities as paths
-from nnunetv2.utilities.background_workers import BackgroundWorkerError
+from nnunetv2.utilities.processes.worker_pool import BackgroundWorkerError
 from tests.utilities.recorded_answers import recorded
 
 

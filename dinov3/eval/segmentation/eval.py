@@ -25,7 +25,7 @@ from dinov3.eval.segmentation.training_step import forward_precision
 from dinov3.eval.segmentation.transforms import View, make_segmentation_eval_transforms
 from dinov3.utils.errors import DataError, UsageError
 from dinov3.utils.network_wrappers import unwrap
-from dinov3.utils.process_group import rank_and_world_size
+from dinov3.utils.processes.process_group import rank_and_world_size
 from dinov3.utils.yaml_config import plain_config
 
 logger = logging.getLogger(__name__)

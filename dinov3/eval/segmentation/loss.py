@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dinov3.eval.segmentation.labels import IGNORE_INDEX
-from dinov3.utils.process_group import is_distributed
+from dinov3.utils.processes.process_group import is_distributed
 
 
 class MultiSegmentationLoss(nn.Module):

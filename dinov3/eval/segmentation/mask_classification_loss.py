@@ -23,7 +23,7 @@ from dinov3.eval.segmentation.point_sampling import (
     sample_points,
     uncertain_points,
 )
-from dinov3.utils.process_group import is_distributed
+from dinov3.utils.processes.process_group import is_distributed
 
 
 class MaskClassificationLoss(nn.Module):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dinov3.eval.segmentation.labels import IGNORE_INDEX
 from dinov3.utils.errors import DataError
-from dinov3.utils.process_group import gather
+from dinov3.utils.processes.process_group import gather
 
 SEGMENTATION_METRICS = ("mIoU", "acc", "aAcc", "dice", "fscore", "precision", "recall")  # Meta's names
 METRIC_NAMES = (*SEGMENTATION_METRICS, "mDice", "mAcc")  # the last two are other names of dice and acc

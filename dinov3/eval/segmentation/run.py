@@ -75,7 +75,7 @@ def launch(config: SegmentationConfig) -> dict[str, Any]:
     """
     from dinov3.eval.segmentation.run_folder import CONFIG_FILE, check_run_folder, logging_to_folder, only_writer
     from dinov3.utils.devices import resolve_device
-    from dinov3.utils.process_group import process_group_from_environment, rank_and_world_size, wait_for_all
+    from dinov3.utils.processes.process_group import process_group_from_environment, rank_and_world_size, wait_for_all
     from dinov3.utils.yaml_config import save_config
 
     _check_request(config)

@@ -16,7 +16,7 @@ from dinov3.eval.segmentation.training_setup import build_model
 from dinov3.eval.segmentation.training_step import StepResult, finish_step, forward_precision
 from dinov3.utils.divergence import DivergenceGuard
 from dinov3.utils.errors import UsageError
-from dinov3.utils.process_group import rank_and_world_size
+from dinov3.utils.processes.process_group import rank_and_world_size
 
 if TYPE_CHECKING:
     from dinov3.eval.segmentation.config import SegmentationConfig

@@ -9,7 +9,7 @@ from dinov3.eval.segmentation.dataset import dataset_of
 from dinov3.eval.segmentation.mask_targets import SemanticToM2FTargets
 from dinov3.eval.segmentation.samplers import training_batches
 from dinov3.eval.segmentation.transforms import make_segmentation_train_transforms
-from dinov3.utils.process_group import rank_and_world_size
+from dinov3.utils.processes.process_group import rank_and_world_size
 
 if TYPE_CHECKING:
     from dinov3.eval.segmentation.config import SegmentationConfig

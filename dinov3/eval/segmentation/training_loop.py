@@ -32,7 +32,7 @@ from dinov3.eval.segmentation.training_step import StepResult
 from dinov3.utils.divergence import DivergenceGuard
 from dinov3.utils.errors import UsageError
 from dinov3.utils.network_wrappers import unwrap
-from dinov3.utils.process_group import gather, rank_and_world_size, wait_for_all
+from dinov3.utils.processes.process_group import gather, rank_and_world_size, wait_for_all
 from dinov3.utils.yaml_config import plain_config, save_config
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from dinov3.layers.lora import apply_lora, trainable_report
 from dinov3.layers.synced_batch_norm import synchronise_batch_norm
 from dinov3.utils.devices import resolve_device
 from dinov3.utils.errors import UsageError
-from dinov3.utils.process_group import device_of_this_process, distribute_network, is_distributed
+from dinov3.utils.processes.process_group import device_of_this_process, distribute_network, is_distributed
 
 if TYPE_CHECKING:
     from dinov3.eval.segmentation.config import SegmentationConfig

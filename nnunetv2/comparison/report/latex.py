@@ -9,7 +9,7 @@ from nnunetv2.comparison.report.number_text import coverage, score
 from nnunetv2.comparison.report.score_tables import is_best
 from nnunetv2.comparison.results import WORSE, Comparison, MethodSummary
 from nnunetv2.comparison.settings import METRICS
-from nnunetv2.utilities.counted_words import counted
+from nnunetv2.utilities.message_parts import counted
 
 _ESCAPES = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_",

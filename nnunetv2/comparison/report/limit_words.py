@@ -9,7 +9,7 @@ from nnunetv2.comparison.report.statement import Statement
 from nnunetv2.comparison.results import FEW_CASES, NOT_RECORDED, Comparison
 from nnunetv2.comparison.statistics.trained_models import smallest_p
 from nnunetv2.training.weights_words import NO_WEIGHTS, RANDOM_WEIGHTS
-from nnunetv2.utilities.counted_words import counted
+from nnunetv2.utilities.message_parts import counted
 
 _MOST_ITEMS = 6  # named, more are counted
 

@@ -13,7 +13,7 @@ from nnunetv2.comparison.report.number_text import bounds, coverage, listed, wit
 from nnunetv2.comparison.report.statement import Statement
 from nnunetv2.comparison.report.trained_words import trained_statements
 from nnunetv2.comparison.results import Comparison, MethodSummary
-from nnunetv2.utilities.counted_words import counted
+from nnunetv2.utilities.message_parts import counted
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.errors import DataError
 from nnunetv2.experiment_planning.dataset_fingerprint.intensity_distribution import IntensityDistribution
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
-from nnunetv2.utilities.case_pool import map_cases
+from nnunetv2.utilities.processes.case_pool import map_cases
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter

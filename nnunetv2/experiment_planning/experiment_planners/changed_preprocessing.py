@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.errors import NNUNetError
+from nnunetv2.utilities.message_parts import preprocessing_command
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-from nnunetv2.utilities.printed_commands import preprocessing_command
 
 _OF_CONFIGURATION = (
     "data_identifier",

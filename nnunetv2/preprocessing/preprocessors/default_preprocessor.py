@@ -19,10 +19,10 @@ from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.preprocessors.foreground_locations import sample_foreground_locations
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
-from nnunetv2.utilities.case_pool import map_cases
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.processes.case_pool import map_cases
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 if TYPE_CHECKING:

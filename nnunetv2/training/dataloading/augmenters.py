@@ -15,7 +15,7 @@ from batchgenerators.dataloading.multi_threaded_augmenter import MultiThreadedAu
 from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMultiThreadedAugmenter
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 
-from dinov3.utils.parent_process import end_with_parent
+from dinov3.utils.processes.process_end import end_with_parent
 from nnunetv2.errors import NNUNetError
 
 _FAILURE = "worker_failure"

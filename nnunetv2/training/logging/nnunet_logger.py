@@ -6,7 +6,7 @@ import math
 import os
 from typing import Any
 
-from dinov3.utils.process_group import rank_and_world_size
+from dinov3.utils.processes.process_group import rank_and_world_size
 from nnunetv2.errors import UsageError
 from nnunetv2.training.logging.external_loggers import FailureGuard
 from nnunetv2.training.logging.local_logger import LocalLogger

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from dinov3.utils import divergence, process_group
+from dinov3.utils import divergence
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.optimizer_step import update_weights
 from dinov3.utils.precision import precision_context, resolve_precision
+from dinov3.utils.processes import process_group
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.model import network_hook
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset

@@ -13,9 +13,9 @@ from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
-from nnunetv2.utilities.case_pool import map_cases
 from nnunetv2.utilities.overlays.image_overlay import generate_overlay
 from nnunetv2.utilities.overlays.slice_choice import select_slice_to_plot2
+from nnunetv2.utilities.processes.case_pool import map_cases
 
 
 def plot_overlay(

@@ -9,7 +9,7 @@ from typing import Any
 from dinov3.utils.atomic_files import read_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.utilities.printed_commands import preprocessing_command
+from nnunetv2.utilities.message_parts import preprocessing_command
 
 _OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")  # what lies beside plans, without .json
 

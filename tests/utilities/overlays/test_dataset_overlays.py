@@ -100,7 +100,7 @@ def test_cases_in_npz_files_and_inherited_configurations(preprocessed, tmp_path)
 
 @pytest.mark.slow
 def test_pictures_drawn_in_several_processes_are_the_same(raw, preprocessed, tmp_path, monkeypatch):
-    monkeypatch.setattr("nnunetv2.utilities.case_pool.num_available_cores", lambda: 2)
+    monkeypatch.setattr("nnunetv2.utilities.processes.case_pool.num_available_cores", lambda: 2)
     generate_overlays_from_raw(981, str(tmp_path / "raw"), 2)
     generate_overlays_from_preprocessed(981, str(tmp_path / "pre"), 2)
     require_equal(pictures(tmp_path / "raw"), recorded("raw"))

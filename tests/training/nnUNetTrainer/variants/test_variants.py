@@ -177,7 +177,7 @@ def test_probability_of_foreground_is_the_default_share_in_every_process(
 ) -> None:
     trainer = make_trainer(nnUNetTrainer_probabilisticOversampling)
     assert trainer.oversample_foreground_percent == 0.5  # of two samples, the default forces one
-    monkeypatch.setattr("dinov3.utils.process_group.rank_and_world_size", lambda: (1, 2))
+    monkeypatch.setattr("dinov3.utils.processes.process_group.rank_and_world_size", lambda: (1, 2))
     trainer._set_batch_size_and_oversample()
     assert (trainer.batch_size, trainer.oversample_foreground_percent) == (1, 0.5)
 

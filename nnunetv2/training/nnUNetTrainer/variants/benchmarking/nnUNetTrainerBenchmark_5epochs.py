@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dinov3.utils.atomic_files import read_json, write_json
-from dinov3.utils.process_group import rank_and_world_size
+from dinov3.utils.processes.process_group import rank_and_world_size
 from nnunetv2.errors import UsageError
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2.errors import UsageError
-from nnunetv2.inference.worker_pool import WorkerPool, result_of
-from nnunetv2.utilities.background_workers import BackgroundWorkerError
+from nnunetv2.utilities.processes.worker_pool import BackgroundWorkerError, WorkerPool, result_of
 from tests.processes import is_alive, wait_until
 
 
@@ -61,7 +60,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
         textwrap.dedent(
             """
             import os, time
-            from nnunetv2.inference.worker_pool import WorkerPool
+            from nnunetv2.utilities.processes.worker_pool import WorkerPool
             if __name__ == "__main__":
                 pool = WorkerPool(1)
                 print(pool.submit(os.getpid).result(), flush=True)

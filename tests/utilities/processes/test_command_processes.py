@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nnunetv2.errors import UsageError
-from nnunetv2.run import several_processes as training
-from nnunetv2.utilities.several_processes import Group, log_the_first_process_only, run_in_processes
+from nnunetv2.utilities.processes import command_processes
+from nnunetv2.utilities.processes.command_processes import Group, log_the_first_process_only, run_in_processes
 
 CPU, CUDA, MPS = (Group(device, advice="") for device in ("cpu", "cuda", "mps"))
 
@@ -58,11 +58,11 @@ def test_only_the_first_process_logs(monkeypatch: pytest.MonkeyPatch, rank: str,
 def test_independent_tasks_of_slurm_are_warned_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(training, "run_in_processes", lambda *args: None)
-    run = training.TrainingRun("1", "2d", 0, device_type="cpu")
-    training.train_in_processes(pytest.fail, run, 1)
+    monkeypatch.setattr(command_processes, "run_in_processes", lambda *args: None)
+    training = (pytest.fail, ("called",))
+    command_processes.train_in_processes(*training, 1, "cpu")
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    training.train_in_processes(pytest.fail, run, 2)  # one task with -num_gpus, or so the user meant
+    command_processes.train_in_processes(*training, 2, "cpu")  # one task with -num_gpus, or so the user meant
     assert not caplog.records
-    training.train_in_processes(pytest.fail, run, 1)
+    command_processes.train_in_processes(*training, 1, "cpu")
     assert "srun runs this command 4 times, and each trains on its own" in caplog.text

@@ -1,4 +1,4 @@
-"""Start several processes of this machine as one group, watch them, and say which one died."""
+"""Start several processes on this machine as one group, watch them, and report which one died."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from multiprocessing.process import BaseProcess
 
 from dinov3.utils.command_line import EXIT_INTERRUPTED
 from dinov3.utils.errors import ConnectionLostError, ProcessDiedError, UserError
-from dinov3.utils.parent_process import end_with_parent
+from dinov3.utils.processes.cores import num_available_cores, use_threads
+from dinov3.utils.processes.process_end import end_with_parent
 
-_POLL_SECONDS = 0.2  # a connection may be held open by workers of a process that was killed
-_SECONDS_TO_SAY_WHY = 5  # between a process that lost the others, and the one that is the reason
+_POLL_SECONDS = 0.2  # workers of a killed process may hold its connection open, so that no end of file arrives
+_SECONDS_TO_SAY_WHY = 5  # after a process has lost the others, for the one that caused it to report why
 _SECONDS_TO_STOP = 10
 
 
 @dataclass
 class _Rank:
-    """One process, and what became of it."""
+    """One process and its failure, if any."""
 
     number: int
     process: BaseProcess
     connection: Connection
     failure: UserError | None = None
     is_consequence: bool = field(default=False)
-    """whether the failure says only that another process is gone"""
+    """True if the failure only says that another process is gone"""
 
     def look(self) -> None:
-        """Takes in what the process has sent, or how it ended."""
+        """Records the failure that the process has sent, or that its exit code shows."""
         if self.failure is None:
             with contextlib.suppress(EOFError, OSError):
                 if self.connection.poll():
@@ -57,11 +58,11 @@ def launch(
     """Runs `function(*args)` in several processes of this machine and waits for all of them.
 
     The environment of each describes the group as `torchrun` does, see `process_group_from_environment`. They share the
-    cores of the machine. When one fails, the others are stopped; when this process ends, all of them end.
+    cores of the machine. If one fails, the others are stopped; if this process ends, all of them end.
 
     Args:
         function: importable by name; what it takes travels to other processes.
-        advice: what to do after a process died, for the message.
+        advice: what the user can do after a process died; ends the message.
         others_finish: let the other processes finish when one fails.
 
     Raises:
@@ -86,7 +87,7 @@ def launch(
 
 
 def find_free_network_port() -> int:
-    """A TCP port of this machine that nobody listens on."""
+    """Returns a TCP port of this machine that no process listens on."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
@@ -117,7 +118,7 @@ def _start(function: Callable[..., None], args: tuple, num_processes: int) -> li
 
 
 def _start_quiet_tracker() -> None:
-    """Starts the process that cleans up after others, so that it does not warn of what it finds after a killed one."""
+    """Starts Python's resource tracker without its warnings, which a killed process would cause."""
     before = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
     try:
@@ -130,7 +131,7 @@ def _start_quiet_tracker() -> None:
 
 
 def _watch(ranks: Sequence[_Rank], others_finish: bool) -> None:
-    """Returns when all have ended, or, unless the others are to finish, when one has failed and could say why."""
+    """Returns when all have ended, or, unless the others may finish, once one has failed and had time to report why."""
     deadline = None
     while any(rank.process.is_alive() for rank in ranks):
         wait([rank.process.sentinel for rank in ranks if rank.process.is_alive()], timeout=_POLL_SECONDS)
@@ -150,7 +151,7 @@ def _watch(ranks: Sequence[_Rank], others_finish: bool) -> None:
 
 
 def _stop(ranks: Sequence[_Rank]) -> None:
-    """Ends the processes that are left, by force if they do not react."""
+    """Terminates the processes that still run, and kills those that do not react."""
     for rank in ranks:
         rank.process.terminate()
     deadline = time.monotonic() + _SECONDS_TO_STOP
@@ -163,13 +164,13 @@ def _stop(ranks: Sequence[_Rank]) -> None:
 
 
 def _run(function: Callable[..., None], args: tuple, environment: dict[str, str], connection: Connection) -> None:
-    """One process. What goes wrong is sent to the parent, which says it once for all processes."""
+    """Runs in each process. Errors are sent to the parent, which reports them once for all processes."""
     os.environ.update(environment)
     end_with_parent()
     _use_own_cores(int(environment["LOCAL_WORLD_SIZE"]))
     try:
         function(*args)
-    except KeyboardInterrupt:  # reaches all processes of a terminal; the parent says so
+    except KeyboardInterrupt:  # reaches all processes of a terminal; the parent reports it
         sys.exit(EXIT_INTERRUPTED)
     except SystemExit as err:
         if err.code:
@@ -186,15 +187,8 @@ def _run(function: Callable[..., None], args: tuple, environment: dict[str, str]
 
 
 def _use_own_cores(num_processes: int) -> None:
-    if "OMP_NUM_THREADS" in os.environ:
-        return
-    import torch
-    from threadpoolctl import threadpool_limits
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    num_threads = max(1, cores // num_processes)
-    torch.set_num_threads(num_threads)
-    threadpool_limits(num_threads)
+    if "OMP_NUM_THREADS" not in os.environ:  # the user's choice
+        use_threads(max(1, num_available_cores() // num_processes))
 
 
 def _described_end(exit_code: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dinov3.utils.errors import ConnectionLostError, DataError, ProcessDiedError
-from dinov3.utils.process_launch import launch
+from dinov3.utils.processes.launch import launch
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 

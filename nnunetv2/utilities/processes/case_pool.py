@@ -1,10 +1,13 @@
-"""Apply a function to every case, in worker processes where that pays, and say which case went wrong."""
+"""Apply a function to every case, in worker processes where that pays, and report which case failed.
+
+`map_cases` stops at the first case that fails; `write_every_case` goes on and reports the failed cases at the end.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -13,7 +16,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dinov3.utils.processes.cores import num_available_cores
 from nnunetv2.errors import NNUNetError, UsageError
+from nnunetv2.utilities.processes.case_failures import CaseFailures
 
 
 class WorkerLostError(NNUNetError):
@@ -31,8 +36,8 @@ def map_cases(
 ) -> Iterator[Any]:
     """Yields `function(*job)` for each job, in the order of `jobs`; stops at the first that fails.
 
-    Workers are started with "spawn" and never outnumber the jobs or the processor cores; a single worker would only add
-    its start-up time, so then everything runs in this process.
+    Workers are spawned and never outnumber the jobs or the processor cores. A single worker would only add its start-up
+    time, so everything runs in this process instead.
 
     Args:
         function: importable by name; what it takes and returns travels between processes.
@@ -52,7 +57,7 @@ def map_cases(
         raise UsageError(f"The number of processes is {num_processes}; it must be at least 1")
     num_workers = min(num_processes, len(jobs), num_available_cores())
     results = _here(function, jobs) if num_workers <= 1 else _in_workers(function, jobs, num_workers, names)
-    # Closed here and not by the garbage collector, which may do so in a thread of the pool that cannot wait for itself.
+    # Closed here: the garbage collector may close it in a thread of the pool, which cannot wait for itself.
     with tqdm(total=len(jobs), desc=description, disable=None if show_progress else True) as progress, closing(results):
         for number, result in enumerate(results):
             value = result() if names is None else _named(names[number], result)
@@ -60,11 +65,57 @@ def map_cases(
             yield value
 
 
-def num_available_cores() -> int:
-    """Processor cores that this process may use (fewer than the machine has inside a container or a batch job)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def write_every_case(
+    function: Callable[..., Any],
+    jobs: Mapping[str, tuple],
+    output_folder: str | os.PathLike,
+    file_ending: str,
+    num_processes: int,
+    *,
+    description: str = "",
+    show_progress: bool = False,
+) -> None:
+    """Calls `function(*job)` for each case, which writes `{case}{file_ending}` into the folder.
+
+    Cases that fail are in `failures.json` of the folder, with the reason. For the other arguments see `map_cases`.
+
+    Args:
+        jobs: the arguments by case.
+
+    Raises:
+        PartialPredictionError: some cases failed; the others are complete.
+        NNUNetError: of the type of the first case, if all failed.
+        WorkerLostError: a worker was killed; no more cases were written.
+    """
+    failures = CaseFailures()
+    calls = [(function, job) for job in jobs.values()]
+    shown = {"names": list(jobs), "description": description, "show_progress": show_progress}
+    try:
+        for case, error in zip(jobs, map_cases(_error_of, calls, num_processes, **shown), strict=True):
+            with failures.of(case):
+                if error is not None:
+                    raise _with_older_file(error, os.path.join(output_folder, case + file_ending))
+    finally:
+        failures.write(os.fspath(output_folder))
+    failures.raise_any(len(jobs))
+
+
+def _error_of(function: Callable[..., Any], job: tuple) -> Exception | None:
+    try:
+        function(*job)
+    except Exception as err:  # of any kind: it is reported with the name of its case
+        return err
+    return None
+
+
+def _with_older_file(error: Exception, path: str) -> Exception:
+    """Adds to the error of a case that its file is there, but from an earlier run."""
+    if not os.path.exists(path):
+        return error
+    note = f"{os.path.basename(path)} is there from an earlier run"
+    if isinstance(error, NNUNetError):
+        return type(error)(f"{error}; {note}")
+    return NNUNetError(f"{type(error).__name__}: {error}; {note}")
 
 
 def _here(function: Callable[..., Any], jobs: Sequence[tuple]) -> Generator[Callable[[], Any], None, None]:
@@ -100,7 +151,7 @@ def _named(case: str, call: Callable[[], Any]) -> Any:
 
 
 def _unfinished(futures: Sequence[Future], names: Sequence[str] | None, at_most: int = 4) -> str:
-    """Names the first cases in line that have no result; the lost worker had one of them."""
+    """Names the first cases without a result; the lost worker was at one of them."""
     if names is None:
         return ""
     cases = [name for name, future in zip(names, futures, strict=True) if not future.done() or future.exception()]
@@ -109,7 +160,7 @@ def _unfinished(futures: Sequence[Future], names: Sequence[str] | None, at_most:
 
 
 def _use_one_thread() -> None:
-    """Workers share the cores already; threads of numpy and torch inside each would only compete for them."""
+    """Limits a worker to one thread: the workers share the cores, and more threads would compete for them."""
     from threadpoolctl import threadpool_limits
 
     os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are loaded later on

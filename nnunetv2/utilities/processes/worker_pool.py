@@ -1,26 +1,32 @@
-"""Run functions in a few other processes, a bounded number at a time, or in this one."""
+"""Run functions in a few worker processes, a bounded number at a time, or in this one; notice workers that die."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
+from multiprocessing.pool import AsyncResult, Pool
+from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any
 
-from dinov3.utils.parent_process import end_with_parent
-from nnunetv2.errors import UsageError
-from nnunetv2.utilities.background_workers import BackgroundWorkerError
-from nnunetv2.utilities.case_pool import num_available_cores
+from dinov3.utils.processes.cores import num_available_cores, use_threads
+from dinov3.utils.processes.process_end import end_with_parent
+from nnunetv2.errors import NNUNetError, UsageError
+
+
+class BackgroundWorkerError(NNUNetError, RuntimeError):
+    """A worker process ended while its work was still awaited."""
 
 
 class WorkerPool(AbstractContextManager):
     """Processes for work on whole cases; with 0 of them everything runs in this process, at once.
 
-    A process is started when work is waiting for it, not before. On leaving the context normally all work is finished;
-    after an exception, what has not begun is dropped.
+    A process is started only when work waits for it. Leaving the context finishes all work; after an exception, work
+    that has not begun is dropped.
 
     Args:
         num_processes: at least 0; never more than there are cores.
@@ -39,7 +45,7 @@ class WorkerPool(AbstractContextManager):
         self._unfinished: set[Future] = set()
         self._executor: ProcessPoolExecutor | None = None
         if num_processes:
-            # spawn: this process may hold threads and a CUDA context, which a fork does not survive
+            # spawn, because this process may hold threads and a CUDA context, which do not survive a fork
             self._executor = ProcessPoolExecutor(
                 num_processes,
                 mp_context=multiprocessing.get_context("spawn"),
@@ -89,11 +95,45 @@ def result_of(future: Future) -> Any:
         ) from err
 
 
-def _prepare_worker(num_threads: int) -> None:
-    """Shares the cores among the workers, and makes this one end with the process that started it."""
-    import torch
-    from threadpoolctl import threadpool_limits
+def check_workers_alive_and_busy(
+    export_pool: Pool,
+    worker_list: Sequence[BaseProcess],
+    results_list: Sequence[AsyncResult],
+    allowed_num_queued: int = 0,
+) -> bool:
+    """Says whether a pool of `multiprocessing` has enough work: one task for each worker and some that wait.
 
-    torch.set_num_threads(num_threads)
-    threadpool_limits(num_threads)
+    For programs that manage their own pools; upstream's path is `nnunetv2.utilities.file_path_utilities`.
+
+    Args:
+        worker_list: the pool's processes as they were at its start (a pool replaces dead ones silently).
+        results_list: results that were asked for, finished or not.
+        allowed_num_queued: how many tasks may wait for a free worker.
+
+    Raises:
+        BackgroundWorkerError: one of the processes is no longer alive.
+    """
+    dead = [worker for worker in worker_list if not worker.is_alive()]
+    if dead:
+        ends = ", ".join(sorted({_describe_end(worker.exitcode) for worker in dead}))
+        raise BackgroundWorkerError(
+            f"Some background workers are no longer alive ({len(dead)} of {len(worker_list)}: {ends}); signal SIGKILL "
+            f"usually means that the machine ran out of memory: use fewer processes"
+        )
+    num_unfinished = sum(not result.ready() for result in results_list)
+    return num_unfinished >= len(worker_list) + allowed_num_queued
+
+
+def _describe_end(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        try:
+            return f"ended by signal {signal.Signals(-exit_code).name}"
+        except ValueError:
+            return f"ended by signal {-exit_code}"
+    return f"exit code {exit_code}"
+
+
+def _prepare_worker(num_threads: int) -> None:
+    """Gives this worker its share of the cores, and makes it end with the process that started it."""
+    use_threads(num_threads)
     end_with_parent()

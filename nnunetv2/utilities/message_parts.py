@@ -1,4 +1,4 @@
-"""Commands as messages print them: they can be pasted into a shell, whatever their words contain."""
+"""Parts of messages: numbers with their nouns, and commands that can be pasted into a shell."""
 
 from __future__ import annotations
 
@@ -8,13 +8,18 @@ from collections.abc import Iterable, Sequence
 from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id
 
 
+def counted(number: int, singular: str, plural: str | None = None) -> str:
+    """Returns `1 case`, `2 cases`; the plural is given where it is not the singular with an `s`."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
 def command_text(words: Iterable[object]) -> str:
-    """The command line of these words, with quotes where the shell needs them."""
+    """Returns the command line of these words, quoted where the shell needs it."""
     return shlex.join(str(word) for word in words)
 
 
 def preprocessing_command(dataset_name: str, plans_name: str, configurations: Sequence[str]) -> str:
-    """The command that preprocesses configurations of plans.
+    """Returns the command that preprocesses configurations of plans.
 
     Raises:
         UsageError: the dataset has no number in its name.

@@ -1,4 +1,4 @@
-"""Training as one of several processes, each with a device of its own; every function also works for a single one."""
+"""Work as one of several processes, each with a device of its own; every function also works for a single process."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _NUM_FAILURES = "num_failed_processes"
 
 
 def is_distributed() -> bool:
-    """Whether this process is one of a group."""
+    """True if this process has joined a group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Number of this process, from 0, and how many there are."""
+    """Returns the number of this process, from 0, and how many there are; (0, 1) without a group."""
     return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
 
 
 def device_of_this_process(device: torch.device) -> torch.device:
-    """The GPU with the number of this process on its machine where `device` is CUDA; other devices as they are."""
+    """Returns the GPU of this process, by its number on its machine, if `device` is CUDA; other devices unchanged."""
     if device.type != "cuda":
         return device
     rank = rank_and_world_size()[0]
@@ -37,7 +37,7 @@ def device_of_this_process(device: torch.device) -> torch.device:
 
 
 def world_size_in_environment() -> int:
-    """How many processes `torchrun`, or the launcher of this package, started; 1 without them.
+    """Returns how many processes `torchrun` or `launch` started; 1 without them.
 
     Raises:
         UsageError: `WORLD_SIZE` is not a number.
@@ -55,21 +55,21 @@ def world_size_in_environment() -> int:
 def process_group_from_environment(
     device: torch.device, *, backend: str | None = None, timeout: timedelta | None = None
 ) -> Iterator[None]:
-    """Makes this process one of the group that `torchrun` describes in the environment; alone it stays alone.
+    """Joins the group that `torchrun` or `launch` describes in the environment; does nothing for a single process.
 
-    The group lasts as long as the block. When the block fails, the group is left as it is: waiting for processes that
-    will not answer would hide the failure, whereas the exit of this process makes `torchrun` end the others. What
-    several processes complain about is said by the first of them; the others leave with its exit code.
+    The group lasts as long as the block. If the block fails, the group is not destroyed: waiting for processes that no
+    longer answer would hide the failure, whereas the exit of this process makes `torchrun` end the others. An error
+    that several processes meet is reported by the first of them; the others exit with the same exit code.
 
     Args:
         device: of the computation; a process on CUDA gets the GPU of its number on its machine.
-        backend: by which the processes communicate; None is NCCL on CUDA devices and gloo elsewhere.
-        timeout: how long the processes wait for each other; None is torch's own choice.
+        backend: of the communication; None is NCCL on CUDA devices and gloo elsewhere.
+        timeout: how long the processes wait for each other; None is torch's default.
 
     Raises:
-        UsageError: The variables do not describe a group, the other processes do not come, or this machine has fewer
-            GPUs than processes.
-        ConnectionLostError: Another process ended during the block.
+        UsageError: the variables describe no group, the other processes do not join, or this machine has fewer GPUs
+            than processes.
+        ConnectionLostError: another process ended during the block.
     """
     if world_size_in_environment() == 1 or is_distributed():
         yield
@@ -91,10 +91,10 @@ def process_group_from_environment(
 
 
 def _own_gpu() -> int:
-    """Number of the GPU of this process, which is made the current one."""
+    """Makes the GPU of this process the current one and returns its number."""
     gpu, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", gpu + 1))
-    if num_processes > there:  # all processes of the machine see it, so that none waits for another
+    if num_processes > there:  # every process of the machine checks this, so that none waits for one that gave up
         raise UsageError(
             f"This machine has {num_processes} processes and {there} GPUs; start torchrun with "
             f"--nproc_per_node={there}, or compute on the cpu"
@@ -104,7 +104,7 @@ def _own_gpu() -> int:
 
 
 def _join(backend: str, gpu: int | None, timeout: timedelta | None) -> dist.Store:
-    """Waits for the other processes; returns what they share."""
+    """Waits for the other processes to join; returns the store that they share."""
     device = torch.device("cuda", gpu) if backend == "nccl" else None
     try:
         store, rank, world_size = next(dist.rendezvous("env://"))
@@ -121,14 +121,14 @@ def _join(backend: str, gpu: int | None, timeout: timedelta | None) -> dist.Stor
 
 
 def _is_lost_connection(err: BaseException) -> bool:
-    """Whether an error says that other processes of the group do not answer, and nothing of what happened there."""
+    """True if an error says only that another process does not answer, not what happened to it."""
     return isinstance(err, dist.DistError) or (isinstance(err, RuntimeError) and "gloo/" in str(err))
 
 
 def _is_first_to_fail(store: dist.Store) -> bool:
     try:
         return store.add(_NUM_FAILURES, 1) == 1
-    except RuntimeError:  # the process that keeps the store is gone, and cannot have said why
+    except RuntimeError:  # the process that holds the store died, so it cannot have reported anything
         return True
 
 
@@ -138,10 +138,10 @@ def distribute_network(
     """Wraps a network so that all processes average their gradients.
 
     Args:
-        network: On `device`; `dinov3.layers.synced_batch_norm` makes its batch statistics common, too.
-        device: Of this process.
-        find_unused_parameters: Whether a step may leave trained parameters without a gradient: heads of lower
-            resolutions that are switched off, blocks of a backbone behind the last one that is read.
+        network: on `device`; `dinov3.layers.synced_batch_norm` shares its batch statistics as well.
+        device: of this process.
+        find_unused_parameters: whether a step may leave trained parameters without a gradient, such as heads of lower
+            resolutions that are switched off, or backbone blocks behind the last one that is read.
     """
     for parameter in network.parameters():
         if parameter.requires_grad and 1 in parameter.shape:
@@ -154,16 +154,16 @@ def distribute_network(
 
 
 def _with_plain_strides(gradient: torch.Tensor) -> torch.Tensor:
-    """The same numbers laid out as in a new tensor.
+    """Returns the gradient with the strides of a new tensor.
 
-    Convolutions are free in the strides of axes of length one, and distributed training, which compares all of them,
+    Convolutions return arbitrary strides for axes of length one. DistributedDataParallel compares all strides, and
     would warn that such a gradient is slow to copy.
     """
     return gradient.flatten().view(gradient.shape)
 
 
 def gather(value: Any) -> list[Any]:
-    """The value of every process, in order of rank."""
+    """Returns the values of all processes, in order of rank."""
     if not is_distributed():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -172,6 +172,6 @@ def gather(value: Any) -> list[Any]:
 
 
 def wait_for_all() -> None:
-    """Returns once every process of the group has come here."""
+    """Blocks until every process of the group gets here."""
     if is_distributed():
         dist.barrier()

@@ -1,4 +1,4 @@
-"""A prediction that several processes share: each predicts some of the cases, and all of them know what failed."""
+"""A prediction by several processes: each predicts some of the cases, and all of them know what failed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from nnunetv2.errors import NNUNetError
-from nnunetv2.utilities.several_processes import Group, run_in_processes
+from nnunetv2.utilities.processes.command_processes import Group, run_in_processes
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ _ADVICE = "Predict the missing cases with --continue_prediction"
 
 
 class Outcome(NamedTuple):
-    """What became of the share of one process."""
+    """How the share of one process ended."""
 
     has_cases: bool
     error: type[Exception] | None = None
@@ -23,21 +23,21 @@ class Outcome(NamedTuple):
 
 
 def predict_in_processes(predict: Callable[..., list | None], args: tuple, num_gpus: int, device_type: str) -> None:
-    """Calls `predict(*args)` in every process that is to take part; see `run_in_processes`.
+    """Calls `predict(*args)` in every process that takes part, see `run_in_processes`.
 
     Args:
-        predict: importable by name; predicts the share of its process and returns None if that is empty.
+        predict: importable by name; predicts the share of its process, or returns None if there is none.
 
     Raises:
-        PartialPredictionError: some cases failed, of whichever process; the others are complete.
+        PartialPredictionError: some cases failed, in any process; the others are complete.
     """
     group = Group(device_type, advice=_ADVICE, computes_together=False)
     run_in_processes(predict_share, (predict, args), num_gpus, group)
 
 
 def predict_share(predict: Callable[..., list | None], args: tuple) -> None:
-    """One of the processes, or the only one. It waits for the others, so that `torchrun` does not end them early."""
-    from dinov3.utils.process_group import gather, is_distributed
+    """Runs in each process. It waits for the others, because `torchrun` would stop them once one has failed."""
+    from dinov3.utils.processes.process_group import gather, is_distributed
 
     if not is_distributed():
         predict(*args)
@@ -47,18 +47,18 @@ def predict_share(predict: Callable[..., list | None], args: tuple) -> None:
     except NNUNetError as err:
         outcome = Outcome(True, type(err), str(err))
     except Exception as err:
-        logger.exception("The prediction of this process stopped")  # the error that is raised in the end is another one
+        logger.exception("The prediction of this process stopped")  # in the end another error is raised
         outcome = Outcome(True, RuntimeError, f"{type(err).__name__}: {err}")
     raise_any(gather(outcome))
 
 
 def raise_any(outcomes: Sequence[Outcome]) -> None:
-    """Raises what a single process would: the error itself if nothing else was done, else that a part is missing.
+    """Raises what a single process would: the error itself if no case succeeded, else that some cases are missing.
 
     Args:
-        outcomes: of all processes, in their order.
+        outcomes: of all processes, by rank.
     """
-    from nnunetv2.utilities.case_failures import PartialPredictionError
+    from nnunetv2.utilities.processes.case_failures import PartialPredictionError
 
     busy = {number: outcome for number, outcome in enumerate(outcomes) if outcome.has_cases}
     failed = {number: outcome for number, outcome in busy.items() if outcome.error is not None}
@@ -73,5 +73,5 @@ def raise_any(outcomes: Sequence[Outcome]) -> None:
 
 
 def share_of(part_id: int, num_parts: int, rank: int, world_size: int) -> dict[str, Any]:
-    """The arguments `part_id` and `num_parts` by which a process predicts its share of a part of the cases."""
+    """Returns `part_id` and `num_parts` with which one process predicts its share of a part of the cases."""
     return {"part_id": part_id + rank * num_parts, "num_parts": num_parts * world_size}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import distributed
 
-from dinov3.utils import process_group
 from dinov3.utils.errors import ConnectionLostError, DataError, UsageError
-from dinov3.utils.process_group import device_of_this_process, is_distributed, process_group_from_environment
+from dinov3.utils.processes import process_group
+from dinov3.utils.processes.process_group import device_of_this_process, is_distributed, process_group_from_environment
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +103,8 @@ def test_a_process_that_fails_ends_the_job(tmp_path):
         textwrap.dedent(
             """
             import torch
-            from dinov3.utils.process_group import process_group_from_environment, rank_and_world_size, wait_for_all
+            from dinov3.utils.processes.process_group import process_group_from_environment
+            from dinov3.utils.processes.process_group import rank_and_world_size, wait_for_all
 
             with process_group_from_environment(torch.device("cpu")):
                 if rank_and_world_size() == (1, 2):

@@ -1,4 +1,4 @@
-"""Carry out a command in this process, as one of those that `torchrun` started, or in several new ones."""
+"""Run a command in this process, as one of those that `torchrun` started, or in several new ones."""
 
 from __future__ import annotations
 
@@ -14,31 +14,59 @@ from datetime import timedelta
 from dinov3.utils.errors import ConnectionLostError
 from nnunetv2.errors import UsageError
 
+logger = logging.getLogger(__name__)
+
 _FOREVER = timedelta(days=365)
 
 
 @dataclass(frozen=True)
 class Group:
-    """How the processes of a command belong together; plain data, so that it can be sent to them."""
+    """How the processes of a command work together; plain data, so that it can be sent to them."""
 
     device_type: str
     """cuda: one GPU for each process; cpu: they share the cores"""
     advice: str
-    """what to do after one of them died, for the message"""
+    """what the user can do after a process died; ends the message"""
     computes_together: bool = True
-    """otherwise each works on its own, waits for the others only at the end, and finishes when another one fails"""
+    """False: each works on its own, finishes even if another one fails, and waits for the others only at the end"""
+
+
+def train_in_processes(train: Callable[..., None], args: tuple, num_gpus: int, device_type: str) -> None:
+    """Calls `train(*args)` in every process that takes part, see `run_in_processes`."""
+    if num_gpus <= 1 and num_started_processes() == 1:
+        _warn_of_independent_tasks()
+    run_in_processes(train, args, num_gpus, _training_group(device_type))
+
+
+def train_as_one_of_several(train: Callable[..., None], args: tuple, device_type: str) -> None:
+    """Joins the group that the environment describes and calls `train(*args)`."""
+    run_as_one_of_several(train, args, _training_group(device_type))
+
+
+def _training_group(device_type: str) -> Group:
+    return Group(device_type, advice="Continue the training with --c")
+
+
+def _warn_of_independent_tasks() -> None:
+    num_tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if num_tasks != "1":
+        logger.warning(
+            "srun runs this command %s times, and each trains on its own. If they were meant to train one fold "
+            "together, start one task per machine and in it torchrun (docs/multi_gpu.md)",
+            num_tasks,
+        )
 
 
 def run_in_processes(function: Callable[..., None], args: tuple, num_gpus: int, group: Group) -> None:
-    """Calls `function(*args)` in every process that is to take part.
+    """Calls `function(*args)` in every process that takes part.
 
     Args:
-        function: importable by name; it finds out from torch whether it is one of several.
-        num_gpus: of the command: that many processes are started here, where it is above 1.
+        function: importable by name; it asks torch whether it is one of several.
+        num_gpus: the command's `-num_gpus`; above 1, that many processes are started here.
 
     Raises:
-        UsageError: no process, two ways of starting processes at once, more processes than GPUs, or a device that knows
-            no groups.
+        UsageError: `num_gpus` is below 1 or above the GPUs of this machine, `torchrun` has started processes as well,
+            or the device cannot be used by a group.
         ProcessDiedError: one of the processes was killed, or met an error that is not meant for users.
         ConnectionLostError: likewise, seen from one of the processes that `torchrun` started.
     """
@@ -54,7 +82,7 @@ def run_in_processes(function: Callable[..., None], args: tuple, num_gpus: int, 
             )
         run_as_one_of_several(function, args, group)
     elif num_gpus > 1:
-        from dinov3.utils.process_launch import launch
+        from dinov3.utils.processes.launch import launch
 
         _require_gpus(group.device_type, num_gpus)
         new_process = (_run_in_new_process, (function, args, group), num_gpus)
@@ -64,16 +92,16 @@ def run_in_processes(function: Callable[..., None], args: tuple, num_gpus: int, 
 
 
 def require_num_gpus(num_gpus: int) -> None:
-    """Refuses a number of processes below 1. Raises `UsageError` accordingly."""
+    """Raises `UsageError` for a number of processes below 1."""
     if num_gpus < 1:
         raise UsageError(f"-num_gpus is {num_gpus}; it must be at least 1")
 
 
 def num_started_processes() -> int:
-    """How many processes `torchrun` started for this command; 1 without it."""
+    """Returns how many processes `torchrun` started for this command; 1 without it."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return 1
-    from dinov3.utils.process_group import world_size_in_environment
+    from dinov3.utils.processes.process_group import world_size_in_environment
 
     return world_size_in_environment()
 
@@ -82,24 +110,24 @@ def run_as_one_of_several(function: Callable[..., None], args: tuple, group: Gro
     """Joins the group that the environment describes and calls `function(*args)`."""
     import torch
 
-    from dinov3.utils import process_group
+    from dinov3.utils.processes import process_group
 
     log_the_first_process_only()
     settings = {} if group.computes_together else {"backend": "gloo", "timeout": _FOREVER}
-    with _last_words_under_torchrun(group.advice):
+    with _line_on_sigterm_of_torchrun(group.advice):
         try:
             with process_group.process_group_from_environment(torch.device(group.device_type), **settings):
                 function(*args)
         except ConnectionLostError as err:
             if "TORCHELASTIC_RUN_ID" not in os.environ:
-                raise  # the process that started this one says it for all
+                raise  # the process that started this one reports it for all
             number, world_size = process_group.rank_and_world_size()
             message = f"Process {number} of {world_size} (the first is 0) {err}; the report of torchrun says which"
             raise ConnectionLostError(f"{message}. {group.advice}") from err
 
 
 def log_the_first_process_only() -> None:
-    """Lets all other processes of a group, as the environment describes it, log warnings alone."""
+    """Limits all but the first process of a group, which the environment describes, to warnings."""
     if os.environ.get("RANK", "0") != "0":
         logging.getLogger().setLevel(logging.WARNING)
 
@@ -116,14 +144,14 @@ def _require_gpus(device_type: str, num_gpus: int) -> None:
         raise UsageError(f"-num_gpus is {num_gpus} and this machine shows {torch.cuda.device_count()} GPUs")
 
 
-def _last_words_under_torchrun(advice: str) -> AbstractContextManager:
-    """When one process ends, torchrun tells the others to stop; its report says which one it was."""
+def _line_on_sigterm_of_torchrun(advice: str) -> AbstractContextManager:
+    """Under `torchrun`, which stops the others when one process ends, points to its report on SIGTERM."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.name == "nt":
         return contextlib.nullcontext()
-    from dinov3.utils.told_to_stop import last_words
+    from dinov3.utils.processes.process_end import line_on_sigterm
 
     number, world_size = os.environ["RANK"], os.environ["WORLD_SIZE"]
-    return last_words(
+    return line_on_sigterm(
         f"error: process {number} of {world_size} (the first is 0) was told to stop; if another one failed, the report "
         f"of torchrun says which. {advice}"
     )

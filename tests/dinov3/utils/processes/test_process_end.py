@@ -12,9 +12,9 @@ import pytest
 # The main thread waits in C, where no Python signal handler runs; a forked worker ends as if nothing were changed.
 BLOCKED = """
 import os, signal, threading, time
-from dinov3.utils.told_to_stop import last_words
+from dinov3.utils.processes.process_end import line_on_sigterm
 
-with last_words("going"):
+with line_on_sigterm("going"):
     reader, writer = os.pipe()
     worker = os.fork()
     if worker == 0:

@@ -1,4 +1,4 @@
-"""Go on when a case fails, and say at the end which ones did."""
+"""Go on when a case fails, and report the failed cases at the end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.errors import NNUNetError
-from nnunetv2.utilities.background_workers import BackgroundWorkerError
+from nnunetv2.utilities.processes.worker_pool import BackgroundWorkerError
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class CaseFailures:
 
     @contextmanager
     def of(self, case: str) -> Iterator[None]:
-        """Blames an error in the block on a case and goes on after the block; the death of a worker goes through."""
+        """Records an error of the block as that of a case, and goes on; only the death of a worker is raised."""
         self.begun.add(case)
         try:
             yield
@@ -60,9 +60,9 @@ class CaseFailures:
         return ", ".join(shown) + (f" and {len(self.errors) - 3} more" if len(self.errors) > 3 else "")
 
     def write(self, folder: str) -> None:
-        """Brings `failures.json`, {case: reason}, up to date; it lists the cases that failed and did not succeed since.
+        """Updates `failures.json`, {case: reason}, which lists the cases that have failed and not succeeded since.
 
-        The file disappears when it would be empty. Cases of other runs into the same folder stay as they are.
+        The file is removed when it would be empty. Cases of other runs into the same folder keep their entries.
         """
         path = os.path.join(folder, FAILURES_FILE)
         with _one_at_a_time(folder):
@@ -77,7 +77,7 @@ class CaseFailures:
 
 @contextmanager
 def _one_at_a_time(folder: str) -> Iterator[None]:
-    """Makes other processes that predict into the folder wait; without effect where the system has no such locks."""
+    """Locks the folder against other processes that predict into it; does nothing where there are no such locks."""
     with ExitStack() as stack:
         with suppress(ImportError, OSError):  # Windows, and some network file systems
             import fcntl

@@ -6,8 +6,8 @@ import psutil
 import pytest
 
 from nnunetv2.errors import DataError, NNUNetError, UsageError
-from nnunetv2.utilities import case_pool
-from nnunetv2.utilities.case_pool import map_cases
+from nnunetv2.utilities.processes import case_pool
+from nnunetv2.utilities.processes.case_pool import map_cases
 
 
 def scaled(number: int, factor: int) -> tuple[int, int]:

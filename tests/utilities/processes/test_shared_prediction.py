@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import shutil
 import threading
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import pytest
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.inference.shared_prediction import Outcome, raise_any, share_of
-from nnunetv2.utilities.case_failures import CaseFailures, PartialPredictionError
-from tests.inference.tiny_models import IMAGES, tiny_predictor
+from nnunetv2.utilities.processes.case_failures import CaseFailures, PartialPredictionError
+from nnunetv2.utilities.processes.shared_prediction import Outcome, raise_any, share_of
 
 GOOD, IDLE = Outcome(True), Outcome(False)
 DAMAGED = Outcome(True, DataError, "b (damaged)")
@@ -68,25 +66,3 @@ def test_processes_do_not_lose_each_others_failures(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert list(read_json(tmp_path / "failures.json")) == [f"case_{number:02}" for number in range(60)]
-
-
-def test_each_process_predicts_its_share_and_the_first_describes_it(tmp_path: Path) -> None:
-    for name in "abc":
-        shutil.copy(IMAGES / "case_0000.nii.gz", tmp_path / f"{name}_0000.nii.gz")
-    predictor = tiny_predictor()
-    for rank, names in ((1, ["b"]), (0, ["a", "c"])):
-        predictor.share = (rank, 2)
-        output = tmp_path / f"out_{rank}"
-        cases = predictor._describe_and_find_cases(
-            {
-                "list_of_lists_or_source_folder": str(tmp_path),
-                "output_folder_or_list_of_truncated_output_files": str(output),
-                "folder_with_segs_from_prev_stage": None,
-                "overwrite": True,
-                "save_probabilities": False,
-                "num_parts": 1,
-                "part_id": 0,
-            }
-        )
-        assert [Path(case.output).name for case in cases] == names
-        assert (output / "dataset.json").exists() == (rank == 0)
