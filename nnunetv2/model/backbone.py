@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nnunetv2.model.backbone_families import BackboneSize
+
 
 @dataclass(frozen=True)
 class BackboneSpec:
@@ -69,6 +71,16 @@ class Backbone(nn.Module, abc.ABC):
     in_channels: int
     num_heads: int
     num_prefix_tokens: int
+
+    @classmethod
+    def create(cls, row: BackboneSize, in_channels: int) -> Backbone:
+        """Builds a size of the family with random weights.
+
+        Args:
+            row: of the family's table.
+            in_channels: C.
+        """
+        raise NotImplementedError(f"{cls.__name__} says nothing of how it is built; give it a class method create")
 
     @property
     def spec(self) -> BackboneSpec:

@@ -1,23 +1,41 @@
-"""Vision transformers by the names of the settings; which there are stands in `backbone_families.py`."""
+"""Vision transformers by the names of the settings; the families are in `nnunetv2.model.families`."""
 
 from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone import Backbone
-from nnunetv2.model.backbone_families import FAMILIES, BackboneSize
-from nnunetv2.model.in_tree_backbone import InTreeBackbone
+from nnunetv2.model.backbone_families import FAMILIES, SIZES, BackboneSize
+from nnunetv2.utilities import extensions
 
-__all__ = ["FAMILIES", "Backbone", "BackboneSize", "TimmBackbone", "create_backbone", "find_backbone"]
+__all__ = [
+    "FAMILIES",
+    "Backbone",
+    "BackboneSize",
+    "TimmBackbone",
+    "create_backbone",
+    "find_backbone",
+    "register_backbone",
+]
+
+BackboneClass = TypeVar("BackboneClass", bound="type[Backbone]")
 
 
 class TimmBackbone(Backbone):
     """A vision transformer of timm: `VisionTransformer` (DINOv2, MAE, iBOT), or `Eva` (DINOv3)."""
+
+    @classmethod
+    def create(cls, row: BackboneSize, in_channels: int) -> TimmBackbone:
+        with warnings.catch_warnings():  # timm 1.0.22 uses, in a model that is none of ours, what torch 2.14 deprecates
+            warnings.filterwarnings("ignore", message="`torch.jit.interface` is deprecated", category=FutureWarning)
+            import timm
+        return cls(timm.create_model(row.timm_name, num_classes=0, in_chans=in_channels, **row.options))
 
     def __init__(self, vit: nn.Module) -> None:
         super().__init__()
@@ -71,9 +89,26 @@ def find_backbone(name: str, size: str) -> BackboneSize:
     return FAMILIES[name][size]
 
 
-def _near(word: str, words: Iterable[str] = tuple(FAMILIES)) -> str:
-    near = difflib.get_close_matches(word, words, n=1)
+def _near(word: str, words: Iterable[str] | None = None) -> str:
+    near = difflib.get_close_matches(word, FAMILIES if words is None else words, n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def register_backbone(name: str) -> Callable[[BackboneClass], BackboneClass]:
+    """Class decorator that names a family; the name must be a literal, as files are searched for it before they run.
+
+    The class derives from `TimmBackbone`, or from `Backbone` with a class method `create(row, in_channels)`; its nested
+    class `Sizes` holds the table, see `nnunetv2.model.backbone_families`.
+    """
+
+    def register(family: BackboneClass) -> BackboneClass:
+        if not getattr(getattr(family, SIZES, None), "rows", None):
+            raise TypeError(
+                f"{family.__name__} needs a class {SIZES} with rows, a BackboneSize by the name of each size"
+            )
+        return family
+
+    return register
 
 
 def create_backbone(name: str, size: str, *, in_channels: int = 3) -> Backbone:
@@ -88,9 +123,4 @@ def create_backbone(name: str, size: str, *, in_channels: int = 3) -> Backbone:
         UsageError: no such family or size.
     """
     row = find_backbone(name, size)
-    if row.in_tree_name is not None:
-        return InTreeBackbone.of_size(row.in_tree_name, in_channels, row.options)
-    with warnings.catch_warnings():  # timm 1.0.22 uses, in a model that is none of ours, what torch 2.14 deprecates
-        warnings.filterwarnings("ignore", message="`torch.jit.interface` is deprecated", category=FutureWarning)
-        import timm
-    return TimmBackbone(timm.create_model(row.timm_name, num_classes=0, in_chans=in_channels, **row.options))
+    return extensions.find("backbone", name).load().create(row, in_channels)

@@ -13,6 +13,7 @@ from dinov3.hub.backbones import build_vision_transformer
 from dinov3.layers.rope_position_encoding import make_rotation
 from dinov3.models.vision_transformer import DinoVisionTransformer
 from nnunetv2.model.backbone import Backbone
+from nnunetv2.model.backbone_families import BackboneSize
 
 _THEIR_NAMES = {"init_values": "layerscale_init"}  # timm's name of an option -> ours
 
@@ -29,6 +30,10 @@ class InTreeBackbone(Backbone):
         self.in_channels = vit.in_chans
         self.num_heads = vit.num_heads
         self.num_prefix_tokens = 1 + vit.n_storage_tokens
+
+    @classmethod
+    def create(cls, row: BackboneSize, in_channels: int) -> InTreeBackbone:
+        return cls.of_size(row.in_tree_name, in_channels, row.options)
 
     @classmethod
     def of_size(cls, name: str, in_channels: int, options: Mapping[str, Any]) -> InTreeBackbone:

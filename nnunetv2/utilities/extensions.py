@@ -74,11 +74,15 @@ class Extension:
         return getattr(importlib.import_module(self._module), self.definition)
 
     def config(self) -> type:
-        """The class of its settings, read without importing the rest of the file where it stands in that class."""
+        """The class of its settings."""
+        return self.nested(CONFIG)
+
+    def nested(self, name: str) -> type:
+        """A class in the body of the registered one, read without importing the rest of the file where it is there."""
         if not self.is_external and self._module in sys.modules:
-            return getattr(self.load(), CONFIG)
-        found = nested_class(self.path, self.definition, CONFIG)
-        return getattr(self.load(), CONFIG) if found is None else found
+            return getattr(self.load(), name)
+        found = nested_class(self.path, self.definition, name)
+        return getattr(self.load(), name) if found is None else found
 
     @property
     def _module(self) -> str:

@@ -1,0 +1,32 @@
+"""DINOv3, as the `dinov3` package builds it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from nnunetv2.model.backbone_families import FAMILIES, BackboneSize
+from nnunetv2.model.backbones import register_backbone
+from nnunetv2.model.in_tree_backbone import InTreeBackbone
+
+_IN_TREE_NAMES = {
+    "tiny": "dinov3_vits16",  # the numbers of the miniature go on top
+    "small": "dinov3_vits16",
+    "small_plus": "dinov3_vits16plus",
+    "base": "dinov3_vitb16",
+    "large": "dinov3_vitl16",
+    "huge_plus": "dinov3_vith16plus",
+    "7b": "dinov3_vit7b16",
+}
+
+
+@register_backbone("dinov3_native")
+class DINOv3Native(InTreeBackbone):
+    """The same transformers with Meta's names of tensors, which LoRA's `target_modules` may refer to."""
+
+    class Sizes:
+        """Those of `dinov3`."""
+
+        rows: ClassVar[dict[str, BackboneSize]] = {
+            size: replace(row, in_tree_name=_IN_TREE_NAMES[size]) for size, row in FAMILIES["dinov3"].items()
+        }
