@@ -20,6 +20,7 @@ LAYERS = {
     "dinov3.hub": 4,
     "dinov3.eval": 5,
     "nnunetv2.errors": 2,
+    "nnunetv2.upstream_names": 2,
     "nnunetv2.paths": 3,
     "nnunetv2.configuration": 3,
     "nnunetv2.configs": 3,

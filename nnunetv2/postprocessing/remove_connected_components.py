@@ -29,12 +29,9 @@ from nnunetv2.evaluation.segmentation_format import (
     write_descriptions,
 )
 from nnunetv2.evaluation.summary_json import label_or_region_to_key
-from nnunetv2.postprocessing.entry_points import (
-    entry_point_apply_postprocessing,
-    entry_point_determine_postprocessing_folder,
-)
 from nnunetv2.postprocessing.largest_component import largest_component
 from nnunetv2.postprocessing.step_choice import ScoredCases, Step, Summary, choose_steps, metrics_after_steps
+from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.counted_words import counted
 from nnunetv2.utilities.every_case import write_every_case
 from nnunetv2.utilities.json_export import json_ready
@@ -47,8 +44,8 @@ __all__ = [
     "apply_postprocessing",
     "apply_postprocessing_to_folder",
     "determine_postprocessing",
-    "entry_point_apply_postprocessing",
-    "entry_point_determine_postprocessing_folder",
+    "entry_point_apply_postprocessing",  # noqa: F822 - see __getattr__
+    "entry_point_determine_postprocessing_folder",  # noqa: F822 - see __getattr__
     "load_postprocess_save",
     "load_postprocessing",
     "remove_all_but_largest_component_from_segmentation",
@@ -57,6 +54,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Functions = list[Callable[..., np.ndarray]]
+
+
+def __getattr__(name: str) -> Any:
+    return command_elsewhere(__name__, name)
 
 
 def remove_all_but_largest_component_from_segmentation(
