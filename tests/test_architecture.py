@@ -95,6 +95,48 @@ def edges() -> set[tuple[str, str, str]]:
     return found
 
 
+def file_graph() -> dict[str, set[str]]:
+    """The modules that each module imports, at its top, inside a function or for type checking."""
+    files = {module_name(path): path for path in source_files()}
+    graph = {}
+    for module, path in files.items():
+        names = imported_modules(path)
+        graph[module] = {target for name in names for target in (name, name.rpartition(".")[0]) if target in files}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Groups of nodes each of which reaches every other one of its group (or itself, if alone)."""
+    reached = {node: reachable(graph, node) for node in graph}
+    return {
+        frozenset(other for other in reached[node] if node in reached[other]) for node in graph if node in reached[node]
+    }
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = list(graph[start])
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += graph[node]
+    return found
+
+
+KNOWN_CIRCLES = {frozenset({"nnunetv2.run.vit_command", "nnunetv2.run.vit_settings"})}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circles(file_graph()) == KNOWN_CIRCLES
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": {"e"}, "e": {"f"}, "f": {"d"}, "g": {"g", "a"}}
+    assert circles(graph) == {frozenset("bc"), frozenset("def"), frozenset("g")}
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == set()
+
+
 def test_every_module_has_a_layer() -> None:
     homeless = {module_name(path) for path in source_files() if package_of(module_name(path)) is None}
     assert homeless <= {"nnunetv2", "dinov3", "dinov3.eval"}
