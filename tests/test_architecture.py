@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.source_tree import REPOSITORY, imported_modules, module_name, source_files
 
 # Longest matching prefix wins. A module may import its own package and every package of a lower layer.
 LAYERS = {
@@ -60,27 +59,6 @@ def package_of(module: str) -> str | None:
         if prefix in LAYERS:
             return prefix
     return None
-
-
-def source_files() -> list[Path]:
-    return sorted([*REPOSITORY.glob("nnunetv2/**/*.py"), *REPOSITORY.glob("dinov3/**/*.py")])
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(REPOSITORY).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imported_modules(path: Path) -> set[str]:
-    """Dotted names of all project modules that a file imports, at its top or inside a function."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.split(".")[0] in ("nnunetv2", "dinov3")}
 
 
 def edges() -> set[tuple[str, str, str]]:
