@@ -10,7 +10,6 @@ from nnunetv2.comparison.results import ALL_CLASSES, BETTER, WORSE, Interval, Ra
 from nnunetv2.comparison.scores import ScoreTable
 from nnunetv2.comparison.settings import METRICS, CompareSettings
 from nnunetv2.comparison.statistics.bootstrap import bootstrap_means, random_stream
-from nnunetv2.comparison.statistics.kendall import kendall_tau
 from nnunetv2.comparison.statistics.pairs import differences_of
 from nnunetv2.comparison.statistics.trained_models import signed_rank_family, trained_verdict
 from nnunetv2.comparison.statistics.trainings import MethodScores, method_scores
@@ -103,3 +102,16 @@ def _compared(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each of (..., M) scores how many are higher, and how many equal, itself included."""
     own, other = scores[..., :, None], scores[..., None, :]
     return (other > own).sum(axis=-1), (other == own).sum(axis=-1)
+
+
+def kendall_tau(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b of each row of (B, M) with the reference (M,), from -1 to 1; NaN where either is one tie.
+
+    Source: Kendall, "The treatment of ties in ranking problems", Biometrika 33 (1945).
+    """
+    first, second = np.triu_indices(len(reference), k=1)
+    order = np.sign(scores[:, first] - scores[:, second])
+    reference_order = np.sign(reference[first] - reference[second])
+    num_untied = np.abs(order).sum(axis=1) * np.abs(reference_order).sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (order @ reference_order) / np.sqrt(num_untied)
