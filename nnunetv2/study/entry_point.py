@@ -91,7 +91,7 @@ def _carry_out(study: Study, args: argparse.Namespace) -> None:
 
 
 def _compare(study: Study) -> None:
-    from nnunetv2.comparison.report.words import verdict_in_words
+    from nnunetv2.comparison.report.verdict import verdict_in_words
     from nnunetv2.study.run_study import compare_all
 
     comparison = compare_all(study)

@@ -21,7 +21,7 @@ from nnunetv2.comparison.report.sheet_tables import (
     rank_tables,
     values_of,
 )
-from nnunetv2.comparison.report.words import verdict_in_words
+from nnunetv2.comparison.report.verdict import verdict_in_words
 from nnunetv2.comparison.results import NOT_RECORDED, Comparison
 
 _TEMPLATE, _STYLE = "report.html", "report.css"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nnunetv2.comparison.report.formatting import listed
 from nnunetv2.comparison.report.leader import OrientedPair
 from nnunetv2.comparison.report.non_inferiority import non_inferiority_statements
-from nnunetv2.comparison.report.number_text import listed
 from nnunetv2.comparison.report.pair_words import against, difference_in_words, excludes_zero, grouped
 from nnunetv2.comparison.report.statement import Statement
 from nnunetv2.comparison.results import BETTER, MIN_SEEDS, NO_DIFFERENCE, NOT_TESTABLE, WORSE, Comparison

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from nnunetv2.comparison.report.formatting import bounds, coverage, is_known, listed, p_equals, score, with_unit
 from nnunetv2.comparison.report.leader import OrientedPair, negated
-from nnunetv2.comparison.report.number_text import bounds, coverage, is_known, listed, p_equals, score, with_unit
 from nnunetv2.comparison.report.statement import Statement
 from nnunetv2.comparison.results import NO_DIFFERENCE, WORSE, Comparison, Interval
 

@@ -8,7 +8,7 @@ from itertools import chain, zip_longest
 
 import numpy as np
 
-from nnunetv2.comparison.report.number_text import score, with_unit
+from nnunetv2.comparison.report.formatting import score, with_unit
 from nnunetv2.comparison.results import Comparison
 from nnunetv2.comparison.scores import Run, ScoreTable
 from nnunetv2.comparison.statistics.trainings import distinct_runs

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nnunetv2.comparison.report.formatting import listed, p_equals, plain_number, with_unit
 from nnunetv2.comparison.report.leader import OrientedPair, case_advantages, negated
-from nnunetv2.comparison.report.number_text import listed, p_equals, plain_number, with_unit
 from nnunetv2.comparison.report.pair_words import (
     against,
     difference_in_words,
