@@ -15,13 +15,13 @@ from dinov3.utils.atomic_files import read_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.evaluation.averages import summary_of_cases
 from nnunetv2.evaluation.confusion import LabelConfusion, LabelOrRegion, labels_of
 from nnunetv2.evaluation.summary_json import (
     key_to_label_or_region,
     label_or_region_to_key,
     load_summary_json,
     save_summary_json,
+    summary_of_cases,
 )
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 from nnunetv2.upstream_names import command_elsewhere

@@ -13,7 +13,6 @@ import numpy as np
 from dinov3.utils.atomic_files import replace_folder_when_complete, write_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.evaluation.averages import summary_of_cases
 from nnunetv2.evaluation.confusion import LabelOrRegion
 from nnunetv2.evaluation.evaluate_predictions import (
     matched_files,
@@ -28,7 +27,7 @@ from nnunetv2.evaluation.segmentation_format import (
     format_of,
     write_descriptions,
 )
-from nnunetv2.evaluation.summary_json import label_or_region_to_key
+from nnunetv2.evaluation.summary_json import label_or_region_to_key, summary_of_cases
 from nnunetv2.postprocessing.largest_component import largest_component
 from nnunetv2.postprocessing.step_choice import ScoredCases, Step, Summary, choose_steps, metrics_after_steps
 from nnunetv2.upstream_names import command_elsewhere

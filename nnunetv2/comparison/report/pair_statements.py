@@ -102,8 +102,8 @@ def _contradictions(pairs: list[OrientedPair]) -> Iterator[Statement]:
     if found:
         yield Statement(
             f"Test and interval do not agree for {_against(found)}: the test looks at the ranks of the differences "
-            "over the cases, the interval at their mean, for one pair alone and not adjusted. Few large differences are "
-            "enough to set them apart."
+            "over the cases, the interval at their mean, for one pair alone and not adjusted. Few large differences "
+            "are enough to set them apart."
         )
 
 
