@@ -28,7 +28,6 @@ from nnunetv2.evaluation.segmentation_format import (
     write_descriptions,
 )
 from nnunetv2.evaluation.summary_json import label_or_region_to_key, summary_of_cases
-from nnunetv2.postprocessing.largest_component import largest_component
 from nnunetv2.postprocessing.step_choice import ScoredCases, Step, Summary, choose_steps, metrics_after_steps
 from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.counted_words import counted
@@ -281,3 +280,34 @@ def _segmentations_in(folder: str, stored: SegmentationFormat) -> list[str]:
     if not names:
         raise DataError(f"There is no segmentation (*{stored.file_ending}) in {folder}")
     return names
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """Returns the voxels of the largest component of a boolean mask of any number of axes.
+
+    Voxels that touch at a face, an edge or a corner are connected. Of several components of one size, all stay.
+    """
+    from scipy import ndimage
+
+    kept = np.zeros(mask.shape, dtype=bool)
+    box = _bounding_box(mask)
+    if box is None:
+        return kept
+    components, num_components = ndimage.label(mask[box], structure=np.ones((3,) * mask.ndim))
+    if num_components == 1:
+        return mask.copy()
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 0  # what lies outside the mask
+    kept[box] = (sizes == sizes.max())[components]
+    return kept
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        (positions,) = np.nonzero(mask.any(axis=others))
+        if not positions.size:
+            return None
+        box.append(slice(positions[0], positions[-1] + 1))
+    return tuple(box)
