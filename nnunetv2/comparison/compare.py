@@ -139,7 +139,7 @@ def _analysed(dataset: str, settings: CompareSettings, scores: ScoreTable, sheet
 
 def _write(comparison: Comparison, folder: Path, references: Mapping[str, Path], layout: DatasetFormat) -> None:
     from nnunetv2.comparison.report import write_report
-    from nnunetv2.comparison.report.overlays import worst_case_pictures
+    from nnunetv2.comparison.report.case_pictures import worst_case_pictures
 
     pictures = worst_case_pictures(
         comparison,

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nnunetv2.comparison.report.case_pictures import CasePicture
 from nnunetv2.comparison.report.definitions import definitions, package_versions
 from nnunetv2.comparison.report.failures import failure_tables
 from nnunetv2.comparison.report.figures.gallery import draw_all
-from nnunetv2.comparison.report.overlays import CasePicture
 from nnunetv2.comparison.report.pair_tables import pair_tables
 from nnunetv2.comparison.report.palette import MethodStyle, class_colour, method_styles
 from nnunetv2.comparison.report.score_tables import class_tables, methods_table
