@@ -34,7 +34,7 @@ def command_elsewhere(module: str, name: str) -> Any:
     Raises:
         AttributeError: `COMMANDS_ELSEWHERE` does not list the name for this module.
     """
-    home = COMMANDS_ELSEWHERE[module].get(name)
+    home = COMMANDS_ELSEWHERE.get(module, {}).get(name)  # a module that is run as a script is `__main__`
     if home is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     return getattr(importlib.import_module(home), name)

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from nnunetv2.upstream_names import COMMANDS_ELSEWHERE
+from nnunetv2.upstream_names import COMMANDS_ELSEWHERE, command_elsewhere
 from tests.source_tree import imported_modules, module_name, source_files
 from tests.test_public_api import UPSTREAM
 
@@ -80,6 +80,8 @@ def test_commands_are_found_where_upstream_has_them(module: str) -> None:
         assert name in found.__all__
     with pytest.raises(AttributeError, match="has no attribute 'no_command'"):
         getattr(found, "no_command")  # noqa: B009
+    with pytest.raises(AttributeError, match="'__main__' has no attribute"):
+        command_elsewhere("__main__", "no_command")
 
 
 def test_code_is_told_from_reexports() -> None:
