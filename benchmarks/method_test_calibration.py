@@ -18,8 +18,8 @@ import numpy as np
 from scipy.stats import t as t_distribution
 from scipy.stats import ttest_ind
 
-from nnunetv2.comparison.statistics.holm import holm
 from nnunetv2.comparison.statistics.method_test import method_difference
+from nnunetv2.comparison.statistics.verdicts import holm
 from tests.comparison.statistics.simulated_studies import simulated_studies
 
 ALPHA = 0.05

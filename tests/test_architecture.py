@@ -5,11 +5,10 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from tests.source_tree import REPOSITORY, imported_modules, module_name, source_files
 
 # Longest matching prefix wins. A module may import its own package and every package of a lower layer.
 LAYERS = {
@@ -20,6 +19,7 @@ LAYERS = {
     "dinov3.hub": 4,
     "dinov3.eval": 5,
     "nnunetv2.errors": 2,
+    "nnunetv2.upstream_names": 2,
     "nnunetv2.paths": 3,
     "nnunetv2.configuration": 3,
     "nnunetv2.configs": 3,
@@ -61,27 +61,6 @@ def package_of(module: str) -> str | None:
     return None
 
 
-def source_files() -> list[Path]:
-    return sorted([*REPOSITORY.glob("nnunetv2/**/*.py"), *REPOSITORY.glob("dinov3/**/*.py")])
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(REPOSITORY).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def imported_modules(path: Path) -> set[str]:
-    """Dotted names of all project modules that a file imports, at its top or inside a function."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in names if name.split(".")[0] in ("nnunetv2", "dinov3")}
-
-
 def edges() -> set[tuple[str, str, str]]:
     """(importing package, imported package, example) for all imports that cross a package border."""
     found = set()
@@ -92,6 +71,48 @@ def edges() -> set[tuple[str, str, str]]:
             if source and target and source != target:
                 found.add((source, target, f"{path.relative_to(REPOSITORY)} imports {name}"))
     return found
+
+
+def file_graph() -> dict[str, set[str]]:
+    """The modules that each module imports, at its top, inside a function or for type checking."""
+    files = {module_name(path): path for path in source_files()}
+    graph = {}
+    for module, path in files.items():
+        names = imported_modules(path)
+        graph[module] = {target for name in names for target in (name, name.rpartition(".")[0]) if target in files}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> set[frozenset[str]]:
+    """Groups of nodes each of which reaches every other one of its group (or itself, if alone)."""
+    reached = {node: reachable(graph, node) for node in graph}
+    return {
+        frozenset(other for other in reached[node] if node in reached[other]) for node in graph if node in reached[node]
+    }
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = list(graph[start])
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting += graph[node]
+    return found
+
+
+KNOWN_CIRCLES = {frozenset({"nnunetv2.run.vit_command", "nnunetv2.run.vit_settings"})}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circles(file_graph()) == KNOWN_CIRCLES
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": {"e"}, "e": {"f"}, "f": {"d"}, "g": {"g", "a"}}
+    assert circles(graph) == {frozenset("bc"), frozenset("def"), frozenset("g")}
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == set()
 
 
 def test_every_module_has_a_layer() -> None:

@@ -1,7 +1,8 @@
-"""What is scored: the cases that all runs predicted, their references, and the classes of the dataset."""
+"""What is scored: the cases that all runs predicted, their images and references, and the classes of the dataset."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +13,12 @@ from nnunetv2.comparison.models import dataset_description
 from nnunetv2.comparison.protocol_sources import FoldSources
 from nnunetv2.comparison.runs import fold_folder, fold_order, folds_of, listed, run_names
 from nnunetv2.comparison.scores import Run
-from nnunetv2.errors import DataError
+from nnunetv2.errors import DataError, NNUNetError
 from nnunetv2.evaluation.crossval_folds import ground_truth_folder
+from nnunetv2.paths import nnUNet_raw
 from nnunetv2.training.protocol_hashes import cases_description
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 if TYPE_CHECKING:
     from nnunetv2.evaluation.confusion import LabelOrRegion
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 CASES, SPLITS, REFERENCES = "cases", "splits", "references"  # what `--allow` calls the problems found here
 ALLOW_ALL = "all"
 PREFIX = "NOT COMPARABLE: "
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,24 @@ def reference_files(dataset: str, file_ending: str, folder: Path | None = None) 
     if not files:
         raise DataError(f"There is no reference segmentation (*{file_ending}) in {place}; name their folder with -ref")
     return {path.name.removesuffix(file_ending): path for path in files}
+
+
+def image_files(dataset_name: str) -> dict[str, tuple[Path, ...]]:
+    """Files of every training case of a dataset, one per channel; nothing where the raw dataset is not at hand.
+
+    A raw dataset without images is one warning: a comparison does not need them.
+    """
+    if not nnUNet_raw.is_set():
+        return {}
+    folder = Path(nnUNet_raw) / dataset_name
+    if not (folder / "dataset.json").is_file():
+        return {}
+    try:
+        cases = get_filenames_of_train_images_and_targets(folder)
+    except NNUNetError as err:
+        _log.warning("Cases are shown without their images: %s", err)
+        return {}
+    return {case: tuple(map(Path, files["images"])) for case, files in cases.items()}
 
 
 def require_known_cases(dataset: str, runs: Sequence[Run], references: Mapping[str, Path]) -> None:

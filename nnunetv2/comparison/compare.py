@@ -14,11 +14,11 @@ from nnunetv2.comparison.cases import (
     case_problems,
     common_cases,
     dataset_format,
+    image_files,
     reference_files,
     require_known_cases,
 )
 from nnunetv2.comparison.comparability import comparability, require_comparable
-from nnunetv2.comparison.images import image_files
 from nnunetv2.comparison.models import find_runs
 from nnunetv2.comparison.results import Comparability, Comparison
 from nnunetv2.comparison.scores import Run, ScoreTable
@@ -118,7 +118,7 @@ def _require_methods(runs: Sequence[Run], baseline: str | None) -> None:
 def _analysed(dataset: str, settings: CompareSettings, scores: ScoreTable, sheet: Comparability) -> Comparison:
     from nnunetv2.comparison import statistics
     from nnunetv2.comparison.costs import method_costs
-    from nnunetv2.comparison.curves import learning_curves
+    from nnunetv2.comparison.training_logs import learning_curves
 
     pairs = statistics.pairs(scores, settings)
     ranks, stability = statistics.ranks(scores, settings)
@@ -139,7 +139,7 @@ def _analysed(dataset: str, settings: CompareSettings, scores: ScoreTable, sheet
 
 def _write(comparison: Comparison, folder: Path, references: Mapping[str, Path], layout: DatasetFormat) -> None:
     from nnunetv2.comparison.report import write_report
-    from nnunetv2.comparison.report.overlays import worst_case_pictures
+    from nnunetv2.comparison.report.case_pictures import worst_case_pictures
 
     pictures = worst_case_pictures(
         comparison,

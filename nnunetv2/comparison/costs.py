@@ -13,8 +13,8 @@ from nnunetv2.comparison.protocol import recorded_precision
 from nnunetv2.comparison.protocol_sources import FoldSources
 from nnunetv2.comparison.results import MethodCost
 from nnunetv2.comparison.runs import fold_folder, folds_of
-from nnunetv2.comparison.runs_log import EpochRecord, epochs_of_fold
 from nnunetv2.comparison.scores import Run
+from nnunetv2.comparison.training_logs import EpochRecord, epochs_of_fold
 from nnunetv2.errors import NNUNetError, UsageError
 from nnunetv2.training.logging.metric_files import RUN
 

@@ -117,7 +117,7 @@ def compare_entry(argv: Sequence[str] | None = None) -> int:
     references = None if args.ref is None else Path(args.ref)
 
     from nnunetv2.comparison.compare import compare
-    from nnunetv2.comparison.report.words import verdict_in_words
+    from nnunetv2.comparison.report.verdict import verdict_in_words
 
     try:
         comparison = compare(

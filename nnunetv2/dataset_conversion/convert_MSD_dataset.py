@@ -100,8 +100,7 @@ def convert_msd_dataset(
         DataError: dataset.json does not fit the files, or an image is damaged.
     """
     from dinov3.utils.atomic_files import replace_folder_when_complete, write_json
-    from nnunetv2.dataset_conversion.older_dataset_json import translate_dataset_json
-    from nnunetv2.dataset_conversion.source_folder import existing_source, nifti_names
+    from nnunetv2.dataset_conversion.older_layouts import existing_source, nifti_names, translate_dataset_json
 
     source = existing_source(source_folder)
     target = _free_target(source, overwrite_target_id)
@@ -139,7 +138,7 @@ def _free_target(source: Path, overwrite_target_id: int | None) -> Path:
 
 
 def _check_pairs(source: Path) -> None:
-    from nnunetv2.dataset_conversion.source_folder import channels_per_case, nifti_names, require_pairs
+    from nnunetv2.dataset_conversion.older_layouts import channels_per_case, nifti_names, require_pairs
 
     images, labels = (nifti_names(source / name, NOT_IMAGES) for name in ("imagesTr", "labelsTr"))
     if images and images != labels and sorted(channels_per_case(images)) == labels:
@@ -151,7 +150,7 @@ def _check_pairs(source: Path) -> None:
 
 
 def _split_images(source: Path, target: Path, channel_names: dict[str, str], num_processes: int) -> None:
-    from nnunetv2.dataset_conversion.source_folder import nifti_names, require_channels
+    from nnunetv2.dataset_conversion.older_layouts import nifti_names, require_channels
     from nnunetv2.utilities.processes.case_pool import map_cases
 
     cases, jobs = [], []
@@ -171,7 +170,7 @@ def _split_images(source: Path, target: Path, channel_names: dict[str, str], num
 def _copy_labels(source: Path, target: Path) -> None:
     import shutil
 
-    from nnunetv2.dataset_conversion.source_folder import nifti_names
+    from nnunetv2.dataset_conversion.older_layouts import nifti_names
     from nnunetv2.imageio.nifti_integrity import check_nifti
 
     target.mkdir()

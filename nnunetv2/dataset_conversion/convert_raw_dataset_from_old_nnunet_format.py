@@ -34,8 +34,7 @@ def convert(source_folder: str | os.PathLike, target_dataset_name: str) -> None:
     import shutil
 
     from dinov3.utils.atomic_files import replace_folder_when_complete, write_json
-    from nnunetv2.dataset_conversion.older_dataset_json import translate_dataset_json
-    from nnunetv2.dataset_conversion.source_folder import existing_source, require_channels
+    from nnunetv2.dataset_conversion.older_layouts import existing_source, require_channels, translate_dataset_json
 
     source = existing_source(source_folder)
     target = _free_target(target_dataset_name)
@@ -68,7 +67,7 @@ def _free_target(name: str) -> Path:
 
 def _cases(source: Path) -> Mapping[str, int]:
     """The training cases and their numbers of channels."""
-    from nnunetv2.dataset_conversion.source_folder import channels_per_case, nifti_names, require_pairs
+    from nnunetv2.dataset_conversion.older_layouts import channels_per_case, nifti_names, require_pairs
 
     images, labels = nifti_names(source / "imagesTr"), nifti_names(source / "labelsTr")
     if images and images == labels:

@@ -15,16 +15,16 @@ from dinov3.utils.atomic_files import read_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.evaluation.averages import summary_of_cases
 from nnunetv2.evaluation.confusion import LabelConfusion, LabelOrRegion, labels_of
-from nnunetv2.evaluation.evaluate_entry_points import evaluate_folder_entry_point, evaluate_simple_entry_point
 from nnunetv2.evaluation.summary_json import (
     key_to_label_or_region,
     label_or_region_to_key,
     load_summary_json,
     save_summary_json,
+    summary_of_cases,
 )
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
+from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.processes.case_pool import map_cases
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ __all__ = [
     "compute_metrics_on_folder_simple",
     "compute_tp_fp_fn_tn",
     "confusion_of_pair",
-    "evaluate_folder_entry_point",
-    "evaluate_simple_entry_point",
+    "evaluate_folder_entry_point",  # noqa: F822 - see __getattr__
+    "evaluate_simple_entry_point",  # noqa: F822 - see __getattr__
     "key_to_label_or_region",
     "label_or_region_to_key",
     "labels_to_list_of_regions",
@@ -53,6 +53,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 _WORTH_PROCESSES_BYTES = 2**20  # of compressed references; starting a process takes longer than comparing less
+
+
+def __getattr__(name: str) -> Any:
+    return command_elsewhere(__name__, name)
 
 
 def labels_to_list_of_regions(labels: Sequence[int]) -> list[tuple[int]]:

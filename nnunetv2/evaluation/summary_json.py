@@ -1,10 +1,13 @@
-"""Read and write `summary.json`, whose keys are labels and regions as text."""
+"""`summary.json`: averages the metrics of cases, and writes and reads them with labels and regions as text keys."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.evaluation.confusion import LabelOrRegion
@@ -40,3 +43,28 @@ def _with_keys(results: dict[str, Any], rename: Callable[[Any], Any]) -> dict[st
 
     cases = [{**case, "metrics": renamed(case["metrics"])} for case in results["metric_per_case"]]
     return {**results, "mean": renamed(results["mean"]), "metric_per_case": cases}
+
+
+def summary_of_cases(cases: Sequence[dict[str, Any]], regions: Sequence[LabelOrRegion]) -> dict[str, Any]:
+    """Returns the content of summary.json for what `compute_metrics` says of each case.
+
+    Returns:
+        `metric_per_case`, the cases themselves; `mean`: for each region the mean over the cases in which a metric is
+        defined; `foreground_mean`: the mean of those over all regions but background.
+    """
+    mean = {region: _mean_over_cases([case["metrics"][region] for case in cases]) for region in regions}
+    return {"metric_per_case": list(cases), "mean": mean, "foreground_mean": _mean_over_foreground(mean)}
+
+
+def _mean_over_cases(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
+    means = {}
+    for name in metrics[0]:
+        values = np.array([case[name] for case in metrics], dtype=float)
+        means[name] = math.nan if np.isnan(values).all() else float(np.nanmean(values))
+    return means
+
+
+def _mean_over_foreground(mean: dict[LabelOrRegion, dict[str, float]]) -> dict[str, float]:
+    foreground = [metrics for region, metrics in mean.items() if region not in (0, "0")]
+    names = next(iter(mean.values()))
+    return {name: float(np.mean([m[name] for m in foreground])) if foreground else math.nan for name in names}

@@ -23,16 +23,20 @@ from nnunetv2.inference.data_iterators import (
 )
 from nnunetv2.inference.logit_predictor import LogitPredictor
 from nnunetv2.inference.output_files import CaseFiles, Source, Target
-from nnunetv2.inference.predict_entry_points import predict_entry_point, predict_entry_point_modelfolder
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.processes.shared_prediction import share_of
 
-__all__ = ["nnUNetPredictor", "predict_entry_point", "predict_entry_point_modelfolder"]
+__all__ = ["nnUNetPredictor", "predict_entry_point", "predict_entry_point_modelfolder"]  # noqa: F822 - see __getattr__
 
 logger = logging.getLogger(__name__)
 
 Arrays = np.ndarray | list[np.ndarray]
+
+
+def __getattr__(name: str) -> Any:
+    return command_elsewhere(__name__, name)
 
 
 class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name

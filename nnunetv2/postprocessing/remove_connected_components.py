@@ -13,7 +13,6 @@ import numpy as np
 from dinov3.utils.atomic_files import replace_folder_when_complete, write_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.evaluation.averages import summary_of_cases
 from nnunetv2.evaluation.confusion import LabelOrRegion
 from nnunetv2.evaluation.evaluate_predictions import (
     matched_files,
@@ -28,13 +27,9 @@ from nnunetv2.evaluation.segmentation_format import (
     format_of,
     write_descriptions,
 )
-from nnunetv2.evaluation.summary_json import label_or_region_to_key
-from nnunetv2.postprocessing.entry_points import (
-    entry_point_apply_postprocessing,
-    entry_point_determine_postprocessing_folder,
-)
-from nnunetv2.postprocessing.largest_component import largest_component
+from nnunetv2.evaluation.summary_json import label_or_region_to_key, summary_of_cases
 from nnunetv2.postprocessing.step_choice import ScoredCases, Step, Summary, choose_steps, metrics_after_steps
+from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.json_export import json_ready
 from nnunetv2.utilities.message_parts import counted
 from nnunetv2.utilities.processes.case_pool import write_every_case
@@ -47,8 +42,8 @@ __all__ = [
     "apply_postprocessing",
     "apply_postprocessing_to_folder",
     "determine_postprocessing",
-    "entry_point_apply_postprocessing",
-    "entry_point_determine_postprocessing_folder",
+    "entry_point_apply_postprocessing",  # noqa: F822 - see __getattr__
+    "entry_point_determine_postprocessing_folder",  # noqa: F822 - see __getattr__
     "load_postprocess_save",
     "load_postprocessing",
     "remove_all_but_largest_component_from_segmentation",
@@ -57,6 +52,10 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Functions = list[Callable[..., np.ndarray]]
+
+
+def __getattr__(name: str) -> Any:
+    return command_elsewhere(__name__, name)
 
 
 def remove_all_but_largest_component_from_segmentation(
@@ -281,3 +280,34 @@ def _segmentations_in(folder: str, stored: SegmentationFormat) -> list[str]:
     if not names:
         raise DataError(f"There is no segmentation (*{stored.file_ending}) in {folder}")
     return names
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """Returns the voxels of the largest component of a boolean mask of any number of axes.
+
+    Voxels that touch at a face, an edge or a corner are connected. Of several components of one size, all stay.
+    """
+    from scipy import ndimage
+
+    kept = np.zeros(mask.shape, dtype=bool)
+    box = _bounding_box(mask)
+    if box is None:
+        return kept
+    components, num_components = ndimage.label(mask[box], structure=np.ones((3,) * mask.ndim))
+    if num_components == 1:
+        return mask.copy()
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 0  # what lies outside the mask
+    kept[box] = (sizes == sizes.max())[components]
+    return kept
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[slice, ...] | None:
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        (positions,) = np.nonzero(mask.any(axis=others))
+        if not positions.size:
+            return None
+        box.append(slice(positions[0], positions[-1] + 1))
+    return tuple(box)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from nnunetv2.evaluation.averages import summary_of_cases
 from nnunetv2.evaluation.confusion import LabelConfusion, LabelOrRegion
 from nnunetv2.evaluation.evaluate_predictions import confusion_of_pair, num_processes_for, read_pair
 from nnunetv2.evaluation.segmentation_format import SegmentationFormat
+from nnunetv2.evaluation.summary_json import summary_of_cases
 from nnunetv2.utilities.processes.case_pool import map_cases
 
 logger = logging.getLogger(__name__)

@@ -5,40 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from nnunetv2.errors import UsageError
+from nnunetv2.run.model_info_request import InfoRequest
 from nnunetv2.run.training_run import DEFAULT_PLANS, DEFAULT_TRAINER
 from nnunetv2.utilities.command_line import command
 
 _STDOUT = "-"
 _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-
-
-@dataclass(frozen=True)
-class InfoRequest:
-    """What one command was asked to tell."""
-
-    dataset: str | None
-    configuration: str | None
-    model_folders: tuple[Path, ...]
-    trainers: tuple[str, ...]
-    plans_identifier: str
-    config_path: str | None
-    overrides: tuple[str, ...]
-    batch_size: int | None
-    patch_size: tuple[int, ...] | None
-    precision: str
-    json_target: str | None
-
-    def __post_init__(self) -> None:
-        if bool(self.model_folders) == (self.dataset is not None):
-            raise UsageError("Give either a dataset and a configuration, for example 4 2d, or model folders with -m")
-        if self.dataset is not None and self.configuration is None:
-            raise UsageError(f"Give the configuration too, for example: {self.dataset} 2d")
-        if self.model_folders and (self.trainers or self.config_path or self.overrides):
-            raise UsageError("A trained model has its trainer and settings; leave out -tr, --config and key=value")
 
 
 def build_parser() -> argparse.ArgumentParser:

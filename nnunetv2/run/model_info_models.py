@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
 from nnunetv2.model.model_cost import ModelCost
+from nnunetv2.run.model_info_request import InfoRequest
 from nnunetv2.run.trainer_setup import make_trainer
 from nnunetv2.run.training_run import DEFAULT_TRAINER
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -17,9 +17,6 @@ from nnunetv2.training.trainer_cost import trainer_cost, trainer_of_model_folder
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.training_commands import settings_arguments, settings_prefix
-
-if TYPE_CHECKING:
-    from nnunetv2.run.model_info import InfoRequest
 
 _CPU = torch.device("cpu")
 

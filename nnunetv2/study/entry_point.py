@@ -63,8 +63,7 @@ def study_entry(argv: Sequence[str] | None = None) -> int:
 
 
 def _carry_out(study: Study, args: argparse.Namespace) -> None:
-    from nnunetv2.study.fairness import require_fair
-    from nnunetv2.study.run_study import train_all
+    from nnunetv2.study.run_study import require_fair, train_all
 
     if args.dry_run:
         from nnunetv2.study.cost_estimate import described
@@ -91,7 +90,7 @@ def _carry_out(study: Study, args: argparse.Namespace) -> None:
 
 
 def _compare(study: Study) -> None:
-    from nnunetv2.comparison.report.words import verdict_in_words
+    from nnunetv2.comparison.report.verdict import verdict_in_words
     from nnunetv2.study.run_study import compare_all
 
     comparison = compare_all(study)

@@ -1,4 +1,4 @@
-"""A whole study: its trainings one after the other, then the comparison."""
+"""A whole study: checked before anything is trained, its trainings one after the other, then the comparison."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinov3.utils.devices import resolve_device
-from nnunetv2.comparison.results import MIN_SEEDS
+from nnunetv2.comparison.cases import ALLOW_ALL, PREFIX
+from nnunetv2.comparison.comparability import ITEM_NAMES, in_words, protocol_equalities
+from nnunetv2.comparison.errors import NotComparableError
+from nnunetv2.comparison.protocol import ITEMS
+from nnunetv2.comparison.results import DIFFERS, MIN_SEEDS
 from nnunetv2.errors import NNUNetError, UsageError
 from nnunetv2.study.definitions import require_unchanged, write_definitions
-from nnunetv2.study.fairness import require_known_items
 from nnunetv2.study.job_runner import Outcome, locked, run_job, stopped_by_signals
 from nnunetv2.study.jobs import Job, State, jobs_of, results_folder
 from nnunetv2.study.methods import Method, resolve_methods
+from nnunetv2.study.planned_protocol import KNOWN_ITEMS
 from nnunetv2.study.study_config import StudyConfig, load_study, study_folder
 from nnunetv2.training.training_log import duration_in_words
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
@@ -25,6 +29,10 @@ if TYPE_CHECKING:
     from nnunetv2.comparison.results import Comparison
 
 _SHOWN_JOBS = 3
+_ADVICE = {
+    "iterations": "set budget.num_epochs and budget.num_iterations_per_epoch",
+    "precision": "set budget.precision",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +69,39 @@ def read_study(path: Path) -> Study:
     require_unchanged(methods, jobs, folder)
     require_known_items(config.compare.allow)
     return Study(config, dataset, folder, methods, jobs)
+
+
+def require_known_items(allow: Sequence[str]) -> None:
+    """Rejects items of `compare.allow` that no comparison checks.
+
+    Raises:
+        UsageError: names the accepted items.
+    """
+    for item in allow:
+        if item not in (*ITEM_NAMES, ALLOW_ALL):
+            raise UsageError(f"compare.allow has {item!r}; accepted are {', '.join(ITEM_NAMES)}, and {ALLOW_ALL}")
+
+
+def require_fair(methods: Sequence[Method], allow: Sequence[str]) -> None:
+    """Rejects methods that the comparison would reject once they are trained.
+
+    Raises:
+        NotComparableError: with one line for each inequality.
+    """
+    if found := _inequalities(methods, allow):
+        raise NotComparableError("\n".join(found))
+
+
+def _inequalities(methods: Sequence[Method], allow: Sequence[str]) -> list[str]:
+    """One line for each item in which methods differ without that being allowed."""
+    protocols = {method.name: [method.protocol] for method in methods}
+    items = [item for item in ITEMS if item.name in KNOWN_ITEMS and not {item.name, ALLOW_ALL} & set(allow)]
+    lines = []
+    for found in protocol_equalities(protocols, items):
+        if found.state == DIFFERS:
+            advice = _ADVICE.get(found.item, "change the models")
+            lines.append(f"{PREFIX}{found.item}: {in_words(found)}; {advice}, or add {found.item} to compare.allow")
+    return lines
 
 
 def train_all(study: Study) -> None:

@@ -1,4 +1,4 @@
-"""Upstream's home of the overlays, which are in `nnunetv2.utilities.overlays`."""
+"""Upstream's import path; the code is in `nnunetv2.utilities.overlays`."""
 
 from nnunetv2.utilities.overlays.case_overlays import (
     multiprocessing_plot_overlay,

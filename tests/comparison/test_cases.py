@@ -7,14 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2.comparison.cases import case_problems, common_cases, dataset_format, reference_files, require_known_cases
+from nnunetv2.comparison.cases import (
+    case_problems,
+    common_cases,
+    dataset_format,
+    image_files,
+    reference_files,
+    require_known_cases,
+)
 from nnunetv2.comparison.comparability import require_comparable
 from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.comparison.results import Comparability
 from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import DataError
 from nnunetv2.training.protocol_hashes import cases_description
-from tests.comparison.model_folders import DATASET, FOLDS, NAME, Model, write_dataset, write_predictions
+from tests.comparison.model_folders import DATASET, DATASET_JSON, FOLDS, NAME, Model, write_dataset, write_predictions
 
 CASES = ("a", "b", "c", "<d>")
 REFERENCES = {case: Path(f"{case}.png") for case in CASES}
@@ -150,3 +157,16 @@ def test_classes_are_labels_or_regions_by_name(nnunet_folders, tmp_path, labels,
 def test_without_a_model_the_dataset_tells_the_reader(nnunet_folders):
     write_dataset(nnunet_folders)
     assert type(dataset_format("777", []).reader_writer).__name__ == "NaturalImage2DIO"
+
+
+def test_images_are_found_by_case_and_channel_and_can_do_without(nnunet_folders, caplog):
+    folder = nnunet_folders["nnUNet_raw"] / DATASET
+    assert image_files(DATASET) == {}
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps({**DATASET_JSON, "channel_names": {"0": "red", "1": "green"}}))
+    assert image_files(DATASET) == {}
+    assert "shown without their images: There is no folder" in caplog.text
+    for name in ("imagesTr/a_0000.png", "imagesTr/a_0001.png", "labelsTr/a.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    assert image_files(DATASET) == {"a": tuple(folder / "imagesTr" / f"a_000{channel}.png" for channel in (0, 1))}

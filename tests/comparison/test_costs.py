@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from nnunetv2.comparison.costs import method_costs
-from nnunetv2.comparison.curves import learning_curves
 from nnunetv2.comparison.models import find_runs
 from nnunetv2.comparison.results import MethodCost
+from nnunetv2.comparison.training_logs import learning_curves
 from tests.comparison.model_folders import (
     DATASET,
     DATASET_JSON,
@@ -129,7 +129,7 @@ def test_operations_are_those_that_model_info_tells(place, trainer):
 @pytest.mark.integration
 def test_reading_logs_needs_no_torch():
     code = (
-        "import sys, nnunetv2.comparison.costs, nnunetv2.comparison.curves, nnunetv2.comparison.comparability, "
+        "import sys, nnunetv2.comparison.costs, nnunetv2.comparison.training_logs, nnunetv2.comparison.comparability, "
         "nnunetv2.comparison.models; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

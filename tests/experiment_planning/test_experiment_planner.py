@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.experiment_planning.experiment_planners.changed_preprocessing import warn_of_outdated_cases
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.plans_file import warn_of_outdated_cases
 from nnunetv2.experiment_planning.experiment_planners.resampling.planners_no_resampling import (
     nnUNetPlannerResEncL_noResampling,
 )

@@ -9,8 +9,7 @@ from nnunetv2.experiment_planning.experiment_planners.feature_map_size import (
     RESIDUAL_ENCODER_UNET,
     conv_feature_map_size,
 )
-from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props
-from nnunetv2.experiment_planning.experiment_planners.unet_architecture import unet_architecture
+from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props, unet_architecture
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 DEPTHS = {

@@ -6,11 +6,9 @@ import pytest
 from nnunetv2.experiment_planning.experiment_planners.network_topology import (
     get_pool_and_conv_props,
     get_shape_must_be_divisible_by,
-    pad_shape,
-)
-from nnunetv2.experiment_planning.experiment_planners.patch_search import (
     initial_patch_size,
     largest_fitting,
+    pad_shape,
     shrunk,
     topology_of,
 )

@@ -16,13 +16,13 @@ from nnunetv2.errors import DataError, UsageError
 from nnunetv2.evaluation.segmentation_format import descriptions
 from nnunetv2.postprocessing import remove_connected_components as module
 from nnunetv2.postprocessing.entry_points import build_apply_parser, build_determine_parser
-from nnunetv2.postprocessing.largest_component import largest_component
 from nnunetv2.postprocessing.remove_connected_components import (
     apply_postprocessing,
     apply_postprocessing_to_folder,
     determine_postprocessing,
     entry_point_apply_postprocessing,
     entry_point_determine_postprocessing_folder,
+    largest_component,
     load_postprocessing,
     remove_all_but_largest_component_from_segmentation,
 )

@@ -13,9 +13,8 @@ from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.errors import UsageError
 from nnunetv2.study.cost_estimate import described
 from nnunetv2.study.entry_point import study_entry
-from nnunetv2.study.fairness import require_fair
 from nnunetv2.study.methods import resolve_methods
-from nnunetv2.study.run_study import Study, read_study, train_all
+from nnunetv2.study.run_study import Study, read_study, require_fair, train_all
 from nnunetv2.study.study_config import StudyConfig, load_study
 from nnunetv2.training.budget import Budget
 from tests.study.study_jobs import mark

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
-from nnunetv2.comparison.report.number_text import coverage
+from nnunetv2.comparison.report.formatting import coverage
 from nnunetv2.comparison.results import MIN_SEEDS
 from nnunetv2.comparison.settings import METRICS, CompareSettings
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnunetv2.comparison.report.cells import Cell, Table, method_cell, number_cell, text_cell
-from nnunetv2.comparison.report.number_text import score
+from nnunetv2.comparison.report.formatting import score
 from nnunetv2.comparison.report.score_tables import metric_title
+from nnunetv2.comparison.report.table import Cell, Table, method_cell, number_cell, text_cell
 from nnunetv2.comparison.results import Comparison
 from nnunetv2.comparison.settings import METRICS
 from nnunetv2.comparison.statistics.trainings import distinct_runs

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from nnunetv2.comparison.report.case_pictures import CasePicture
 from nnunetv2.comparison.report.definitions import definitions, package_versions
 from nnunetv2.comparison.report.failures import failure_tables
 from nnunetv2.comparison.report.figures.gallery import draw_all
-from nnunetv2.comparison.report.name_markup import breakable, with_methods_marked
-from nnunetv2.comparison.report.overlays import CasePicture
 from nnunetv2.comparison.report.pair_tables import pair_tables
-from nnunetv2.comparison.report.palette import class_colour, method_styles
+from nnunetv2.comparison.report.palette import MethodStyle, class_colour, method_styles
 from nnunetv2.comparison.report.score_tables import class_tables, methods_table
 from nnunetv2.comparison.report.sheet_tables import (
     comparability_table,
@@ -21,10 +22,15 @@ from nnunetv2.comparison.report.sheet_tables import (
     rank_tables,
     values_of,
 )
-from nnunetv2.comparison.report.words import verdict_in_words
+from nnunetv2.comparison.report.verdict import verdict_in_words
 from nnunetv2.comparison.results import NOT_RECORDED, Comparison
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 _TEMPLATE, _STYLE = "report.html", "report.css"
+_TOGETHER = re.compile(r"(?<=\bp) (?=[<=])|(?<=[<=]) (?=[\d])|(?<=\d) (?=%|mm\b)|(?<=%) (?=CI\b)")
+_BREAKS_AFTER = re.compile(r"_+(?=[^_])")
 
 
 def html_report(comparison: Comparison, pictures: Sequence[CasePicture] = ()) -> str:
@@ -79,3 +85,31 @@ def _data_uri(content: str | bytes, kind: str) -> str:
     """What an `img` shows without any other file."""
     raw = content.encode() if isinstance(content, str) else content
     return f"data:{kind};base64,{base64.b64encode(raw).decode('ascii')}"
+
+
+def breakable(text: str) -> Markup:
+    """Escaped text that may break after underscores, but not within `p = 0.012`, `95 % CI` or `2 mm`."""
+    from markupsafe import Markup, escape
+
+    together = _TOGETHER.sub("\N{NO-BREAK SPACE}", text)
+    return Markup(_BREAKS_AFTER.sub(lambda found: f"{found.group()}<wbr>", str(escape(together))))
+
+
+def with_methods_marked(text: str, styles: Mapping[str, MethodStyle]) -> Markup:
+    """Escaped text in which the names of methods carry their letters and colours."""
+    from markupsafe import Markup
+
+    longest_first = sorted(styles, key=lambda name: (-len(name), name))
+    names = re.compile(rf"(?<![\w-])({'|'.join(re.escape(name) for name in longest_first)})(?![\w-])")
+    parts = names.split(text)  # every second part is a name
+    marked = [_marked(styles[part]) if place % 2 else breakable(part) for place, part in enumerate(parts)]
+    return Markup("").join(marked)
+
+
+def _marked(style: MethodStyle) -> Markup:
+    from markupsafe import Markup
+
+    letter = Markup('<span class="chip" style="background:{};color:{}">{}</span>').format(
+        style.colour, style.ink, style.code
+    )
+    return Markup('<span class="named">{}\N{NO-BREAK SPACE}{}</span>').format(letter, breakable(style.name))

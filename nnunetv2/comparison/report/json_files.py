@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2.comparison.report.definitions import package_versions
-from nnunetv2.comparison.report.words import verdict_in_words
+from nnunetv2.comparison.report.verdict import verdict_in_words
 from nnunetv2.comparison.results import Comparison
 from nnunetv2.comparison.settings import METRICS
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from nnunetv2.comparison.report.formatting import coverage, score
 from nnunetv2.comparison.report.leader import OrientedPair, means_of
-from nnunetv2.comparison.report.number_text import coverage, score
 from nnunetv2.comparison.report.score_tables import is_best
 from nnunetv2.comparison.results import WORSE, Comparison, MethodSummary
 from nnunetv2.comparison.settings import METRICS

@@ -6,13 +6,13 @@ import html
 import re
 from collections.abc import Iterator
 
-from nnunetv2.comparison.report.cells import Cell, Table
 from nnunetv2.comparison.report.definitions import definitions, package_versions
 from nnunetv2.comparison.report.pair_tables import pair_tables
 from nnunetv2.comparison.report.score_tables import class_tables, methods_table
 from nnunetv2.comparison.report.sheet_tables import comparability_table, compute_table, detection_table, rank_tables
 from nnunetv2.comparison.report.statement import Statement
-from nnunetv2.comparison.report.words import verdict_in_words
+from nnunetv2.comparison.report.table import Cell, Table
+from nnunetv2.comparison.report.verdict import verdict_in_words
 from nnunetv2.comparison.results import Comparison
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~#$])")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nnunetv2.comparison.report.cells import Cell, Table, method_cell, number_cell, text_cell
-from nnunetv2.comparison.report.non_inferiority import non_inferiority_note
-from nnunetv2.comparison.report.number_text import UNKNOWN, bounds, coverage, p_value, plain_number, score
+from nnunetv2.comparison.report.formatting import UNKNOWN, bounds, coverage, p_value, plain_number, score
+from nnunetv2.comparison.report.pair_statements import non_inferiority_note
 from nnunetv2.comparison.report.score_tables import metric_title
+from nnunetv2.comparison.report.table import Cell, Table, method_cell, number_cell, text_cell
 from nnunetv2.comparison.results import (
     BETTER,
     MIXED,

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dinov3.utils.atomic_files import replace_when_complete
+from nnunetv2.comparison.report.case_pictures import CasePicture
 from nnunetv2.comparison.report.csv_files import csv_texts
 from nnunetv2.comparison.report.html_page import html_report
 from nnunetv2.comparison.report.json_files import json_texts
 from nnunetv2.comparison.report.latex import latex_table
 from nnunetv2.comparison.report.markdown import markdown_report
-from nnunetv2.comparison.report.overlays import CasePicture
 from nnunetv2.comparison.results import Comparison
 
 REPORT = "report.html"

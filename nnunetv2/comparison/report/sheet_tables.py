@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nnunetv2.comparison.report.cells import Cell, Table, method_cell, number_cell, text_cell
-from nnunetv2.comparison.report.number_text import UNKNOWN, amount, percent, plain_number
+from nnunetv2.comparison.report.formatting import UNKNOWN, amount, percent, plain_number
 from nnunetv2.comparison.report.score_tables import metric_title
+from nnunetv2.comparison.report.table import Cell, Table, method_cell, number_cell, text_cell
 from nnunetv2.comparison.results import DIFFERS, NOT_RECORDED, Comparison, DetectionResult, Equality, MethodCost
 
 MOST_DETECTED = 300  # rows of the detection table

@@ -11,7 +11,7 @@ from nnunetv2.comparison.results import ALL_CLASSES, NOT_TESTABLE, MethodsTest, 
 from nnunetv2.comparison.scores import ScoreTable
 from nnunetv2.comparison.settings import METRICS, CompareSettings, Metric
 from nnunetv2.comparison.statistics.bootstrap import bca_intervals, random_stream
-from nnunetv2.comparison.statistics.methods_family import methods_tests
+from nnunetv2.comparison.statistics.method_test import methods_tests
 from nnunetv2.comparison.statistics.trained_models import trained_models_tests
 from nnunetv2.comparison.statistics.trainings import DECIMALS, MethodScores, method_scores
 from nnunetv2.comparison.statistics.verdicts import non_inferiority

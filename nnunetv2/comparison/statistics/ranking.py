@@ -1,7 +1,8 @@
-"""Ranks of the methods by three schemes, and how far they depend on the cases."""
+"""Ranks of the methods by three schemes, how far they depend on the cases, and groups without a difference."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from itertools import combinations
 
 import numpy as np
@@ -10,12 +11,13 @@ from nnunetv2.comparison.results import ALL_CLASSES, BETTER, WORSE, Interval, Ra
 from nnunetv2.comparison.scores import ScoreTable
 from nnunetv2.comparison.settings import METRICS, CompareSettings
 from nnunetv2.comparison.statistics.bootstrap import bootstrap_means, random_stream
-from nnunetv2.comparison.statistics.kendall import kendall_tau
 from nnunetv2.comparison.statistics.pairs import differences_of
 from nnunetv2.comparison.statistics.trained_models import signed_rank_family, trained_verdict
 from nnunetv2.comparison.statistics.trainings import MethodScores, method_scores
 
 TAU_PERCENTILES = (2.5, 97.5)
+
+Pair = frozenset[str]
 
 
 def ranks(scores: ScoreTable, settings: CompareSettings) -> tuple[tuple[RankResult, ...], tuple[RankStability, ...]]:
@@ -103,3 +105,65 @@ def _compared(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each of (..., M) scores how many are higher, and how many equal, itself included."""
     own, other = scores[..., :, None], scores[..., None, :]
     return (other > own).sum(axis=-1), (other == own).sum(axis=-1)
+
+
+def kendall_tau(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Kendall's tau-b of each row of (B, M) with the reference (M,), from -1 to 1; NaN where either is one tie.
+
+    Source: Kendall, "The treatment of ties in ranking problems", Biometrika 33 (1945).
+    """
+    first, second = np.triu_indices(len(reference), k=1)
+    order = np.sign(scores[:, first] - scores[:, second])
+    reference_order = np.sign(reference[first] - reference[second])
+    num_untied = np.abs(order).sum(axis=1) * np.abs(reference_order).sum()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (order @ reference_order) / np.sqrt(num_untied)
+
+
+def groups_without_difference(ranks: Mapping[str, float], differing: Collection[Pair]) -> list[tuple[str, ...]]:
+    """The longest ranges of ranks in which no two methods differ.
+
+    A group has all methods of its range, those of equal rank together. So a bar from its lowest to its highest rank
+    never covers a method that differs from one of the group.
+
+    Args:
+        ranks: of each method.
+        differing: pairs of methods that are shown to differ.
+
+    Returns:
+        Groups of at least two methods, none within another, by rising rank; methods of a group likewise, those of equal
+        rank in the order of `ranks`.
+
+    Source: Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006), section 3.2.2; with
+    tests of pairs as in Benavoli et al., "Should we really use post-hoc tests based on mean-ranks?", JMLR 17 (2016).
+    """
+    order = sorted(ranks, key=lambda method: ranks[method])
+    places = [[method for method in order if ranks[method] == rank] for rank in sorted(set(ranks.values()))]
+    groups: list[tuple[str, ...]] = []
+    last_end = -1
+    for start in range(len(places)):
+        end = start
+        while end < len(places) and not _any_differ(places[start : end + 1], differing):
+            end += 1
+        members = tuple(method for place in places[start:end] for method in place)
+        if end > last_end and len(members) > 1:
+            groups.append(members)
+        last_end = max(last_end, end)
+    return groups
+
+
+def pairs_in_no_group(
+    ranks: Mapping[str, float], differing: Collection[Pair], groups: Collection[tuple[str, ...]]
+) -> list[tuple[str, str]]:
+    """Pairs that are not shown to differ, but are apart: a method in between differs from one of its neighbours."""
+    order = sorted(ranks, key=lambda method: ranks[method])
+    return [
+        pair
+        for pair in combinations(order, 2)
+        if frozenset(pair) not in differing and not any(set(pair) <= set(group) for group in groups)
+    ]
+
+
+def _any_differ(places: list[list[str]], differing: Collection[Pair]) -> bool:
+    methods = [method for place in places for method in place]
+    return any(frozenset(pair) in differing for pair in combinations(methods, 2))

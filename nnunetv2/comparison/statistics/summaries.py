@@ -1,14 +1,16 @@
-"""What each method reaches in each metric and class."""
+"""What each method reaches in each metric and class, and which classes it misses."""
 
 from __future__ import annotations
 
+from math import fsum
+
 import numpy as np
 
-from nnunetv2.comparison.results import ALL_CLASSES, Interval, MethodSummary
+from nnunetv2.comparison.results import ALL_CLASSES, DetectionResult, Interval, MethodSummary
 from nnunetv2.comparison.scores import ScoreTable
 from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.comparison.statistics.bootstrap import bca_intervals, random_stream
-from nnunetv2.comparison.statistics.trainings import MethodScores, method_scores
+from nnunetv2.comparison.statistics.trainings import MethodScores, distinct_runs, method_scores
 
 
 def summaries(scores: ScoreTable, settings: CompareSettings) -> tuple[MethodSummary, ...]:
@@ -53,4 +55,27 @@ def _summary(method: MethodScores, metric: str, class_name: str | None, interval
         median=median,
         quartiles=(lower, upper),
         seed_deviation=float(method.runs.mean(axis=1).std(ddof=1)) if num_runs > 1 and len(cases) else None,
+    )
+
+
+def detection(scores: ScoreTable) -> tuple[DetectionResult, ...]:
+    """Every class, within it every method. The cases of a kind are the same for all methods: the reference decides."""
+    return tuple(
+        _detection_of(scores, method, position) for position in range(len(scores.classes)) for method in scores.methods
+    )
+
+
+def _detection_of(scores: ScoreTable, method: str, class_position: int) -> DetectionResult:
+    is_absent = scores.num_reference[:, class_position] == 0
+    num_predicted = scores.num_predicted[distinct_runs(scores, method), :, class_position]
+    volumes = num_predicted.sum(axis=0) * scores.voxel_volume
+    has_absent, has_present = bool(is_absent.any()), not is_absent.all()
+    return DetectionResult(
+        method=method,
+        class_name=scores.classes[class_position],
+        num_absent=int(is_absent.sum()),
+        false_positive_rate=float((num_predicted[:, is_absent] > 0).mean()) if has_absent else None,
+        false_positive_volume=fsum(volumes[is_absent]) / num_predicted[:, is_absent].size if has_absent else None,
+        num_present=int((~is_absent).sum()),
+        missed_rate=float((num_predicted[:, ~is_absent] == 0).mean()) if has_present else None,
     )

@@ -15,15 +15,17 @@ from dinov3.utils.atomic_files import read_json
 from nnunetv2.configuration import ANISO_THRESHOLD
 from nnunetv2.errors import UsageError
 from nnunetv2.experiment_planning.experiment_planners.feature_map_size import PLAIN_CONV_UNET, conv_feature_map_size
-from nnunetv2.experiment_planning.experiment_planners.network_topology import Topology
-from nnunetv2.experiment_planning.experiment_planners.patch_search import largest_fitting
+from nnunetv2.experiment_planning.experiment_planners.network_topology import (
+    Topology,
+    largest_fitting,
+    unet_architecture,
+)
 from nnunetv2.experiment_planning.experiment_planners.plans_file import copy_dataset_files, write_plans
 from nnunetv2.experiment_planning.experiment_planners.target_spacing import (
     axis_order,
     fullres_target_spacing,
     slightly_coarser,
 )
-from nnunetv2.experiment_planning.experiment_planners.unet_architecture import unet_architecture
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.json_export import json_ready
 from nnunetv2.utilities.plans_handling.plans_files import require_plans_name

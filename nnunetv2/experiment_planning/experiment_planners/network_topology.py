@@ -1,10 +1,10 @@
-"""Where a U-Net halves which axis, and the kernel sizes between: from voxel spacing and patch size alone."""
+"""The U-Net of a dataset: where it halves which axis, the largest patch that fits, and its entry in the plans."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,6 +12,9 @@ Sizes = tuple[tuple[int, ...], ...]
 
 _MAX_SPACING_RATIO = 2  # axes within this factor of the finest one count as equally fine
 _MIN_EDGE_FOR_SINGLE_AXIS = 3  # times the smallest edge; an axis that would be halved alone needs to be longer
+# Volume of the first candidate; certainly too large for the memory of any one GPU.
+INITIAL_EDGE = {2: 2048, 3: 256}
+_UNLIMITED = 999999
 
 
 class Topology(NamedTuple):
@@ -90,3 +93,92 @@ def _axes_to_halve(
     if len(axes) == 1 and sizes[axes[0]] < _MIN_EDGE_FOR_SINGLE_AXIS * min_edge:
         return []
     return axes
+
+
+def initial_patch_size(spacing: Sequence[float], median_shape: Sequence[float]) -> list[float]:
+    """Returns a patch that is as long in mm along all axes, but nowhere longer than the median image."""
+    num_axes = len(spacing)
+    inverse = [1 / s for s in spacing]
+    scale = (INITIAL_EDGE[num_axes] ** num_axes / math.prod(inverse)) ** (1 / num_axes)
+    return [min(round(i * scale), size) for i, size in zip(inverse, median_shape, strict=False)]
+
+
+def topology_of(spacing: Sequence[float], patch_size: Sequence[float], min_edge: int) -> Topology:
+    return get_pool_and_conv_props(spacing, patch_size, min_edge, _UNLIMITED)
+
+
+def shrunk(topology: Topology, spacing: Sequence[float], median_shape: Sequence[float], min_edge: int) -> Topology:
+    """Returns the next smaller candidate: the axis that covers most of the median image gives way.
+
+    The step is what the axis must be divisible by *after* shrinking: 256, halved six times, would lose 64 at once,
+    although 224, halved five times, is a valid size between.
+    """
+    sizes = list(topology.patch_size)
+    axis = max(range(len(sizes)), key=lambda a: (sizes[a] / median_shape[a], a))
+    trial = list(sizes)
+    trial[axis] -= int(topology.must_be_divisible_by[axis])
+    step = int(topology_of(spacing, trial, min_edge).must_be_divisible_by[axis])
+    sizes[axis] -= step
+    return topology_of(spacing, sizes, min_edge)
+
+
+def largest_fitting(
+    spacing: Sequence[float], median_shape: Sequence[float], min_edge: int, fits: Callable[[Topology], bool]
+) -> Topology:
+    """Shrinks the initial patch until its network fits.
+
+    Args:
+        spacing: mm per axis, two or three axes.
+        median_shape: of the images at this spacing, voxels per axis.
+        min_edge: smallest edge of the feature maps at the bottom of the network.
+        fits: whether the network of a topology fits into memory.
+    """
+    topology = topology_of(spacing, initial_patch_size(spacing, median_shape), min_edge)
+    while not fits(topology):
+        topology = shrunk(topology, spacing, median_shape, min_edge)
+    return topology
+
+
+def unet_architecture(
+    topology: Topology,
+    network_class: str | type,
+    *,
+    base_features: int,
+    max_features: int,
+    encoder_depths: Mapping[str, Sequence[int]],
+    decoder_depths: Sequence[int],
+) -> dict[str, Any]:
+    """Returns class and arguments of the network; the order of keys is part of the format.
+
+    Args:
+        topology: strides and kernel sizes of the stages.
+        network_class: the class, or its dotted name.
+        base_features: channels of the first stage; they double from stage to stage.
+        max_features: upper limit for channels.
+        encoder_depths: convolutions or blocks per stage, under the name that the class gives them; may list more stages
+            than there are.
+        decoder_depths: convolutions per decoder stage; may list more stages than there are.
+    """
+    num_axes, num_stages = len(topology.patch_size), len(topology.strides)
+    if not isinstance(network_class, str):
+        network_class = f"{network_class.__module__}.{network_class.__name__}"
+    return {
+        "network_class_name": network_class,
+        "arch_kwargs": {
+            "n_stages": num_stages,
+            "features_per_stage": tuple(min(max_features, base_features * 2**stage) for stage in range(num_stages)),
+            "conv_op": f"torch.nn.modules.conv.Conv{num_axes}d",
+            "kernel_sizes": topology.kernel_sizes,
+            "strides": topology.strides,
+            **{name: tuple(depths[:num_stages]) for name, depths in encoder_depths.items()},
+            "n_conv_per_stage_decoder": tuple(decoder_depths[: num_stages - 1]),
+            "conv_bias": True,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{num_axes}d",
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ("conv_op", "norm_op", "dropout_op", "nonlin"),
+    }

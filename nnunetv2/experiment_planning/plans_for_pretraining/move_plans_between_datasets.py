@@ -38,8 +38,7 @@ def move_plans_between_datasets(
         DataError: there is no reader for the images of the target.
     """
     from dinov3.utils.atomic_files import read_json, write_json
-    from nnunetv2.experiment_planning.experiment_planners.changed_preprocessing import warn_of_outdated_cases
-    from nnunetv2.experiment_planning.experiment_planners.plans_file import copy_dataset_files
+    from nnunetv2.experiment_planning.experiment_planners.plans_file import copy_dataset_files, warn_of_outdated_cases
     from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 

@@ -1,4 +1,4 @@
-"""Upstream's home of the stored-case format, which is in `nnunetv2.preprocessing.stored_cases`."""
+"""Upstream's import path; the code is in `nnunetv2.preprocessing.stored_cases`."""
 
 from nnunetv2.preprocessing.stored_cases import (
     comp_blosc2_params,

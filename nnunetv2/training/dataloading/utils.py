@@ -1,4 +1,4 @@
-"""Upstream's home of `unpack_dataset`, which is in `nnunetv2.preprocessing.npz_unpacking`."""
+"""Upstream's import path; the code is in `nnunetv2.preprocessing.npz_unpacking`."""
 
 from nnunetv2.preprocessing.npz_unpacking import unpack_dataset
 

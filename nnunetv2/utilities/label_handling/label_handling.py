@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,9 +18,6 @@ from nnunetv2.utilities.label_handling.label_declaration import (
     members,
     only_background,
 )
-
-if TYPE_CHECKING:
-    from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 Label = int
 Region = int | tuple[int, ...]
@@ -214,10 +211,23 @@ def convert_labelmap_to_one_hot(
     return masks
 
 
+class _Configuration(Protocol):
+    previous_stage_name: str | None
+
+
+class _Plans(Protocol):
+    def get_configuration(self, configuration_name: str) -> _Configuration: ...
+
+    def get_label_manager(self, dataset_json: dict) -> LabelManager: ...
+
+
 def determine_num_input_channels(
-    plans_manager: PlansManager, configuration_or_config_manager: str | ConfigurationManager, dataset_json: dict
+    plans_manager: _Plans, configuration_or_config_manager: str | _Configuration, dataset_json: dict
 ) -> int:
-    """Number of input channels of a network: image channels, and in a cascade one per foreground label."""
+    """Number of input channels of a network: image channels, and in a cascade one per foreground label.
+
+    Takes a `PlansManager` and a `ConfigurationManager`; those import this module, hence the protocols.
+    """
     configuration = configuration_or_config_manager
     if isinstance(configuration, str):
         configuration = plans_manager.get_configuration(configuration)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nnunetv2.comparison.report.figures.style import wrapped
-from nnunetv2.comparison.report.name_markup import breakable, with_methods_marked
+from nnunetv2.comparison.report.html_page import breakable, with_methods_marked
 from nnunetv2.comparison.report.palette import ink_on, method_styles
 from tests.comparison.report.planted import METHODS
 

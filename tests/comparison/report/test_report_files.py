@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from nnunetv2.comparison.report import write_report
+from nnunetv2.comparison.report.case_pictures import CasePicture, Panel
 from nnunetv2.comparison.report.figures import gallery
 from nnunetv2.comparison.report.figures.cost_panels import pareto_front
-from nnunetv2.comparison.report.overlays import CasePicture, Panel
 from nnunetv2.comparison.report.report_files import report_texts
 from nnunetv2.comparison.results import Comparison
 from tests.comparison.report.planted import METHODS, SCRIPT_CASE, iterations_differ, planted

@@ -10,10 +10,9 @@ from scipy.stats import ttest_ind, ttest_rel
 
 from nnunetv2.comparison.results import BETTER, NOT_TESTABLE, WORSE
 from nnunetv2.comparison.settings import CompareSettings
-from nnunetv2.comparison.statistics.holm import holm
-from nnunetv2.comparison.statistics.method_test import MethodDifference, method_difference
-from nnunetv2.comparison.statistics.methods_family import methods_tests
+from nnunetv2.comparison.statistics.method_test import MethodDifference, method_difference, methods_tests
 from nnunetv2.comparison.statistics.trainings import MethodScores
+from nnunetv2.comparison.statistics.verdicts import holm
 from tests.comparison.statistics.simulated_studies import simulated_studies
 
 ALPHA = 0.05

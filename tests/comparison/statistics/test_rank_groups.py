@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from nnunetv2.comparison.statistics.rank_groups import groups_without_difference, pairs_in_no_group
+from nnunetv2.comparison.statistics.ranking import groups_without_difference, pairs_in_no_group
 
 
 def pairs(*names: str) -> set[frozenset[str]]:

@@ -8,8 +8,7 @@ from scipy.stats import kendalltau, rankdata
 
 from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.comparison.statistics import ranks
-from nnunetv2.comparison.statistics.kendall import kendall_tau
-from nnunetv2.comparison.statistics.ranking import best_ranks, mean_ranks, schemes_agree
+from nnunetv2.comparison.statistics.ranking import best_ranks, kendall_tau, mean_ranks, schemes_agree
 from tests.comparison.statistics.tables import score_table
 
 SETTINGS = CompareSettings(metrics=("Dice",), num_resamples=500)

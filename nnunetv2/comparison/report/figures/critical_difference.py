@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnunetv2.comparison.report.figures.style import height_of, new_figure, wrapped
-from nnunetv2.comparison.report.number_text import listed, plain_number
+from nnunetv2.comparison.report.formatting import listed, plain_number
 from nnunetv2.comparison.report.palette import FAINT_INK, INK, MethodStyle
 from nnunetv2.comparison.results import DIFFERENT, MIXED, NOT_TESTABLE, Comparison
-from nnunetv2.comparison.statistics.rank_groups import groups_without_difference, pairs_in_no_group
+from nnunetv2.comparison.statistics.ranking import groups_without_difference, pairs_in_no_group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -23,7 +23,7 @@ from nnunetv2.comparison.report.figures.volume_agreement import (
     drawn_blocks,
     points_apart,
 )
-from nnunetv2.comparison.report.number_text import coverage
+from nnunetv2.comparison.report.formatting import coverage
 from nnunetv2.comparison.report.palette import MethodStyle
 from nnunetv2.comparison.results import Comparison
 

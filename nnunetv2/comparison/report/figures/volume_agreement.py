@@ -9,7 +9,7 @@ import numpy as np
 
 from nnunetv2.comparison.report.figures.class_boxes import drawn_classes
 from nnunetv2.comparison.report.figures.style import WIDTH, new_figure, wrapped
-from nnunetv2.comparison.report.number_text import amount
+from nnunetv2.comparison.report.formatting import amount
 from nnunetv2.comparison.report.palette import FAINT_INK, INK, MethodStyle
 from nnunetv2.comparison.results import Comparison
 from nnunetv2.comparison.statistics.volume_agreement import VolumeAgreement, volume_agreement

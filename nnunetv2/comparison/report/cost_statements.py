@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from nnunetv2.comparison.report.formatting import amount, listed
 from nnunetv2.comparison.report.leader import means_of
-from nnunetv2.comparison.report.number_text import amount, listed
 from nnunetv2.comparison.report.statement import Statement
 from nnunetv2.comparison.results import Comparison, MethodCost
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nnunetv2.comparison.report.cost_words import cost_statements
+from nnunetv2.comparison.report.cost_statements import cost_statements
+from nnunetv2.comparison.report.formatting import bounds, coverage, listed, with_unit
 from nnunetv2.comparison.report.leader import means_of, pairs_of_leader
-from nnunetv2.comparison.report.limit_words import limit_statements
-from nnunetv2.comparison.report.method_words import method_statements
-from nnunetv2.comparison.report.number_text import bounds, coverage, listed, with_unit
+from nnunetv2.comparison.report.limit_statements import limit_statements
+from nnunetv2.comparison.report.pair_statements import method_statements, trained_statements
 from nnunetv2.comparison.report.statement import Statement
-from nnunetv2.comparison.report.trained_words import trained_statements
 from nnunetv2.comparison.results import Comparison, MethodSummary
 from nnunetv2.utilities.message_parts import counted
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nnunetv2.comparison.report.number_text import amount, bounds, listed, p_equals, p_value, plain_number, with_unit
+from nnunetv2.comparison.report.formatting import amount, bounds, listed, p_equals, p_value, plain_number, with_unit
 from nnunetv2.comparison.results import Interval
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nnunetv2.comparison.report.number_text import coverage, listed, p_equals
+from nnunetv2.comparison.report.formatting import coverage, listed, p_equals
 from nnunetv2.comparison.report.statement import Statement
 from nnunetv2.comparison.results import FEW_CASES, NOT_RECORDED, Comparison
 from nnunetv2.comparison.statistics.trained_models import smallest_p

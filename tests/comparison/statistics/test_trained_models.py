@@ -1,4 +1,4 @@
-"""Signed-rank test, its effect sizes, and Holm's adjustment."""
+"""Tests of trained models: signed-rank test, its effect sizes, and Holm's adjustment."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, wilcoxon
 
-from nnunetv2.comparison.statistics.holm import holm
-from nnunetv2.comparison.statistics.signed_rank import hodges_lehmann, rank_biserial, signed_rank_p
+from nnunetv2.comparison.statistics.trained_models import hodges_lehmann, rank_biserial, signed_rank_p
+from nnunetv2.comparison.statistics.verdicts import holm
 
 
 def p_by_enumeration(differences: np.ndarray) -> float:

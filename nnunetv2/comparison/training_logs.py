@@ -1,15 +1,18 @@
-"""The epochs of a trained fold: from metrics.jsonl, or from the text log that upstream's trainings leave alone."""
+"""The epochs of trained folds, from metrics.jsonl or from the text log that upstream's trainings leave alone."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nnunetv2.comparison.protocol_sources import FoldSources
+from nnunetv2.comparison.results import LearningCurve
+from nnunetv2.comparison.runs import fold_folder, folds_of, run_names
+from nnunetv2.comparison.scores import Run
 from nnunetv2.training.logging.metric_files import EPOCH
 
 _LOGS = "training_log_*.txt"
@@ -46,6 +49,26 @@ def epochs_of_fold(sources: FoldSources) -> tuple[EpochRecord, ...]:
             kept.pop()
         kept.append(record)
     return tuple(kept)
+
+
+def learning_curves(runs: Sequence[Run]) -> tuple[LearningCurve, ...]:
+    """The curve of every fold of every run that left a log."""
+    curves = []
+    for run, name in zip(runs, run_names(runs), strict=True):
+        for fold in folds_of(run):
+            records = epochs_of_fold(FoldSources(fold_folder(run, fold)))
+            if records:
+                curves.append(
+                    LearningCurve(
+                        method=run.method,
+                        run=name,
+                        fold=fold,
+                        epochs=tuple(record.epoch for record in records),
+                        pseudo_dice=tuple(record.pseudo_dice for record in records),
+                        val_loss=tuple(record.val_loss for record in records),
+                    )
+                )
+    return tuple(curves)
 
 
 def _from_metrics(line: dict[str, Any]) -> EpochRecord:

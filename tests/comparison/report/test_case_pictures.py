@@ -10,9 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nnunetv2.comparison.report.overlays import case_pictures, worst_case_pictures
+from nnunetv2.comparison.report.case_pictures import (
+    ChosenCase,
+    case_pictures,
+    shown_runs,
+    worst_case_pictures,
+    worst_cases,
+)
 from nnunetv2.comparison.report.slice_panels import LONGEST_SIDE, choose_window, ground_png, layer_png
-from nnunetv2.comparison.report.worst_cases import ChosenCase, shown_runs, worst_cases
 from nnunetv2.comparison.results import Comparison
 from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import DataError

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nnunetv2.comparison.report.leader import negated
-from nnunetv2.comparison.report.words import verdict_in_words
+from nnunetv2.comparison.report.verdict import verdict_in_words
 from nnunetv2.comparison.results import (
     BETTER,
     MIXED,

@@ -1,0 +1,119 @@
+"""Datasets in the older layouts: what must be in their folder, and their dataset.json as nnU-Net v2 writes it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dinov3.utils.atomic_files import read_json
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.utilities.label_handling.label_declaration import check_declaration
+
+NEEDED = ("dataset.json", "imagesTr", "labelsTr")
+FILE_ENDING = ".nii.gz"  # of all datasets in the older layouts
+_CHANNEL_NUMBER = re.compile(r"_\d{4}$")
+
+logger = logging.getLogger(__name__)
+
+
+def existing_source(folder: str | os.PathLike) -> Path:
+    """Returns the folder as an absolute path, with links left as they are.
+
+    Raises:
+        UsageError: it lacks one of `NEEDED`.
+    """
+    source = Path(os.path.abspath(folder))
+    missing = [name for name in NEEDED if not (source / name).exists()]
+    if missing:
+        there = "" if source.is_dir() else " is no folder, it"
+        raise UsageError(f"{source}{there} has no {' and no '.join(missing)}; a dataset has {', '.join(NEEDED)}")
+    return source
+
+
+def nifti_names(folder: Path, not_images: tuple[str, ...] = (".",)) -> list[str]:
+    """Names of the .nii.gz files without their ending, sorted; names that begin like `not_images` are left out."""
+    names = (path.name for path in folder.iterdir() if path.name.endswith(FILE_ENDING) and path.is_file())
+    return sorted(name.removesuffix(FILE_ENDING) for name in names if not name.startswith(not_images))
+
+
+def channels_per_case(images: Iterable[str]) -> Counter[str]:
+    """Number of images of each case, where images are named like their case and a channel number."""
+    return Counter(_CHANNEL_NUMBER.sub("", name) for name in images)
+
+
+def require_channels(num_channels: Mapping[str, int], channel_names: Mapping[str, str], folder: Path) -> None:
+    """Raises `DataError` unless each case has as many channels as dataset.json names."""
+    for case, number in num_channels.items():
+        if number != len(channel_names):
+            raise DataError(
+                f"{folder}: case {case} has {number} channels, dataset.json names {len(channel_names)} "
+                f"({', '.join(channel_names.values())}); correct the images or the entry modality"
+            )
+
+
+def require_pairs(images: Iterable[str], labels: Iterable[str], folder: Path) -> None:
+    """Raises `DataError` unless there are cases, each with an image and a label."""
+    images, labels = set(images), set(labels)
+    if not images:
+        raise DataError(f"{folder / 'imagesTr'} has no {FILE_ENDING} files; get the dataset again")
+    alone = [f"{name} has no label" for name in sorted(images - labels)]
+    alone += [f"{name} has no image" for name in sorted(labels - images)]
+    if alone:
+        more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
+        raise DataError(
+            f"In imagesTr and labelsTr of {folder} {', '.join(alone[:3])}{more}; get the missing files, or remove the "
+            f"others"
+        )
+
+
+def translate_dataset_json(path: Path, num_training_cases: int, dropped: Collection[str]) -> dict[str, Any]:
+    """Reads an older dataset.json and returns it as nnU-Net v2 writes it.
+
+    `modality` becomes `channel_names`, labels map names to integers, and the file ending is added. Other entries stay.
+
+    Args:
+        path: the older file.
+        num_training_cases: number of cases that are there.
+        dropped: names of entries to leave out, where they occur.
+
+    Raises:
+        DataError: an entry is missing or wrong, or `numTraining` is not the number of cases.
+    """
+    older = read_json(path)
+    channel_names = older.get("modality", older.get("channel_names"))
+    if not channel_names or "labels" not in older:
+        raise DataError(f'{path} must have the entries "modality" and "labels"; it has {", ".join(older) or "none"}')
+    announced = older.get("numTraining", num_training_cases)
+    if announced != num_training_cases:
+        raise DataError(
+            f"{path} announces {announced} training cases (numTraining), there are {num_training_cases}; get the "
+            f"missing files, or correct the number"
+        )
+    content = {key: value for key, value in older.items() if key != "modality" and key not in dropped}
+    content["labels"] = _labels_by_name(older["labels"], path)
+    content |= {"numTraining": num_training_cases, "file_ending": FILE_ENDING, "channel_names": channel_names}
+    return content
+
+
+def _labels_by_name(older: Mapping[str, str], path: Path) -> dict[str, int]:
+    """`{"0": "background", "1": "liver"}` the other way round."""
+    labels: dict[str, int] = {}
+    for number, name in older.items():
+        if not str(number).isdecimal() or not isinstance(name, str):
+            raise DataError(
+                f'{path}: "labels" has the entry {number!r}: {name!r}; this layout has integers first, like '
+                f'{{"0": "background", "1": "liver"}}'
+            )
+        if int(number) == 0 and name != "background":
+            logger.warning('%s: label 0 is named %r; nnU-Net needs the name "background", so it gets that', path, name)
+            name = "background"
+        if name in labels:
+            raise DataError(f'{path}: two of the "labels" are named {name!r}; give each its own name')
+        labels[name] = int(number)
+    check_declaration(labels, None)
+    return labels
