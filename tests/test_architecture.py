@@ -16,6 +16,7 @@ LAYERS = {
     "dinov3.utils": 0,
     "dinov3.layers": 1,
     "dinov3.models": 2,
+    "dinov3.eval.segmentation.settings": 1,
     "dinov3.eval.segmentation.models": 3,
     "dinov3.hub": 4,
     "dinov3.eval": 5,

@@ -21,9 +21,9 @@ from dinov3.eval.segmentation.config import (
     load_segmentation_config,
     shipped_configs,
 )
-from dinov3.eval.segmentation.config_training import SCHEDULERS
 from dinov3.eval.segmentation.metrics import METRIC_NAMES
 from dinov3.eval.segmentation.models import BackboneLayersSet
+from dinov3.eval.segmentation.settings.training import SCHEDULERS
 from dinov3.utils.config_layers import section_of
 from dinov3.utils.errors import UsageError
 from dinov3.utils.settings_help import field_docstrings

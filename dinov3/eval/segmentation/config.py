@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dinov3.eval.segmentation.config_images import (
+from dinov3.eval.segmentation.settings.images import (
     DEFAULT_MEAN,
     DEFAULT_STD,
     DatasetConfig,
@@ -24,7 +24,7 @@ from dinov3.eval.segmentation.config_images import (
     TransformConfig,
     require_multiple,
 )
-from dinov3.eval.segmentation.config_training import (
+from dinov3.eval.segmentation.settings.training import (
     EMAConfig,
     LoRAConfig,
     M2FTrainConfig,

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dinov3.eval.segmentation.config import DECODERS
-from dinov3.eval.segmentation.config_images import INFERENCE_MODES
 from dinov3.eval.segmentation.models.backbone.dinov3_adapter import SIZE_MULTIPLE
 from dinov3.eval.segmentation.semantic_inference import semantic_scores
+from dinov3.eval.segmentation.settings.images import INFERENCE_MODES
 from dinov3.utils.errors import UsageError
 
 LARGEST_ON_DEVICE = 2**30  # bytes of class scores; those of larger images are summed up in main memory

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinov3.eval.segmentation.config_images import DEFAULT_MEAN as IMAGENET_MEAN
-from dinov3.eval.segmentation.config_images import DEFAULT_STD as IMAGENET_STD
 from dinov3.eval.segmentation.image_geometry import (
     ImageSize,
     draw_crop,
@@ -24,6 +22,8 @@ from dinov3.eval.segmentation.image_geometry import (
 )
 from dinov3.eval.segmentation.labels import IGNORE_INDEX, reduce_zero_label
 from dinov3.eval.segmentation.photometric_distortion import distort_colours
+from dinov3.eval.segmentation.settings.images import DEFAULT_MEAN as IMAGENET_MEAN
+from dinov3.eval.segmentation.settings.images import DEFAULT_STD as IMAGENET_STD
 from dinov3.utils.errors import UsageError
 
 REDUCED_SIDE_MULTIPLE = 32  # of the views that are smaller than the image size, as in Meta's evaluation
