@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dinov3.eval.segmentation.dataset import make_dataset
-from dinov3.eval.segmentation.image_files import read_image, read_mask
+from dinov3.eval.segmentation.data.dataset import make_dataset
+from dinov3.eval.segmentation.data.image_files import read_image, read_mask
 from dinov3.utils.errors import DataError, UsageError
 from tests.dinov3.png_folder import add_sample, save_pixels
 from tests.dinov3.scratch_assay_folder import NUM_CLASSES, make_scratch_assay_folder

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from dinov3.eval.segmentation.dataset import SegmentationDataset, make_dataset
-from dinov3.eval.segmentation.mask_targets import SemanticToM2FTargets
-from dinov3.eval.segmentation.samplers import (
+from dinov3.eval.segmentation.data.batches import (
     PositionSampler,
     evaluation_samples,
     sample_of_position,
     training_batches,
 )
+from dinov3.eval.segmentation.data.dataset import SegmentationDataset, make_dataset
+from dinov3.eval.segmentation.data.mask_targets import SemanticToM2FTargets
 from dinov3.eval.segmentation.transforms import make_segmentation_eval_transforms, make_segmentation_train_transforms
 from dinov3.utils.errors import DataError, UsageError
 from tests.dinov3.png_folder import save_pixels

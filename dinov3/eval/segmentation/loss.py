@@ -7,7 +7,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dinov3.eval.segmentation.labels import IGNORE_INDEX
+from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
 from dinov3.utils.process_group import is_distributed
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dinov3.eval.segmentation.labels import IGNORE_INDEX
+from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
 from dinov3.utils.errors import DataError
 from dinov3.utils.process_group import gather
 

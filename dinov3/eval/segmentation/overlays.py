@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from dinov3.eval.segmentation.labels import IGNORE_INDEX
+from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
 from dinov3.utils.atomic_files import replace_when_complete
 
 # Okabe & Ito 2008, "Color Universal Design": told apart with every form of colour blindness.

@@ -127,7 +127,7 @@ def run_segmentation_with_dinov3(backbone: nn.Module | None, config: Segmentatio
 def _check_request(config: SegmentationConfig) -> None:
     """What a run cannot do without, so that it is not missed after minutes or hours."""
     from dinov3.eval.segmentation.config import RELEASED_SEGMENTOR
-    from dinov3.eval.segmentation.dataset import dataset_of
+    from dinov3.eval.segmentation.data.dataset import dataset_of
 
     if not config.output_dir:
         raise UsageError("No output_dir was given; write output_dir=DIR, the folder for all results")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dinov3.eval.segmentation.data.random_streams import seed_step
 from dinov3.eval.segmentation.loss import MultiSegmentationLoss
-from dinov3.eval.segmentation.random_streams import seed_step
 from dinov3.eval.segmentation.training_loop import train_model
 from dinov3.eval.segmentation.training_setup import build_model
 from dinov3.eval.segmentation.training_step import StepResult, finish_step, forward_precision

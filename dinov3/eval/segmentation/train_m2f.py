@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from dinov3.eval.segmentation.data.mask_targets import SemanticToM2FTargets
+from dinov3.eval.segmentation.data.random_streams import generators_of_images, seed_step
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
-from dinov3.eval.segmentation.mask_targets import SemanticToM2FTargets
-from dinov3.eval.segmentation.random_streams import generators_of_images, seed_step
 from dinov3.eval.segmentation.training_loop import train_model
 from dinov3.eval.segmentation.training_setup import build_model
 from dinov3.eval.segmentation.training_step import StepResult, finish_step, forward_precision

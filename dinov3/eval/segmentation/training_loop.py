@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from dinov3.eval.segmentation.dataset import dataset_of
+from dinov3.eval.segmentation.data.dataset import dataset_of
+from dinov3.eval.segmentation.data.mask_targets import SemanticToM2FTargets
+from dinov3.eval.segmentation.data.training_data import batches_of
 from dinov3.eval.segmentation.ema import ExponentialMovingAverage, averaged_weights
 from dinov3.eval.segmentation.eval import evaluate_on_validation_set
-from dinov3.eval.segmentation.mask_targets import SemanticToM2FTargets
 from dinov3.eval.segmentation.model_state import trained_state
 from dinov3.eval.segmentation.models import FeatureDecoder
 from dinov3.eval.segmentation.run_folder import CONFIG_FILE
@@ -25,7 +26,6 @@ from dinov3.eval.segmentation.training_checkpoint import (
     restore_checkpoint,
     write_checkpoint,
 )
-from dinov3.eval.segmentation.training_data import batches_of
 from dinov3.eval.segmentation.training_log import TRAINING_LOG, LossAverages, TrainingLog
 from dinov3.eval.segmentation.training_setup import build_optimizer, distribute, training_device
 from dinov3.eval.segmentation.training_step import StepResult

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinov3.eval.segmentation.image_geometry import (
+from dinov3.eval.segmentation.data.image_geometry import (
     ImageSize,
     draw_crop,
     pad_to,
@@ -20,8 +20,8 @@ from dinov3.eval.segmentation.image_geometry import (
     resize_label,
     scaled_size,
 )
-from dinov3.eval.segmentation.labels import IGNORE_INDEX, reduce_zero_label
-from dinov3.eval.segmentation.photometric_distortion import distort_colours
+from dinov3.eval.segmentation.data.labels import IGNORE_INDEX, reduce_zero_label
+from dinov3.eval.segmentation.data.photometric_distortion import distort_colours
 from dinov3.eval.segmentation.settings.images import DEFAULT_MEAN as IMAGENET_MEAN
 from dinov3.eval.segmentation.settings.images import DEFAULT_STD as IMAGENET_STD
 from dinov3.utils.errors import UsageError

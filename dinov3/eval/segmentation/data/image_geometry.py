@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from dinov3.eval.segmentation.labels import IGNORE_INDEX
+from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
 
 ImageSize = int | Sequence[int] | None
 """Length of the short side; or (height, width), whatever the shape of the image; or None: as it is in the file."""

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from torch import Tensor
 
-from dinov3.eval.segmentation.image_files import read_image, read_mask
-from dinov3.eval.segmentation.labels import labels_in_range
-from dinov3.eval.segmentation.sample_files import pairs_of_folders, pairs_of_list
+from dinov3.eval.segmentation.data.image_files import read_image, read_mask
+from dinov3.eval.segmentation.data.labels import labels_in_range
+from dinov3.eval.segmentation.data.sample_files import pairs_of_folders, pairs_of_list
 from dinov3.utils.errors import DataError, UsageError
 
 if TYPE_CHECKING:

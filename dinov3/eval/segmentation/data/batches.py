@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dinov3.eval.segmentation.dataset import SegmentationDataset
-from dinov3.eval.segmentation.mask_targets import SemanticToM2FTargets
-from dinov3.eval.segmentation.random_streams import AUGMENTATION_STREAM, ORDER_STREAM, mixed_seed
+from dinov3.eval.segmentation.data.dataset import SegmentationDataset
+from dinov3.eval.segmentation.data.mask_targets import SemanticToM2FTargets
+from dinov3.eval.segmentation.data.random_streams import AUGMENTATION_STREAM, ORDER_STREAM, mixed_seed
 from dinov3.eval.segmentation.transforms import View
 from dinov3.utils.errors import UsageError, UserError
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from dinov3.eval.segmentation.image_files import IMAGE_SUFFIXES, MASK_SUFFIX
+from dinov3.eval.segmentation.data.image_files import IMAGE_SUFFIXES, MASK_SUFFIX
 from dinov3.utils.errors import DataError, UsageError
 from dinov3.utils.visible_files import visible_files
 

@@ -24,7 +24,7 @@ def generators_of_images(seed: int, positions: Iterable[int], device: torch.devi
 
     Args:
         seed: Of the training.
-        positions: Global number of the draw that each image is, see `samplers.py`.
+        positions: Global number of the draw that each image is, see `batches.py`.
         device: Where the points are drawn.
     """
     return [

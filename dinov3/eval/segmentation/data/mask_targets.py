@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dinov3.eval.segmentation.labels import IGNORE_INDEX
+from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
 from dinov3.utils.errors import DataError
 
 

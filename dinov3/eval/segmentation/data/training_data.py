@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dinov3.eval.segmentation.dataset import dataset_of
-from dinov3.eval.segmentation.mask_targets import SemanticToM2FTargets
-from dinov3.eval.segmentation.samplers import training_batches
+from dinov3.eval.segmentation.data.batches import training_batches
+from dinov3.eval.segmentation.data.dataset import dataset_of
+from dinov3.eval.segmentation.data.mask_targets import SemanticToM2FTargets
 from dinov3.eval.segmentation.transforms import make_segmentation_train_transforms
 from dinov3.utils.process_group import rank_and_world_size
 
