@@ -8,8 +8,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch.testing import assert_close
 
-from dinov3.eval.segmentation.hungarian_matcher import HungarianMatcher, assign, cross_entropy_cost, dice_cost
-from dinov3.eval.segmentation.point_sampling import WholeImage
+from dinov3.eval.segmentation.loss.hungarian_matcher import HungarianMatcher, assign, cross_entropy_cost, dice_cost
+from dinov3.eval.segmentation.loss.point_sampling import WholeImage
 
 CPU = torch.device("cpu")
 

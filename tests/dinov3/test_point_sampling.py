@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dinov3.eval.segmentation.point_sampling import (
+from dinov3.eval.segmentation.loss.point_sampling import (
     ValidPixels,
     WholeImage,
     sample_labels,
@@ -97,7 +97,7 @@ def test_points_of_a_whole_image_fill_it(seeded):
 
 @pytest.mark.parametrize("chunk", [512, 2])
 def test_uncertain_points_lie_where_the_logit_is_near_zero(seeded, monkeypatch, chunk):
-    from dinov3.eval.segmentation import point_sampling
+    from dinov3.eval.segmentation.loss import point_sampling
 
     monkeypatch.setattr(point_sampling, "MAPS_PER_CHUNK", chunk)
     ramp = torch.linspace(-4, 4, 64).expand(3, 64, 64)  # certain at the left and right, uncertain in the middle

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from dinov3.eval.segmentation.point_sampling import (
+from dinov3.eval.segmentation.loss.point_sampling import (
     SamplingArea,
     one_set_per_image,
     sample_labels,
