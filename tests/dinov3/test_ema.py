@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dinov3.eval.segmentation.ema import ExponentialMovingAverage, averaged_weights
-from dinov3.eval.segmentation.model_state import trained_state
-from dinov3.eval.segmentation.training_setup import build_model
+from dinov3.eval.segmentation.training.ema import ExponentialMovingAverage, averaged_weights
+from dinov3.eval.segmentation.training.model_state import trained_state
+from dinov3.eval.segmentation.training.setup import build_model
 from tests.dinov3.toy_training import toy_backbone, toy_config
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dinov3.eval.segmentation.model_state import frozen_digest, load_trained_state, trained_state
 from dinov3.eval.segmentation.models import FeatureDecoder
-from dinov3.eval.segmentation.training_setup import build_model
+from dinov3.eval.segmentation.training.model_state import frozen_digest, load_trained_state, trained_state
+from dinov3.eval.segmentation.training.setup import build_model
 from dinov3.utils.errors import DataError
 from tests.dinov3.toy_training import toy_backbone, toy_config
 

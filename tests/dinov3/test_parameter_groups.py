@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dinov3.eval.segmentation.parameter_groups import group_report, parameter_groups
+from dinov3.eval.segmentation.training.parameter_groups import group_report, parameter_groups
 from dinov3.layers.lora import apply_lora
 
 

@@ -12,18 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from dinov3.eval.segmentation import training_setup
 from dinov3.eval.segmentation.config import load_segmentation_config
-from dinov3.eval.segmentation.model_state import load_trained_state
-from dinov3.eval.segmentation.run_folder import CONFIG_FILE
-from dinov3.eval.segmentation.saved_model import MODEL_BEST, MODEL_FINAL
 from dinov3.eval.segmentation.train import train_segmentation, train_step
 from dinov3.eval.segmentation.train_m2f import train_m2f_segmentation
-from dinov3.eval.segmentation.training_checkpoint import CHECKPOINT_LATEST
-from dinov3.eval.segmentation.training_log import TRAINING_LOG
-from dinov3.eval.segmentation.training_loop import is_better, is_due
-from dinov3.eval.segmentation.training_setup import build_model, build_optimizer
-from dinov3.eval.segmentation.training_step import StepResult
+from dinov3.eval.segmentation.training import setup as training_setup
+from dinov3.eval.segmentation.training.checkpoint import CHECKPOINT_LATEST
+from dinov3.eval.segmentation.training.log import TRAINING_LOG
+from dinov3.eval.segmentation.training.loop import is_better, is_due
+from dinov3.eval.segmentation.training.model_state import load_trained_state
+from dinov3.eval.segmentation.training.run_folder import CONFIG_FILE
+from dinov3.eval.segmentation.training.saved_model import MODEL_BEST, MODEL_FINAL
+from dinov3.eval.segmentation.training.setup import build_model, build_optimizer
+from dinov3.eval.segmentation.training.step import StepResult
 from dinov3.utils import process_group
 from dinov3.utils.errors import DivergedError, UsageError
 from tests.dinov3.toy_training import logged_losses, toy_backbone, toy_config, train_toy, write_dataset

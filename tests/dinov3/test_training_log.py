@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dinov3.eval.segmentation import training_log
-from dinov3.eval.segmentation.training_log import LossAverages, TrainingLog
+from dinov3.eval.segmentation.training import log as training_log
+from dinov3.eval.segmentation.training.log import LossAverages, TrainingLog
 
 
 def losses_of(total: float, part: float) -> dict[str, torch.Tensor]:

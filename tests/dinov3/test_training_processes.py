@@ -9,7 +9,7 @@ import torch
 from torch import distributed
 from torch.multiprocessing import spawn
 
-from dinov3.eval.segmentation.training_checkpoint import CHECKPOINT_LATEST
+from dinov3.eval.segmentation.training.checkpoint import CHECKPOINT_LATEST
 from tests.dinov3.toy_training import logged_losses, toy_config, train_toy, write_dataset
 
 pytestmark = pytest.mark.slow

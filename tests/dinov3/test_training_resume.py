@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dinov3.eval.segmentation import training_loop
-from dinov3.eval.segmentation.saved_model import MODEL_BEST, MODEL_FINAL
 from dinov3.eval.segmentation.train import train_step
 from dinov3.eval.segmentation.train_m2f import train_step_m2f
-from dinov3.eval.segmentation.training_checkpoint import CHECKPOINT_LATEST, config_differences
-from dinov3.eval.segmentation.training_log import TRAINING_LOG
-from dinov3.eval.segmentation.training_step import StepResult
+from dinov3.eval.segmentation.training import loop as training_loop
+from dinov3.eval.segmentation.training.checkpoint import CHECKPOINT_LATEST, config_differences
+from dinov3.eval.segmentation.training.log import TRAINING_LOG
+from dinov3.eval.segmentation.training.saved_model import MODEL_BEST, MODEL_FINAL
+from dinov3.eval.segmentation.training.step import StepResult
 from dinov3.utils.errors import DataError, UsageError
 from tests.dinov3.toy_training import logged_losses, toy_backbone, toy_config, train_toy, write_dataset
 

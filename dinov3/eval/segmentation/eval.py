@@ -19,9 +19,9 @@ from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
 from dinov3.eval.segmentation.inference import make_inference
 from dinov3.eval.segmentation.metrics import SegmentationMetrics
 from dinov3.eval.segmentation.overlays import save_overlay
-from dinov3.eval.segmentation.saved_model import load_saved_model
-from dinov3.eval.segmentation.training_setup import build_model, training_device
-from dinov3.eval.segmentation.training_step import forward_precision
+from dinov3.eval.segmentation.training.saved_model import load_saved_model
+from dinov3.eval.segmentation.training.setup import build_model, training_device
+from dinov3.eval.segmentation.training.step import forward_precision
 from dinov3.eval.segmentation.transforms import View, make_segmentation_eval_transforms
 from dinov3.utils.errors import DataError, UsageError
 from dinov3.utils.network_wrappers import unwrap

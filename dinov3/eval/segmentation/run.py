@@ -73,7 +73,12 @@ def launch(config: SegmentationConfig) -> dict[str, Any]:
     Raises:
         UsageError: Settings that the run needs are missing, or the folder holds another run.
     """
-    from dinov3.eval.segmentation.run_folder import CONFIG_FILE, check_run_folder, logging_to_folder, only_writer
+    from dinov3.eval.segmentation.training.run_folder import (
+        CONFIG_FILE,
+        check_run_folder,
+        logging_to_folder,
+        only_writer,
+    )
     from dinov3.utils.devices import resolve_device
     from dinov3.utils.process_group import process_group_from_environment, rank_and_world_size, wait_for_all
     from dinov3.utils.yaml_config import save_config

@@ -13,22 +13,22 @@ from torch import nn
 from dinov3.eval.segmentation.data.dataset import dataset_of
 from dinov3.eval.segmentation.data.mask_targets import SemanticToM2FTargets
 from dinov3.eval.segmentation.data.training_data import batches_of
-from dinov3.eval.segmentation.ema import ExponentialMovingAverage, averaged_weights
 from dinov3.eval.segmentation.eval import evaluate_on_validation_set
-from dinov3.eval.segmentation.model_state import trained_state
 from dinov3.eval.segmentation.models import FeatureDecoder
-from dinov3.eval.segmentation.run_folder import CONFIG_FILE
-from dinov3.eval.segmentation.saved_model import MODEL_BEST, MODEL_FINAL, write_model
 from dinov3.eval.segmentation.schedulers import build_scheduler
-from dinov3.eval.segmentation.training_checkpoint import (
+from dinov3.eval.segmentation.training.checkpoint import (
     CHECKPOINT_LATEST,
     TrainingState,
     restore_checkpoint,
     write_checkpoint,
 )
-from dinov3.eval.segmentation.training_log import TRAINING_LOG, LossAverages, TrainingLog
-from dinov3.eval.segmentation.training_setup import build_optimizer, distribute, training_device
-from dinov3.eval.segmentation.training_step import StepResult
+from dinov3.eval.segmentation.training.ema import ExponentialMovingAverage, averaged_weights
+from dinov3.eval.segmentation.training.log import TRAINING_LOG, LossAverages, TrainingLog
+from dinov3.eval.segmentation.training.model_state import trained_state
+from dinov3.eval.segmentation.training.run_folder import CONFIG_FILE
+from dinov3.eval.segmentation.training.saved_model import MODEL_BEST, MODEL_FINAL, write_model
+from dinov3.eval.segmentation.training.setup import build_optimizer, distribute, training_device
+from dinov3.eval.segmentation.training.step import StepResult
 from dinov3.utils.divergence import DivergenceGuard
 from dinov3.utils.errors import UsageError
 from dinov3.utils.network_wrappers import unwrap

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from dinov3.eval.segmentation.model_state import trained_state
+from dinov3.eval.segmentation.training.model_state import trained_state
 
 
 class ExponentialMovingAverage:

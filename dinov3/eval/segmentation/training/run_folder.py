@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dinov3.eval.segmentation.config import SegmentationConfig
-from dinov3.eval.segmentation.saved_model import MODEL_BEST, MODEL_FINAL
-from dinov3.eval.segmentation.training_checkpoint import CHECKPOINT_LATEST, config_differences
+from dinov3.eval.segmentation.training.checkpoint import CHECKPOINT_LATEST, config_differences
+from dinov3.eval.segmentation.training.saved_model import MODEL_BEST, MODEL_FINAL
 from dinov3.utils.errors import UsageError
 from dinov3.utils.yaml_config import load_config, plain_config
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dinov3.eval.segmentation.models import FeatureDecoder, backbone_out_indices, build_segmentation_decoder
-from dinov3.eval.segmentation.parameter_groups import parameter_groups
+from dinov3.eval.segmentation.training.parameter_groups import parameter_groups
 from dinov3.layers.lora import apply_lora, trainable_report
 from dinov3.layers.synced_batch_norm import synchronise_batch_norm
 from dinov3.utils.devices import resolve_device
