@@ -8,7 +8,15 @@ import torch
 from PIL import Image
 from skimage.color import rgb2lab
 
-from dinov3.eval.segmentation.overlays import GAP, GREY, LEGEND_ROW, draw_overlay, palette, safe_stem, save_overlay
+from dinov3.eval.segmentation.evaluation.overlays import (
+    GAP,
+    GREY,
+    LEGEND_ROW,
+    draw_overlay,
+    palette,
+    safe_stem,
+    save_overlay,
+)
 
 
 def square(height=24, width=40):

@@ -9,8 +9,8 @@ import math
 import pytest
 import torch
 
+from dinov3.eval.segmentation.evaluation.results import write_results
 from dinov3.eval.segmentation.metrics import SegmentationMetrics
-from dinov3.eval.segmentation.results import write_results
 
 
 def table(path):

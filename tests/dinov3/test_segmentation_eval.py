@@ -21,9 +21,9 @@ from dinov3.eval.segmentation.eval import (
     evaluation_mode,
     predict_label_map,
 )
+from dinov3.eval.segmentation.evaluation.overlays import palette, save_overlay
+from dinov3.eval.segmentation.evaluation.results import write_results
 from dinov3.eval.segmentation.metrics import SegmentationMetrics
-from dinov3.eval.segmentation.overlays import palette, save_overlay
-from dinov3.eval.segmentation.results import write_results
 from dinov3.eval.segmentation.training.model_state import trained_state
 from dinov3.eval.segmentation.training.saved_model import write_model
 from dinov3.eval.segmentation.training.setup import build_model

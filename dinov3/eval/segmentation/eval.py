@@ -16,9 +16,9 @@ from dinov3.eval.segmentation.config import RELEASED_SEGMENTOR, SegmentationConf
 from dinov3.eval.segmentation.data.batches import evaluation_samples
 from dinov3.eval.segmentation.data.dataset import SegmentationDataset, dataset_of
 from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
+from dinov3.eval.segmentation.evaluation.overlays import save_overlay
 from dinov3.eval.segmentation.inference import make_inference
 from dinov3.eval.segmentation.metrics import SegmentationMetrics
-from dinov3.eval.segmentation.overlays import save_overlay
 from dinov3.eval.segmentation.training.saved_model import load_saved_model
 from dinov3.eval.segmentation.training.setup import build_model, training_device
 from dinov3.eval.segmentation.training.step import forward_precision

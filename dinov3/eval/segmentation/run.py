@@ -186,7 +186,7 @@ def _run(config: SegmentationConfig) -> dict[str, Any]:
 
 
 def _write_results(results: dict[str, Any], folder: Path) -> None:
-    from dinov3.eval.segmentation.results import write_results
+    from dinov3.eval.segmentation.evaluation.results import write_results
 
     write_results(results, folder)
     logger.info("Results are in %s", folder)
