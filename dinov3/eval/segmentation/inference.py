@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from dinov3.eval.segmentation.config import DECODERS
 from dinov3.eval.segmentation.models.backbone.dinov3_adapter import SIZE_MULTIPLE
-from dinov3.eval.segmentation.semantic_inference import semantic_scores
+from dinov3.eval.segmentation.models.heads.semantic_scores import semantic_scores
 from dinov3.eval.segmentation.settings.images import INFERENCE_MODES
 from dinov3.utils.errors import UsageError
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from dinov3.eval.segmentation.semantic_inference import semantic_scores
+from dinov3.eval.segmentation.models.heads.semantic_scores import semantic_scores
 
 
 def test_scores_sum_class_times_mask_probability_over_queries():
