@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dinov3.eval.segmentation.json_values import without_nonfinite
-from dinov3.utils.atomic_files import replace_when_complete, write_json
+from dinov3.utils.atomic_files import replace_when_complete, without_nonfinite, write_json
 
 RESULTS_FILENAME = "results-semantic-segmentation.csv"
 RESULTS_OF_CLASSES_FILENAME = "results-semantic-segmentation-classes.csv"

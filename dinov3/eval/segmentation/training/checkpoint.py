@@ -1,6 +1,6 @@
 """Checkpoints: write one while training, and go on from it as if nothing had happened.
 
-The random numbers of a step follow from the seed and the iteration (`data/random_streams.py`), so no random state is saved,
+The random numbers of a step follow from the seed and the iteration (`random_streams.py`), so no random state is saved,
 and a training goes on with the same numbers, whatever the number of worker processes. With another number of processes
 the images stay the same as long as their batches together stay as large; dropout and dropped paths do not.
 """

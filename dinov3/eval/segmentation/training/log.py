@@ -16,8 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dinov3.eval.segmentation.json_values import without_nonfinite
-from dinov3.utils.atomic_files import replace_when_complete
+from dinov3.utils.atomic_files import replace_when_complete, without_nonfinite
 from dinov3.utils.process_group import is_distributed
 
 logger = logging.getLogger(__name__)
