@@ -13,8 +13,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dinov3.eval.segmentation.loss.hungarian_matcher import HungarianMatcher, Matching, Targets
-from dinov3.eval.segmentation.loss.mask_loss_inputs import check_generators, check_targets
+from dinov3.eval.segmentation.loss.hungarian_matcher import HungarianMatcher, Matching
+from dinov3.eval.segmentation.loss.mask_loss_inputs import Targets, check_generators, check_targets
 from dinov3.eval.segmentation.loss.point_sampling import (
     SamplingArea,
     ValidPixels,

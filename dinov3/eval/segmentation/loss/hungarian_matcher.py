@@ -6,7 +6,7 @@ image, N targets of all images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,14 +15,13 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from dinov3.eval.segmentation.loss.mask_loss_inputs import Targets
 from dinov3.eval.segmentation.loss.point_sampling import (
     SamplingArea,
     one_set_per_image,
     sample_labels,
     sample_points,
 )
-
-Targets = Sequence[Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Whether targets and random generators fit predictions, told from shapes alone so that no device is waited for."""
+"""What the loss of masks takes beside predictions, checked by shapes alone so that no device is waited for."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+Targets = Sequence[Mapping[str, Tensor]]
+"""Per image `labels` (T,) int64 and `masks` (T, H, W) bool or number in [0, 1]."""
 
-def check_targets(
-    logits: Tensor, targets: Sequence[Mapping[str, Tensor]], valid: Tensor | None, num_classes: int
-) -> None:
+
+def check_targets(logits: Tensor, targets: Targets, valid: Tensor | None, num_classes: int) -> None:
     """Refuses targets that do not fit the predictions.
 
     Args:
         logits: (L, B, Q, K + 1) class logits.
-        targets: B times `labels` (T,) and `masks` (T, H, W).
+        targets: B of them.
         valid: (B, H, W) or None.
         num_classes: K.
 
