@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dinov3.eval.segmentation.data.mask_targets import SemanticToM2FTargets
+from dinov3.eval.segmentation.data.labels import SemanticToM2FTargets
 from dinov3.utils.errors import DataError
 
 

@@ -16,7 +16,7 @@ from dinov3.eval.segmentation.data.batches import (
     training_batches,
 )
 from dinov3.eval.segmentation.data.dataset import SegmentationDataset, make_dataset
-from dinov3.eval.segmentation.data.mask_targets import SemanticToM2FTargets
+from dinov3.eval.segmentation.data.labels import SemanticToM2FTargets
 from dinov3.eval.segmentation.transforms import make_segmentation_eval_transforms, make_segmentation_train_transforms
 from dinov3.utils.errors import DataError, UsageError
 from tests.dinov3.png_folder import save_pixels

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from dinov3.eval.segmentation.config import SegmentationConfig, load_segmentation_config
-from dinov3.eval.segmentation.data.mask_targets import SemanticToM2FTargets
+from dinov3.eval.segmentation.data.labels import SemanticToM2FTargets
 from dinov3.eval.segmentation.loss import MultiSegmentationLoss
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
 from dinov3.eval.segmentation.train import train_step

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from dinov3.eval.segmentation.data.mask_targets import SemanticToM2FTargets
+from dinov3.eval.segmentation.data.labels import SemanticToM2FTargets
 from dinov3.eval.segmentation.data.random_streams import generators_of_images, seed_step
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
 from dinov3.eval.segmentation.training.loop import train_model

@@ -11,17 +11,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from dinov3.eval.segmentation.data.dataset import SegmentationDataset
-from dinov3.eval.segmentation.data.mask_targets import SemanticToM2FTargets
+from dinov3.eval.segmentation.data.dataset import SegmentationDataset, dataset_of
+from dinov3.eval.segmentation.data.labels import SemanticToM2FTargets
 from dinov3.eval.segmentation.data.random_streams import AUGMENTATION_STREAM, ORDER_STREAM, mixed_seed
-from dinov3.eval.segmentation.transforms import View
+from dinov3.eval.segmentation.transforms import View, make_segmentation_train_transforms
 from dinov3.utils.errors import UsageError, UserError
+from dinov3.utils.process_group import rank_and_world_size
+
+if TYPE_CHECKING:
+    from dinov3.eval.segmentation.config import SegmentationConfig
 
 TrainTransform = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 EvalTransform = Callable[[Tensor, Tensor], tuple[list[View], Tensor]]
@@ -127,6 +131,52 @@ def training_batches(
         if isinstance(batch, UserError):
             raise batch
         yield batch
+
+
+def batches_of(
+    config: SegmentationConfig,
+    iteration: int,
+    targets: SemanticToM2FTargets | None,
+    *,
+    size_multiple: int = 1,
+    pin_memory: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """The training batches of this process from `iteration` on; see `training_batches`.
+
+    Args:
+        size_multiple: What the model needs the sides of its inputs to be multiples of.
+
+    Raises:
+        UsageError: There is no training set.
+        DataError: A file cannot be used.
+    """
+    dataset = dataset_of(config, "train")
+    train = config.transforms.train
+    transform = make_segmentation_train_transforms(
+        img_size=train.img_size,
+        random_img_size_ratio_range=train.random_img_size_ratio_range,
+        crop_size=train.crop_size,
+        flip_prob=train.flip_prob,
+        reduce_zero_label=config.eval.reduce_zero_label,
+        mean=config.transforms.mean,
+        std=config.transforms.std,
+        photometric_distortion=train.photometric_distortion,
+        size_multiple=size_multiple,
+    )
+    rank, world_size = rank_and_world_size()
+    return training_batches(
+        dataset,
+        transform,
+        batch_size=config.bs,
+        seed=config.seed,
+        start_iteration=iteration,
+        total_iter=config.scheduler.total_iter,
+        rank=rank,
+        world_size=world_size,
+        num_workers=config.num_workers,
+        targets=targets,
+        pin_memory=pin_memory,
+    )
 
 
 @dataclass(frozen=True)

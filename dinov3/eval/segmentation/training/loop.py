@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from dinov3.eval.segmentation.data.batches import batches_of
 from dinov3.eval.segmentation.data.dataset import dataset_of
-from dinov3.eval.segmentation.data.mask_targets import SemanticToM2FTargets
-from dinov3.eval.segmentation.data.training_data import batches_of
+from dinov3.eval.segmentation.data.labels import SemanticToM2FTargets
 from dinov3.eval.segmentation.eval import evaluate_on_validation_set
 from dinov3.eval.segmentation.models import FeatureDecoder
 from dinov3.eval.segmentation.schedulers import build_scheduler
