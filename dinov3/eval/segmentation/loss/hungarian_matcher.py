@@ -22,6 +22,7 @@ from dinov3.eval.segmentation.loss.point_sampling import (
     sample_labels,
     sample_points,
 )
+from dinov3.eval.segmentation.settings.training import M2FTrainConfig
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,13 @@ class HungarianMatcher:
     Hungarian Method for the Assignment Problem".
     """
 
-    class_coefficient: float = 2.0
+    class_coefficient: float = M2FTrainConfig.class_coefficient
     """Weight of the class cost."""
-    mask_coefficient: float = 5.0
+    mask_coefficient: float = M2FTrainConfig.mask_coefficient
     """Weight of the binary cross entropy."""
-    dice_coefficient: float = 5.0
+    dice_coefficient: float = M2FTrainConfig.dice_coefficient
     """Weight of the Dice cost."""
-    num_points: int = 12544
+    num_points: int = M2FTrainConfig.num_points
     """Points per image at which masks are compared."""
 
     @torch.no_grad()

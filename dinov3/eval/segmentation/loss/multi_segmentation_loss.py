@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
+from dinov3.eval.segmentation.settings.training import TrainConfig
 from dinov3.utils.process_group import is_distributed
 
 
@@ -26,7 +27,9 @@ class MultiSegmentationLoss(nn.Module):
         ValueError: If a weight is negative, or none is positive.
     """
 
-    def __init__(self, diceloss_weight: float = 0.0, celoss_weight: float = 1.0) -> None:
+    def __init__(
+        self, diceloss_weight: float = TrainConfig.diceloss_weight, celoss_weight: float = TrainConfig.celoss_weight
+    ) -> None:
         super().__init__()
         if min(diceloss_weight, celoss_weight) < 0 or max(diceloss_weight, celoss_weight) <= 0:
             raise ValueError(

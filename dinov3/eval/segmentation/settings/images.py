@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dinov3.utils.errors import UsageError
@@ -14,6 +13,8 @@ DEFAULT_MEAN = tuple(255 * mean for mean in (0.485, 0.456, 0.406))
 DEFAULT_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
 
 INFERENCE_MODES = ("slide", "whole")
+METRICS = ("mIoU", "acc", "aAcc", "dice", "fscore", "precision", "recall", "mDice", "mAcc")
+"""Names of the metrics. The first seven are Meta's; mDice and mAcc are other names of dice and acc."""
 
 
 @dataclass
@@ -132,14 +133,6 @@ class EvalConfig:
                 f"eval.stride={self.stride} is larger than eval.crop_size={self.crop_size}, which would leave gaps; "
                 f"give at most {self.crop_size}"
             )
-
-
-def require_multiple(name: str, size: Sequence[int], unit: int, reason: str) -> None:
-    """Raises `UsageError` with the next valid size unless all numbers are multiples of `unit`."""
-    if any(side % unit for side in size):
-        valid = [math.ceil(side / unit) * unit for side in size]
-        shown, valid_shown = (values if len(values) > 1 else values[0] for values in (list(size), valid))
-        raise UsageError(f"{name}={shown} must be a multiple of {unit} ({reason}); the next one is {valid_shown}")
 
 
 def _require_size(name: str, size: int | list[int] | None) -> None:
