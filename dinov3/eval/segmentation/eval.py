@@ -188,8 +188,7 @@ def evaluate_on_validation_set(
     """
     dataset = dataset_of(config, "val")
     transform = make_segmentation_eval_transforms(
-        img_size=config.transforms.eval.img_size,
-        tta_ratios=config.transforms.eval.tta_ratios,
+        **vars(config.transforms.eval),
         use_tta=use_tta,
         reduce_zero_label=config.eval.reduce_zero_label,
         mean=config.transforms.mean,

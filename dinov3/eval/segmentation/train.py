@@ -38,7 +38,7 @@ def train_segmentation(backbone: nn.Module, config: SegmentationConfig) -> dict[
     """
     if config.decoder_head.type != "linear":
         raise UsageError(f"decoder_head.type={config.decoder_head.type} is not trained here; set it to linear")
-    criterion = MultiSegmentationLoss(config.train.diceloss_weight, config.train.celoss_weight)
+    criterion = MultiSegmentationLoss(**vars(config.train))
     return train_model(build_model(backbone, config), config, train_step, criterion)
 
 

@@ -151,16 +151,11 @@ def batches_of(
         DataError: A file cannot be used.
     """
     dataset = dataset_of(config, "train")
-    train = config.transforms.train
     transform = make_segmentation_train_transforms(
-        img_size=train.img_size,
-        random_img_size_ratio_range=train.random_img_size_ratio_range,
-        crop_size=train.crop_size,
-        flip_prob=train.flip_prob,
+        **vars(config.transforms.train),
         reduce_zero_label=config.eval.reduce_zero_label,
         mean=config.transforms.mean,
         std=config.transforms.std,
-        photometric_distortion=train.photometric_distortion,
         size_multiple=size_multiple,
     )
     rank, world_size = rank_and_world_size()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from dinov3.utils.errors import UsageError
 from dinov3.utils.yaml_config import require_choice, require_multiple, require_range
@@ -78,6 +79,11 @@ class DecoderConfig:
                 math.lcm(32, self.num_heads),
                 "of 32 and of decoder_head.num_heads",
             )
+
+    def arguments(self) -> dict[str, Any]:
+        """These settings as `build_segmentation_decoder` names them."""
+        values = dict(vars(self))
+        return {"decoder_type": values.pop("type"), "with_cp": values.pop("gradient_checkpointing"), **values}
 
     def _check_out_layers(self) -> None:
         layers, name = self.backbone_out_layers, "decoder_head.backbone_out_layers"

@@ -40,24 +40,10 @@ def build_model(backbone: nn.Module, config: SegmentationConfig) -> FeatureDecod
             backbone.requires_grad_(True)
         model = build_segmentation_decoder(
             backbone,
-            head.backbone_out_layers,
-            head.type,
-            hidden_dim=head.hidden_dim,
-            num_classes=head.num_classes,
-            dropout=head.dropout,
             autocast_dtype=config.model_dtype.autocast_dtype,
             lora_enabled=lora.enabled,
             freeze_backbone=not config.train_backbone,
-            num_heads=head.num_heads,
-            dim_feedforward=head.dim_feedforward,
-            num_queries=head.num_queries,
-            num_decoder_layers=head.num_decoder_layers,
-            num_encoder_layers=head.num_encoder_layers,
-            drop_path_rate=head.drop_path_rate,
-            with_cp=head.gradient_checkpointing,
-            use_batchnorm=head.use_batchnorm,
-            use_cls_token=head.use_cls_token,
-            use_backbone_norm=head.use_backbone_norm,
+            **head.arguments(),
         )
     except ValueError as err:
         raise UsageError(str(err)) from err
