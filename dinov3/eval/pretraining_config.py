@@ -7,17 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dinov3.models.vit_shapes import VIT_SHAPES
 from dinov3.utils.errors import UsageError
 
-_ARCHITECTURES = {  # name -> width, blocks, heads, hidden width of the feed-forward network over the width
-    "vit_small": (384, 12, 6, 4.0),
-    "vit_base": (768, 12, 12, 4.0),
-    "vit_large": (1024, 24, 16, 4.0),
-    "vit_so400m": (1152, 27, 18, 3.777777778),
-    "vit_huge2": (1280, 32, 20, 4.0),
-    "vit_giant2": (1536, 40, 24, 4.0),
-    "vit_7b": (4096, 40, 32, 3.0),
-}
 _DEFAULTS = {"layerscale_init": 1e-5, "pos_embed_rope_dtype": "bf16"}  # where the file is silent
 _SAME_NAME = (
     "patch_size",
@@ -68,10 +60,9 @@ def read_training_config(path: str | os.PathLike) -> DescribedModel:
             f"model.dino_hub to a released size in place of model.config_file"
         )
     arch = student.get("arch")
-    if arch not in _ARCHITECTURES:
-        raise UsageError(f"{path}: student.arch={arch} cannot be built; there are {', '.join(_ARCHITECTURES)}")
-    width, depth, heads, ratio = _ARCHITECTURES[arch]
-    arguments = {"embed_dim": width, "depth": depth, "num_heads": heads, "ffn_ratio": ratio, **_DEFAULTS}
+    if arch not in VIT_SHAPES:
+        raise UsageError(f"{path}: student.arch={arch} cannot be built; there are {', '.join(VIT_SHAPES)}")
+    arguments = {**VIT_SHAPES[arch]._asdict(), **_DEFAULTS}
     arguments |= {name: student[name] for name in _SAME_NAME if name in student}
     if "layerscale" in student:
         arguments["layerscale_init"] = student["layerscale"]
