@@ -102,7 +102,7 @@ def _hint(name: str, known: list[str]) -> str:
 def _from_training_config(config: ModelConfig) -> tuple[nn.Module, torch.dtype]:
     import torch
 
-    from dinov3.eval.training_config import read_training_config
+    from dinov3.eval.pretraining_config import read_training_config
     from dinov3.hub.backbones import build_vision_transformer
 
     described = read_training_config(config.config_file)

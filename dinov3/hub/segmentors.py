@@ -51,15 +51,9 @@ def dinov3_vit7b16_ms(
 
     Arguments, result and errors are those of `make_m2f_segmentor`.
     """
-    return make_m2f_segmentor(
-        backbone_name="dinov3_vit7b16",
-        pretrained=pretrained,
-        weights=weights,
-        backbone_weights=backbone_weights,
-        check_hash=check_hash,
-        autocast_dtype=autocast_dtype,
-        **kwargs,
-    )
+    files = {"weights": weights, "backbone_weights": backbone_weights, "check_hash": check_hash}
+    options = {"pretrained": pretrained, "autocast_dtype": autocast_dtype, **files, **kwargs}
+    return make_m2f_segmentor(backbone_name="dinov3_vit7b16", **options)
 
 
 def make_m2f_segmentor(

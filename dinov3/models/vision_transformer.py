@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from dinov3.layers.layer_scale import LayerScale
 from dinov3.layers.norms import make_norm
 from dinov3.layers.patch_embed import PatchEmbed
 from dinov3.layers.rope_position_encoding import NormalizeCoords, RopePositionEmbedding
+from dinov3.models.vit_shapes import VIT_SHAPES
 
 ROPE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -309,36 +310,38 @@ def _rope_dtype(name: str) -> torch.dtype:
 
 def vit_small(patch_size: int = 16, **options: Any) -> DinoVisionTransformer:
     """12 blocks of 384 channels; like its siblings it takes any argument of `DinoVisionTransformer`."""
-    return DinoVisionTransformer(patch_size=patch_size, embed_dim=384, depth=12, num_heads=6, ffn_ratio=4, **options)
+    return _of_shape("vit_small", patch_size, options)
 
 
 def vit_base(patch_size: int = 16, **options: Any) -> DinoVisionTransformer:
     """12 blocks of 768 channels."""
-    return DinoVisionTransformer(patch_size=patch_size, embed_dim=768, depth=12, num_heads=12, ffn_ratio=4, **options)
+    return _of_shape("vit_base", patch_size, options)
 
 
 def vit_large(patch_size: int = 16, **options: Any) -> DinoVisionTransformer:
     """24 blocks of 1024 channels."""
-    return DinoVisionTransformer(patch_size=patch_size, embed_dim=1024, depth=24, num_heads=16, ffn_ratio=4, **options)
+    return _of_shape("vit_large", patch_size, options)
 
 
 def vit_so400m(patch_size: int = 16, **options: Any) -> DinoVisionTransformer:
     """27 blocks of 1152 channels."""
-    return DinoVisionTransformer(
-        patch_size=patch_size, embed_dim=1152, depth=27, num_heads=18, ffn_ratio=3.777777778, **options
-    )
+    return _of_shape("vit_so400m", patch_size, options)
 
 
 def vit_huge2(patch_size: int = 16, **options: Any) -> DinoVisionTransformer:
     """32 blocks of 1280 channels."""
-    return DinoVisionTransformer(patch_size=patch_size, embed_dim=1280, depth=32, num_heads=20, ffn_ratio=4, **options)
+    return _of_shape("vit_huge2", patch_size, options)
 
 
 def vit_giant2(patch_size: int = 16, **options: Any) -> DinoVisionTransformer:
     """40 blocks of 1536 channels."""
-    return DinoVisionTransformer(patch_size=patch_size, embed_dim=1536, depth=40, num_heads=24, ffn_ratio=4, **options)
+    return _of_shape("vit_giant2", patch_size, options)
 
 
 def vit_7b(patch_size: int = 16, **options: Any) -> DinoVisionTransformer:
     """40 blocks of 4096 channels."""
-    return DinoVisionTransformer(patch_size=patch_size, embed_dim=4096, depth=40, num_heads=32, ffn_ratio=3, **options)
+    return _of_shape("vit_7b", patch_size, options)
+
+
+def _of_shape(name: str, patch_size: int, options: Mapping[str, Any]) -> DinoVisionTransformer:
+    return DinoVisionTransformer(patch_size=patch_size, **VIT_SHAPES[name]._asdict(), **options)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,15 @@ def write_json(content: Any, path: str | os.PathLike, *, indent: int = 4, sort_k
     text = json.dumps(content, indent=indent, sort_keys=sort_keys)
     with replace_when_complete(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def without_nonfinite(value: Any) -> Any:
+    """The same, at any depth, with None in place of nan and infinity, which JSON cannot express."""
+    if isinstance(value, Mapping):
+        return {key: without_nonfinite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nonfinite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json(path: str | os.PathLike) -> Any:

@@ -31,6 +31,7 @@ __all__ = [
     "nearest",
     "plain_config",
     "require_choice",
+    "require_multiple",
     "require_range",
     "save_config",
 ]
@@ -111,6 +112,14 @@ def require_range(name: str, value: float, low: float, high: float = float("inf"
         accepted = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
         accepted += "" if math.isfinite(value) else " and finite"
         raise UsageError(f"{name}={value} is out of range; it must be {accepted}")
+
+
+def require_multiple(name: str, size: Sequence[int], unit: int, reason: str) -> None:
+    """Raises `UsageError` with the next valid size unless all numbers are multiples of `unit`."""
+    if any(side % unit for side in size):
+        valid = [math.ceil(side / unit) * unit for side in size]
+        shown, valid_shown = (values if len(values) > 1 else values[0] for values in (list(size), valid))
+        raise UsageError(f"{name}={shown} must be a multiple of {unit} ({reason}); the next one is {valid_shown}")
 
 
 def _merged(layers: Sequence[dict[str, Any]]) -> Any:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dinov3.eval.segmentation.semantic_inference import semantic_scores
+from dinov3.eval.segmentation.models.heads.semantic_scores import semantic_scores
 from nnunetv2.model.vit_network import ViTNetwork, padded_size
 
 SCORE_EPSILON = 1e-6  # its logarithm, -13.8, and the sum of a few of them fit half precision

@@ -13,7 +13,7 @@ from dinov3.eval.segmentation.models import (
     backbone_out_indices,
     build_segmentation_decoder,
 )
-from dinov3.eval.segmentation.semantic_inference import semantic_scores
+from dinov3.eval.segmentation.models.heads.semantic_scores import semantic_scores
 from tests.dinov3.fake_backbone import FakeBackbone
 from tests.dinov3.meta_tensors import meta_tensors
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from dinov3.eval.segmentation import dataset_check
-from dinov3.eval.segmentation.dataset import make_dataset
+from dinov3.eval.segmentation.data.dataset import make_dataset
+from dinov3.eval.segmentation.data.labels import labels_in_range
 from dinov3.eval.segmentation.dataset_check import check_dataset
-from dinov3.eval.segmentation.labels import labels_in_range
 from dinov3.utils.errors import DataError, UsageError
 from tests.dinov3.png_folder import add_sample, save_pixels
 from tests.dinov3.scratch_assay_folder import NUM_CLASSES, make_scratch_assay_folder

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from dinov3.eval.segmentation import inference
 from dinov3.eval.segmentation.inference import make_inference, slide_inference, window_size, window_starts
 from dinov3.eval.segmentation.models import build_segmentation_decoder
-from dinov3.eval.segmentation.semantic_inference import semantic_scores
+from dinov3.eval.segmentation.models.heads.semantic_scores import semantic_scores
 from dinov3.utils.errors import UsageError
 from tests.dinov3.fake_backbone import FakeBackbone
 from tests.dinov3.fake_segmenters import PixelMaskModel, PixelModel, WindowModel

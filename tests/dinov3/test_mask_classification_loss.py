@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from dinov3.eval.segmentation import mask_classification_loss, point_sampling
+from dinov3.eval.segmentation import mask_classification_loss
+from dinov3.eval.segmentation.loss import point_sampling
+from dinov3.eval.segmentation.loss.mask_loss_inputs import check_generators
+from dinov3.eval.segmentation.loss.point_sampling import WholeImage
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss, loss_divisors
-from dinov3.eval.segmentation.mask_loss_inputs import check_generators
-from dinov3.eval.segmentation.point_sampling import WholeImage
 
 K = 4
 TERMS = ("loss_class", "loss_mask", "loss_dice")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,16 @@ from dinov3.eval.segmentation.config import (
     OUT_LAYERS,
     RELEASED_SEGMENTOR,
     DecoderConfig,
+    LoRAConfig,
     ModelDtype,
     SegmentationConfig,
     load_segmentation_config,
     shipped_configs,
 )
-from dinov3.eval.segmentation.config_training import SCHEDULERS
 from dinov3.eval.segmentation.metrics import METRIC_NAMES
 from dinov3.eval.segmentation.models import BackboneLayersSet
+from dinov3.eval.segmentation.settings.training import SCHEDULERS
+from dinov3.layers.lora import apply_lora
 from dinov3.utils.config_layers import section_of
 from dinov3.utils.errors import UsageError
 from dinov3.utils.settings_help import field_docstrings
@@ -188,9 +190,12 @@ def test_blocks_may_be_a_member_of_the_enumeration_in_code():
     assert DecoderConfig(backbone_out_layers=BackboneLayersSet.FOUR_LAST).backbone_out_layers == "FOUR_LAST"
 
 
-def test_names_kept_here_to_be_light_are_those_of_the_code():
+def test_names_and_defaults_kept_here_to_be_light_are_those_of_the_code():
     assert tuple(BackboneLayersSet.__members__) == OUT_LAYERS
     assert sorted(METRICS) == sorted(METRIC_NAMES)
+    of_lora = {name: parameter.default for name, parameter in inspect.signature(apply_lora).parameters.items()}
+    for name, value in asdict(LoRAConfig()).items():
+        assert name == "enabled" or of_lora[name] == (tuple(value) if isinstance(value, list) else value)
     for name, arguments in SCHEDULERS.items():
         accepted = set(inspect.signature(getattr(schedulers, name)).parameters)
         assert set(arguments) == accepted - {"optimizer", "total_iter", "last_epoch"}

@@ -21,12 +21,12 @@ from dinov3.eval.segmentation.eval import (
     evaluation_mode,
     predict_label_map,
 )
+from dinov3.eval.segmentation.evaluation.overlays import palette, save_overlay
+from dinov3.eval.segmentation.evaluation.results import write_results
 from dinov3.eval.segmentation.metrics import SegmentationMetrics
-from dinov3.eval.segmentation.model_state import trained_state
-from dinov3.eval.segmentation.overlays import palette, save_overlay
-from dinov3.eval.segmentation.results import write_results
-from dinov3.eval.segmentation.saved_model import write_model
-from dinov3.eval.segmentation.training_setup import build_model
+from dinov3.eval.segmentation.training.model_state import trained_state
+from dinov3.eval.segmentation.training.saved_model import write_model
+from dinov3.eval.segmentation.training.setup import build_model
 from dinov3.eval.segmentation.transforms import View
 from dinov3.utils.errors import DataError, UsageError
 from dinov3.utils.yaml_config import plain_config

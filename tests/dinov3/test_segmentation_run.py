@@ -16,7 +16,7 @@ import torch
 
 from dinov3.eval.segmentation.config import SegmentationConfig, load_segmentation_config
 from dinov3.eval.segmentation.run import help_text, launch, main, run_segmentation_with_dinov3
-from dinov3.eval.segmentation.run_folder import only_writer
+from dinov3.eval.segmentation.training.run_folder import only_writer
 from dinov3.utils.config_layers import dotted_keys
 from dinov3.utils.errors import DataError, UsageError
 from tests.dinov3.tiny_ade20k_folder import make_tiny_ade20k_folder

@@ -9,9 +9,9 @@ from PIL import Image
 from scipy import stats
 from torchvision.transforms.v2 import functional as F
 
-from dinov3.eval.segmentation.image_geometry import draw_crop, resize_image, resize_label, scaled_size
-from dinov3.eval.segmentation.labels import reduce_zero_label
-from dinov3.eval.segmentation.photometric_distortion import distort_colours
+from dinov3.eval.segmentation.data.image_geometry import draw_crop, resize_image, resize_label, scaled_size
+from dinov3.eval.segmentation.data.labels import reduce_zero_label
+from dinov3.eval.segmentation.data.photometric_distortion import distort_colours
 from dinov3.eval.segmentation.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,

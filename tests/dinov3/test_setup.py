@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
+from dinov3.eval.pretraining_config import read_training_config
 from dinov3.eval.setup import ModelConfig, load_model_and_context
-from dinov3.eval.training_config import read_training_config
 from dinov3.utils.errors import DataError, UsageError
 from tests.dinov3.hub.tiny_weights import TINY, meta_weights
 

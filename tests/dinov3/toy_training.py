@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 from dinov3.eval.segmentation.config import SegmentationConfig, load_segmentation_config
+from dinov3.eval.segmentation.data.labels import SemanticToM2FTargets
 from dinov3.eval.segmentation.loss import MultiSegmentationLoss
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
-from dinov3.eval.segmentation.mask_targets import SemanticToM2FTargets
 from dinov3.eval.segmentation.train import train_step
 from dinov3.eval.segmentation.train_m2f import train_step_m2f
-from dinov3.eval.segmentation.training_log import TRAINING_LOG
-from dinov3.eval.segmentation.training_loop import train_model
-from dinov3.eval.segmentation.training_setup import build_model
+from dinov3.eval.segmentation.training.log import TRAINING_LOG
+from dinov3.eval.segmentation.training.loop import train_model
+from dinov3.eval.segmentation.training.setup import build_model
 from dinov3.hub.backbones import dinov3_vits16
 
 NUM_CLASSES = 3

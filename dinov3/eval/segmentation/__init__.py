@@ -1,1 +1,1 @@
-"""Semantic segmentation: models, losses, schedules and inference."""
+"""Semantic segmentation: settings, data, losses, models, training and evaluation."""

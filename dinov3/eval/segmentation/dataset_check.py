@@ -18,7 +18,7 @@ from dinov3.utils.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from dinov3.eval.segmentation.dataset import SegmentationDataset
+    from dinov3.eval.segmentation.data.dataset import SegmentationDataset
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Checks the training and the validation split of a configuration and logs what they hold."""
     words = build_parser().parse_args(argv).words
     from dinov3.eval.segmentation.config import load_segmentation_config
-    from dinov3.eval.segmentation.dataset import make_dataset
+    from dinov3.eval.segmentation.data.dataset import make_dataset
 
     config = load_segmentation_config(words)
     splits = {name: getattr(config.datasets, name) for name in ("train", "val")}

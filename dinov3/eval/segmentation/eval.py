@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from dinov3.eval.segmentation.config import RELEASED_SEGMENTOR, SegmentationConfig
-from dinov3.eval.segmentation.dataset import SegmentationDataset, dataset_of
+from dinov3.eval.segmentation.data.batches import evaluation_samples
+from dinov3.eval.segmentation.data.dataset import SegmentationDataset, dataset_of
+from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
+from dinov3.eval.segmentation.evaluation.overlays import save_overlay
 from dinov3.eval.segmentation.inference import make_inference
-from dinov3.eval.segmentation.labels import IGNORE_INDEX
 from dinov3.eval.segmentation.metrics import SegmentationMetrics
-from dinov3.eval.segmentation.overlays import save_overlay
-from dinov3.eval.segmentation.samplers import evaluation_samples
-from dinov3.eval.segmentation.saved_model import load_saved_model
-from dinov3.eval.segmentation.training_setup import build_model, training_device
-from dinov3.eval.segmentation.training_step import forward_precision
+from dinov3.eval.segmentation.training.saved_model import load_saved_model
+from dinov3.eval.segmentation.training.setup import build_model, training_device
+from dinov3.eval.segmentation.training.step import forward_precision
 from dinov3.eval.segmentation.transforms import View, make_segmentation_eval_transforms
 from dinov3.utils.errors import DataError, UsageError
 from dinov3.utils.network_wrappers import unwrap
@@ -188,8 +188,7 @@ def evaluate_on_validation_set(
     """
     dataset = dataset_of(config, "val")
     transform = make_segmentation_eval_transforms(
-        img_size=config.transforms.eval.img_size,
-        tta_ratios=config.transforms.eval.tta_ratios,
+        **vars(config.transforms.eval),
         use_tta=use_tta,
         reduce_zero_label=config.eval.reduce_zero_label,
         mean=config.transforms.mean,

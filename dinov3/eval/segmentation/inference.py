@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dinov3.eval.segmentation.config import DECODERS
-from dinov3.eval.segmentation.config_images import INFERENCE_MODES
-from dinov3.eval.segmentation.models.backbone.dinov3_adapter import SIZE_MULTIPLE
-from dinov3.eval.segmentation.semantic_inference import semantic_scores
+from dinov3.eval.segmentation.models.heads.semantic_scores import semantic_scores
+from dinov3.eval.segmentation.settings.head import DECODERS, SIZE_MULTIPLE
+from dinov3.eval.segmentation.settings.images import INFERENCE_MODES, EvalConfig
 from dinov3.utils.errors import UsageError
 
 LARGEST_ON_DEVICE = 2**30  # bytes of class scores; those of larger images are summed up in main memory
@@ -90,8 +89,8 @@ def slide_inference(
     segmentation_model: nn.Module,
     decoder_head_type: str = "linear",
     n_output_channels: int | None = None,
-    crop_size: Sequence[int] = (512, 512),
-    stride: Sequence[int] = (341, 341),
+    crop_size: Sequence[int] = (EvalConfig.crop_size, EvalConfig.crop_size),
+    stride: Sequence[int] = (EvalConfig.stride, EvalConfig.stride),
     num_max_forward: int = 1,
     windows_per_forward: int = 1,
 ) -> Tensor:

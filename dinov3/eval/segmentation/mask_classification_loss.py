@@ -13,9 +13,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dinov3.eval.segmentation.hungarian_matcher import HungarianMatcher, Matching, Targets
-from dinov3.eval.segmentation.mask_loss_inputs import check_generators, check_targets
-from dinov3.eval.segmentation.point_sampling import (
+from dinov3.eval.segmentation.loss.hungarian_matcher import HungarianMatcher, Matching
+from dinov3.eval.segmentation.loss.mask_loss_inputs import Targets, check_generators, check_targets
+from dinov3.eval.segmentation.loss.point_sampling import (
     SamplingArea,
     ValidPixels,
     WholeImage,
@@ -23,6 +23,7 @@ from dinov3.eval.segmentation.point_sampling import (
     sample_points,
     uncertain_points,
 )
+from dinov3.eval.segmentation.settings.training import M2FTrainConfig
 from dinov3.utils.processes.process_group import is_distributed
 
 
@@ -64,13 +65,13 @@ class MaskClassificationLoss(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        num_points: int = 12544,
-        oversample_ratio: float = 3.0,
-        importance_sample_ratio: float = 0.75,
-        mask_coefficient: float = 5.0,
-        dice_coefficient: float = 5.0,
-        class_coefficient: float = 2.0,
-        no_object_coefficient: float = 0.1,
+        num_points: int = M2FTrainConfig.num_points,
+        oversample_ratio: float = M2FTrainConfig.oversample_ratio,
+        importance_sample_ratio: float = M2FTrainConfig.importance_sample_ratio,
+        mask_coefficient: float = M2FTrainConfig.mask_coefficient,
+        dice_coefficient: float = M2FTrainConfig.dice_coefficient,
+        class_coefficient: float = M2FTrainConfig.class_coefficient,
+        no_object_coefficient: float = M2FTrainConfig.no_object_coefficient,
     ) -> None:
         super().__init__()
         if num_classes < 1 or num_points < 1:

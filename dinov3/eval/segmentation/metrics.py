@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dinov3.eval.segmentation.labels import IGNORE_INDEX
+from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
+from dinov3.eval.segmentation.settings.images import METRICS
 from dinov3.utils.errors import DataError
 from dinov3.utils.processes.process_group import gather
 
-SEGMENTATION_METRICS = ("mIoU", "acc", "aAcc", "dice", "fscore", "precision", "recall")  # Meta's names
-METRIC_NAMES = (*SEGMENTATION_METRICS, "mDice", "mAcc")  # the last two are other names of dice and acc
+METRIC_NAMES = METRICS
 
 
 class SegmentationMetrics:

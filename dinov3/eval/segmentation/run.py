@@ -73,7 +73,12 @@ def launch(config: SegmentationConfig) -> dict[str, Any]:
     Raises:
         UsageError: Settings that the run needs are missing, or the folder holds another run.
     """
-    from dinov3.eval.segmentation.run_folder import CONFIG_FILE, check_run_folder, logging_to_folder, only_writer
+    from dinov3.eval.segmentation.training.run_folder import (
+        CONFIG_FILE,
+        check_run_folder,
+        logging_to_folder,
+        only_writer,
+    )
     from dinov3.utils.devices import resolve_device
     from dinov3.utils.processes.process_group import process_group_from_environment, rank_and_world_size, wait_for_all
     from dinov3.utils.yaml_config import save_config
@@ -127,7 +132,7 @@ def run_segmentation_with_dinov3(backbone: nn.Module | None, config: Segmentatio
 def _check_request(config: SegmentationConfig) -> None:
     """What a run cannot do without, so that it is not missed after minutes or hours."""
     from dinov3.eval.segmentation.config import RELEASED_SEGMENTOR
-    from dinov3.eval.segmentation.dataset import dataset_of
+    from dinov3.eval.segmentation.data.dataset import dataset_of
 
     if not config.output_dir:
         raise UsageError("No output_dir was given; write output_dir=DIR, the folder for all results")
@@ -181,7 +186,7 @@ def _run(config: SegmentationConfig) -> dict[str, Any]:
 
 
 def _write_results(results: dict[str, Any], folder: Path) -> None:
-    from dinov3.eval.segmentation.results import write_results
+    from dinov3.eval.segmentation.evaluation.results import write_results
 
     write_results(results, folder)
     logger.info("Results are in %s", folder)

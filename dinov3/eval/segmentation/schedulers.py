@@ -13,6 +13,7 @@ from typing import Any
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from dinov3.eval.segmentation.settings.training import LONGEST_DEFAULT_WARMUP
 from dinov3.utils.errors import UsageError
 
 DIV_FACTOR = 25.0  # torch's OneCycleLR starts at the peak / 25; final_div_factor divides that once more
@@ -78,7 +79,7 @@ class WarmupOneCycleLR(WarmupScheduler):
         optimizer: Optimizer,
         total_iter: int,
         *,
-        warmup_iters: int = 1500,
+        warmup_iters: int = LONGEST_DEFAULT_WARMUP,
         final_div_factor: float = math.inf,
         last_epoch: int = -1,
     ) -> None:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from dinov3.eval.segmentation.data.random_streams import seed_step
 from dinov3.eval.segmentation.loss import MultiSegmentationLoss
-from dinov3.eval.segmentation.random_streams import seed_step
-from dinov3.eval.segmentation.training_loop import train_model
-from dinov3.eval.segmentation.training_setup import build_model
-from dinov3.eval.segmentation.training_step import StepResult, finish_step, forward_precision
+from dinov3.eval.segmentation.training.loop import train_model
+from dinov3.eval.segmentation.training.setup import build_model
+from dinov3.eval.segmentation.training.step import StepResult, finish_step, forward_precision
 from dinov3.utils.divergence import DivergenceGuard
 from dinov3.utils.errors import UsageError
 from dinov3.utils.processes.process_group import rank_and_world_size
@@ -38,7 +38,7 @@ def train_segmentation(backbone: nn.Module, config: SegmentationConfig) -> dict[
     """
     if config.decoder_head.type != "linear":
         raise UsageError(f"decoder_head.type={config.decoder_head.type} is not trained here; set it to linear")
-    criterion = MultiSegmentationLoss(config.train.diceloss_weight, config.train.celoss_weight)
+    criterion = MultiSegmentationLoss(**vars(config.train))
     return train_model(build_model(backbone, config), config, train_step, criterion)
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from dinov3.eval.segmentation.data.labels import SemanticToM2FTargets
+from dinov3.eval.segmentation.data.random_streams import generators_of_images, seed_step
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
-from dinov3.eval.segmentation.mask_targets import SemanticToM2FTargets
-from dinov3.eval.segmentation.random_streams import generators_of_images, seed_step
-from dinov3.eval.segmentation.training_loop import train_model
-from dinov3.eval.segmentation.training_setup import build_model
-from dinov3.eval.segmentation.training_step import StepResult, finish_step, forward_precision
+from dinov3.eval.segmentation.training.loop import train_model
+from dinov3.eval.segmentation.training.setup import build_model
+from dinov3.eval.segmentation.training.step import StepResult, finish_step, forward_precision
 from dinov3.utils.divergence import DivergenceGuard
 from dinov3.utils.errors import UsageError
 from dinov3.utils.processes.process_group import rank_and_world_size

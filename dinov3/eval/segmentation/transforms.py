@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dinov3.eval.segmentation.config_images import DEFAULT_MEAN as IMAGENET_MEAN
-from dinov3.eval.segmentation.config_images import DEFAULT_STD as IMAGENET_STD
-from dinov3.eval.segmentation.image_geometry import (
+from dinov3.eval.segmentation.data.image_geometry import (
     ImageSize,
     draw_crop,
     pad_to,
@@ -22,8 +20,11 @@ from dinov3.eval.segmentation.image_geometry import (
     resize_label,
     scaled_size,
 )
-from dinov3.eval.segmentation.labels import IGNORE_INDEX, reduce_zero_label
-from dinov3.eval.segmentation.photometric_distortion import distort_colours
+from dinov3.eval.segmentation.data.labels import IGNORE_INDEX, reduce_zero_label
+from dinov3.eval.segmentation.data.photometric_distortion import distort_colours
+from dinov3.eval.segmentation.settings.images import DEFAULT_MEAN as IMAGENET_MEAN
+from dinov3.eval.segmentation.settings.images import DEFAULT_STD as IMAGENET_STD
+from dinov3.eval.segmentation.settings.images import TrainTransformConfig
 from dinov3.utils.errors import UsageError
 
 REDUCED_SIDE_MULTIPLE = 32  # of the views that are smaller than the image size, as in Meta's evaluation
@@ -105,11 +106,11 @@ def make_segmentation_train_transforms(
     img_size: ImageSize = None,
     random_img_size_ratio_range: Sequence[float] | None = None,
     crop_size: Sequence[int] | None = None,
-    flip_prob: float = 0.0,
+    flip_prob: float = TrainTransformConfig.flip_prob,
     reduce_zero_label: bool = False,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
-    photometric_distortion: bool = True,
+    photometric_distortion: bool = TrainTransformConfig.photometric_distortion,
     size_multiple: int = 1,
 ) -> SegmentationTrainTransform:
     """The augmentation that Meta trains segmentation heads with.

@@ -17,7 +17,7 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 
-from dinov3.eval.segmentation.image_geometry import resize_image, resize_label
+from dinov3.eval.segmentation.data.image_geometry import resize_image, resize_label
 from nnunetv2.errors import UsageError
 from nnunetv2.training.data_augmentation.patch_geometry import AugmentationGeometry
 from nnunetv2.training.data_augmentation.pipeline import Region, masking, validation_transforms

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dinov3.eval.segmentation.json_values import without_nonfinite
-from dinov3.utils.atomic_files import replace_when_complete
+from dinov3.utils.atomic_files import replace_when_complete, without_nonfinite
 
 _log = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from dinov3.eval.segmentation.config_training import M2FTrainConfig
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
+from dinov3.eval.segmentation.settings.training import M2FTrainConfig
 from nnunetv2.training.loss.loss_config import LabelTask, QueryLossConfig
 from nnunetv2.training.loss.named_loss import QueryLoss, register_loss
 

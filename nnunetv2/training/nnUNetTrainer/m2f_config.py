@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
-from dinov3.eval.segmentation.config_training import M2FTrainConfig
+from dinov3.eval.segmentation.settings.training import M2FTrainConfig
 from dinov3.utils.config_sources import DEFAULT, Source
 from dinov3.utils.yaml_config import load_config, require_choice
 from nnunetv2.errors import UsageError

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from dinov3.eval.segmentation.parameter_groups import group_report, parameter_groups
 from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR
+from dinov3.eval.segmentation.training.parameter_groups import group_report, parameter_groups
 from dinov3.layers.lora import trainable_report
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.yaml_config import plain_config, save_config

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
-from dinov3.eval.segmentation import config_training
+from dinov3.eval.segmentation.settings import training as training_settings
 from dinov3.utils.config_sources import DEFAULT, Source
 from dinov3.utils.yaml_config import load_with_sources, nearest, require_choice, require_range
 from nnunetv2.errors import UsageError
@@ -114,7 +114,7 @@ class ViTModelConfig:
 
 
 @dataclass
-class LoRAConfig(config_training.LoRAConfig):
+class LoRAConfig(training_settings.LoRAConfig):
     """Low-rank adapters in the backbone; on unless `model.tuning` says otherwise."""
 
     enabled: bool = True

@@ -11,6 +11,7 @@ from dinov3.utils.atomic_files import (
     remove_interrupted_writes,
     replace_folder_when_complete,
     replace_when_complete,
+    without_nonfinite,
     write_json,
 )
 from dinov3.utils.errors import DataError
@@ -69,6 +70,11 @@ def test_json_that_cannot_be_written_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json({"a": object()}, tmp_path / "a.json")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_that_json_cannot_express_become_none_at_any_depth() -> None:
+    values = {"loss": float("nan"), "bounds": (1.5, float("-inf")), "classes": [{"IoU": float("inf"), "class": 2}]}
+    assert without_nonfinite(values) == {"loss": None, "bounds": [1.5, None], "classes": [{"IoU": None, "class": 2}]}
 
 
 def test_json_round_trip_and_the_message_for_a_damaged_file(tmp_path: Path) -> None:

@@ -9,39 +9,39 @@ from torch import nn
 
 from dinov3.eval.segmentation.models.backbone.dinov3_adapter import DINOv3_Adapter
 from dinov3.eval.segmentation.models.backbone.intermediate_layers import ModelWithIntermediateLayers
-from dinov3.eval.segmentation.models.backbone_layers import BackboneLayersSet, backbone_out_indices
+from dinov3.eval.segmentation.models.backbone_layers import backbone_out_indices
 from dinov3.eval.segmentation.models.feature_decoder import FeatureDecoder
 from dinov3.eval.segmentation.models.heads.linear_head import LinearHead
 from dinov3.eval.segmentation.models.heads.mask2former_head import Mask2FormerHead
+from dinov3.eval.segmentation.settings.head import DECODERS, BackboneLayersSet, DecoderConfig
 
 __all__ = ["BackboneLayersSet", "FeatureDecoder", "backbone_out_indices", "build_segmentation_decoder"]
 
-DECODER_TYPES = ("m2f", "linear")
 SCALES = ("1", "2", "3", "4")  # 1/4, 1/8, 1/16, 1/32 of the image
 
 
 def build_segmentation_decoder(  # noqa: PLR0913 - one flat list of settings is what configurations hold
     backbone_model: nn.Module,
     backbone_out_layers: BackboneLayersSet | str | Sequence[int] = BackboneLayersSet.FOUR_EVEN_INTERVALS,
-    decoder_type: str = "m2f",
-    hidden_dim: int = 2048,
-    num_classes: int = 150,
-    dropout: float = 0.1,
+    decoder_type: str = DecoderConfig.type,
+    hidden_dim: int = DecoderConfig.hidden_dim,
+    num_classes: int = DecoderConfig.num_classes,
+    dropout: float = DecoderConfig.dropout,
     autocast_dtype: torch.dtype = torch.float32,
     lora_enabled: bool = False,
     *,
     freeze_backbone: bool = True,
     in_channels: int = 3,
-    num_heads: int = 16,
-    dim_feedforward: int = 4096,
-    num_queries: int = 100,
-    num_decoder_layers: int = 9,
-    num_encoder_layers: int = 6,
-    drop_path_rate: float = 0.3,
-    with_cp: bool = True,
-    use_batchnorm: bool = True,
-    use_cls_token: bool = False,
-    use_backbone_norm: bool = True,
+    num_heads: int = DecoderConfig.num_heads,
+    dim_feedforward: int = DecoderConfig.dim_feedforward,
+    num_queries: int = DecoderConfig.num_queries,
+    num_decoder_layers: int = DecoderConfig.num_decoder_layers,
+    num_encoder_layers: int = DecoderConfig.num_encoder_layers,
+    drop_path_rate: float = DecoderConfig.drop_path_rate,
+    with_cp: bool = DecoderConfig.gradient_checkpointing,
+    use_batchnorm: bool = DecoderConfig.use_batchnorm,
+    use_cls_token: bool = DecoderConfig.use_cls_token,
+    use_backbone_norm: bool = DecoderConfig.use_backbone_norm,
     device: torch.device | str | None = None,
 ) -> FeatureDecoder:
     """Builds a segmentation model around a backbone: adapter and Mask2Former head, or a linear head.
@@ -84,8 +84,9 @@ def build_segmentation_decoder(  # noqa: PLR0913 - one flat list of settings is 
     Raises:
         ValueError: If the decoder type is unknown or a size does not fit.
     """
-    if decoder_type not in DECODER_TYPES:
-        raise ValueError(f"The decoder type {decoder_type!r} is unknown; choose one of {', '.join(DECODER_TYPES)}.")
+    if decoder_type not in DECODERS:
+        known = ", ".join(reversed(DECODERS))  # the default first
+        raise ValueError(f"The decoder type {decoder_type!r} is unknown; choose one of {known}.")
     num_blocks = backbone_model.n_blocks if hasattr(backbone_model, "n_blocks") else backbone_model.num_blocks
     blocks = backbone_out_indices(num_blocks, backbone_out_layers)
     freeze = freeze_backbone and not lora_enabled

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
+
+from dinov3.eval.segmentation.settings.head import BackboneLayersSet
 
 # The released segmentation models read the fifth block of 24, not the sixth as equal intervals would.
 _EVEN_INTERVALS_OF_24 = (4, 11, 17, 23)
-
-
-class BackboneLayersSet(Enum):
-    """Named choices of blocks. FOUR_EVEN_INTERVALS is [2, 5, 8, 11] of 12, [4, 11, 17, 23] of 24, and so on."""
-
-    LAST = "LAST"
-    FOUR_LAST = "FOUR_LAST"
-    FOUR_EVEN_INTERVALS = "FOUR_EVEN_INTERVALS"
 
 
 def backbone_out_indices(num_blocks: int, layers: BackboneLayersSet | str | Sequence[int]) -> list[int]:

@@ -17,8 +17,8 @@ from dinov3.eval.segmentation.models.backbone.frozen_backbone import hold_in_eva
 from dinov3.eval.segmentation.models.backbone.spatial_prior import SpatialPriorModule
 from dinov3.eval.segmentation.models.utils.image_size import check_image_size
 from dinov3.eval.segmentation.models.utils.ms_deform_attn import MSDeformAttn, cell_centres
+from dinov3.eval.segmentation.settings.head import SIZE_MULTIPLE, DecoderConfig
 
-SIZE_MULTIPLE = 32  # stride of the coarsest map
 NUM_SCALES = 4
 NUM_EXTRA_EXTRACTORS = 2  # after the last interaction
 
@@ -67,14 +67,14 @@ class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
         conv_inplane: int = 64,
         n_points: int = 4,
         deform_num_heads: int = 16,
-        drop_path_rate: float = 0.3,
+        drop_path_rate: float = DecoderConfig.drop_path_rate,
         init_values: float = 0.0,
         with_cffn: bool = True,
         cffn_ratio: float = 0.25,
         deform_ratio: float = 0.5,
         add_vit_feature: bool = True,
         use_extra_extractor: bool = True,
-        with_cp: bool = True,
+        with_cp: bool = DecoderConfig.gradient_checkpointing,
         *,
         freeze_backbone: bool = True,
         in_channels: int = 3,

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dinov3.eval.segmentation.settings.head import DecoderConfig
+
 INITIAL_STD = 0.01  # of the weights of the classifier
 
 
@@ -33,9 +35,9 @@ class LinearHead(nn.Module):
         self,
         in_channels: Sequence[int],
         n_output_channels: int,
-        use_batchnorm: bool = True,
-        use_cls_token: bool = False,
-        dropout: float = 0.1,
+        use_batchnorm: bool = DecoderConfig.use_batchnorm,
+        use_cls_token: bool = DecoderConfig.use_cls_token,
+        dropout: float = DecoderConfig.dropout,
     ) -> None:
         super().__init__()
         if not in_channels:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dinov3.eval.segmentation.models.heads.mask2former_transformer_decoder import MultiScaleMaskedTransformerDecoder
 from dinov3.eval.segmentation.models.heads.pixel_decoder import MSDeformAttnPixelDecoder
+from dinov3.eval.segmentation.settings.head import DecoderConfig
 
 
 class Mask2FormerHead(nn.Module):
@@ -33,16 +34,16 @@ class Mask2FormerHead(nn.Module):
     def __init__(
         self,
         input_shape: Mapping[str, Sequence[int]],
-        hidden_dim: int = 2048,
-        num_classes: int = 150,
+        hidden_dim: int = DecoderConfig.hidden_dim,
+        num_classes: int = DecoderConfig.num_classes,
         loss_weight: float = 1.0,
         ignore_value: int = -1,
         *,
-        num_heads: int = 16,
-        dim_feedforward: int = 4096,
-        num_queries: int = 100,
-        num_decoder_layers: int = 9,
-        num_encoder_layers: int = 6,
+        num_heads: int = DecoderConfig.num_heads,
+        dim_feedforward: int = DecoderConfig.dim_feedforward,
+        num_queries: int = DecoderConfig.num_queries,
+        num_decoder_layers: int = DecoderConfig.num_decoder_layers,
+        num_encoder_layers: int = DecoderConfig.num_encoder_layers,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes

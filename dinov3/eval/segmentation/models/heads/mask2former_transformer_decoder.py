@@ -17,6 +17,7 @@ from dinov3.eval.segmentation.models.heads.masked_attention import (
     SelfAttentionLayer,
 )
 from dinov3.eval.segmentation.models.utils.position_encoding import sine_position_encoding
+from dinov3.eval.segmentation.settings.head import DecoderConfig
 
 NUM_LEVELS = 3
 NUM_MASK_LAYERS = 3
@@ -57,11 +58,11 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         self,
         num_classes: int,
         *,
-        hidden_dim: int = 2048,
-        num_queries: int = 100,
-        num_heads: int = 16,
-        dim_feedforward: int = 4096,
-        num_layers: int = 9,
+        hidden_dim: int = DecoderConfig.hidden_dim,
+        num_queries: int = DecoderConfig.num_queries,
+        num_heads: int = DecoderConfig.num_heads,
+        dim_feedforward: int = DecoderConfig.dim_feedforward,
+        num_layers: int = DecoderConfig.num_decoder_layers,
     ) -> None:
         super().__init__()
         layers = range(num_layers)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dinov3.eval.segmentation.models.utils.ms_deform_attn import MSDeformAttn, Size, cell_centres
 from dinov3.eval.segmentation.models.utils.position_encoding import sine_position_encoding
+from dinov3.eval.segmentation.settings.head import DecoderConfig
 
 NUM_GROUPS = 32  # of the group norms
 NUM_POINTS = 4  # places that each head of the deformable attention reads on each map
@@ -113,10 +114,10 @@ class MSDeformAttnPixelDecoder(nn.Module):
         self,
         in_channels: Mapping[str, int],
         *,
-        hidden_dim: int = 2048,
-        num_heads: int = 16,
-        dim_feedforward: int = 4096,
-        num_layers: int = 6,
+        hidden_dim: int = DecoderConfig.hidden_dim,
+        num_heads: int = DecoderConfig.num_heads,
+        dim_feedforward: int = DecoderConfig.dim_feedforward,
+        num_layers: int = DecoderConfig.num_encoder_layers,
     ) -> None:
         super().__init__()
         if hidden_dim % NUM_GROUPS:

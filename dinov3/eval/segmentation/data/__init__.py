@@ -1,0 +1,1 @@
+"""Images and label maps: found, read, resized, distorted and put into batches."""

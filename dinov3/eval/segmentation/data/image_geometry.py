@@ -1,0 +1,92 @@
+"""Resize, cut out and pad an image and its label map alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as nn_functional
+from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
+
+ImageSize = int | Sequence[int] | None
+"""Length of the short side; or (height, width), whatever the shape of the image; or None: as it is in the file."""
+
+MAX_CLASS_SHARE = 0.75  # of the labelled pixels of a crop
+CROP_TRIES = 11
+
+
+def scaled_size(
+    size: Sequence[int], img_size: ImageSize, ratio: float, multiple_if_reduced: int = 1
+) -> tuple[int, int]:
+    """The (height, width) that an image of another (height, width) is resized to.
+
+    Args:
+        size: (height, width) of the image.
+        img_size: what is asked for, before `ratio`.
+        ratio: factor; the sides that `img_size` gives times `ratio` are rounded down, and the long side keeps the shape
+            of the image.
+        multiple_if_reduced: for a `ratio` below 1 those sides are then rounded up to a multiple of this.
+    """
+
+    def scaled(side: int) -> int:
+        length = max(int(side * ratio), 1)
+        return math.ceil(length / multiple_if_reduced) * multiple_if_reduced if ratio < 1 else length
+
+    height, width = size
+    if isinstance(img_size, Sequence):
+        return scaled(img_size[0]), scaled(img_size[1])
+    short = scaled(min(size) if img_size is None else img_size)
+    long = max(int(short * max(size) / min(size) + 0.5), 1)
+    return (long, short) if height > width else (short, long)
+
+
+def resize_image(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Resizes (3, H, W) uint8 with antialiased bilinear interpolation, as Pillow does."""
+    return image if image.shape[-2:] == tuple(size) else F.resize(image, list(size), InterpolationMode.BILINEAR)
+
+
+def resize_label(label: Tensor, size: Sequence[int]) -> Tensor:
+    """Resizes (H, W) integers by the nearest pixel centre, so that they stay aligned with a resized image."""
+    if label.shape == tuple(size):
+        return label
+    return F.resize(label[None], list(size), InterpolationMode.NEAREST_EXACT)[0]
+
+
+def draw_crop(label: Tensor, crop_size: Sequence[int], generator: torch.Generator) -> tuple[slice, slice]:
+    """Draws rows and columns of a crop until no class fills more than 75 % of its labelled pixels.
+
+    Args:
+        label: (H, W) int64, ignored pixels 255.
+        crop_size: (height, width); a side that is longer than that of the label is taken whole.
+        generator: Source of all randomness.
+
+    Returns:
+        The first such crop, or the last of eleven.
+
+    Source: `cat_max_ratio` of MMSegmentation's random crop, which Meta's recipe follows.
+    """
+    for _ in range(CROP_TRIES):
+        rows, columns = (
+            _draw_part(length, wanted, generator) for length, wanted in zip(label.shape, crop_size, strict=True)
+        )
+        labels = label[rows, columns]
+        counts = torch.bincount(labels[labels != IGNORE_INDEX], minlength=1)
+        if counts.max() < MAX_CLASS_SHARE * counts.sum():
+            break
+    return rows, columns
+
+
+def pad_to(values: Tensor, size: Sequence[int], value: float) -> Tensor:
+    """Pads (..., H, W) at the bottom and right up to (height, width)."""
+    height, width = values.shape[-2:]
+    return nn_functional.pad(values, (0, size[1] - width, 0, size[0] - height), value=value)
+
+
+def _draw_part(length: int, wanted: int, generator: torch.Generator) -> slice:
+    start = torch.randint(max(length - wanted, 0) + 1, (), generator=generator).item()
+    return slice(start, start + min(wanted, length))

@@ -1,0 +1,173 @@
+"""One-to-one matching of queries and target masks, of all predictions of a step at once.
+
+Shapes: L predictions (the last and the auxiliary ones), B images, Q queries, K classes, P points, T targets of one
+image, N targets of all images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from dinov3.eval.segmentation.loss.mask_loss_inputs import Targets
+from dinov3.eval.segmentation.loss.point_sampling import (
+    SamplingArea,
+    one_set_per_image,
+    sample_labels,
+    sample_points,
+)
+from dinov3.eval.segmentation.settings.training import M2FTrainConfig
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which query belongs to which target. Targets of all images are numbered through."""
+
+    images: Tensor
+    """(N,) image of each target."""
+    queries: Tensor
+    """(L, N) query of each target; Q where an image has more targets than queries and this one got none."""
+    num_nonfinite: int
+    """How many costs were NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class HungarianMatcher:
+    """Finds the assignment with the least sum of classification, cross entropy and Dice cost.
+
+    All predictions of an image are compared with its targets at the same random points. Costs reach the host in one
+    copy. NaN or infinite costs are matched only where nothing else is left.
+
+    Source: Cheng et al. 2022, "Masked-attention Mask Transformer", section 3.3, arXiv:2112.01527; Kuhn 1955, "The
+    Hungarian Method for the Assignment Problem".
+    """
+
+    class_coefficient: float = M2FTrainConfig.class_coefficient
+    """Weight of the class cost."""
+    mask_coefficient: float = M2FTrainConfig.mask_coefficient
+    """Weight of the binary cross entropy."""
+    dice_coefficient: float = M2FTrainConfig.dice_coefficient
+    """Weight of the Dice cost."""
+    num_points: int = M2FTrainConfig.num_points
+    """Points per image at which masks are compared."""
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        logits: Tensor,
+        masks: Sequence[Tensor],
+        targets: Targets,
+        area: SamplingArea,
+        valid: Tensor | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Matching:
+        """Matches.
+
+        Args:
+            logits: (L, B, Q, K + 1) class logits, float32 or float64.
+            masks: L times (B, Q, h, w) mask logits.
+            targets: B times `labels` (T,) and `masks` (T, H, W).
+            area: Where points may lie.
+            valid: (B, H, W) bool; None if all pixels count.
+            generators: One per image for its points; None draws all from torch's own.
+
+        Returns:
+            The matching, on the device of the predictions.
+        """
+        counts = [len(target["labels"]) for target in targets]
+        num_predictions, batch_size, num_queries, _ = logits.shape
+        if sum(counts) == 0:
+            queries, num_nonfinite = np.empty((num_predictions, 0), dtype=np.int64), 0
+        else:
+            points = one_set_per_image(area, batch_size, self.num_points, generators)
+            costs = self._costs(logits, masks, targets, points, valid)
+            queries, num_nonfinite = assign(costs.cpu().numpy(), counts)
+        images = np.repeat(np.arange(batch_size), counts)
+        # Without waiting: the driver keeps a copy of pageable memory before it returns.
+        indices = torch.from_numpy(np.vstack((images[None], queries))).to(logits.device, non_blocking=True)
+        return Matching(indices[0], indices[1:], num_nonfinite)
+
+    def _costs(
+        self, logits: Tensor, masks: Sequence[Tensor], targets: Targets, points: Tensor, valid: Tensor | None
+    ) -> Tensor:
+        """Takes (B, P, 2) points, returns (L, B, Q, largest T); columns beyond the T of an image mean nothing."""
+        labels = []
+        for image, target in enumerate(targets):
+            image_valid = None if valid is None else valid[image]
+            labels.append(sample_labels(target["masks"], points[image, None], image_valid))
+        labels = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True).to(logits.dtype)  # (B, T, P)
+        classes = torch.nn.utils.rnn.pad_sequence([target["labels"] for target in targets], batch_first=True)  # (B, T)
+
+        probabilities = logits.softmax(dim=-1)
+        costs = []
+        for probability, mask in zip(probabilities, masks, strict=True):
+            sampled = sample_points(mask.to(logits.dtype), points)  # (B, Q, P)
+            class_cost = -probability.gather(2, classes[:, None].expand(-1, sampled.shape[1], -1))
+            costs.append(
+                self.class_coefficient * class_cost
+                + self.mask_coefficient * cross_entropy_cost(sampled, labels)
+                + self.dice_coefficient * dice_cost(sampled, labels)
+            )
+        return torch.stack(costs)
+
+
+def cross_entropy_cost(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross entropy of every mask with every target, averaged over the points.
+
+    Takes (B, Q, P) logits and (B, T, P) labels in [0, 1]; returns (B, Q, T).
+    """
+    # -y log s(x) - (1 - y) log(1 - s(x)) = softplus(x) - x y, so that one matrix product does for both labels
+    mixed = torch.einsum("bqp,btp->bqt", logits, labels)
+    return (F.softplus(logits).sum(dim=-1, keepdim=True) - mixed) / logits.shape[-1]
+
+
+def dice_cost(logits: Tensor, labels: Tensor) -> Tensor:
+    """One minus the Dice of every mask with every target, with 1 added above and below.
+
+    Takes (B, Q, P) logits and (B, T, P) labels in [0, 1]; returns (B, Q, T) in [0, 1].
+    """
+    probabilities = logits.sigmoid()
+    overlap = torch.einsum("bqp,btp->bqt", probabilities, labels)
+    total = probabilities.sum(dim=-1)[:, :, None] + labels.sum(dim=-1)[:, None]
+    return 1 - (2 * overlap + 1) / (total + 1)
+
+
+def assign(costs: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, int]:
+    """Solves the assignment of each prediction and image.
+
+    Args:
+        costs: (L, B, Q, largest T).
+        counts: T of each image.
+
+    Returns:
+        (L, N) query of each target, Q for targets without one; and the number of costs that were not finite.
+    """
+    num_predictions, _, num_queries, _ = costs.shape
+    queries = np.full((num_predictions, sum(counts)), num_queries, dtype=np.int64)
+    starts = np.concatenate(([0], np.cumsum(counts)[:-1]))
+    num_nonfinite = 0
+    for prediction in range(num_predictions):
+        for image, (start, count) in enumerate(zip(starts, counts, strict=True)):
+            cost = costs[prediction, image, :, :count].astype(np.float64)
+            finite = np.isfinite(cost)
+            if not finite.all():
+                num_nonfinite += int((~finite).sum())
+                cost = _avoid(cost, finite)
+            rows, columns = linear_sum_assignment(cost)
+            queries[prediction, start + columns] = rows
+    return queries, num_nonfinite
+
+
+def _avoid(cost: np.ndarray, finite: np.ndarray) -> np.ndarray:
+    """Puts a price on costs that are not finite which no choice of the others can outweigh.
+
+    It stays near the other costs: the largest float would swamp the differences between them.
+    """
+    largest = np.abs(cost[finite]).max() if finite.any() else 0.0
+    return np.where(finite, cost, (2 * min(cost.shape) + 1) * largest + 1)

@@ -1,0 +1,1 @@
+"""All settings of a run as dataclasses, their defaults and their checks; nothing heavy is imported here."""

@@ -1,0 +1,149 @@
+"""Checkpoints: write one while training, and go on from it as if nothing had happened.
+
+The random numbers of a step follow from the seed and the iteration (`random_streams.py`), so no random state is saved,
+and a training goes on with the same numbers, whatever the number of worker processes. With another number of processes
+the images stay the same as long as their batches together stay as large; dropout and dropped paths do not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from dinov3.eval.segmentation.training.ema import ExponentialMovingAverage
+from dinov3.eval.segmentation.training.model_state import frozen_digest, load_trained_state, trained_state
+from dinov3.eval.segmentation.training.tensor_files import read_tensors, write_tensors
+from dinov3.utils.divergence import require_finite_parameters
+from dinov3.utils.errors import DataError, UsageError
+from dinov3.utils.processes.process_group import rank_and_world_size
+from dinov3.utils.yaml_config import dotted_items
+
+CHECKPOINT_LATEST = "checkpoint_latest.pth"
+
+_KEYS = ("model", "backbone_digest", "optimizer", "scheduler", "ema", "iteration", "best", "config", "images_per_step")
+_MAY_DIFFER = (
+    "bs",  # images_per_step is compared instead
+    "n_gpus",
+    "num_workers",
+    "device",
+    "model",  # the digest of the backbone is compared instead
+    "output_dir",
+    "load_from",
+    "resume",
+    "datasets.root",
+    "datasets.val",
+    "datasets.class_names",
+    "checkpoint_interval",
+    "metric_to_save",
+    "eval",
+    "transforms.eval",
+    "decoder_head.gradient_checkpointing",
+)
+_REDUCE_ZERO_LABEL = "eval.reduce_zero_label"  # says what the training labels mean, too
+_SHOWN = 5
+
+
+@dataclass
+class TrainingState:
+    """All that changes while a model is trained."""
+
+    network: nn.Module
+    """The model, or what distributed training wraps around it."""
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    ema: ExponentialMovingAverage | None = None
+    iteration: int = 0
+    """Iterations done."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """Metrics of the best evaluation so far; empty before the first."""
+
+
+def write_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Saves all that `restore_checkpoint` needs.
+
+    Args:
+        config: The configuration as plain data.
+
+    Raises:
+        DivergedError: A parameter is not finite; the old file stays.
+    """
+    require_finite_parameters(state.network)
+    content = {
+        "model": trained_state(state.network),
+        "backbone_digest": frozen_digest(state.network),
+        "optimizer": state.optimizer.state_dict(),
+        "scheduler": state.scheduler.state_dict(),
+        "ema": None if state.ema is None else state.ema.state_dict(),
+        "iteration": state.iteration,
+        "best": state.best,
+        "config": dict(config),
+        "images_per_step": _images_per_step(config),
+    }
+    write_tensors(content, path)
+
+
+def restore_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Puts what `write_checkpoint` saved into a training that was set up with the same configuration.
+
+    Raises:
+        UsageError: The configuration or the backbone is another one; the message names what differs.
+        DataError: The file is damaged or no checkpoint of a training.
+    """
+    content = _read(path)
+    differences = config_differences(content["config"], config)
+    if content["images_per_step"] != _images_per_step(config):
+        differences.append(f"images per step were {content['images_per_step']} and are {_images_per_step(config)}")
+    if differences:
+        raise UsageError(
+            f"{path} belongs to a training with other settings: {'; '.join(differences[:_SHOWN])}"
+            f"{f'; and {len(differences) - _SHOWN} more' if len(differences) > _SHOWN else ''}. Set them back to go on "
+            f"with it, or choose another output_dir"
+        )
+    if content["backbone_digest"] != frozen_digest(state.network):
+        raise UsageError(
+            f"{path} belongs to a training with other backbone weights; give those it was begun with (model.dino_hub, "
+            f"model.pretrained_weights), or choose another output_dir"
+        )
+    load_trained_state(state.network, content["model"], os.fspath(path))
+    state.optimizer.load_state_dict(content["optimizer"])
+    state.scheduler.load_state_dict(content["scheduler"])
+    if state.ema is not None:
+        state.ema.load_state_dict(content["ema"])
+    state.iteration, state.best = content["iteration"], content["best"]
+
+
+def config_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that change what is learned and that differ between two configurations, as phrases.
+
+    Where files lie, how evaluation is done and how the work is shared out may differ.
+    """
+    old, new = dotted_items(before), dotted_items(now)
+    return [
+        f"{name} was {old.get(name)} and is {new.get(name)}"
+        for name in sorted(old.keys() | new.keys())
+        if not _may_differ(name) and old.get(name) != new.get(name)
+    ]
+
+
+def _may_differ(name: str) -> bool:
+    return name != _REDUCE_ZERO_LABEL and any(name == free or name.startswith(f"{free}.") for free in _MAY_DIFFER)
+
+
+def _images_per_step(config: Mapping[str, Any]) -> int:
+    return config["bs"] * rank_and_world_size()[1]
+
+
+def _read(path: str | os.PathLike) -> dict[str, Any]:
+    try:
+        content = read_tensors(path)
+    except DataError as err:
+        raise DataError(f"{err}; remove it to start anew, or put a whole one in its place") from err
+    missing = [key for key in _KEYS if key not in content] if isinstance(content, dict) else list(_KEYS)
+    if missing:
+        raise DataError(f"{path} is no checkpoint that a training can go on from: it has no {', '.join(missing)}")
+    return content

@@ -1,0 +1,199 @@
+"""The loop that trains every head: batches in, weights and metrics out."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from dinov3.eval.segmentation.data.batches import batches_of
+from dinov3.eval.segmentation.data.dataset import dataset_of
+from dinov3.eval.segmentation.data.labels import SemanticToM2FTargets
+from dinov3.eval.segmentation.eval import evaluate_on_validation_set
+from dinov3.eval.segmentation.models import FeatureDecoder
+from dinov3.eval.segmentation.schedulers import build_scheduler
+from dinov3.eval.segmentation.training.checkpoint import (
+    CHECKPOINT_LATEST,
+    TrainingState,
+    restore_checkpoint,
+    write_checkpoint,
+)
+from dinov3.eval.segmentation.training.ema import ExponentialMovingAverage, averaged_weights
+from dinov3.eval.segmentation.training.log import TRAINING_LOG, LossAverages, TrainingLog
+from dinov3.eval.segmentation.training.model_state import trained_state
+from dinov3.eval.segmentation.training.run_folder import CONFIG_FILE
+from dinov3.eval.segmentation.training.saved_model import MODEL_BEST, MODEL_FINAL, write_model
+from dinov3.eval.segmentation.training.setup import build_optimizer, distribute, training_device
+from dinov3.eval.segmentation.training.step import StepResult
+from dinov3.utils.divergence import DivergenceGuard
+from dinov3.utils.errors import UsageError
+from dinov3.utils.network_wrappers import unwrap
+from dinov3.utils.processes.process_group import gather, rank_and_world_size, wait_for_all
+from dinov3.utils.yaml_config import plain_config, save_config
+
+if TYPE_CHECKING:
+    from dinov3.eval.segmentation.config import SegmentationConfig
+
+logger = logging.getLogger(__name__)
+
+LOG_INTERVAL = 50  # iterations, as in Meta's trainer
+
+TrainStep = Callable[..., StepResult]
+"""`train.train_step`, `train_m2f.train_step_m2f` or another function with their arguments."""
+
+
+def train_model(
+    model: FeatureDecoder,
+    config: SegmentationConfig,
+    train_step: TrainStep,
+    criterion: nn.Module,
+    *,
+    targets: SemanticToM2FTargets | None = None,
+    log_interval: int = LOG_INTERVAL,
+) -> dict[str, Any]:
+    """Trains a model, evaluates and saves it.
+
+    Written to `config.output_dir`, by the first process: segmentation_config.yaml; checkpoint_latest.pth, from which
+    `config.resume` goes on exactly; model_best.pth and model_final.pth, the trained weights (with `config.ema`, their
+    average); training_log.jsonl.
+
+    Args:
+        model: In train mode, on the device of this process.
+        config: How long, on what and how.
+        train_step: One update of the weights.
+        criterion: The loss, for `train_step`.
+        targets: Makes the masks of each label map, if the model learns from masks.
+        log_interval: Iterations between two lines of the log.
+
+    Returns:
+        Metrics of the best evaluation by `config.metric_to_save`, see `SegmentationMetrics.compute`.
+
+    Raises:
+        UsageError: Settings that do not fit together, or a checkpoint of another training.
+        DataError: An image, a label map or the checkpoint cannot be used.
+        DivergedError: Too many steps in a row had no finite loss or gradient.
+    """
+    if config.output_dir is None:
+        raise UsageError("There is no folder to write to; set output_dir")
+    total_iter, device = config.scheduler.total_iter, training_device(config)
+    dataset_of(config, "val")  # to fail now rather than at the first evaluation
+    state = start_or_resume(model, config)
+    batches = batches_of(
+        config, state.iteration, targets, size_multiple=model.size_multiple, pin_memory=device.type == "cuda"
+    )
+    folder = _prepare_folder(config)
+    log = TrainingLog(None if folder is None else folder / TRAINING_LOG, total_iter, state.iteration)
+    losses, guard = LossAverages(), DivergenceGuard()
+    for batch in batches:
+        lr = {group["name"]: group["lr"] for group in state.optimizer.param_groups}
+        result = train_step(
+            state.network,
+            batch,
+            device,
+            None,
+            state.optimizer,
+            config.optimizer.gradient_clip,
+            state.scheduler,
+            criterion,
+            config.model_dtype.autocast_dtype,
+            state.iteration,
+            guard=guard,
+            seed=config.seed,
+        )
+        state.iteration += 1
+        if state.ema is not None:
+            state.ema.update(trained_state(model))
+        losses.add(result.losses)
+        if is_due(state.iteration, log_interval, total_iter):
+            log.step(state.iteration, losses.pop(), lr, result.gradient_norm)
+        with log.paused():
+            _evaluate_and_save(state, config, folder, log)
+    if folder is not None:
+        with averaged_weights(model, state.ema):
+            write_model(model, plain_config(config), state.iteration, folder / MODEL_FINAL)
+    wait_for_all()
+    return state.best
+
+
+def start_or_resume(model: FeatureDecoder, config: SegmentationConfig) -> TrainingState:
+    """Sets a training up; with `config.resume` at the point where the latest checkpoint was written, if there is one.
+
+    Raises:
+        UsageError: The checkpoint belongs to another training, or not all processes found it.
+        DataError: The checkpoint cannot be read.
+    """
+    optimizer = build_optimizer(model, config)
+    schedule = config.scheduler
+    scheduler = build_scheduler(
+        schedule.type, optimizer, config.optimizer.lr, schedule.total_iter, schedule.constructor_kwargs
+    )
+    ema = ExponentialMovingAverage(trained_state(model), config.ema.decay) if config.ema.enabled else None
+    state = TrainingState(distribute(model, config), optimizer, scheduler, ema)
+    latest = Path(config.output_dir) / CHECKPOINT_LATEST
+    if config.resume and latest.is_file():
+        restore_checkpoint(state, plain_config(config), latest)
+        logger.info("Going on from iteration %d of %s", state.iteration, latest)
+    elif config.resume:
+        logger.warning("resume=true, but there is no %s; the training starts anew", latest)
+    elif latest.is_file():
+        logger.warning("The training starts anew and will replace %s; resume=true would go on with it", latest)
+    if len(iterations := set(gather(state.iteration))) > 1:
+        raise UsageError(
+            f"The processes are at different iterations ({', '.join(map(str, sorted(iterations)))}): not all of them "
+            f"found {latest}; give an output_dir that all machines share"
+        )
+    return state
+
+
+def _evaluate_and_save(state: TrainingState, config: SegmentationConfig, folder: Path | None, log: TrainingLog) -> None:
+    """Does after a step what is due after it."""
+    total_iter = config.scheduler.total_iter
+    if is_due(state.iteration, config.eval.eval_interval, total_iter):
+        log.evaluation(state.iteration, evaluate_and_keep_best(state, config, folder))
+    if folder is not None and is_due(state.iteration, config.checkpoint_interval, total_iter):
+        write_checkpoint(state, plain_config(config), folder / CHECKPOINT_LATEST)
+
+
+def evaluate_and_keep_best(state: TrainingState, config: SegmentationConfig, folder: Path | None) -> dict[str, Any]:
+    """Evaluates the weights, or their average; the best of all evaluations are saved and remembered.
+
+    Args:
+        state: `best` is updated.
+        config: What is evaluated and how.
+        folder: Where model_best.pth goes; None writes nothing.
+
+    Returns:
+        The metrics of this evaluation, see `SegmentationMetrics.compute`.
+    """
+    model = unwrap(state.network)
+    with averaged_weights(model, state.ema):
+        results = evaluate_on_validation_set(model, config, training_device(config))
+        if is_better(results, state.best, config.metric_to_save):
+            state.best = results
+            if folder is not None:
+                write_model(model, plain_config(config), state.iteration, folder / MODEL_BEST)
+    return results
+
+
+def is_better(metrics: Mapping[str, Any], best: Mapping[str, Any], name: str) -> bool:
+    """Whether an evaluation beats the best so far; one whose metric is not defined beats nothing but no evaluation."""
+    return not best or math.isnan(best[name]) or metrics[name] > best[name]
+
+
+def is_due(iteration: int, interval: int, total_iter: int) -> bool:
+    """Whether something that is done every `interval` iterations, and once at the end, is to be done now."""
+    return iteration % interval == 0 or iteration == total_iter
+
+
+def _prepare_folder(config: SegmentationConfig) -> Path | None:
+    """The output folder for the first process, with the configuration in it; None for the others."""
+    if rank_and_world_size()[0] != 0:
+        return None
+    folder = Path(config.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder / CONFIG_FILE)
+    return folder

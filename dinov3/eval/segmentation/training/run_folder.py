@@ -1,0 +1,108 @@
+"""The folder of a run: what may be in it at the start, and its log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dinov3.eval.segmentation.config import SegmentationConfig
+from dinov3.eval.segmentation.training.checkpoint import CHECKPOINT_LATEST, config_differences
+from dinov3.eval.segmentation.training.saved_model import MODEL_BEST, MODEL_FINAL
+from dinov3.utils.errors import UsageError
+from dinov3.utils.yaml_config import load_config, plain_config
+
+CONFIG_FILE = "segmentation_config.yaml"
+LOG_FILE = "log.txt"
+LOCK_FILE = ".lock"
+
+
+def check_run_folder(config: SegmentationConfig) -> bool:
+    """Makes sure that a run destroys no other one.
+
+    Args:
+        config: All settings, `n_gpus` being the number of processes.
+
+    Returns:
+        Whether there is a training to go on with.
+
+    Raises:
+        UsageError: there is a training in `config.output_dir` and it is not to be resumed, or it is to be and was begun
+            with settings that make it another training.
+    """
+    folder = Path(config.output_dir)
+    found = [name for name in (CHECKPOINT_LATEST, MODEL_FINAL, MODEL_BEST) if (folder / name).is_file()]
+    if found and config.load_from:
+        raise UsageError(
+            f"{folder} holds a training ({', '.join(found)}), whose settings and results an evaluation would replace; "
+            f"give another folder, for example output_dir={folder / 'evaluation'}"
+        )
+    if found and not config.resume:
+        raise UsageError(
+            f"{folder} holds a training already ({', '.join(found)}); go on with it by resume=true, or give another "
+            f"output_dir"
+        )
+    if found and CHECKPOINT_LATEST not in found:
+        raise UsageError(
+            f"{folder} holds a training ({', '.join(found)}), but no {CHECKPOINT_LATEST} to go on from; put it back, "
+            f"or give another output_dir"
+        )
+    if found and (folder / CONFIG_FILE).is_file():
+        _check_same_training(folder / CONFIG_FILE, config)
+    return bool(found)
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder for a while; the operating system forgets it with the process.
+
+    Raises:
+        UsageError: another process writes into the folder.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield
+        return
+    with open(folder / LOCK_FILE, "w") as file:
+        try:
+            # Not flock: the workers of a killed process would inherit it and keep it for seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as err:
+            raise UsageError(
+                f"Another run is writing into {folder}; wait until it has ended, or give another output_dir"
+            ) from err
+        yield
+
+
+@contextmanager
+def logging_to_folder(folder: Path, rank: int) -> Iterator[None]:
+    """Appends what this package logs to `log.txt`; of other processes than the first only warnings count."""
+    package = logging.getLogger("dinov3")
+    level = package.level
+    package.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    handler = logging.FileHandler(folder / LOG_FILE, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    package.addHandler(handler)
+    try:
+        yield
+    finally:
+        package.removeHandler(handler)
+        handler.close()
+        package.setLevel(level)
+
+
+def _check_same_training(path: Path, config: SegmentationConfig) -> None:
+    """Compares before weights are loaded and the file is replaced; the checkpoint compares its own record once more."""
+    before = load_config(SegmentationConfig, path)
+    differences = config_differences(plain_config(before), plain_config(config))
+    if before.bs * before.n_gpus != config.bs * config.n_gpus:
+        differences.append(
+            f"bs times the number of processes was {before.bs * before.n_gpus} and is {config.bs * config.n_gpus}"
+        )
+    if differences:
+        raise UsageError(
+            f"{path.parent} holds a training with other settings: {'; '.join(differences)}. To go on with it give "
+            f"config={path} resume=true; for another training give another output_dir"
+        )
