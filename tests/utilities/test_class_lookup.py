@@ -81,9 +81,11 @@ def test_package_is_searched_by_kind():
     assert find_by_name("label manager", "LabelManager") is LabelManager
     with pytest.raises(UsageError, match="no label manager named 'LabelManger' in .*; did you mean LabelManager"):
         find_by_name("label manager", "LabelManger")
-    with pytest.raises(UsageError, match=r"did you mean nnUNetTrainer_m2f or ") as raised:
-        find_by_name("trainer", "nnUNetTrainer_vti_m2f")
-    assert "nnUNetTrainer_vit" not in str(raised.value)
+    with pytest.raises(UsageError, match=r"did you mean nnUNetTrainer_m2f or "):
+        find_by_name("trainer", "nnUNetTrainer_m2ff")
+    with pytest.raises(UsageError, match="There is no trainer named 'AbstractPrimsu'") as raised:
+        find_by_name("trainer", "AbstractPrimsu")
+    assert "AbstractPrimus" not in str(raised.value)  # a shared base, which cannot train
 
 
 def test_missing_external_folder_is_named(monkeypatch, tmp_path):
