@@ -13,7 +13,7 @@ from nnunetv2.inference.model_loading import build_network_for_inference, load_w
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 MERGED_TUNING = "full"  # the backbone's weights are the model's own; there is nothing else that they come from
-_OVERRIDES = "_overrides"
+_OVERRIDES = "overrides"
 
 
 def has_adapters(plans: Mapping[str, Any], configuration: str) -> bool:
