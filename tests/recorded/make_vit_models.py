@@ -151,9 +151,10 @@ CASES = {
     "eomt": Case(**_eomt("full"), other=POINTS),
     # Half of the training is done: the first joint block does without masks, the second one still has them.
     "eomt-mid-training": Case(
-        **_eomt("lora", num_joint_blocks=2, input_scale=2),
+        **_eomt("lora", num_joint_blocks=2, input_scale=2, num_queries=3),
         other={**LORA, **POINTS, "training": {"num_epochs": 4}},
         epochs=2,
+        gain=1.2,
     ),
     "eomt-patch14-regions": Case(
         **_eomt("frozen", backbone="dinov2", backbone_size="tiny_reg", num_queries=3)

@@ -168,7 +168,8 @@ def predict(model: Recorded, model_folder: Path, folder: Path) -> tuple[np.ndarr
 
     Returns:
         The labels (H, W) and probabilities (K, H, W) that were written, and a part of the logits (K, h, w) of the
-        network for the preprocessed image as one window, in float32.
+        network for the preprocessed image as one window. These are computed in double precision: a mask of attention
+        turns the rounding errors of one machine into other numbers.
     """
     images, predicted = folder / "images", folder / "predicted"
     write_image(model, images)
@@ -181,8 +182,8 @@ def predict(model: Recorded, model_folder: Path, folder: Path) -> tuple[np.ndarr
     image, properties = _READER.read_images(sorted(map(str, images.iterdir())))
     (case,) = predictor.get_data_iterator_from_raw_npy_data(image, None, properties, None, 1)
     with torch.no_grad():
-        logits = predictor.network.eval()(torch.as_tensor(case["data"])[:, 0][None])
-    return labels.astype(np.uint8), probabilities, logits[0][(slice(None), *LOGITS)].numpy()
+        logits = predictor.network.double().eval()(torch.as_tensor(case["data"])[:, 0][None].double())
+    return labels.astype(np.uint8), probabilities, logits[0][(slice(None), *LOGITS)].float().numpy()
 
 
 def write_empty_dataset(plans: Mapping[str, Any], preprocessed: Path) -> None:
