@@ -63,7 +63,7 @@ class Case:
         labels: key of `LABELS`.
         normalization: of all channels.
         gain: of the formula for weights, see `vit_model_folder.formula`; such that predictions are not constant.
-        epochs: that are trained, of three, before the training is killed.
+        epochs: that are trained before the training is killed; three are planned where `other` gives no number.
     """
 
     trainer: str
