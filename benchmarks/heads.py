@@ -1,6 +1,6 @@
 """Dice and seconds per step of every head on one backbone, beside the U-Net: same plans, fold and number of steps.
 
-    python benchmarks/heads.py DATASET --weights FILE [--steps 300] [--heads unet upernet segformer m2f eomt]
+    python benchmarks/heads.py DATASET --weights FILE [--steps 300] [--heads unet dpt ...]
         [--tunings frozen lora] [--configuration 2d] [--backbone dinov2] [--backbone_size small] [--output FOLDER]
         [key=value ...]
 
@@ -26,6 +26,7 @@ from step_times import medians
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.run.run_training import get_trainer_from_args
+from nnunetv2.utilities import extensions
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 STEPS_PER_EPOCH = 50
@@ -44,13 +45,10 @@ class {UNET_TRAINER}(nnUNetTrainer):
     num_val_iterations_per_epoch = {VALIDATION_STEPS}
 '''
 
-# Head: command, trainer, prefix of the trainer's arguments, settings.
-HEADS = {
-    "upernet": ("nnUNetv2_train_nodeepsupervision_mymodel", "nnUNetTrainerNoDeepSupervision_mymodel", "vit", ()),
-    "segformer": ("nnUNetv2_train_segformer", "nnUNetTrainer_segformer", "segformer", ()),
-    "m2f": ("nnUNetv2_train_m2f", "nnUNetTrainer_m2f", "m2f", ("model.gradient_checkpointing=false",)),
-    "eomt": ("nnUNetv2_train_m2f", "nnUNetTrainer_m2f", "m2f", ("model.type=eomt",)),
-}
+HEADS = extensions.names("head")
+PROGRAM, TRAINER = "nnUNetv2_train_vit", "nnUNetTrainer_vit"
+# Settings of single heads: recomputing activations saves memory that small models do not need.
+OWN_SETTINGS = {"m2f": ("model.gradient_checkpointing=false",), "fapm": ("model.gradient_checkpointing=false",)}
 
 
 @dataclass(frozen=True)
@@ -72,12 +70,12 @@ def models(args: argparse.Namespace) -> Iterator[Model]:
         folder = args.output / "unet"
         yield Model("unet", "full", ("nnUNetv2_train", *common, "-tr", UNET_TRAINER), UNET_TRAINER, {}, folder)
     for head in (head for head in args.heads if head != "unet"):
-        program, trainer, prefix, own = HEADS[head]
         for tuning in args.tunings:
-            settings = [*own, f"model.tuning={tuning}", *backbone_settings(args), *training_settings(args.steps)]
-            command = (program, *common, *settings, *args.settings)
-            arguments = {f"{prefix}_overrides": [*settings, *args.settings]}
-            yield Model(head, tuning, command, trainer, arguments, args.output / f"{head}_{tuning}")
+            own = [f"model.head={head}", f"model.tuning={tuning}", *OWN_SETTINGS.get(head, ())]
+            settings = [*own, *backbone_settings(args), *training_settings(args.steps), *args.settings]
+            command = (PROGRAM, *common, *settings)
+            arguments = {"overrides": settings}
+            yield Model(head, tuning, command, TRAINER, arguments, args.output / f"{head}_{tuning}")
 
 
 def backbone_settings(args: argparse.Namespace) -> list[str]:

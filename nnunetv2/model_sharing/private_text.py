@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.paths import nnUNet_extTrainer, nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+from nnunetv2.paths import nnUNet_extensions, nnUNet_extTrainer, nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 
-_ROOTS = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results, nnUNet_extTrainer)
+_ROOTS = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results, nnUNet_extTrainer, nnUNet_extensions)
 _END_OF_NAME = r"(?![\w.-])"  # /home/jo is no part of /home/joe
 _HOME = "~"
 _COMMAND = "nnUNetv2_"

@@ -228,8 +228,8 @@ def two_losses(trainer: Any) -> list[float]:
 
 
 def optimized_names(trainer: Any) -> list[list[str]]:
-    """Names of the parameters of each group of the optimiser, in its order."""
-    names = {id(parameter): name for name, parameter in trainer.network.named_parameters()}
+    """Names that the state dict gives the parameters of each group of the optimiser, in its order."""
+    names = {id(parameter): name for name, parameter in trainer.network.state_dict(keep_vars=True).items()}
     return [[names[id(parameter)] for parameter in group["params"]] for group in trainer.optimizer.param_groups]
 
 
