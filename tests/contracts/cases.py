@@ -13,11 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nnunetv2.model.head_config import head_config_class
 from nnunetv2.training import batches
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_m2f import nnUNetTrainer_m2f
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_mymodel import nnUNetTrainer_mymodel
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_segformer import nnUNetTrainer_segformer
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
+from nnunetv2.utilities import extensions
+from tests.model.heads.small import SMALL
 from tests.training.tiny_dataset import NAME, tiny_plans
 
 PATCH = (32, 24)  # 24 is no multiple of 16: the transformers pad it
@@ -27,7 +31,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Model:
-    """One of the five models, by the trainer that users run.
+    """One of the models, by the trainer that users run.
 
     Attributes:
         trainer: its class.
@@ -72,6 +76,20 @@ MODELS = {
         "head.encoder.",
     ),
 }
+
+
+def model_of_head(head: str) -> Model:
+    """A head that has no trainer of its own name."""
+    sections = {"model": {"head": head, **SMALL[head]}}
+    if head_config_class(head).kind == "queries":
+        sections |= {"model": {**sections["model"], "num_queries": 10}, "m2f_train": _LOSS}
+    owned = {label: path for path, label in extensions.find("head", head).load().part_labels.items()}
+    backbone = f"head.{owned['backbone']}." if "backbone" in owned else "encoder."
+    return Model(nnUNetTrainer_vit, "config_path", sections, backbone)
+
+
+HEADS = tuple(head for head in extensions.names("head") if head not in MODELS)  # those of the trainer of any head
+MODELS |= {head: model_of_head(head) for head in HEADS}
 TRANSFORMERS = tuple(name for name in MODELS if name != "unet")
 TUNINGS = ("frozen", "lora", "full")
 # Every rule by which channels become those of the backbone occurs.
@@ -165,6 +183,7 @@ QUICK = (
     Combination("segformer", "lora", 2, "regions"),
     Combination("m2f", "frozen", 3, "labels"),
     Combination("eomt", "full", 1, "ignore"),
+    *(Combination(head, "lora", 1, "labels") for head in HEADS),
 )
 
 

@@ -14,12 +14,12 @@ import torch
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.online_metrics import mean_of_defined, pseudo_dice
-from tests.contracts.cases import CHANNEL_RULES, TRANSFORMERS, TUNINGS, Combination, label_maps, make_batch
+from tests.contracts.cases import CHANNEL_RULES, HEADS, TRANSFORMERS, TUNINGS, Combination, label_maps, make_batch
 
 WANTED_DICE = 0.95
 SIZE = (64, 64)
 # About twice what the slowest of a model's combinations took, over several seeds.
-MOST_STEPS = {"unet": 200, "upernet": 40, "segformer": 300, "m2f": 40, "eomt": 200}
+MOST_STEPS = {"unet": 200, "upernet": 40, "segformer": 300, "m2f": 40, "eomt": 200} | dict.fromkeys(HEADS, 300)
 STEPS_BETWEEN_LOOKS = 10
 # A constant learning rate for the transformers. The U-Net has no such settings and takes its usual ones.
 TRAINING = {

@@ -5,20 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nnunetv2.model.model import ViTSegmentationModel
-from nnunetv2.model.model_eomt import EoMTSegmentationModel
-from nnunetv2.model.model_m2f import M2FSegmentationModel
-from nnunetv2.model.model_segformer import SegFormerSegmentationModel
+from tests.model.heads.small import HEADS, small_network
 
-pytest.importorskip("timm")
-pytest.importorskip("transformers")
-M2F = {"hidden_dim": 64, "num_heads": 2, "dim_feedforward": 32, "num_queries": 4, "num_encoder_layers": 1}
-HEADS = {
-    "upernet": (ViTSegmentationModel, {"hidden_size": 32}),
-    "segformer": (SegFormerSegmentationModel, {"decoder_hidden_size": 32}),
-    "m2f": (M2FSegmentationModel, {**M2F, "num_decoder_layers": 2}),
-    "eomt": (EoMTSegmentationModel, {"num_queries": 4}),
-}
 BACKBONES = [
     ("dinov2", "tiny"),
     ("dinov3_native", "tiny"),
@@ -34,9 +22,8 @@ SLOW = BACKBONES[2:]  # like one of the first two for every head, or like each o
     ("family", "size"), [pytest.param(*b, marks=[pytest.mark.slow] if b in SLOW else []) for b in BACKBONES]
 )
 def test_a_head_segments_images_of_any_size_and_trains_with_lora(head, family, size):
-    network_class, settings = HEADS[head]
     torch.manual_seed(0)
-    network = network_class(1, 3, backbone=family, backbone_size=size, tuning="lora", **settings)
+    network = small_network(head, 3, backbone=family, backbone_size=size, tuning="lora")
     for height, width in ((50, 71), (7, 5)):
         with torch.no_grad():
             logits = network.eval()(torch.randn(1, 1, height, width))
