@@ -13,7 +13,7 @@ class Source(NamedTuple):
     """Origin of one value."""
 
     rank: int
-    """0: default, 1: file, 2: word; a higher one goes before a lower one."""
+    """0: default, 1: file, 2: word; higher ranks take precedence."""
     place: str
     """For people, for example `my.yaml:3`."""
 

@@ -56,7 +56,7 @@ def mean_of_finite_losses(losses: np.ndarray, epoch: int) -> float:
 
 
 def require_finite_parameters(network: nn.Module) -> None:
-    """Refuses to go on with a network that holds infinite or NaN parameters.
+    """Rejects a network that holds infinite or NaN parameters.
 
     Raises:
         DivergedError: naming the first such parameter.

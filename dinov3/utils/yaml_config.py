@@ -61,7 +61,7 @@ def load_config(schema: type[Config], path: str | os.PathLike | None = None, ove
 def load_with_sources(
     schema: type[Config], path: str | os.PathLike | None = None, overrides: Sequence[str] = ()
 ) -> tuple[Config, dict[str, Source]]:
-    """Does what `load_config` does, and tells where the value of each setting comes from.
+    """Like `load_config`, and returns where the value of each setting comes from.
 
     A schema may have a class method `check_given(values, sources)` for what only this knows: settings that contradict
     each other. It gets the merged values, sections as dictionaries, and the sources of those that are not defaults.

@@ -51,8 +51,8 @@ class Features:
 class Backbone(nn.Module, abc.ABC):
     """A vision transformer that hands out the patch tokens of chosen blocks.
 
-    A backbone without trainable parameters stays in eval mode whatever `train()` is told, and runs without recording
-    gradients unless its input needs them.
+    A backbone without trainable parameters ignores `train()` and stays in eval mode. It records gradients only if its
+    input requires them.
 
     Attributes:
         vit: the transformer itself, whose names are those of the files of weights.

@@ -1,4 +1,4 @@
-"""What tells one vision transformer from another, read off the names and shapes of its tensors.
+"""Size and kind of a vision transformer, inferred from the names and shapes of its tensors.
 
 Settings use this through the table of families, so it loads without torch.
 """
@@ -32,7 +32,7 @@ class BackboneShape:
     is_gated: bool = False
     """Whether the feed-forward networks have a gate."""
     positions: str | None = "learned"
-    """`learned` (embeddings), `rotary`, or None: cannot be told."""
+    """`learned` (embeddings), `rotary`, or None: unknown."""
 
     def __str__(self) -> str:
         words = [f"{self.width} wide", f"{self.depth} blocks", f"patches of {self.patch_size}"]

@@ -1,4 +1,4 @@
-"""The parts of a network that its costs are told by: encoder and decoder, backbone and head."""
+"""The parts of a network whose costs are reported: encoder and decoder, backbone and head."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def find_weights(name: str, size: str, *, pretrained: bool, checkpoint: str | No
         name: family.
         size: row of the family's table.
         pretrained: take the released weights, from timm's hub or its local cache.
-        checkpoint: a file of weights, or a folder as Hugging Face writes it; it goes before `pretrained`.
+        checkpoint: a file of weights, or a folder as Hugging Face writes it; overrides `pretrained`.
         tuning: what of the backbone is trained: `frozen`, `lora` or `full`.
 
     Returns:

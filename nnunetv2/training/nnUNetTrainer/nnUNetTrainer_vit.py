@@ -104,7 +104,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
                 setattr(self, name, value)
 
     def follow_budget(self, values: Mapping[str, int | str]) -> None:
-        """Lets the settings say what the flags of the command say, which go before a file.
+        """Applies the flags of the command to the settings; flags override the file.
 
         Raises:
             UsageError: a `key=value` word says otherwise.
@@ -133,7 +133,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         return plans
 
     def initialize(self) -> None:
-        # A fold with other settings is refused here, by their names, before its weights turn out not to fit.
+        # Rejects a fold with other settings by their names, before its weights turn out not to fit.
         require_same_architecture(self.output_folder_base, self.configuration_name, self.configuration_manager)
         weights = self._find_backbone_weights() if self._needs_backbone_weights else None
         super().initialize()

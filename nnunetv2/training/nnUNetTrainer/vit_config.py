@@ -43,10 +43,10 @@ class ViTModelConfig:
     head_name: ClassVar[str]
 
     backbone: str = "dinov3"
-    """Family of the vision transformer: dinov3, dinov3_native, dinov2, retfound or visionfm."""
+    """Family of the vision transformer: dinov3, dinov3_native, dinov2, retfound, visionfm, or one of your own."""
     backbone_size: str = "large"
-    """Of dinov3: tiny, small, small_plus, base, large, huge_plus, 7b. Each family has a miniature, tiny, without
-    released weights; a size that it does not have is refused with those that it has."""
+    """Size within the family; of dinov3: tiny, small, small_plus, base, large, huge_plus, 7b. tiny is a miniature
+    without released weights. An unknown size is rejected; the message lists the valid ones."""
     pretrained: bool = True
     """Start from the released weights (downloaded once by timm's hub); false: from random ones."""
     checkpoint: str | None = None
@@ -54,15 +54,16 @@ class ViTModelConfig:
     tuning: str | None = None
     """What of the backbone is trained: frozen (nothing), lora or full; null: as lora.enabled says."""
     channel_adaptation: str = "repeat"
-    """How other than three channels enter: repeat, conv1x1 or inflate."""
+    """How images with other than three channels are adapted: repeat, conv1x1 or inflate."""
     input_norm: str = "dataset"
-    """dataset: as nnU-Net's plans normalise. For intensities in [0, 1]: imagenet, with ImageNet's constants, or
-    visionfm_fundus, _oct, _ffa, _external, _slitlamp, _ubm, _us or _mri, with VisionFM's of that modality."""
+    """Normalisation. dataset: that of nnU-Net's plans. For intensities in [0, 1]: imagenet (ImageNet's constants), or
+    visionfm_fundus, _oct, _ffa, _external, _slitlamp, _ubm, _us or _mri (VisionFM's constants of that modality)."""
     input_scale: int = 1
-    """Images are enlarged by this whole factor before the backbone: for images of few pixels, which would be a handful
-    of patches. Time and memory grow with its square."""
+    """Whole factor by which images are enlarged in front of the backbone, for images so small that they would be a
+    handful of patches. Time and memory grow with its square."""
     backbone_out_layers: str | list[int] = "FOUR_EVEN_INTERVALS"
-    """The four blocks whose features are used: FOUR_EVEN_INTERVALS, FOUR_LAST, or numbers from 0: [5,11,17,23]."""
+    """The blocks whose features the head reads: FOUR_EVEN_INTERVALS, FOUR_LAST, LAST where one is enough, or numbers
+    from 0: [5,11,17,23]."""
 
     def __post_init__(self) -> None:
         require_choice("model.backbone", self.backbone, tuple(FAMILIES))
@@ -118,7 +119,7 @@ class LoRAConfig(training_settings.LoRAConfig):
     """Low-rank adapters in the backbone; on unless `model.tuning` says otherwise."""
 
     enabled: bool = True
-    """Train adapters while the backbone's own weights stay; `model.tuning`, where set, goes before this."""
+    """Train adapters while the backbone's own weights stay; `model.tuning`, where set, takes precedence."""
 
 
 @dataclass
