@@ -1,4 +1,4 @@
-"""Dice and seconds per step of every head on one backbone, beside the U-Net: same plans, fold and number of steps.
+"""Dice, seconds per step and parameters of every head on one backbone, beside the U-Net: same plans, fold and number of steps.
 
     python benchmarks/heads.py DATASET --weights FILE [--steps 300] [--heads unet dpt ...]
         [--tunings frozen lora] [--configuration 2d] [--backbone dinov2] [--backbone_size small] [--output FOLDER]
@@ -111,9 +111,12 @@ def train(model: Model, dataset: str) -> None:
         subprocess.run([program, *model.command[1:]], env=environment, stdout=log, stderr=log, check=True)
 
 
-def seconds_per_step(rows: Sequence[Model], device: torch.device, repeats: int) -> dict[str, float]:
-    """Median time of a training step of each model, on one batch; the models take turns."""
-    steps = {}
+def measure(rows: Sequence[Model], device: torch.device, repeats: int) -> dict[str, tuple[float, str]]:
+    """Median time of a training step of each model, on one batch, and its millions of parameters.
+
+    The models take turns.
+    """
+    steps, parameters = {}, {}
     for model in rows:
         arguments = (model.trainer, PLANS, False, device, model.arguments)
         trainer = get_trainer_from_args(*model.command[1:4], *arguments)
@@ -121,18 +124,25 @@ def seconds_per_step(rows: Sequence[Model], device: torch.device, repeats: int) 
         trainer.initialize()
         trainer.network.train()
         batch = next(trainer.get_dataloaders()[0])
+        counts = [(p.numel(), p.requires_grad) for p in trainer.network.parameters()]
+        trained = sum(number for number, is_trained in counts if is_trained)
+        parameters[str(model.results)] = f"{trained / 1e6:.2f} / {sum(number for number, _ in counts) / 1e6:.2f}"
         steps[str(model.results)] = lambda trainer=trainer, batch=batch: trainer.train_step(batch)
-    return {name: times["ms"] / 1000 for name, times in medians(steps, device, repeats).items()}
+    times = medians(steps, device, repeats)
+    return {name: (times[name]["ms"] / 1000, parameters[name]) for name in steps}
 
 
-def table(rows: Sequence[Model], dataset: str, seconds: dict[str, float]) -> str:
+def table(rows: Sequence[Model], dataset: str, measured: dict[str, tuple[float, str]]) -> str:
     """Markdown: one line per model."""
-    lines = ["| head | tuning | Dice | Dice of each class | s/step |", "|---|---|---|---|---|"]
+    lines = [
+        "| head | tuning | Dice | Dice of each class | s/step | parameters, trained / all (M) |",
+        "|---|---|---|---|---|---|",
+    ]
     for model in rows:
         summary = read_json(summary_of(model, dataset))
         classes = " / ".join(f"{scores['Dice']:.3f}" for scores in summary["mean"].values())
-        mean, time = summary["foreground_mean"]["Dice"], seconds[str(model.results)]
-        lines.append(f"| {model.head} | {model.tuning} | {mean:.3f} | {classes} | {time:.2f} |")
+        mean, (time, parameters) = summary["foreground_mean"]["Dice"], measured[str(model.results)]
+        lines.append(f"| {model.head} | {model.tuning} | {mean:.3f} | {classes} | {time:.2f} | {parameters} |")
     return "\n".join(lines)
 
 
@@ -163,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = list(models(args))
     for model in rows:
         train(model, dataset)
-    text = table(rows, dataset, seconds_per_step(rows, torch.device(args.device), args.repeats))
+    text = table(rows, dataset, measure(rows, torch.device(args.device), args.repeats))
     commands = "\n".join("    " + " ".join(model.command) for model in rows)
     (args.output / f"{dataset}.md").write_text(f"{text}\n\n{commands}\n")
     print(f"\n{dataset}, {args.steps} steps\n\n{text}")
