@@ -1,4 +1,4 @@
-"""Dice, seconds per step and parameters of every head on one backbone, beside the U-Net: same plans, fold and number of steps.
+"""Dice, seconds per step and parameters of every head on one backbone, beside the U-Net: same plans, fold and steps.
 
     python benchmarks/heads.py DATASET --weights FILE [--steps 300] [--heads unet dpt ...]
         [--tunings frozen lora] [--configuration 2d] [--backbone dinov2] [--backbone_size small] [--output FOLDER]

@@ -29,6 +29,7 @@ from nnunetv2.model.dataless_network import (
 from nnunetv2.model.network_hook import switch_deep_supervision
 from nnunetv2.model.network_parts import REST, network_parts, parameters_of_parts, part_of_each_module
 from nnunetv2.model.query_network import QueryNetwork
+from nnunetv2.model.vit_network import ViTNetwork
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class ModelCost:
     """Costs of a network for one patch size, batch size and precision."""
 
     network: str
-    """name of its class"""
+    """name of its class, and of its head where the class may have any"""
     input_channels: int
     patch_size: tuple[int, ...]
     batch_size: int
@@ -134,8 +135,7 @@ def model_cost(
     )
     per_patch = Counter({part: flops // batch_size for part, flops in training.flops.items()})
     parts = _part_costs(network, part_of, prediction.flops, per_patch, kept)
-    name = type(network).__name__
-    return ModelCost(name, input_channels, tuple(patch_size), batch_size, precision, parts, memory)
+    return ModelCost(_name(network), input_channels, tuple(patch_size), batch_size, precision, parts, memory)
 
 
 def watch_prediction(
@@ -194,6 +194,12 @@ def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
             size = _bytes(leaf for leaf in remembered if isinstance(leaf, Tensor) and leaf.ndim > 0)
             total += size * sum(map(Tensor.numel, trained)) // largest.numel()
     return total
+
+
+def _name(network: nn.Module) -> str:
+    name = type(network).__name__
+    has_any_head = isinstance(network, ViTNetwork) and network.head.Config.network_class is None
+    return f"{name} ({network.head.name})" if has_any_head else name
 
 
 def _part_costs(
