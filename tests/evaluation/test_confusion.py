@@ -37,6 +37,23 @@ def test_metrics_of_a_label_by_hand():
     }
 
 
+def test_no_two_counts_of_a_label_can_stand_for_each_other():
+    """Missed, wrong and right voxels differ in number, and so do the sizes of reference and prediction."""
+    reference = np.array([[3, 3, 3, 3], [3, 3, 3, 0], [0, 0, 0, 0]], dtype=np.uint8)
+    prediction = np.array([[3, 3, 3, 0], [0, 0, 0, 3], [0, 0, 0, 0]], dtype=np.uint8)
+    metrics = confusion_of(reference, prediction, [3]).metrics(3)
+    assert metrics == {
+        "Dice": 2 * 3 / (2 * 3 + 1 + 4),
+        "IoU": 3 / (3 + 1 + 4),
+        "FP": 1,
+        "TP": 3,
+        "FN": 4,
+        "TN": 4,
+        "n_pred": 1 + 3,
+        "n_ref": 4 + 3,
+    }
+
+
 def test_metrics_of_a_region_count_its_labels_as_one():
     metrics = confusion_of(REFERENCE, PREDICTION, [1, 2]).metrics((1, 2))
     assert (metrics["TP"], metrics["FP"], metrics["FN"], metrics["TN"]) == (4, 1, 1, 2)
