@@ -38,19 +38,18 @@ def test_metrics_of_a_label_by_hand():
 
 
 def test_no_two_counts_of_a_label_can_stand_for_each_other():
-    """Missed, wrong and right voxels differ in number, and so do the sizes of reference and prediction."""
-    reference = np.array([[3, 3, 3, 3], [3, 3, 3, 0], [0, 0, 0, 0]], dtype=np.uint8)
-    prediction = np.array([[3, 3, 3, 0], [0, 0, 0, 3], [0, 0, 0, 0]], dtype=np.uint8)
+    reference = np.repeat([3, 0, 0], [9, 2, 7]).reshape(3, 6)
+    prediction = np.repeat([0, 3, 0], [6, 5, 7]).reshape(3, 6)
     metrics = confusion_of(reference, prediction, [3]).metrics(3)
     assert metrics == {
-        "Dice": 2 * 3 / (2 * 3 + 1 + 4),
-        "IoU": 3 / (3 + 1 + 4),
-        "FP": 1,
+        "Dice": 2 * 3 / (2 * 3 + 2 + 6),
+        "IoU": 3 / (3 + 2 + 6),
+        "FP": 2,
         "TP": 3,
-        "FN": 4,
-        "TN": 4,
-        "n_pred": 1 + 3,
-        "n_ref": 4 + 3,
+        "FN": 6,
+        "TN": 7,
+        "n_pred": 5,
+        "n_ref": 9,
     }
 
 
