@@ -29,10 +29,27 @@ def test_geometry_equals_upstream(computed, patch_size):
 
 def test_without_rotation_only_the_scale_counts():
     assert get_patch_size((80, 100), 0, 0, 0, (0.5, 2)).tolist() == [160, 200]
+    assert get_patch_size((80, 100), 0, 0, 0, (2, 0.5)).tolist() == [160, 200]
 
 
 def test_a_right_angle_swaps_the_sides():
     assert get_patch_size((80, 100), math.pi / 2, 0, 0, (1, 1)).tolist() == [100, 100]
+
+
+@pytest.mark.parametrize(
+    ("angles", "extent"),
+    [
+        ((math.pi / 2, 0, 0), [10, 40, 40]),
+        ((0, math.pi / 2, 0), [40, 20, 40]),
+        ((0, 0, math.pi / 2), [20, 20, 40]),
+        # The corner (10, 20, 40) is followed, not its mirror images: sine and cosine are 0.6 and 0.8.
+        ((math.asin(0.6), 0, 0), [10, 40, 40]),  # 0.8 * 20 + 0.6 * 40, 0.8 * 40 - 0.6 * 20
+        ((0, math.asin(0.6), 0), [16, 20, 40]),  # |0.8 * 10 - 0.6 * 40|, 0.8 * 40 + 0.6 * 10
+        ((0, 0, math.asin(0.6)), [20, 20, 40]),  # 0.8 * 10 + 0.6 * 20, 0.8 * 20 - 0.6 * 10
+    ],
+)
+def test_each_angle_turns_about_its_own_axis(angles, extent):
+    assert get_patch_size((10, 20, 40), *angles, (1, 1)).tolist() == extent
 
 
 def test_a_range_counts_by_its_larger_end():
