@@ -57,6 +57,14 @@ def test_a_range_counts_by_its_larger_end():
     assert wide.tolist() == get_patch_size((64, 64, 32), 0.5, 0.5, 0.5, (0.85, 1.25)).tolist()
 
 
+@pytest.mark.parametrize(("patch_size", "is_2d"), [((16, 64, 60), True), ((64, 60, 16), False), ((60, 16, 64), False)])
+def test_only_a_short_first_axis_keeps_the_rotation_within_the_slices(patch_size, is_2d):
+    geometry = augmentation_geometry(patch_size)
+    assert geometry.do_dummy_2d is is_2d
+    assert geometry.rotation[1] == pytest.approx(math.pi if is_2d else math.pi / 6)
+    assert (geometry.initial_patch_size[0] == patch_size[0]) == is_2d
+
+
 def test_the_patch_size_given_is_not_changed():
     patch_size = np.array([16, 64, 64])
     augmentation_geometry(patch_size)
