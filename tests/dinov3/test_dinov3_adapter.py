@@ -104,9 +104,9 @@ def test_adapter_takes_any_patch_size(patch_size, seeded):
     adapter = make_adapter(patch_size=patch_size)
     seen = []
     adapter.backbone.patch_embed.proj.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[-2:]))
-    maps = adapter(torch.randn(2, 3, 64, 64))
-    assert maps["4"].shape == (2, 64, 2, 2)
-    assert tuple(seen[0]) == ((70, 70) if patch_size == 14 else (64, 64))
+    maps = adapter(torch.randn(2, 3, 64, 96))
+    assert maps["4"].shape == (2, 64, 2, 3)
+    assert tuple(seen[0]) == ((70, 98) if patch_size == 14 else (64, 96))
 
 
 def test_frozen_backbone_gets_no_gradient_and_stays_in_eval_mode(seeded):

@@ -102,6 +102,17 @@ def test_scores_of_a_pixel_are_the_mean_over_its_windows():
     assert_close(scores[0, 0, 0], torch.tensor([6.0, 7.5, 9.0, 10.5, 12.0]))
 
 
+def test_windows_are_moved_by_their_own_distance_along_each_axis():
+    """Windows of 2 x 3 begin in rows 0, 1, 2 and in columns 0, 2."""
+    image = torch.zeros(1, 3, 4, 5)
+    image[0, 0] = torch.outer(torch.tensor([1.0, 10, 100, 1000]), torch.tensor([1.0, 2, 3, 4, 5]))
+    model = WindowModel(lambda windows: windows.sum(dim=(1, 2, 3)))
+    scores = slide_inference(image, model, crop_size=(2, 3), stride=(1, 2))
+    of_rows = torch.tensor([11, (11 + 110) / 2, (110 + 1100) / 2, 1100])
+    of_columns = torch.tensor([6.0, 6, (6 + 12) / 2, 12, 12])  # 1 + 2 + 3 and 3 + 4 + 5
+    assert_close(scores[0, 0], torch.outer(of_rows, of_columns))
+
+
 def test_windows_share_forward_passes():
     image = whole_numbers(1, 3, 16, 40)
     one_by_one, together = PixelModel(), PixelModel()

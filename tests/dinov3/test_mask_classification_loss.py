@@ -11,6 +11,7 @@ from torch.testing import assert_close
 
 from dinov3.eval.segmentation import mask_classification_loss
 from dinov3.eval.segmentation.loss import point_sampling
+from dinov3.eval.segmentation.loss.hungarian_matcher import HungarianMatcher
 from dinov3.eval.segmentation.loss.mask_loss_inputs import check_generators
 from dinov3.eval.segmentation.loss.point_sampling import WholeImage
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss, loss_divisors
@@ -165,6 +166,23 @@ def test_losses_at_all_pixel_centres_are_the_dense_ones(seeded, monkeypatch):
     assert_close(losses["loss_mask"], (dense[best[0], 0][0] + dense[best[1], 1][0]) / 2)
     assert_close(losses["loss_dice"], (dense[best[0], 0][1] + dense[best[1], 1][1]) / 2)
     assert_close(losses["loss_class"], F.cross_entropy(outputs["pred_logits"][0], classes, weight=weight))
+
+
+def test_each_coefficient_weighs_its_own_term():
+    criterion = make_loss(class_coefficient=2.0, mask_coefficient=3.0, dice_coefficient=7.0)
+    terms = {"loss_class": 1.0, "loss_mask": 10.0, "loss_dice": 100.0}
+    auxiliary = {"loss_class_0": 0.1, "loss_mask_0": 0.01, "loss_dice_0": 0.001}
+    losses = {name: torch.tensor(value, dtype=torch.float64) for name, value in {**terms, **auxiliary}.items()}
+    expected = 2.0 + 30.0 + 700.0 + 0.2 + 0.03 + 0.007
+    assert_close(criterion.total(losses), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_matching_weighs_its_costs_as_the_loss_weighs_its_terms():
+    criterion = make_loss(class_coefficient=2.0, mask_coefficient=3.0, dice_coefficient=7.0)
+    assert criterion.matcher == HungarianMatcher(
+        class_coefficient=2.0, mask_coefficient=3.0, dice_coefficient=7.0, num_points=128
+    )
+    assert MaskClassificationLoss(K).matcher == HungarianMatcher()
 
 
 def test_loss_names_last_and_auxiliary_terms(seeded):

@@ -193,6 +193,16 @@ def test_ignored_pixels_have_no_part_in_the_balance_of_a_crop() -> None:
     assert torch.equal(generator.get_state(), once.get_state())  # accepted at the first try
 
 
+def test_a_class_that_fills_what_is_labelled_is_not_excused_by_ignored_pixels() -> None:
+    label = torch.zeros(8, 8, dtype=torch.long)
+    label[:, 3:] = 255
+    generator, all_tries = generator_of(0), generator_of(0)
+    draw_crop(label, (8, 8), generator)
+    for _ in range(2 * 11):
+        torch.randint(1, (), generator=all_tries)
+    assert torch.equal(generator.get_state(), all_tries.get_state())
+
+
 @pytest.mark.parametrize("label_value", [0, 255])
 def test_an_image_of_one_class_or_with_everything_ignored_is_cropped_all_the_same(label_value: int) -> None:
     rows, columns = draw_crop(torch.full((8, 8), label_value), (4, 20), generator_of(0))

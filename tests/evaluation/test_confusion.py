@@ -37,6 +37,22 @@ def test_metrics_of_a_label_by_hand():
     }
 
 
+def test_no_two_counts_of_a_label_can_stand_for_each_other():
+    reference = np.repeat([3, 0, 0], [9, 2, 7]).reshape(3, 6)
+    prediction = np.repeat([0, 3, 0], [6, 5, 7]).reshape(3, 6)
+    metrics = confusion_of(reference, prediction, [3]).metrics(3)
+    assert metrics == {
+        "Dice": 2 * 3 / (2 * 3 + 2 + 6),
+        "IoU": 3 / (3 + 2 + 6),
+        "FP": 2,
+        "TP": 3,
+        "FN": 6,
+        "TN": 7,
+        "n_pred": 5,
+        "n_ref": 9,
+    }
+
+
 def test_metrics_of_a_region_count_its_labels_as_one():
     metrics = confusion_of(REFERENCE, PREDICTION, [1, 2]).metrics((1, 2))
     assert (metrics["TP"], metrics["FP"], metrics["FN"], metrics["TN"]) == (4, 1, 1, 2)

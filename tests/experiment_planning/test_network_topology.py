@@ -33,6 +33,12 @@ def test_single_long_axis_must_be_longer_to_be_halved():
     assert get_pool_and_conv_props((1, 1), (12, 7), 4, 999).num_pool_per_axis == [1, 0]
 
 
+def test_an_axis_that_is_too_short_to_be_halved_does_not_hold_up_coarser_ones():
+    topology = get_pool_and_conv_props((1, 3, 3), (7, 64, 64), 4, 999)
+    assert topology.num_pool_per_axis == [0, 4, 4]
+    assert topology.patch_size == (7, 64, 64)
+
+
 def test_number_of_halvings_can_be_limited():
     assert get_pool_and_conv_props((1, 1), (512, 512), 4, 2).num_pool_per_axis == [2, 2]
 
@@ -70,6 +76,11 @@ def test_initial_patch_is_isotropic_in_mm_and_inside_the_median_image():
 def test_shrinking_does_not_skip_valid_sizes():
     smaller = shrunk(topology_of((1, 1), (256, 256), 4), (1, 1), (256, 512), 4)
     assert smaller.patch_size == (224, 256)  # 256 is halved six times, but 224 only five times
+
+
+def test_of_axes_that_cover_as_much_of_the_image_the_last_one_shrinks():
+    assert shrunk(topology_of((1, 1), (256, 256), 4), (1, 1), (512, 512), 4).patch_size == (256, 224)
+    assert shrunk(topology_of((1, 1), (256, 192), 4), (1, 1), (512, 384), 4).patch_size == (256, 160)
 
 
 def test_search_returns_the_first_candidate_that_fits():

@@ -23,6 +23,15 @@ def test_coarse_axis_with_few_slices_takes_the_tenth_percentile():
     np.testing.assert_array_equal(fullres_target_spacing(spacings, MANY_SLICES * 5, 3), [10, 1, 1])
 
 
+def test_any_axis_can_be_the_coarse_one_and_is_compared_with_the_nearer_of_the_others():
+    spacings = [[0.8, 0.5, z] for z in (5.0, 6.0, 10.0, 10.0, 10.0)]
+    np.testing.assert_allclose(fullres_target_spacing(spacings, [[100, 200, 20]] * 5, 3), [0.8, 0.5, 5.4])
+    # 20 slices are not fewer than a third of 50, nor 5 mm more than three times 2 mm
+    np.testing.assert_array_equal(fullres_target_spacing(spacings, [[50, 200, 20]] * 5, 3), [0.8, 0.5, 10])
+    spacings = [[2.0, z, 1.0] for z in (4.0, 5.0, 5.0, 5.0, 6.0)]
+    np.testing.assert_array_equal(fullres_target_spacing(spacings, [[100, 20, 200]] * 5, 3), [2, 5, 1])
+
+
 def test_coarse_axis_never_gets_finer_than_the_others():
     spacings = [[0.5, 1.0, 1.0]] * 2 + [[10.0, 1.0, 1.0]] * 3
     np.testing.assert_allclose(fullres_target_spacing(spacings, FEW_SLICES * 5, 3), [1 + 1e-5, 1, 1], rtol=1e-12)

@@ -212,3 +212,19 @@ def test_next_stage_gets_labels_on_its_grid(dataset_class: type | None, tmp_path
     expected[:, :, 4:] = 1
     np.testing.assert_array_equal(stored.squeeze(), expected)
     assert stored.dtype == np.uint8
+
+
+def test_the_next_stage_of_a_two_dimensional_configuration_has_the_spacing_of_the_first_axis(tmp_path: Path) -> None:
+    manager = configuration([2.0, 7.0])
+    plans = SimpleNamespace(**vars(PLANS), get_label_manager=lambda _: LABELS)
+    resample_and_save(
+        logits_of(WINNERS, 3),
+        (2, 3, 2),
+        str(tmp_path / "case"),
+        plans,
+        manager,
+        PROPERTIES,
+        {},
+        dataset_class=nnUNetDatasetNumpy,
+    )
+    assert manager.resampling_fn_probabilities.calls == [(3, (2, 3, 2), [1.0, 2.0, 7.0], [1.0, 2.0, 7.0])]

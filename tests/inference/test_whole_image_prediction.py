@@ -87,13 +87,15 @@ def test_copies_mirrored_along_the_trained_axes_are_averaged(seeded):
     assert torch.equal(unmirrored, plain[0, :, None].half())
 
 
-def test_folds_are_averaged(seeded):
+@pytest.mark.parametrize("num_folds", [2, 3])
+def test_folds_are_averaged(seeded, num_folds):
     network = WholeImageNetwork(num_outputs())
-    folds = [WholeImageNetwork(num_outputs()) for _ in range(2)]
+    folds = [WholeImageNetwork(num_outputs()) for _ in range(num_folds)]
     image = torch.randn(1, 2, 45, 30)
     predictor = predictor_of(network, None, [fold.state_dict() for fold in folds])
-    first, second = (of_slices(fold, image).half() for fold in folds)
-    assert torch.equal(predictor.predict_logits_from_preprocessed_data(image), first.add(second).div(2))
+    first, *others = (of_slices(fold, image).half() for fold in folds)
+    mean = sum(others, first) / num_folds
+    assert torch.equal(predictor.predict_logits_from_preprocessed_data(image), mean)
 
 
 @pytest.mark.parametrize("network_class", [WholeImageNetwork, WindowNetwork])

@@ -51,6 +51,16 @@ class ModelContract:
         assert logits.shape == (1, 3, *size)
         assert logits.isfinite().all()
 
+    def test_what_is_missing_to_a_multiple_is_appended_below_and_on_the_right(self):
+        """Logits lie where their pixels do: those of the image are the first rows and columns of the padded one's."""
+        network = self.build().eval()
+        image = torch.randn(1, 2, 50, 71)
+        below, right = (-side % network.image_multiple for side in image.shape[-2:])
+        assert below != right
+        with torch.no_grad():
+            padded = network(torch.nn.functional.pad(image, (0, right, 0, below)))
+            torch.testing.assert_close(network(image), padded[..., :50, :71], rtol=1e-4, atol=1e-6)
+
     @pytest.mark.parametrize("channels", [1, 3, 4])
     def test_any_number_of_channels_is_accepted(self, channels):
         network = self.build(channels=channels).eval()

@@ -9,6 +9,7 @@ from nnunetv2.errors import UsageError
 from nnunetv2.model.feature_pyramid import STRATEGIES, feature_pyramid
 from nnunetv2.model.model import ViTSegmentationModel, create_segmentation_model
 from nnunetv2.model.model_segformer import SegFormerSegmentationModel, create_segformer_model
+from nnunetv2.model.progressive_upsampling import ProgressiveUpsampleDecoder
 from tests.model.model_contract import ModelContract
 
 TINY = {"backbone_size": "tiny", "tuning": "full"}
@@ -40,7 +41,7 @@ class TestSegFormerProgressive(ModelContract):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("size", [(4, 6), (3, 5), (1, 1)])
+@pytest.mark.parametrize("size", [(4, 6), (3, 5), (1, 1), (4, 5), (3, 6)])
 def test_a_pyramid_has_the_scales_of_its_strategy(strategy: str, size: tuple[int, int]) -> None:
     maps = [torch.randn(2, 8, *size) for _ in range(4)]
     shapes = [tuple(level.shape[-2:]) for level in feature_pyramid(strategy, 8)(maps)]
@@ -48,6 +49,32 @@ def test_a_pyramid_has_the_scales_of_its_strategy(strategy: str, size: tuple[int
     coarsest = (-(-height // 2), -(-width // 2))
     finer = [(4 * height, 4 * width), (2 * height, 2 * width), size, coarsest]
     assert shapes == ([size] * 4 if strategy == "layers" else finer)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "reached"),
+    [
+        ("layers", [[0], [1], [2], [3]]),
+        ("pyramid", [[0], [1], [2], [3]]),
+        ("progressive", [[0], [0, 1], [0, 1, 2], [0, 1, 2, 3]]),
+    ],
+)
+def test_each_depth_reaches_the_levels_of_its_strategy(seeded: int, strategy: str, reached: list[list[int]]) -> None:
+    """The shallowest map makes the finest level alone; in a progressive pyramid the deepest makes all of them."""
+    maps, pyramid = [torch.randn(1, 8, 4, 6) for _ in range(4)], feature_pyramid(strategy, 8)
+    before = pyramid(maps)
+    for depth, expected in enumerate(reached):
+        after = pyramid([torch.randn_like(each) if place == depth else each for place, each in enumerate(maps)])
+        assert [level for level in range(4) if not torch.equal(before[level], after[level])] == expected
+
+
+def test_the_upsampling_decoder_begins_with_the_deepest_map() -> None:
+    decoder, seen = ProgressiveUpsampleDecoder(16, 8, 3), []
+    for stage in decoder.stages:
+        stage.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+    maps = [torch.randn(1, 8, 2, 3) for _ in range(4)]
+    assert decoder(torch.randn(1, 16, 2, 3), maps).shape == (1, 3, 32, 48)
+    assert all(given is expected for given, expected in zip(seen, reversed(maps), strict=True))
 
 
 def test_an_unknown_strategy_is_refused_with_those_there_are() -> None:

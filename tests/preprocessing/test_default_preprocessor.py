@@ -85,6 +85,42 @@ def test_inputs_are_not_changed():
     assert (properties, PLANS) == kept[2:]
 
 
+def preprocessed(case, **changes):
+    plans = PlansManager({**PLANS, **changes})
+    return preprocessor().run_case_npy(*case, plans, plans.get_configuration("3d_fullres"), DATASET_JSON)
+
+
+def test_axes_are_put_into_the_order_of_the_plans():
+    """An order that does not undo itself: the last axis of the file becomes the first."""
+    data, seg, properties = case()
+    turned = data.transpose(0, 3, 1, 2), seg.transpose(0, 3, 1, 2), {"spacing": np.roll(properties["spacing"], 1)}
+    found = preprocessed((data, seg, properties), transpose_forward=[2, 0, 1], transpose_backward=[1, 2, 0])
+    expected = preprocessed(turned, transpose_forward=[0, 1, 2], transpose_backward=[0, 1, 2])
+    for array, other in zip(found[:2], expected[:2], strict=True):
+        np.testing.assert_array_equal(array, other)
+    assert found[2]["shape_before_cropping"] == turned[0].shape[1:]
+
+
+@pytest.mark.parametrize("scheme", ["CTNormalization", "ZScoreNormalization"])
+def test_each_channel_has_its_own_values_statistics_and_mask(scheme):
+    """Two channels of one scheme: exchanged with all that belongs to them, they give exchanged results."""
+    data, seg, properties = case()
+    statistics = PLANS["foreground_intensity_properties_per_channel"]
+    configuration = {**PLANS["configurations"]["3d_fullres"], "normalization_schemes": [scheme] * 2}
+    results = []
+    for channels in ([0, 1], [1, 0]):
+        masks = [PLANS["configurations"]["3d_fullres"]["use_mask_for_norm"][channel] for channel in channels]
+        result, _, _ = preprocessed(
+            (data[channels], seg, properties),
+            configurations={"3d_fullres": {**configuration, "use_mask_for_norm": masks}},
+            foreground_intensity_properties_per_channel={
+                str(place): statistics[str(channel)] for place, channel in enumerate(channels)
+            },
+        )
+        results.append(result[channels])
+    np.testing.assert_array_equal(*results)
+
+
 def test_a_case_to_predict_gets_its_nonzero_region_as_labels():
     data, _, properties = case()
     plans = PlansManager(PLANS)

@@ -80,6 +80,7 @@ def test_which_axis_is_separate(force, current, new, expected):
 
 def test_new_shape_covers_the_same_extent():
     assert compute_new_shape((10, 100, 64), (3, 0.8, 1), (1.5, 0.8, 4)).tolist() == [20, 100, 16]
+    assert compute_new_shape((5, 7, 9), (1, 1, 1), (2, 2, 2)).tolist() == [2, 4, 4]  # 2.5, 3.5, 4.5: half to even
     with pytest.raises(UsageError, match="one entry per axis"):
         compute_new_shape((10, 100), (3, 0.8, 1), (1.5, 0.8, 4))
 

@@ -53,3 +53,13 @@ def test_labels_keep_their_values_in_a_dtype_that_holds_them(highest, dtype):
 def test_rank_is_checked():
     with pytest.raises(UsageError, match=r"\(2, 3\)"):
         resample_torch_simple(torch.ones(2, 3), [5])
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [3, 0]])
+@pytest.mark.parametrize("memefficient", [False, True])
+def test_the_label_of_the_largest_share_wins(labels, memefficient):
+    """Of ten new pixels the two in the middle have shares of 0.6 and 0.4, none of which is a clear majority."""
+    result = resample_torch_simple(
+        np.array([[labels]]), (1, 10), is_seg=True, num_threads=1, memefficient_seg_resampling=memefficient
+    )
+    assert result[0, 0].tolist() == [labels[0]] * 5 + [labels[1]] * 5

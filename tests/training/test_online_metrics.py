@@ -56,8 +56,9 @@ def test_count_regions_equals_counting_of_thresholded_sigmoids(seeded: int, has_
 
 
 def test_pseudo_dice_of_absent_class_is_nan_and_takes_no_part_in_the_mean() -> None:
-    dice = pseudo_dice(np.array([3.0, 0.0]), np.array([1.0, 0.0]), np.array([1.0, 0.0]))
-    assert dice[0] == 0.75
+    dice = pseudo_dice(np.array([3.0, 0.0]), np.array([2.0, 0.0]), np.array([4.0, 0.0]))
+    assert dice[0] == 6 / (6 + 2 + 4)
     assert math.isnan(dice[1])
-    assert mean_of_defined(dice) == 0.75
+    assert mean_of_defined(dice) == 0.5
+    assert mean_of_defined([0.125, math.nan, 0.25, 0.75]) == 0.375
     assert math.isnan(mean_of_defined([math.nan]))

@@ -209,14 +209,26 @@ def test_a_metric_without_a_case_has_no_ranks():
 
 
 def test_summary_by_hand():
-    table = score_table({"a": np.array([[0.1, 0.2, 0.3, 0.4], [0.3, 0.4, 0.5, 0.6]])})
+    """Cases of 0.2, 0.3, 0.4 and 0.9, trainings of 0.4 and 0.5, of which the second is not better on every case."""
+    table = score_table({"a": np.array([[0.1, 0.2, 0.3, 1.0], [0.3, 0.4, 0.5, 0.8]])})
     summary = summaries(table, DICE)[0]
     assert (summary.method, summary.metric, summary.class_name) == ("a", "Dice", None)
     assert (summary.num_cases, summary.num_runs) == (4, 2)
-    assert (summary.mean, summary.median, *summary.quartiles) == pytest.approx((0.35, 0.35, 0.275, 0.425))
-    assert summary.standard_deviation == pytest.approx((0.05 / 3) ** 0.5)
-    assert summary.seed_deviation == pytest.approx(0.02**0.5)
-    assert 0.2 <= summary.interval.low < 0.35 < summary.interval.high <= 0.5
+    assert (summary.mean, summary.median, *summary.quartiles) == pytest.approx((0.45, 0.35, 0.275, 0.525))
+    assert summary.standard_deviation == pytest.approx((0.29 / 3) ** 0.5)
+    assert summary.seed_deviation == pytest.approx(0.005**0.5)
+    assert 0.2 <= summary.interval.low < 0.45 < summary.interval.high <= 0.9
+
+
+def test_pair_by_hand():
+    first = np.array([[0.2, 0.3, 0.4, 0.9]])
+    table = score_table({"a": first, "b": first - [0.1, -0.05, 0.15, 0.4]})
+    (pair,) = pairs(table, DICE)[:1]
+    assert (pair.first, pair.second, pair.num_cases) == ("a", "b", 4)
+    assert pair.means == pytest.approx((0.45, 0.3))
+    assert (pair.mean_difference, pair.median_difference) == pytest.approx((0.15, 0.125))
+    assert pair.trained.rank_biserial == pytest.approx((2 + 3 + 4 - 1) / 10)
+    assert pair.trained.hodges_lehmann == pytest.approx(0.1375)  # between 0.125 and 0.15, of ten means of two
 
 
 @pytest.mark.parametrize(("metric", "first"), [("Dice", "worse"), ("HD95", "worse")])
@@ -270,21 +282,21 @@ def test_one_method_has_no_pairs():
 
 def test_detection_by_hand():
     table = score_table(
-        {"a": np.zeros((2, 4)), "b": np.ones((1, 4))},
-        num_reference=np.array([[0], [5], [0], [7]]),
-        num_predicted=np.array([[3, 5, 0, 0], [0, 5, 0, 6], [0, 5, 0, 7]])[:, :, None],
+        {"a": np.zeros((2, 5)), "b": np.ones((1, 5))},
+        num_reference=np.array([[0], [5], [0], [7], [4]]),
+        num_predicted=np.array([[3, 5, 0, 0, 4], [0, 5, 0, 6, 4], [0, 5, 0, 7, 4]])[:, :, None],
     )
-    table = replace(table, voxel_volume=np.array([2.0, 1, 1, 1]))
+    table = replace(table, voxel_volume=np.array([2.0, 1, 1, 1, 1]))
     first, second = detection(table)
-    assert (first.method, first.class_name, first.num_absent, first.num_present) == ("a", "organ", 2, 2)
+    assert (first.method, first.class_name, first.num_absent, first.num_present) == ("a", "organ", 2, 3)
     assert first.false_positive_rate == pytest.approx(1 / 4)  # one of two cases in one of two runs
     assert first.false_positive_volume == pytest.approx(3 * 2 / 4)
-    assert first.missed_rate == pytest.approx(1 / 4)
+    assert first.missed_rate == pytest.approx(1 / 6)
     assert (second.false_positive_rate, second.false_positive_volume, second.missed_rate) == (0, 0, 0)
-    always = replace(table, num_reference=np.full((4, 1), 5))
+    always = replace(table, num_reference=np.full((5, 1), 5))
     assert [each.false_positive_rate for each in detection(always)] == [None, None]
     assert [each.false_positive_volume for each in detection(always)] == [None, None]
-    never = replace(table, num_reference=np.zeros((4, 1)))
+    never = replace(table, num_reference=np.zeros((5, 1)))
     assert [each.missed_rate for each in detection(never)] == [None, None]
 
 

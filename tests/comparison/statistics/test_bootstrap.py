@@ -48,8 +48,10 @@ def test_opposite_differences_have_opposite_intervals():
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.7])
 def test_interval_of_equal_values_is_that_value(value):
-    (interval,) = bca_intervals(np.full((10, 1), value), 0.05, 200, np.random.default_rng(0))
+    columns = np.stack([np.full(10, 7.0), np.full(10, value), np.arange(10.0)], axis=1)
+    _, interval, varying = bca_intervals(columns, 0.05, 200, np.random.default_rng(0))
     assert (interval.low, interval.high) == (value, value)
+    assert varying.low < 4.5 < varying.high
 
 
 @pytest.mark.parametrize("num_cases", [0, 1])

@@ -45,6 +45,20 @@ def test_rest_is_subtracted_once():
     assert result.variance == pytest.approx(1 + (50 / 2 - 1))
 
 
+def test_by_hand_with_other_numbers_of_trainings_and_rests():
+    """Two trainings against four, on three cases; of each method the rest is put on top of trainings and cases."""
+    rests = np.array([[2.0, -1, -1], [-2, 1, 1]]), np.array([[1.5, -1.5, 0], [-1.5, 1.5, 0], [0, 0, 0], [0, 0, 0]])
+    first = np.array([[-2.0], [2]]) + np.array([10.0, 13, 16]) + rests[0]
+    second = np.array([4.0, 1, 7]) + rests[1]
+    result = method_difference(first, second)
+    # Trainings: variance 8 by 2, and 0. Rests: 12 / (1 * 2) by 2 * 3 = 1, and 9 / (3 * 2) by 4 * 3 = 1 / 8. Cases: the
+    # variance of 6 12 9 by 3.
+    assert result.difference == pytest.approx(13 - 4)
+    assert result.variance == pytest.approx(4 + 1 / 8 + (3 - 1 - 1 / 8))
+    uncertainty = 3**2 / 2 + (4**2 + 1**2 / 2) / 1 + (0**2 + (1 / 8) ** 2 / 2) / 3
+    assert result.degrees_of_freedom == pytest.approx(6**2 / uncertainty, rel=1e-12)
+
+
 def test_without_luck_of_the_training_it_is_the_paired_t_test():
     rng = np.random.default_rng(0)
     first, second = (np.repeat(rng.standard_normal((1, 30)), 3, axis=0) for _ in range(2))

@@ -29,15 +29,40 @@ def test_geometry_equals_upstream(computed, patch_size):
 
 def test_without_rotation_only_the_scale_counts():
     assert get_patch_size((80, 100), 0, 0, 0, (0.5, 2)).tolist() == [160, 200]
+    assert get_patch_size((80, 100), 0, 0, 0, (2, 0.5)).tolist() == [160, 200]
 
 
 def test_a_right_angle_swaps_the_sides():
     assert get_patch_size((80, 100), math.pi / 2, 0, 0, (1, 1)).tolist() == [100, 100]
 
 
+@pytest.mark.parametrize(
+    ("angles", "extent"),
+    [
+        ((math.pi / 2, 0, 0), [10, 40, 40]),
+        ((0, math.pi / 2, 0), [40, 20, 40]),
+        ((0, 0, math.pi / 2), [20, 20, 40]),
+        # The corner (10, 20, 40) is followed, not its mirror images: sine and cosine are 0.6 and 0.8.
+        ((math.asin(0.6), 0, 0), [10, 40, 40]),  # 0.8 * 20 + 0.6 * 40, 0.8 * 40 - 0.6 * 20
+        ((0, math.asin(0.6), 0), [16, 20, 40]),  # |0.8 * 10 - 0.6 * 40|, 0.8 * 40 + 0.6 * 10
+        ((0, 0, math.asin(0.6)), [20, 20, 40]),  # 0.8 * 10 + 0.6 * 20, 0.8 * 20 - 0.6 * 10
+    ],
+)
+def test_each_angle_turns_about_its_own_axis(angles, extent):
+    assert get_patch_size((10, 20, 40), *angles, (1, 1)).tolist() == extent
+
+
 def test_a_range_counts_by_its_larger_end():
     wide = get_patch_size((64, 64, 32), (-0.1, 0.5), (-0.5, 0.2), 0.5, (0.85, 1.25))
     assert wide.tolist() == get_patch_size((64, 64, 32), 0.5, 0.5, 0.5, (0.85, 1.25)).tolist()
+
+
+@pytest.mark.parametrize(("patch_size", "is_2d"), [((16, 64, 60), True), ((64, 60, 16), False), ((60, 16, 64), False)])
+def test_only_a_short_first_axis_keeps_the_rotation_within_the_slices(patch_size, is_2d):
+    geometry = augmentation_geometry(patch_size)
+    assert geometry.do_dummy_2d is is_2d
+    assert geometry.rotation[1] == pytest.approx(math.pi if is_2d else math.pi / 6)
+    assert (geometry.initial_patch_size[0] == patch_size[0]) == is_2d
 
 
 def test_the_patch_size_given_is_not_changed():

@@ -99,6 +99,17 @@ def test_parts_move_within_the_middle_or_around_it(seeded, ratio, starts):
         assert {part[axis].stop - part[axis].start for part in parts} == {32 / ratio}
 
 
+def test_a_part_has_the_shape_of_the_patch_along_each_axis(seeded):
+    """Patches of 24 x 40 of samples of 48 x 80; every pixel of the sample has another number."""
+    labels = torch.arange(48 * 80).reshape(48, 80)
+    whole, quarter = (
+        ResizedCropTransform((24, 40), (ratio, ratio))(**sample_of(labels))["segmentation"][0] for ratio in (0.5, 1.0)
+    )
+    assert whole.shape == quarter.shape == (24, 40)
+    assert torch.equal(quarter, labels[12:36, 20:60].to(torch.int16))
+    assert torch.equal(whole, labels[1::2, 1::2].to(torch.int16))
+
+
 def test_what_the_loader_centred_the_sample_on_is_kept(seeded):
     labels = torch.zeros(SAMPLE, dtype=torch.int16)
     labels[MIDDLE - 1 : MIDDLE + 2, MIDDLE - 1 : MIDDLE + 2] = 1

@@ -10,7 +10,7 @@ from torch import nn
 
 from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
 from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper, deep_supervision_weights
-from nnunetv2.training.loss.default_loss import build_loss
+from nnunetv2.training.loss.default_loss import base_loss, build_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
 
 
@@ -80,6 +80,12 @@ def test_regions_train_with_dice_and_binary_cross_entropy():
     loss = build_loss(_labels(ignore_label=4, has_regions=True), batch_dice=False, deep_supervision_scales=None)
     assert isinstance(loss, DC_and_BCE_loss)
     assert loss.use_ignore_label and loss.dc.do_bg and not loss.dc.batch_dice
+
+
+@pytest.mark.parametrize("has_regions", [False, True])
+def test_the_factor_of_the_cross_entropy_leaves_the_dice_alone(has_regions):
+    loss = base_loss(_labels(has_regions=has_regions), batch_dice=False, weight_ce=0.25)
+    assert (loss.weight_ce, loss.weight_dice) == (0.25, 1)
 
 
 @pytest.mark.parametrize(("is_ddp", "is_compiled", "last"), [(False, False, 0), (True, False, 1e-6), (True, True, 0)])

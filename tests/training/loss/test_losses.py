@@ -47,6 +47,21 @@ def test_dice_by_hand(loss_class):
     torch.testing.assert_close(loss_class(smooth=0, ddp=False)(prediction, target), torch.tensor(expected))
 
 
+@pytest.mark.parametrize("loss_class", [SoftDiceLoss, MemoryEfficientSoftDiceLoss])
+@pytest.mark.parametrize(
+    ("batch_dice", "expected"),
+    [
+        (False, -((2 * 1 + 1) / (1.5 + 1 + 1) + (2 * 0.5 + 1) / (1 + 2 + 1)) / 2),
+        (True, -(2 * 1.5 + 1) / (2.5 + 3 + 1)),
+    ],
+)
+def test_counts_of_a_batch_are_added_up_before_smoothing(loss_class, batch_dice, expected):
+    prediction = torch.tensor([[[1.0, 0.5, 0.0]], [[0.5, 0.0, 0.5]]])
+    target = torch.tensor([[[1.0, 0.0, 0.0]], [[1.0, 1.0, 0.0]]])
+    loss = loss_class(batch_dice=batch_dice, smooth=1.0, ddp=False)
+    torch.testing.assert_close(loss(prediction, target), torch.tensor(expected))
+
+
 def test_voxels_outside_the_mask_do_not_matter(seeded):
     prediction, target = torch.rand(2, 3, 6, 6), torch.randint(0, 3, (2, 1, 6, 6))
     mask = torch.rand(2, 1, 6, 6) < 0.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -37,6 +39,28 @@ def test_costs_equal_transformers(seeded):
     logits, labels = torch.randn(1, 5, 40) * 4, torch.rand(1, 3, 40)
     assert_close(cross_entropy_cost(logits, labels)[0], pair_wise_sigmoid_cross_entropy_loss(logits[0], labels[0]))
     assert_close(dice_cost(logits, labels)[0], pair_wise_dice_loss(logits[0], labels[0]))
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "query"), [("class_coefficient", 0), ("mask_coefficient", 1), ("dice_coefficient", 2)]
+)
+def test_each_coefficient_weighs_its_own_cost(seeded, coefficient, query):
+    """The target is a quarter of the image. Each query has the least of one cost, and that one alone is weighed.
+
+    Query 0 is sure of the class and masks the other half (cross entropy 20 * 3/4, Dice cost 1). Query 1 says 1/4
+    everywhere (0.56 and 3/4). Query 2 masks the half that the target is in (20 * 1/4 and 1/3).
+    """
+    mask = torch.zeros(1, 16, 16, dtype=torch.bool)
+    mask[:, :, :4] = True
+    masks = torch.full((1, 3, 16, 16), -20.0)
+    masks[0, 0, :, 8:] = 20.0
+    masks[0, 1] = -math.log(3.0)
+    masks[0, 2, :, :8] = 20.0
+    logits = torch.tensor([[[[5.0, 0.0], [0.0, 5.0], [0.0, 5.0]]]])
+    settings = {"class_coefficient": 0.0, "mask_coefficient": 0.0, "dice_coefficient": 0.0, coefficient: 1.0}
+    targets = [{"labels": torch.tensor([0]), "masks": mask}]
+    matcher = HungarianMatcher(**settings, num_points=512)
+    assert matcher(logits, [masks], targets, WholeImage(1, CPU)).queries.tolist() == [[query]]
 
 
 def test_queries_that_are_the_targets_are_matched_to_them(seeded):
@@ -102,6 +126,21 @@ def test_costs_that_are_not_finite_are_matched_last(bad):
     queries, num_nonfinite = assign(cost[None, None], [2])
     assert queries.tolist() == [[1, 2]]
     assert num_nonfinite == 2
+
+
+@pytest.mark.parametrize(
+    ("beside_the_bad_one", "diagonal"),
+    [
+        ((9.0, 10.0), -10.0),  # 9 + 10 without the bad cost, -10 and the bad cost with it
+        ((-1.0, -2.0), -10.0),  # all costs below zero
+        ((0.0, 0.0), 0.0),
+    ],
+)
+def test_no_gain_of_other_pairs_pays_for_a_cost_that_is_not_finite(beside_the_bad_one, diagonal):
+    right, below = beside_the_bad_one
+    cost = np.array([[np.nan, right], [below, diagonal]])
+    queries, _ = assign(cost[None, None], [2])
+    assert queries.tolist() == [[1, 0]]
 
 
 def test_differences_of_finite_costs_survive_beside_others():

@@ -39,6 +39,16 @@ def test_dice_by_hand() -> None:
     torch.testing.assert_close(dice_loss(logits, labels), torch.tensor((class_0 + class_1) / 2))
 
 
+def test_dice_counts_each_image_alike() -> None:
+    """In the first image one of four pixels belongs to class 1, in the second three; all probabilities are 1/4, 3/4."""
+    logits = torch.zeros(2, 2, 2, 2)
+    logits[:, 1] = math.log(3.0)
+    labels = torch.tensor([[[1, 0], [0, 0]], [[1, 1], [1, 0]]])
+    overlaps_and_sizes = [(3 / 4, 1 + 3), (3 / 4, 3 + 1), (1 / 4, 1 + 1), (9 / 4, 3 + 3)]  # class 0 and 1 of each image
+    expected = [1 - (2 * overlap + 1) / (size + 1) for overlap, size in overlaps_and_sizes]
+    torch.testing.assert_close(dice_loss(logits, labels), torch.tensor(sum(expected) / 4))
+
+
 def test_terms_are_weighted_and_only_those_with_a_weight_computed() -> None:
     logits, labels = torch.randn(1, 2, 2, 2), torch.zeros(1, 2, 2, dtype=torch.long)
     both = MultiSegmentationLoss(diceloss_weight=2.0, celoss_weight=3.0)

@@ -76,6 +76,7 @@ def test_points_lie_in_valid_pixels_and_are_uniform_there(seeded):
     assert_close(pixel[0].bincount(minlength=20) / 6000, torch.full((20,), 0.05), atol=0.015, rtol=0)
     within = points[1] * torch.tensor([5.0, 4.0]) % 1
     assert_close(within.mean(dim=0), torch.tensor([0.5, 0.5]), atol=0.02, rtol=0)
+    assert torch.corrcoef(within.T)[0, 1].abs() < 0.1  # the place within a pixel has two coordinates of its own
 
 
 def test_image_without_valid_pixels_is_reported_and_still_gets_points():
@@ -114,3 +115,19 @@ def test_uncertain_points_lie_where_the_logit_is_near_zero(seeded, monkeypatch, 
     # the nearest 75 of 300 uniform candidates; at the very border every map fades to the uncertain 0
     assert (distance[:, :75] < 0.2).float().mean() > 0.95
     assert (distance[:, 75:] > 0.25).any(dim=1).all()
+
+
+def test_the_part_of_uncertain_points_is_rounded_down(seeded):
+    """Three quarters of ten points are seven; the eighth is as far from the uncertain middle as any uniform one."""
+    ramp = torch.linspace(-4, 4, 64).expand(400, 64, 64)
+    points = uncertain_points(
+        ramp,
+        torch.zeros(400, dtype=torch.long),
+        WholeImage(1, CPU),
+        num_points=10,
+        oversample_ratio=6.0,
+        importance_sample_ratio=0.75,
+    )
+    distance = (points[..., 0] - 0.5).abs().mean(dim=0)  # of each of the ten, over the maps
+    assert distance[:7].max() < 0.15
+    assert distance[7:].min() > 0.2  # a uniform one is 1/4 away
