@@ -19,7 +19,7 @@ from nnunetv2.errors import NNUNetError, UsageError
 from nnunetv2.training.logging.metric_files import RUN
 
 if TYPE_CHECKING:
-    from nnunetv2.model.model_cost import ModelCost
+    from nnunetv2.model.cost.model_cost import ModelCost
 
 _log = logging.getLogger(__name__)
 

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2.errors import UsageError
-from nnunetv2.model.choices import CHANNEL_ADAPTATIONS, INPUT_NORMS
-from nnunetv2.model.input_norms import INPUT_CONSTANTS
+from nnunetv2.model.input_choices import CHANNEL_ADAPTATIONS, INPUT_CONSTANTS, INPUT_NORMS
 
 __all__ = ["CHANNEL_ADAPTATIONS", "INPUT_NORMS", "InputAdapter"]
 
@@ -27,7 +26,7 @@ class InputAdapter(nn.Module):
         inflate: all channels go in; the backbone's first convolution gets kernel `c mod 3` for channel c, times 3/C.
 
     Normalisation: `dataset` keeps nnU-Net's; the others are for intensities in [0, 1] and subtract the mean of the
-    images that a backbone was trained on and divide by their standard deviation, see `nnunetv2.model.input_norms`. A
+    images that a backbone was trained on and divide by their standard deviation, see `nnunetv2.model.input_choices`. A
     fourth channel takes the constants of the first, and so on.
 
     Attributes:

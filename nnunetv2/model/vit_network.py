@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from dinov3.layers.lora import apply_lora
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.model.backbone import Backbone, Features
-from nnunetv2.model.backbone_weights import load_backbone_weights
 from nnunetv2.model.backbones import create_backbone
 from nnunetv2.model.chosen_blocks import chosen_blocks
 from nnunetv2.model.head import Head
 from nnunetv2.model.head_config import HeadConfig, setting_names
 from nnunetv2.model.input_adapter import InputAdapter
-from nnunetv2.model.load_report import LoadedWeights
+from nnunetv2.model.weights.backbone_weights import load_backbone_weights
+from nnunetv2.model.weights.load_report import LoadedWeights
 from nnunetv2.utilities import extensions
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class ViTNetwork(nn.Module):
         self.head.set_training_progress(progress)
 
     def load_backbone_weights(self, path: Path) -> LoadedWeights:
-        """Fills the backbone from a file, see `nnunetv2.model.backbone_weights.load_backbone_weights`."""
+        """Fills the backbone from a file, see `nnunetv2.model.weights.backbone_weights.load_backbone_weights`."""
         return load_backbone_weights(self.backbone, path)
 
     def is_classifier(self, name: str) -> bool:

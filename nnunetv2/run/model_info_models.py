@@ -8,7 +8,7 @@ import torch
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
-from nnunetv2.model.model_cost import ModelCost
+from nnunetv2.model.cost.model_cost import ModelCost
 from nnunetv2.run.model_info_request import InfoRequest
 from nnunetv2.run.trainer_setup import make_trainer
 from nnunetv2.run.training_run import DEFAULT_TRAINER

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnunetv2.model.model_cost import ModelCost
+    from nnunetv2.model.cost.model_cost import ModelCost
     from nnunetv2.run.model_info_models import ModelInfo
 
 _MILLION = 1e6

@@ -12,7 +12,7 @@ from torch import nn
 from dinov3.utils.atomic_files import read_json
 from dinov3.utils.precision import resolve_precision
 from nnunetv2.errors import UsageError
-from nnunetv2.model.model_cost import ModelCost, model_cost
+from nnunetv2.model.cost.model_cost import ModelCost, model_cost
 from nnunetv2.model.network_hook import call_network_hook
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.file_path_utilities import convert_identifier_to_trainer_plans_config

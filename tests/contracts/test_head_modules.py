@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nnunetv2.model.feature_pyramid import STRATEGIES
+from nnunetv2.model.heads.segformer import STRATEGIES
 from tests.contracts.cases import MODELS, Combination, make_batch
 
 EMBED_DIM, WIDTH, NUM_CLASSES = 128, 16, 3  # of the tiny backbone; of the heads in `MODELS`; of `labels`

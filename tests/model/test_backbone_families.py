@@ -63,7 +63,7 @@ def test_the_settings_for_a_shape_are_found(shape, expected):
 
 def test_the_table_and_the_words_of_the_settings_load_without_torch():
     code = (
-        "import sys, nnunetv2.model.backbone_families, nnunetv2.model.choices; "
+        "import sys, nnunetv2.model.backbone_families, nnunetv2.model.input_choices; "
         "sys.exit('torch' in sys.modules or 'timm' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

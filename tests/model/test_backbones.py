@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone import Backbone
-from nnunetv2.model.backbone_weights import load_backbone_weights
 from nnunetv2.model.backbones import create_backbone, find_backbone
+from nnunetv2.model.weights.backbone_weights import load_backbone_weights
 
 META_NAMES = {  # Hugging Face's part of a key -> Meta's
     "embeddings.cls_token": "cls_token",

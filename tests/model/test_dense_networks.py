@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from nnunetv2.errors import UsageError
-from nnunetv2.model.feature_pyramid import STRATEGIES, feature_pyramid
+from nnunetv2.model.heads.segformer import STRATEGIES, feature_pyramid
+from nnunetv2.model.heads.upernet import ProgressiveUpsampleDecoder
 from nnunetv2.model.model import ViTSegmentationModel, create_segmentation_model
 from nnunetv2.model.model_segformer import SegFormerSegmentationModel, create_segformer_model
-from nnunetv2.model.progressive_upsampling import ProgressiveUpsampleDecoder
 from tests.model.model_contract import ModelContract
 
 TINY = {"backbone_size": "tiny", "tuning": "full"}

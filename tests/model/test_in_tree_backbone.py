@@ -10,7 +10,7 @@ from dinov3.hub.key_conversions import timm_to_meta
 from dinov3.layers.lora import apply_lora, merge_lora
 from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.backbones import create_backbone
-from tests.model.checkpoint_layouts import perturbed
+from tests.model.weights.checkpoint_layouts import perturbed
 
 pytest.importorskip("timm")
 

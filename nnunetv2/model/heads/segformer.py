@@ -1,17 +1,23 @@
-"""SegFormer's decode head on a vision transformer."""
+"""SegFormer's decode head on a vision transformer, and the four scales that it expects.
+
+Shapes: B batch, D embed dim, p patch size, maps of the backbone (B, D, H/p, W/p).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dinov3.utils.yaml_config import require_choice, require_range
-from nnunetv2.model.choices import STRATEGIES
-from nnunetv2.model.feature_pyramid import feature_pyramid
 from nnunetv2.model.head import BackboneSpec, DenseHead, Features, register_head
 from nnunetv2.model.head_config import DenseHeadConfig
+
+STRATEGIES = ("layers", "pyramid", "progressive")
+NUM_MAPS = 4
 
 
 @register_head("segformer")
@@ -64,3 +70,95 @@ class SegFormer(DenseHead):
 
     def forward(self, features: Features) -> Tensor:
         return self.decode_head(self.pyramid(features.maps))
+
+
+class SameScale(nn.Module):
+    """`layers`: the maps as they are; four depths, one scale."""
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the maps."""
+        return list(maps)
+
+
+class ScalePyramid(nn.Module):
+    """`pyramid`: each depth is brought to its own scale, 4, 2, 1 and 1/2 times that of the backbone.
+
+    With a patch of 16 that is 1/4, 1/8, 1/16 and 1/32 of the image.
+
+    Args:
+        dim: D.
+
+    Source: Li et al. 2022, "Exploring Plain Vision Transformer Backbones for Object Detection", section 3,
+    arXiv:2203.16527.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2),
+                    nn.GroupNorm(1, dim),
+                    nn.GELU(),
+                    nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2),
+                ),
+                nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(dim, dim, kernel_size=2, stride=2),
+            ]
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Four maps of one scale -> four scales, the finest first. A last map of one row or column keeps it."""
+        *finer, coarsest = maps
+        odd = [side % 2 for side in coarsest.shape[-2:]]
+        coarsest = F.pad(coarsest, (0, odd[1], 0, odd[0]), mode="replicate")
+        return [scale(level) for scale, level in zip(self.scales, [*finer, coarsest], strict=True)]
+
+
+class ProgressivePyramid(nn.Module):
+    """`progressive`: from the deepest map upwards, each finer scale is the coarser one enlarged plus an earlier depth.
+
+    Args:
+        dim: D.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(dim, dim, kernel_size=3, stride=2, padding=1)
+        self.lateral = nn.ModuleList(nn.Conv2d(dim, dim, kernel_size=1) for _ in range(NUM_MAPS - 1))
+        self.smooth = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim), nn.GroupNorm(1, dim), nn.GELU())
+            for _ in range(NUM_MAPS - 1)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Four maps of one scale -> four scales, the finest first."""
+        height, width = maps[-1].shape[-2:]
+        levels = [self.down(maps[-1])]
+        steps = zip(self.lateral, self.smooth, reversed(maps[:-1]), strict=True)
+        for step, (lateral, smooth, depth) in enumerate(steps):
+            size = (height * 2**step, width * 2**step)
+            enlarged = F.interpolate(levels[0], size=size, mode="bilinear", align_corners=False)
+            skip = F.interpolate(lateral(depth), size=size, mode="bilinear", align_corners=False)
+            levels.insert(0, smooth(enlarged + skip))
+        return levels
+
+
+def feature_pyramid(strategy: str, dim: int) -> nn.Module:
+    """The module of a strategy.
+
+    Args:
+        strategy: `layers`, `pyramid` or `progressive`.
+        dim: D.
+
+    Raises:
+        ValueError: the strategy is unknown.
+    """
+    if strategy == "layers":
+        return SameScale()
+    if strategy == "pyramid":
+        return ScalePyramid(dim)
+    if strategy == "progressive":
+        return ProgressivePyramid(dim)
+    raise ValueError(f"model.feature_strategy={strategy!r} is not known; choose one of {', '.join(STRATEGIES)}")

@@ -17,10 +17,10 @@ from dinov3.layers.lora import trainable_report
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.yaml_config import plain_config, save_config
 from nnunetv2.errors import UsageError
-from nnunetv2.model.backbone_weights import find_weights
 from nnunetv2.model.head_config import head_config_class
 from nnunetv2.model.query_network import dense_logits
 from nnunetv2.model.vit_network import padded_size
+from nnunetv2.model.weights.backbone_weights import find_weights
 from nnunetv2.training import checkpoint
 from nnunetv2.training.architecture_check import require_same_architecture
 from nnunetv2.training.data_augmentation import resize_crop_flip

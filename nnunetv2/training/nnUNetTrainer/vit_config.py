@@ -12,7 +12,6 @@ from dinov3.utils.config_sources import DEFAULT, Source
 from dinov3.utils.yaml_config import load_with_sources, nearest, require_choice, require_range
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone_families import FAMILIES, BackboneSize
-from nnunetv2.model.choices import CHANNEL_ADAPTATIONS, INPUT_NORMS
 from nnunetv2.model.head_config import (
     ANY_NUMBER,
     HeadConfig,
@@ -22,6 +21,7 @@ from nnunetv2.model.head_config import (
     head_config_class,
     setting_names,
 )
+from nnunetv2.model.input_choices import CHANNEL_ADAPTATIONS, INPUT_NORMS
 from nnunetv2.training.loss.loss_config import LossConfig, loss_config_class
 from nnunetv2.training.nnUNetTrainer.vit_training_config import DenseTrainingConfig, ViTTrainingConfig
 

@@ -11,8 +11,8 @@ import torch
 
 from dinov3.utils.settings_help import field_docstrings
 from nnunetv2.errors import UsageError
+from nnunetv2.model.cost.model_cost import model_cost
 from nnunetv2.model.head_config import head_config_class, setting_names
-from nnunetv2.model.model_cost import model_cost
 from nnunetv2.utilities import extensions
 from tests.model.heads.small import HEADS, SMALL, loss_of, small_architecture, small_network
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dinov3.hub.key_conversions import find_format, k_masked, meta_to_timm, to_meta
-from nnunetv2.model.plain_vit_names import to_timm_names
-from nnunetv2.model.position_embedding import fit_position_embedding
+from nnunetv2.model.weights.plain_vit_names import to_timm_names
+from nnunetv2.model.weights.position_embedding import fit_position_embedding
 
 # Decoder and mask tokens of masked image modelling; heads of classifiers, of DINO and of iBOT.
 _NOT_BACKBONE = re.compile(

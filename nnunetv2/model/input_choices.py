@@ -1,4 +1,4 @@
-"""Means and standard deviations of the images that backbones were trained on, for intensities in [0, 1].
+"""How images may enter a backbone: rules for channels, and constants of normalisation for intensities in [0, 1].
 
 They stand apart from the network so that settings load without torch.
 
@@ -8,6 +8,8 @@ Source: ImageNet's as in torchvision; VisionFM's in `get_stats` of ABILab-CUHK/V
 from __future__ import annotations
 
 from typing import NamedTuple
+
+CHANNEL_ADAPTATIONS = ("repeat", "conv1x1", "inflate")
 
 RGB = tuple[float, float, float]
 
@@ -30,3 +32,5 @@ INPUT_CONSTANTS: dict[str, Constants] = {
     "visionfm_us": Constants((0.0599, 0.0598, 0.0567), (0.1543, 0.1550, 0.1446)),
     "visionfm_mri": Constants((0.1737, 0.1737, 0.1737), (0.1620, 0.1620, 0.1620)),
 }
+
+INPUT_NORMS = ("dataset", *INPUT_CONSTANTS)

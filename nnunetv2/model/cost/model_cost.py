@@ -19,22 +19,22 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from nnunetv2.errors import UsageError
-from nnunetv2.model.cost_recorder import CostRecorder
-from nnunetv2.model.dataless_network import (
+from nnunetv2.model.cost.cost_recorder import CostRecorder
+from nnunetv2.model.cost.dataless_network import (
     AUTOCAST_TYPES,
     autocast_as_on_cuda,
     build_without_data,
     running_without_data,
 )
+from nnunetv2.model.cost.network_parts import REST, network_parts, parameters_of_parts, part_of_each_module
 from nnunetv2.model.network_hook import switch_deep_supervision
-from nnunetv2.model.network_parts import REST, network_parts, parameters_of_parts, part_of_each_module
 from nnunetv2.model.query_network import QueryNetwork
 from nnunetv2.model.vit_network import ViTNetwork
 
 
 @dataclass(frozen=True)
 class PartCost:
-    """One part of a network, see `nnunetv2.model.network_parts`."""
+    """One part of a network, see `nnunetv2.model.cost.network_parts`."""
 
     name: str
     parameters: int

@@ -14,8 +14,8 @@ from dinov3.hub.key_conversions import meta_to_hf, timm_to_meta
 from dinov3.layers.lora import apply_lora
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone import Backbone
-from nnunetv2.model.backbone_weights import find_weights, load_backbone_weights
 from nnunetv2.model.backbones import create_backbone
+from nnunetv2.model.weights.backbone_weights import find_weights, load_backbone_weights
 
 
 def backbone(seed: int, in_channels: int = 3) -> Backbone:

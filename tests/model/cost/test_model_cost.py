@@ -15,13 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnunetv2.errors import UsageError
-from nnunetv2.model.dataless_network import autocast_as_on_cuda, build_without_data
+from nnunetv2.model.cost.dataless_network import autocast_as_on_cuda, build_without_data
+from nnunetv2.model.cost.model_cost import ModelCost, PartCost, model_cost, watch_training_step
+from nnunetv2.model.cost.network_parts import REST, network_parts, parameters_of_parts, part_of_each_module
 from nnunetv2.model.model import ViTSegmentationModel
-from nnunetv2.model.model_cost import ModelCost, PartCost, model_cost, watch_training_step
 from nnunetv2.model.model_eomt import EoMTSegmentationModel
 from nnunetv2.model.model_m2f import M2FSegmentationModel
 from nnunetv2.model.model_segformer import SegFormerSegmentationModel
-from nnunetv2.model.network_parts import REST, network_parts, parameters_of_parts, part_of_each_module
 from nnunetv2.model.query_network import QueryNetwork
 
 SIZE = 64

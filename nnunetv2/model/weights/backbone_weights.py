@@ -15,9 +15,9 @@ from nnunetv2.errors import DataError, UsageError
 from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.backbone_families import settings_for
 from nnunetv2.model.backbone_shape import shape_of
-from nnunetv2.model.checkpoint_forms import split_network, with_names_of
-from nnunetv2.model.load_report import LoadedWeights
-from nnunetv2.model.released_weights import find_weights
+from nnunetv2.model.weights.checkpoint_forms import split_network, with_names_of
+from nnunetv2.model.weights.load_report import LoadedWeights
+from nnunetv2.model.weights.released_weights import find_weights
 
 __all__ = ["find_weights", "load_backbone_weights"]
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nnunetv2.model.backbone import Backbone
-from nnunetv2.model.backbone_weights import load_backbone_weights
 from nnunetv2.model.backbones import TimmBackbone, create_backbone, find_backbone
-from tests.model import checkpoint_layouts as layouts
+from nnunetv2.model.weights.backbone_weights import load_backbone_weights
+from tests.model.weights import checkpoint_layouts as layouts
 
 timm = pytest.importorskip("timm")
 transformers = pytest.importorskip("transformers")

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from nnunetv2.model.network_parts import REST
+from nnunetv2.model.cost.network_parts import REST
 
 _aten = torch.ops.aten
 _BILINEAR_FLOPS = 8  # a value between four others is four multiply-adds

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nnunetv2.errors import UsageError
-from nnunetv2.model.backbone_weights import load_backbone_weights
 from nnunetv2.model.backbones import create_backbone
+from nnunetv2.model.weights.backbone_weights import load_backbone_weights
 
 timm = pytest.importorskip("timm")
 

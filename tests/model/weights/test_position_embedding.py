@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2.errors import DataError
-from nnunetv2.model.position_embedding import fit_position_embedding
+from nnunetv2.model.weights.position_embedding import fit_position_embedding
 
 timm = pytest.importorskip("timm")
 WIDTH = 32
