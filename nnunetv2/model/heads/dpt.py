@@ -39,6 +39,8 @@ class DPT(DenseHead):
     class Config(DenseHeadConfig):
         """Backbone, pyramid, fusion and classifier."""
 
+        training_only: ClassVar[tuple[str, ...]] = ("dropout",)
+
         fusion_hidden_size: int = 256
         """Channels F of the fusion and the classifier."""
         readout_type: str = "project"

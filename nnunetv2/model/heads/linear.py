@@ -34,6 +34,7 @@ class Linear(DenseHead):
 
         num_blocks: ClassVar[int] = ANY_NUMBER
         blocks: ClassVar[str] = "LAST"
+        training_only: ClassVar[tuple[str, ...]] = ("dropout",)
         # Meta trains it with AdamW at 1e-3. The multipliers keep adapters at 1e-4 and a backbone at 1e-5, as with
         # other heads: what suits one convolution is too fast for a pretrained transformer.
         training: ClassVar[Mapping[str, Any]] = {

@@ -11,6 +11,7 @@ from torch import nn
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone import BackboneSpec
 from nnunetv2.model.heads.dpt import DPT, FusionBlock, ResidualUnit, default_widths
+from nnunetv2.training.architecture_check import architecture_differences
 from nnunetv2.training.nnUNetTrainer.any_head_config import load_any_head_config
 from tests.model.heads.head_cases import (
     SPECS,
@@ -230,3 +231,13 @@ def test_it_is_the_classifier_that_starts_anew_for_other_classes():
     network = network_of("dpt", **SMALL)
     named = [name for name in network.state_dict() if network.is_classifier(name)]
     assert named == ["head.head.head.4.weight", "head.head.head.4.bias"]
+
+
+def test_folds_of_a_model_may_differ_in_dropout_alone():
+    words = ["model.head=dpt"]
+    trained, wanted, other = (
+        load_any_head_config(None, words + more).architecture(regions=False)
+        for more in ([], ["model.dropout=0.5"], ["model.readout_type=add"])
+    )
+    assert architecture_differences(trained, wanted) == []
+    assert len(architecture_differences(trained, other)) == 1
