@@ -125,12 +125,14 @@ def test_wrong_settings_are_rejected():
         load_any_head_config(None, ["model.head=linear", "model.backbone_out_layers=[3,1]"])
 
 
-def test_the_learning_rates_of_the_backbone_stay_those_of_other_heads():
-    linear = load_any_head_config(None, ["model.head=linear"])
+@pytest.mark.parametrize(("head", "blocks"), [("linear", "LAST"), ("dpt", None), ("unetr", None)])
+def test_the_learning_rates_of_the_backbone_stay_those_of_other_heads(head, blocks):
+    config = load_any_head_config(None, [f"model.head={head}"])
     other = load_any_head_config(None, ["model.head=upernet"])
-    assert (linear.model.backbone_out_layers, linear.training.lr) == ("LAST", 1e-3)
+    assert config.training.lr == 1e-3
+    assert config.model.backbone_out_layers == (blocks or other.model.backbone_out_layers)
     for name in ("lora_lr_multiplier", "backbone_lr_multiplier"):
-        rates = [config.training.lr * getattr(config.training, name) for config in (linear, other)]
+        rates = [settings.training.lr * getattr(settings.training, name) for settings in (config, other)]
         assert rates[0] == pytest.approx(rates[1])
 
 
