@@ -27,6 +27,8 @@ class BackboneSpec:
     """P, class token and registers."""
     in_channels: int
     """Channels of the images that the backbone sees."""
+    num_maps: int = 4
+    """n, the chosen blocks; a head gets as many maps."""
 
 
 @dataclass

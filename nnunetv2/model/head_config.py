@@ -31,7 +31,8 @@ class HeadConfig:
     kind: ClassVar[str]
     """`dense` or `queries`: which losses fit."""
     num_blocks: ClassVar[int] = 4
-    """How many blocks of the backbone are read; `ANY_NUMBER`: one or more; 0: the head runs the backbone itself."""
+    """How many blocks of the backbone are read; `ANY_NUMBER`: one or more, which `BackboneSpec.num_maps` tells; 0: the
+    head runs the backbone itself."""
     blocks: ClassVar[str] = "FOUR_EVEN_INTERVALS"
     """Default of the setting `backbone_out_layers`."""
     training_only: ClassVar[tuple[str, ...]] = ()

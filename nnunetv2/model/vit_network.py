@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -100,7 +101,7 @@ class ViTNetwork(nn.Module):
                 self.head = head_class(config, vit.spec, num_classes, vit, self.out_indices)
             else:
                 self.encoder = vit
-                self.head = head_class(config, vit.spec, num_classes)
+                self.head = head_class(config, replace(vit.spec, num_maps=len(self.out_indices)), num_classes)
         except ValueError as err:
             raise UsageError(f"The settings of the model do not fit: {err}") from err
         self.train()
