@@ -6,6 +6,7 @@ channels there are matters to the first layer alone, and the contract of ten ste
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import cycle, product
 from pathlib import Path
 
@@ -14,12 +15,23 @@ import torch
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.online_metrics import mean_of_defined, pseudo_dice
-from tests.contracts.cases import CHANNEL_RULES, HEADS, TRANSFORMERS, TUNINGS, Combination, label_maps, make_batch
+from tests.contracts.cases import CHANNEL_RULES, MODELS, TRANSFORMERS, TUNINGS, Combination, label_maps, make_batch
 
 WANTED_DICE = 0.95
 SIZE = (64, 64)
 # About twice what the slowest of a model's combinations took, over several seeds.
-MOST_STEPS = {"unet": 200, "upernet": 40, "segformer": 300, "m2f": 40, "eomt": 200} | dict.fromkeys(HEADS, 300)
+MOST_STEPS = {
+    "unet": 200,
+    "upernet": 40,
+    "segformer": 300,
+    "m2f": 40,
+    "eomt": 200,
+    "linear": 600,
+    "dpt": 160,
+    "unetr": 160,
+}
+# A linear classifier of frozen random features needs all the capacity that there is.
+OWN_SETTINGS = {"linear": {"input_scale": 2, "dropout": 0.0, "backbone_out_layers": "FOUR_LAST"}}
 STEPS_BETWEEN_LOOKS = 10
 # A constant learning rate for the transformers. The U-Net has no such settings and takes its usual ones.
 TRAINING = {
@@ -53,7 +65,14 @@ def mean_dice(trainer: nnUNetTrainer, batch: dict) -> float:
 
 
 @pytest.mark.parametrize("combination", combinations())
-def test_one_batch_is_learned_by_heart(combination: Combination, folders: Path, seeded: int) -> None:
+def test_one_batch_is_learned_by_heart(
+    combination: Combination, folders: Path, seeded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections = MODELS[combination.model].settings
+    model = sections.get("model", {}) | OWN_SETTINGS.get(combination.model, {})
+    monkeypatch.setitem(
+        MODELS, combination.model, replace(MODELS[combination.model], settings=sections | {"model": model})
+    )
     trainer = combination.trainer(folders, **TRAINING)
     trainer.initialize()
     batch = make_batch(trainer, combination, label_maps(combination, SIZE))

@@ -5,9 +5,9 @@ Shapes: B batch, D embed dim, h x w patches, F fusion width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,13 +40,6 @@ class DPT(DenseHead):
         """Backbone, pyramid, fusion and classifier."""
 
         training_only: ClassVar[tuple[str, ...]] = ("dropout",)
-        # All of the head starts from random weights, which 1e-3 trains faster than 1e-4. The multipliers keep adapters
-        # at 1e-4 and a backbone at 1e-5, as with other heads.
-        training: ClassVar[Mapping[str, Any]] = {
-            "lr": 1e-3,
-            "lora_lr_multiplier": 0.1,
-            "backbone_lr_multiplier": 0.01,
-        }
 
         fusion_hidden_size: int = 256
         """Channels F of the fusion and the classifier."""

@@ -5,9 +5,9 @@ Shapes: B batch, D embed dim, C channels of the image, h x w patches, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,14 +37,6 @@ class UNETR(DenseHead):
     @dataclass
     class Config(DenseHeadConfig):
         """Backbone, skips and decoder."""
-
-        # All of the head starts from random weights, which 1e-3 trains faster than 1e-4. The multipliers keep adapters
-        # at 1e-4 and a backbone at 1e-5, as with other heads.
-        training: ClassVar[Mapping[str, Any]] = {
-            "lr": 1e-3,
-            "lora_lr_multiplier": 0.1,
-            "backbone_lr_multiplier": 0.01,
-        }
 
         decoder_channels: list[int] = field(default_factory=lambda: [512, 256, 128, 64, 32])
         """Channels at 1/8, 1/4, 1/2 and 1/1 of the image, and before the classifier."""

@@ -21,7 +21,7 @@ from nnunetv2.training.nnUNetTrainer.vit_training_config import TRAINING_CONFIGS
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_HEAD = "upernet"
+DEFAULT_HEAD = "dpt"
 _OF_FILE = 1  # rank of a setting's source
 
 
@@ -80,6 +80,11 @@ class AnyHeadConfig(ViTnnUNetConfig):
             key: Source(source.rank, origins.get(key, source.place)) if source.rank == _OF_FILE else source
             for key, source in sources.items()
         }
+
+
+def load_any_head_config(path: str | os.PathLike | None = None, overrides: Sequence[str] = ()) -> AnyHeadConfig:
+    """The settings: defaults < YAML file < `key=value` words; see `load_config` for the errors."""
+    return AnyHeadConfig.load(path, overrides)[0]
 
 
 def config_for(head: str, loss: str | None) -> type[AnyHeadConfig]:

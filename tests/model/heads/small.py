@@ -13,7 +13,9 @@ from nnunetv2.utilities import extensions
 
 HEADS = extensions.names("head")
 SMALL: dict[str, dict[str, Any]] = {
+    "dpt": {"fusion_hidden_size": 16, "neck_hidden_sizes": [8, 16, 24, 32]},
     "eomt": {"num_queries": 7},
+    "linear": {},
     "m2f": {
         "num_queries": 7,
         "hidden_dim": 64,
@@ -24,6 +26,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "gradient_checkpointing": False,
     },
     "segformer": {"decoder_hidden_size": 16},
+    "unetr": {"decoder_channels": [32, 16, 16, 8, 8], "image_skip": True},
     "upernet": {"hidden_size": 16},
 }
 
