@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.backbone_shape import BackboneShape
+from nnunetv2.model.channel_norm import ChannelNorm
 from nnunetv2.model.head import BackboneSpec, Features, QueryHead, register_head
 from nnunetv2.model.head_config import QueryHeadConfig
 
@@ -173,14 +174,3 @@ def _upscale_stage(dim: int) -> nn.Sequential:
         nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim, bias=False),
         ChannelNorm(dim),
     )
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of (B, D, h, w)."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
