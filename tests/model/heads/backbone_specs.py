@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ from nnunetv2.model.head import BackboneSpec, Head
 _SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16)}
 
 
-def backbone_spec(size: str = "S", patch_size: int = 16, embed_dim: int | None = None) -> BackboneSpec:
-    """A DINOv3 of size S, B or L; or one of another width or patch size."""
+def backbone_spec(size: str = "S", **changes: int) -> BackboneSpec:
+    """A DINOv3 of size S, B or L, or what differs from it in some sizes."""
     width, depth, heads = _SIZES[size]
-    return BackboneSpec(embed_dim or width, depth, patch_size, heads, num_prefix_tokens=5, in_channels=3)
+    return replace(BackboneSpec(width, depth, 16, heads, num_prefix_tokens=5, in_channels=3), **changes)
 
 
 def num_parameters(head: type[Head], size: str, **settings: Any) -> int:
