@@ -229,6 +229,8 @@ class _Attention(nn.Module):
 
 
 class _LayerScale(nn.Module):
+    """A learned factor per channel, which starts at 1 and has the name of PMT's files."""
+
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.lambda1 = nn.Parameter(torch.ones(dim))
