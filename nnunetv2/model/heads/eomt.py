@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nnunetv2.errors import UsageError
@@ -19,10 +18,16 @@ from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, Features, QueryHead, register_head
 from nnunetv2.model.head_config import QueryHeadConfig
+from nnunetv2.model.mask_transformer_parts import (
+    annealed_probability,
+    hidden_patches,
+    mask_mlp,
+    mask_probabilities,
+    upscale_layers,
+)
 
 _FINEST_STRIDE = 4  # masks are predicted at a quarter of the image, or the next coarser scale that doubling reaches
 _ANNEALED_PART = 0.8  # of the training; the rest is done as prediction will be, without masks
-_ANNEALING_POWER = 0.9
 _JOINT_BLOCKS = {12: 3, 24: 4, 32: 4, 40: 5}
 
 
@@ -71,12 +76,9 @@ class EoMT(QueryHead):
         self.encoder = backbone
         self.first_joint_block = spec.num_blocks - num_joint_blocks
         self.query = nn.Embedding(config.num_queries, dim)
-        self.upscale = nn.Sequential(
-            *(_upscale_stage(dim) for _ in range(max(1, int(math.log2(spec.patch_size / _FINEST_STRIDE)))))
-        )
-        self.mask_head = nn.Sequential(
-            nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim)
-        )
+        num_stages = max(1, int(math.log2(spec.patch_size / _FINEST_STRIDE)))
+        self.upscale = nn.Sequential(*(nn.Sequential(*upscale_layers(dim)) for _ in range(num_stages)))
+        self.mask_head = mask_mlp(dim)
         self.class_head = nn.Linear(dim, num_classes + 1)
         self.register_buffer("mask_probability", torch.ones(num_joint_blocks))
 
@@ -98,7 +100,8 @@ class EoMT(QueryHead):
         if rotation is not None:
             rotation = without_rotation(rotation, queries.shape[1])
         predictions = []
-        for probability, block in zip(self._mask_probabilities(), self._joint_blocks(), strict=True):
+        probabilities = mask_probabilities(self.mask_probability, self.training)
+        for probability, block in zip(probabilities, self._joint_blocks(), strict=True):
             predictions.append(self._predict(tokens, grid))
             mask = None
             if probability is not None:
@@ -108,13 +111,6 @@ class EoMT(QueryHead):
 
     def _joint_blocks(self) -> range:
         return range(self.first_joint_block, self.encoder.num_blocks)
-
-    def _mask_probabilities(self) -> list[Tensor | None]:
-        """One per joint block; in prediction a restriction holds for all queries, or for none, which is None."""
-        probabilities = list(self.mask_probability.unbind())
-        if self.training:  # read on the device, for a training step should not wait
-            return probabilities
-        return [torch.ones_like(probability) if probability >= 0.5 else None for probability in probabilities]
 
     def _encode_patches(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
         needs_gradient = self.encoder.is_trainable or image.requires_grad
@@ -136,13 +132,10 @@ class EoMT(QueryHead):
     def _attention_mask(self, masks: Tensor, grid: list[int], probability: Tensor) -> Tensor:
         """(B, 1, P+N+Q, P+N+Q): minus infinity where a query may not attend to a patch, else 0."""
         prefix, num_patches = self.encoder.num_prefix_tokens, grid[0] * grid[1]
-        batch_size, num_queries = masks.shape[:2]
-        outside = F.interpolate(masks, size=grid, mode="bilinear", align_corners=False).flatten(2) <= 0
-        restricted = torch.rand(batch_size, num_queries, 1, device=masks.device) < probability
-        size = prefix + num_patches + num_queries
-        mask = torch.zeros(batch_size, 1, size, size, device=masks.device, dtype=masks.dtype)
+        size = prefix + num_patches + masks.shape[1]
+        mask = torch.zeros(len(masks), 1, size, size, device=masks.device, dtype=masks.dtype)
         mask[:, 0, prefix + num_patches :, prefix : prefix + num_patches].masked_fill_(
-            outside & restricted, float("-inf")
+            hidden_patches(masks, grid, probability), float("-inf")
         )
         return mask
 
@@ -155,32 +148,10 @@ def annealed_probabilities(num_blocks: int, progress: float) -> list[float]:
         progress: part of the training that is done, 0 to 1.
     """
     length = _ANNEALED_PART / num_blocks
-    done = [min(max((progress - block * length) / length, 0.0), 1.0) for block in range(num_blocks)]
-    return [(1.0 - part) ** _ANNEALING_POWER for part in done]
+    return [annealed_probability(progress, block * length, length) for block in range(num_blocks)]
 
 
 def without_rotation(rotation: Tensor, num_tokens: int) -> Tensor:
     """Appends tokens to sines and cosines (N, 2d) that are not rotated: sine 0, cosine 1."""
     sine, cosine = rotation.new_zeros(num_tokens, rotation.shape[-1]).chunk(2, dim=-1)
     return torch.cat((rotation, torch.cat((sine, cosine + 1), dim=-1)))
-
-
-def _upscale_stage(dim: int) -> nn.Sequential:
-    """(B, D, h, w) -> (B, D, 2h, 2w)."""
-    return nn.Sequential(
-        nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2),
-        nn.GELU(),
-        nn.Conv2d(dim, dim, kernel_size=3, padding=1, groups=dim, bias=False),
-        ChannelNorm(dim),
-    )
-
-
-class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of (B, D, h, w)."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__(dim, eps=1e-6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -1,0 +1,30 @@
+"""Primus: the deepest map of a vision transformer, enlarged to pixels by transposed convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from nnunetv2.model.head import register_head
+from nnunetv2.model.patch_decode import PatchDecodeHead
+from nnunetv2.model.patch_decode_config import PatchDecodeConfig
+
+
+@register_head("primus")
+class Primus(PatchDecodeHead):
+    """The last block's map through `PatchDecode`: a light decoder in which no pixel sees its neighbours.
+
+    It suits a transformer that is trained (`tuning: full` or `lora`), which then does the segmenting itself.
+
+    Source: Wald et al. 2025, "Primus: Enforcing Attention Usage for 3D Medical Image Segmentation", arXiv:2503.01835.
+    """
+
+    @dataclass
+    class Config(PatchDecodeConfig):
+        """Backbone and a decoder of transposed convolutions on its last map."""
+
+        num_blocks: ClassVar[int] = 1
+        blocks: ClassVar[str] = "LAST"
+        # As MedDINOv3 trains this decoder with AdamW (github.com/ricklisz/MedDINOv3).
+        training: ClassVar[Mapping[str, Any]] = {"lr": 3e-4}
