@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from nnunetv2.comparison.metric import Metric
 from nnunetv2.comparison.results import MIN_SEEDS, NO_DIFFERENCE, NOT_TESTABLE, Interval, MethodsTest
-from nnunetv2.comparison.settings import CompareSettings, Metric
+from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.comparison.statistics.holm import holm
 from nnunetv2.comparison.statistics.method_test import method_difference
 from nnunetv2.comparison.statistics.trainings import DECIMALS, MethodScores

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnunetv2.comparison.metric import Metric
 from nnunetv2.comparison.results import NO_DIFFERENCE, NOT_TESTABLE, Interval, TrainedModelsTest
-from nnunetv2.comparison.settings import CompareSettings, Metric
+from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.comparison.statistics.holm import holm
 from nnunetv2.comparison.statistics.signed_rank import hodges_lehmann, rank_biserial, signed_rank_p
 from nnunetv2.comparison.statistics.trainings import DECIMALS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import isnan
 
+from nnunetv2.comparison.metric import Metric
 from nnunetv2.comparison.results import BETTER, DIFFERENT, MIXED, NO_DIFFERENCE, NOT_TESTABLE, WORSE, Interval
-from nnunetv2.comparison.settings import Metric
 
 
 def verdict(effect: float, p_adjusted: float, alpha: float) -> str:
