@@ -75,19 +75,19 @@ def score_runs(
     results = map_cases(
         score_case,
         [
-            (job.case.reference, tuple(job.missing.values()), reader_writer, regions, job.metrics, *arguments)
+            (job.work.reference, tuple(job.missing.values()), reader_writer, regions, job.metrics, *arguments)
             for job in jobs
         ],
         num_processes_for([str(path) for job in jobs for path in job.files()], num_processes),
-        names=[job.case.case for job in jobs],
+        names=[job.work.case for job in jobs],
         description="Scoring",
         show_progress=True,
     )
     for job, scores in zip(jobs, results, strict=True):
         for key, found in zip(job.missing, scores, strict=True):
-            job.case.add(key, replace(found, values={keys[name]: each for name, each in found.values.items()}))
+            job.work.add(key, replace(found, values={keys[name]: each for name, each in found.values.items()}))
         if cache is not None:
-            cache.save(job.case.case, job.case.known)
+            cache.save(job.work.case, job.work.known)
     return _table(runs, tuple(classes), work, settings, keys)
 
 
@@ -149,13 +149,13 @@ class _CaseWork:
 class _Job:
     """Predictions of a case that are scored by the same metrics."""
 
-    case: _CaseWork
+    work: _CaseWork
     missing: Mapping[str, Path]
     """predictions by their keys"""
     metrics: tuple[str, ...]
 
     def files(self) -> tuple[Path, ...]:
-        return (self.case.reference, *self.missing.values())
+        return (self.work.reference, *self.missing.values())
 
 
 def _require_input(runs: Sequence[Run], references: Mapping[str, Path], classes: Mapping[str, LabelOrRegion]) -> None:
