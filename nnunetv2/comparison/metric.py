@@ -68,9 +68,9 @@ class Origin:
     sha256: str
 
     def require_unchanged(self) -> None:
-        """Raises `UsageError` if the file is not what was imported: its scores would be kept as those of the new."""
+        """Raises `UsageError` if the file changed after its import: scores of the old code would be cached as new."""
         if hashlib.sha256(self.path.read_bytes()).hexdigest() != self.sha256:
-            raise UsageError(f"{self.path} has changed since it was imported; start Python anew")
+            raise UsageError(f"{self.path} has changed since it was imported; restart Python")
 
 
 class Metric(abc.ABC):

@@ -49,7 +49,7 @@ class CompareSettings:
         _require(0 < self.nsd_tolerance < inf, "nsd_tolerance", self.nsd_tolerance, "a finite length above 0, in mm")
         _require(self.num_resamples >= 100, "bootstrap", self.num_resamples, "at least 100 resamples")
         _require(0 < self.alpha < 0.5, "alpha", self.alpha, "a number above 0 and below 0.5")
-        if self.margin is not None:  # else no metric is imported here, which takes time that a help text has not
+        if self.margin is not None:  # without one no metric is imported, so -h stays fast
             largest = inf if self.primary.unit else 1.0  # a metric without unit is a share
             accepted = f"a number above 0{'' if self.primary.unit else ' and below 1'}"
             _require(0 < self.margin < largest, "margin", self.margin, accepted)

@@ -155,7 +155,7 @@ def test_a_run_and_a_metric_that_are_added_together_leave_what_is_known_alone(st
 def test_a_file_that_changed_after_its_import_is_refused(own, study):
     scored(study)
     own.write_text(own.read_text() + "\n")
-    with pytest.raises(UsageError, match=r"pieces.py has changed since it was imported; start Python anew"):
+    with pytest.raises(UsageError, match=r"pieces.py has changed since it was imported; restart Python"):
         scored(study)
 
 
