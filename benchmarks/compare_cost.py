@@ -88,8 +88,9 @@ def cpu_seconds() -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    from nnunetv2.comparison.metric import METRICS
     from nnunetv2.comparison.scoring import score_runs
-    from nnunetv2.comparison.settings import METRICS, CompareSettings
+    from nnunetv2.comparison.settings import CompareSettings
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -6,12 +6,14 @@ import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunetv2.comparison.surface_distances import SURFACE_METRICS, surface_scores
+from nnunetv2.comparison.mask_pair import Counts, MaskPair
+from nnunetv2.comparison.metric import COMPUTED, METRICS, Metric
 from nnunetv2.errors import DataError
 from nnunetv2.evaluation.confusion import LabelOrRegion, labels_of
 from nnunetv2.evaluation.evaluate_predictions import confusion_of_pair
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 logger = logging.getLogger(__name__)
-
-OVERLAP_METRICS = ("Dice", "IoU")
 
 _MOST_NAMED = 5  # values in an error message
 _MOST_COUNTED = 2**16  # range of values up to which they are counted
@@ -39,7 +39,7 @@ class PairScores:
     """
 
     values: Mapping[str, tuple[float, ...]]
-    """for each metric; NaN where both masks are empty, and for surfaces where one is"""
+    """for each metric; NaN where it is not computed because a mask is empty"""
     num_reference: tuple[int, ...]
     """voxels of each class in the reference, without the ignored ones"""
     num_predicted: tuple[int, ...]
@@ -66,7 +66,8 @@ def score_case(
     prediction_files: Sequence[Path],
     reader: BaseReaderWriter,
     classes: Sequence[LabelOrRegion],
-    tolerance: float | None,
+    metrics: Sequence[str],
+    tolerance: float = 1.0,
     ignore_label: int | None = None,
 ) -> list[PairScores]:
     """Compares predictions of one image with its reference.
@@ -77,7 +78,8 @@ def score_case(
         reference_file, prediction_files: segmentations on one voxel grid.
         reader: for their file format.
         classes: foreground labels, or tuples of labels that count as one.
-        tolerance: of NSD, in mm; None leaves out the surface metrics, which take most of the time.
+        metrics: their names.
+        tolerance: of NSD, in mm.
         ignore_label: voxels with this label in the reference are background in both.
 
     Returns:
@@ -85,7 +87,7 @@ def score_case(
 
     Raises:
         DataError: a file cannot be read, holds values that are no labels or none of the dataset's, or does not lie on
-            the grid of the reference.
+            the grid of the reference; or a metric has a value that is no finite number.
     """
     known = {0, *(label for region in classes for label in labels_of(region))}
     if ignore_label is not None:
@@ -100,7 +102,7 @@ def score_case(
             raise DataError(_not_on_grid(shapes, path, reference_file))
         _require_same_grid(of_prediction, properties, path, reference_file)
         predicted = _segmentation(prediction, properties["spacing"], known, path)
-        scores.append(_pair_scores(predicted, expected, classes, tolerance, ignore_label))
+        scores.append(_pair_scores(predicted, expected, classes, metrics, tolerance, ignore_label))
     return scores
 
 
@@ -151,41 +153,56 @@ def _pair_scores(
     prediction: _Segmentation,
     reference: _Segmentation,
     classes: Sequence[LabelOrRegion],
-    tolerance: float | None,
+    metrics: Sequence[str],
+    tolerance: float,
     ignore_label: int | None,
 ) -> PairScores:
     confusion = confusion_of_pair(reference.labels, prediction.labels, classes, ignore_label)
     counts = [confusion.metrics(region) for region in classes]
-    values = {name: tuple(each[name] for each in counts) for name in OVERLAP_METRICS}
-    if tolerance is not None:
-        surfaces = [_surfaces_of(region, prediction, reference, tolerance, ignore_label) for region in classes]
-        values |= {name: tuple(each[name] for each in surfaces) for name in SURFACE_METRICS}
-    spacing = reference.spacing
+    values: dict[str, list[float]] = {name: [] for name in metrics}
+    for region, of_class in zip(classes, counts, strict=True):
+        pair = MaskPair(
+            partial(_masks_of, region, prediction, reference, ignore_label),
+            Counts(*(of_class[name] for name in ("TP", "FP", "FN", "TN"))),
+            reference.spacing,
+            tolerance,
+        )
+        for name in metrics:
+            values[name].append(_value(METRICS[name], pair))
     return PairScores(
-        values=values,
+        values={name: tuple(each) for name, each in values.items()},
         num_reference=tuple(each["n_ref"] for each in counts),
         num_predicted=tuple(each["n_pred"] for each in counts),
-        voxel_volume=math.prod(spacing),
-        num_dimensions=len(spacing),
-        diagonal=math.hypot(*np.multiply(reference.labels.shape, spacing).tolist()),
+        voxel_volume=math.prod(reference.spacing),
+        num_dimensions=len(reference.spacing),
+        diagonal=math.hypot(*np.multiply(reference.labels.shape, reference.spacing).tolist()),
     )
 
 
-def _surfaces_of(
-    region: LabelOrRegion,
-    prediction: _Segmentation,
-    reference: _Segmentation,
-    tolerance: float,
-    ignore_label: int | None,
-) -> dict[str, float]:
+def _value(metric: Metric, pair: MaskPair) -> float:
+    """NaN where the rule for empty masks does not depend on what would be computed."""
+    counts, rule = pair.counts, metric.empty_masks
+    if counts.true_positive + counts.false_negative == 0:
+        is_computed = rule.absent == COMPUTED
+    else:
+        is_computed = rule.missed == COMPUTED or counts.true_positive + counts.false_positive > 0
+    if not is_computed:
+        return math.nan
+    value = float(metric.compute(pair))
+    if not math.isfinite(value):
+        raise DataError(f"The metric {metric.name} computed {value}; a value has to be a finite number")
+    return value
+
+
+def _masks_of(
+    region: LabelOrRegion, prediction: _Segmentation, reference: _Segmentation, ignore_label: int | None
+) -> tuple[np.ndarray, np.ndarray]:
     box = _joint_box([each.boxes[label - 1] for each in (prediction, reference) for label in labels_of(region)])
     expected = reference.labels[box]
     is_counted = True if ignore_label is None else expected != ignore_label
-    return surface_scores(
+    return (
         np.isin(prediction.labels[box], labels_of(region)) & is_counted,
         np.isin(expected, labels_of(region)) & is_counted,
-        reference.spacing,
-        tolerance,
     )
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.comparison.errors import NotComparableError, refuse
-from nnunetv2.comparison.settings import EMPTY_POLICIES, METRICS, CompareSettings
+from nnunetv2.comparison.metric import METRICS
+from nnunetv2.comparison.settings import EMPTY_POLICIES, CompareSettings
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command

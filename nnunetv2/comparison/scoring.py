@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nnunetv2.comparison.case_scores import PairScores, score_case
-from nnunetv2.comparison.empty_masks import apply_empty_policy, count_missed, is_distance
+from nnunetv2.comparison.empty_masks import apply_empty_policy, count_missed
 from nnunetv2.comparison.errors import NotComparableError
+from nnunetv2.comparison.metric import COUNTS, MASKS, METRICS, metrics_of_users
 from nnunetv2.comparison.scores import Run, ScoreTable
-from nnunetv2.comparison.scoring_cache import ScoringCache
+from nnunetv2.comparison.scoring_cache import ScoringCache, value_keys
 from nnunetv2.comparison.settings import CompareSettings
-from nnunetv2.comparison.surface_distances import SURFACE_METRICS
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.evaluation.confusion import LabelOrRegion, labels_of
 from nnunetv2.evaluation.evaluate_predictions import num_processes_for
@@ -48,7 +48,8 @@ def score_runs(
         ignore_label: voxels with this label in the reference take no part.
         num_processes: upper limit for worker processes; by default `nnUNet_def_n_proc` or 8.
         cache_folder: scores are kept here and taken from here, as long as the files that they come from do not change;
-            a run that is added, or another treatment of empty masks, scores nothing again. None keeps nothing.
+            what is scored already is not scored again for a run or metric that is added, or another treatment of empty
+            masks. None keeps nothing.
 
     Returns:
         All scores; the same for any number of processes, order of the cases, and state of the cache.
@@ -56,42 +57,59 @@ def score_runs(
     Raises:
         NotComparableError: a run lacks cases.
         DataError: a file cannot be read, or a prediction does not lie on the grid of its reference.
-        UsageError: there is nothing to compare, or a class is no foreground.
+        UsageError: there is nothing to compare, a class is no foreground, or the file of a metric has changed since it
+            was imported.
     """
     _require_input(runs, references, classes)
     regions = tuple(classes.values())
-    tolerance = settings.nsd_tolerance if set(settings.metrics) & set(SURFACE_METRICS) else None
+    for name in settings.metrics:
+        if (origin := METRICS[name].origin) is not None:
+            origin.require_unchanged()
+    keys = value_keys(_with_companions(settings.metrics), settings.nsd_tolerance)
     cache = None
     if cache_folder is not None:
-        cache = ScoringCache(cache_folder, regions, tolerance, ignore_label, type(reader_writer).__name__)
+        cache = ScoringCache(cache_folder, regions, ignore_label, type(reader_writer).__name__)
     work = [_CaseWork.plan(case, references[case], runs, cache) for case in sorted(references)]
-    unfinished = [each for each in work if each.missing]
-    arguments = (reader_writer, regions, tolerance, ignore_label)
+    arguments = (settings.nsd_tolerance, ignore_label)
+    jobs = [job for each in work for job in each.jobs(settings.metrics, keys)]
     results = map_cases(
         score_case,
-        [(each.reference, tuple(each.missing.values()), *arguments) for each in unfinished],
-        num_processes_for([str(path) for each in unfinished for path in each.files()], num_processes),
-        names=[each.case for each in unfinished],
+        [
+            (job.work.reference, tuple(job.missing.values()), reader_writer, regions, job.metrics, *arguments)
+            for job in jobs
+        ],
+        num_processes_for([str(path) for job in jobs for path in job.files()], num_processes),
+        names=[job.work.case for job in jobs],
         description="Scoring",
         show_progress=True,
     )
-    for each, scores in zip(unfinished, results, strict=True):
-        each.known.update(zip(each.missing, scores, strict=True))
+    for job, scores in zip(jobs, results, strict=True):
+        for key, found in zip(job.missing, scores, strict=True):
+            job.work.add(key, replace(found, values={keys[name]: each for name, each in found.values.items()}))
         if cache is not None:
-            cache.save(each.case, each.known)
-    return _table(runs, tuple(classes), work, settings)
+            cache.save(job.work.case, job.work.known)
+    return _table(runs, tuple(classes), work, settings, keys)
+
+
+def _with_companions(metrics: Sequence[str]) -> tuple[str, ...]:
+    """What is scored: beside the metrics those of the package that take no more time, for later reports."""
+    at_hand = {COUNTS, *(part for name in metrics for part in METRICS[name].reads)} - {MASKS}
+    companions = (name for name in METRICS if name not in metrics and name not in metrics_of_users())
+    return (*metrics, *(name for name in companions if at_hand.issuperset(METRICS[name].reads)))
 
 
 @dataclass(frozen=True)
 class _CaseWork:
-    """What is known of a case, and what has to be scored."""
+    """A case, and what is known of it."""
 
     case: str
     reference: Path
+    predictions: Mapping[str, Path]
+    """by their keys, which are equal for equal predictions"""
     keys: Sequence[str]
-    """of the prediction of each run; equal for equal predictions"""
+    """of the prediction of each run"""
     known: dict[str, PairScores]
-    missing: Mapping[str, Path]
+    """by the key of the prediction, the values in it by those of `value_keys`"""
 
     @classmethod
     def plan(cls, case: str, reference: Path, runs: Sequence[Run], cache: ScoringCache | None) -> _CaseWork:
@@ -101,15 +119,43 @@ class _CaseWork:
                 raise DataError(f"Case {case}: there is no segmentation {path}")
         keys = [str(path) for path in predictions] if cache is None else cache.keys(reference, predictions)
         known = {} if cache is None else cache.load(case)
-        missing = {key: path for key, path in zip(keys, predictions, strict=True) if key not in known}
-        return cls(case, reference, keys, known, missing)
+        return cls(case, reference, dict(zip(keys, predictions, strict=True)), keys, known)
 
-    def files(self) -> tuple[Path, ...]:
-        return (self.reference, *self.missing.values())
+    def jobs(self, requested: Sequence[str], value_key: Mapping[str, str]) -> list[_Job]:
+        """What has to be scored so that all requested metrics are known; predictions that lack the same go together.
+
+        Args:
+            value_key: of each metric that is scored where anything is.
+        """
+        groups: dict[tuple[str, ...], dict[str, Path]] = {}
+        for key, path in self.predictions.items():
+            values = self.known[key].values if key in self.known else {}
+            lacking = tuple(name for name in value_key if value_key[name] not in values)
+            if not set(requested).isdisjoint(lacking):
+                groups.setdefault(lacking, {})[key] = path
+        return [_Job(self, missing, metrics) for metrics, missing in groups.items()]
+
+    def add(self, key: str, found: PairScores) -> None:
+        if key in self.known:
+            found = replace(found, values={**self.known[key].values, **found.values})
+        self.known[key] = found
 
     def scores(self) -> list[PairScores]:
         """One for each run."""
         return [self.known[key] for key in self.keys]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Predictions of a case that are scored by the same metrics."""
+
+    work: _CaseWork
+    missing: Mapping[str, Path]
+    """predictions by their keys"""
+    metrics: tuple[str, ...]
+
+    def files(self) -> tuple[Path, ...]:
+        return (self.work.reference, *self.missing.values())
 
 
 def _require_input(runs: Sequence[Run], references: Mapping[str, Path], classes: Mapping[str, LabelOrRegion]) -> None:
@@ -133,7 +179,11 @@ def _lacking(run: Run, references: Mapping[str, Path]) -> str:
 
 
 def _table(
-    runs: Sequence[Run], classes: tuple[str, ...], work: Sequence[_CaseWork], settings: CompareSettings
+    runs: Sequence[Run],
+    classes: tuple[str, ...],
+    work: Sequence[_CaseWork],
+    settings: CompareSettings,
+    value_key: Mapping[str, str],
 ) -> ScoreTable:
     pairs = [each.scores() for each in work]  # (N, R)
     num_reference = _stacked(pairs, lambda pair: pair.num_reference, np.int64)[0]
@@ -142,7 +192,7 @@ def _table(
     values = {
         metric: apply_empty_policy(
             metric,
-            _stacked(pairs, lambda pair, metric=metric: pair.values[metric], np.float64),
+            _stacked(pairs, lambda pair, key=value_key[metric]: pair.values[key], np.float64),
             num_reference,
             num_predicted,
             diagonals,
@@ -160,7 +210,7 @@ def _table(
         num_predicted=num_predicted,
         voxel_volume=_stacked(pairs, lambda pair: pair.voxel_volume, np.float64)[0],
         num_dimensions=max(pair.num_dimensions for of_case in pairs for pair in of_case),
-        num_worst_distances={metric: num_missed for metric in settings.metrics if is_distance(metric)},
+        num_worst_distances={metric: num_missed for metric in settings.metrics if METRICS[metric].is_distance},
     )
 
 

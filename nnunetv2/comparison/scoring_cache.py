@@ -14,6 +14,7 @@ from typing import Any
 
 from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.comparison.case_scores import PairScores
+from nnunetv2.comparison.metric import DISTANCES, METRICS
 from nnunetv2.errors import DataError
 from nnunetv2.evaluation.confusion import LabelOrRegion, labels_of
 from nnunetv2.imageio.geometry import mismatch_is_allowed
@@ -29,23 +30,21 @@ class ScoringCache:
 
     An entry is found by a hash over the bytes of reference and prediction, and over all that their scores depend on.
     So a file that changes is scored again, and one that is copied or renamed is not. Each entry has a checksum of its
-    own: a cache file that is damaged, was edited, or is of something else counts as none.
+    own: a cache file that is damaged, was edited, or is of something else counts as none. Within an entry, the values
+    of a metric are found by what `value_keys` says; those of other settings or metrics stay beside them.
     """
 
     def __init__(
         self,
         folder: Path,
         classes: Sequence[LabelOrRegion],
-        tolerance: float | None,
         ignore_label: int | None,
         reader_name: str,
     ) -> None:
         self.folder = folder
         self._settings = {
             "metric code": METRIC_CODE_VERSION,
-            "monai": None if tolerance is None else version("monai"),
             "classes": [[int(label) for label in labels_of(region)] for region in classes],
-            "tolerance": tolerance,
             "ignore label": ignore_label,
             "reader": reader_name,
             "other grids allowed": mismatch_is_allowed(),
@@ -75,6 +74,25 @@ class ScoringCache:
 
     def _file(self, case: str) -> Path:
         return self.folder / f"{case}.json"
+
+
+def value_keys(metrics: Sequence[str], tolerance: float) -> dict[str, str]:
+    """What the values of each metric are kept under: its name, and all that they depend on beside the files.
+
+    Args:
+        tolerance: of NSD, in mm.
+    """
+    return {name: _value_key(name, tolerance) for name in metrics}
+
+
+def _value_key(name: str, tolerance: float) -> str:
+    metric = METRICS[name]
+    parts = [name]
+    if metric.origin is not None:
+        parts += [f"version {metric.version}", f"sha256 {metric.origin.sha256}"]
+    if metric.origin is not None or DISTANCES in metric.reads:  # what a user's metric reads is not known for sure
+        parts += [f"tolerance {tolerance!r}", f"monai {version('monai')}"]
+    return ", ".join(parts)
 
 
 def _digest(path: Path) -> str:

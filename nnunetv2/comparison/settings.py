@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
 from dinov3.utils.yaml_config import require_choice
+from nnunetv2.comparison.metric import METRICS, Metric, metrics_of_users
 from nnunetv2.errors import UsageError
 
-
-@dataclass(frozen=True)
-class Metric:
-    """One number per case and class."""
-
-    name: str
-    meaning: str
-    higher_is_better: bool
-    unit: str = ""
-
-
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("Dice", "Dice similarity coefficient", True),
-        Metric("IoU", "intersection over union", True),
-        Metric("NSD", "normalised surface Dice", True),
-        Metric("HD95", "95th percentile of the Hausdorff distance", False, "mm"),
-        Metric("ASSD", "average symmetric surface distance", False, "mm"),
-    )
-}
 EMPTY_POLICIES = ("exclude", "one")
+_DEFAULT_METRICS = ("Dice", "NSD", "HD95", "ASSD")
+
+
+def default_metrics() -> tuple[str, ...]:
+    """Those of the package that every report should have, then all that users register."""
+    return (*_DEFAULT_METRICS, *metrics_of_users())
 
 
 @dataclass(frozen=True)
 class CompareSettings:
     """Everything that a comparison depends on beside the models."""
 
-    metrics: tuple[str, ...] = ("Dice", "NSD", "HD95", "ASSD")
+    metrics: tuple[str, ...] = field(default_factory=default_metrics)
     """names of METRICS; the first is the primary one, by which models are ranked"""
     nsd_tolerance: float = 1.0
     """mm by which surfaces may lie apart and still count as equal"""
@@ -63,9 +49,10 @@ class CompareSettings:
         _require(0 < self.nsd_tolerance < inf, "nsd_tolerance", self.nsd_tolerance, "a finite length above 0, in mm")
         _require(self.num_resamples >= 100, "bootstrap", self.num_resamples, "at least 100 resamples")
         _require(0 < self.alpha < 0.5, "alpha", self.alpha, "a number above 0 and below 0.5")
-        largest = inf if self.primary.unit else 1.0  # a metric without unit is a share
-        accepted = f"a number above 0{'' if self.primary.unit else ' and below 1'}"
-        _require(self.margin is None or 0 < self.margin < largest, "margin", self.margin, accepted)
+        if self.margin is not None:  # without one no metric is imported, so -h stays fast
+            largest = inf if self.primary.unit else 1.0  # a metric without unit is a share
+            accepted = f"a number above 0{'' if self.primary.unit else ' and below 1'}"
+            _require(0 < self.margin < largest, "margin", self.margin, accepted)
 
     @property
     def primary(self) -> Metric:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from nnunetv2.comparison.case_scores import PairScores, score_case
+from nnunetv2.comparison.metric import METRICS
 from nnunetv2.errors import DataError
 from nnunetv2.imageio.channel_grid import ALLOW_MISMATCH
+from tests.comparison.surface_scores import surface_scores
 
 
 class MemoryReader:
@@ -37,7 +39,8 @@ def score(
     ignore_label: int | None = None,
 ) -> PairScores:
     reader = MemoryReader(reference=(reference, spacing), prediction=(prediction, spacing))
-    (found,) = score_case(Path("reference"), [Path("prediction")], reader, classes, tolerance, ignore_label)
+    metrics, tolerance = (("Dice", "IoU"), 1.0) if tolerance is None else (tuple(METRICS), tolerance)
+    (found,) = score_case(Path("reference"), [Path("prediction")], reader, classes, metrics, tolerance, ignore_label)
     return found
 
 
@@ -94,7 +97,7 @@ def test_ignored_voxels_take_no_part():
 def test_reference_is_read_once():
     volume = (np.ones((2, 3, 3)), (1.0, 1.0, 1.0))
     reader = MemoryReader(reference=volume, a=volume, b=volume, c=volume)
-    found = score_case(Path("reference"), [Path("c"), Path("a"), Path("b")], reader, (1,), None)
+    found = score_case(Path("reference"), [Path("c"), Path("a"), Path("b")], reader, (1,), ("Dice",))
     assert reader.reads == ["reference", "c", "a", "b"]
     assert [each.values["Dice"] for each in found] == [(1.0,)] * 3
 
@@ -102,17 +105,17 @@ def test_reference_is_read_once():
 def test_another_shape_is_refused_and_named():
     reader = MemoryReader(truth=(np.ones((2, 3, 3)), (1, 1, 1)), wrong=(np.ones((2, 3, 4)), (1, 1, 1)))
     with pytest.raises(DataError, match=r"prediction wrong .* reference truth: shape \(2, 3, 4\) against \(2, 3, 3\)"):
-        score_case(Path("truth"), [Path("wrong")], reader, (1,), None)
+        score_case(Path("truth"), [Path("wrong")], reader, (1,), ("Dice",))
 
 
 def test_another_spacing_is_refused_and_named_unless_it_is_allowed(monkeypatch, caplog):
     reader = MemoryReader(truth=(np.ones((2, 3, 3)), (2, 1, 1)), wrong=(np.ones((2, 3, 3)), (1, 1, 1)))
     message = r"prediction wrong .* reference truth: spacing \[1, 1, 1\] against \[2, 1, 1\] mm"
     with pytest.raises(DataError, match=f"{message}.*{ALLOW_MISMATCH}=1"):
-        score_case(Path("truth"), [Path("wrong")], reader, (1,), None)
+        score_case(Path("truth"), [Path("wrong")], reader, (1,), ("Dice",))
     monkeypatch.setenv(ALLOW_MISMATCH, "1")
     with caplog.at_level(logging.WARNING):
-        (found,) = score_case(Path("truth"), [Path("wrong")], reader, (1,), None)
+        (found,) = score_case(Path("truth"), [Path("wrong")], reader, (1,), ("Dice",))
     assert "spacing [1, 1, 1] against [2, 1, 1] mm" in caplog.text
     assert found.voxel_volume == 2  # of the reference
 
@@ -122,7 +125,7 @@ def test_another_place_in_space_is_refused_and_named():
     reader = MemoryReader(truth=volume, wrong=volume)
     reader.origins["wrong"] = (5.0, 0.0, 0.0)
     with pytest.raises(DataError, match=r"prediction wrong .*: origin \(5, 0, 0\) mm against \(0, 0, 0\) mm"):
-        score_case(Path("truth"), [Path("wrong")], reader, (1,), None)
+        score_case(Path("truth"), [Path("wrong")], reader, (1,), ("Dice",))
 
 
 @pytest.mark.parametrize("value", [0.5, np.nan, np.inf])
@@ -133,8 +136,6 @@ def test_values_that_are_no_labels_are_refused_with_the_name_of_the_file(value):
 
 @pytest.mark.slow
 def test_surfaces_of_a_region_and_with_ignored_voxels_are_those_of_the_masks():
-    from nnunetv2.comparison.surface_distances import surface_scores
-
     random = np.random.default_rng(3)
     reference, prediction = random.integers(0, 4, (2, 5, 9, 8)) * (random.random((2, 5, 9, 8)) < 0.2)
     found = score(reference, prediction, (3.0, 1.0, 0.5), classes=(2, (1, 2)), tolerance=1.0, ignore_label=3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nnunetv2.comparison.empty_masks import apply_empty_policy, count_missed
-from nnunetv2.comparison.settings import METRICS
+from nnunetv2.comparison.metric import METRICS
 
 # One run and class; cases: both empty, only the reference, only the prediction, none.
 NUM_REFERENCE = np.array([[0], [0], [5], [5]])

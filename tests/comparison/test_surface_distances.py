@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nnunetv2.comparison.surface_distances import surface_scores
+from tests.comparison.surface_scores import surface_scores
 
 pytestmark = pytest.mark.slow  # importing monai takes seconds
 

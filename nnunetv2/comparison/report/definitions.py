@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
+from nnunetv2.comparison.metric import (
+    AS_DISTANCE,
+    AS_OVERLAP,
+    COMPUTED,
+    DIAGONAL,
+    DISTANCES,
+    METRICS,
+    EmptyMasks,
+    Metric,
+)
 from nnunetv2.comparison.report.formatting import coverage
 from nnunetv2.comparison.results import MIN_SEEDS
-from nnunetv2.comparison.settings import METRICS, CompareSettings
+from nnunetv2.comparison.settings import CompareSettings
 
 _PACKAGES = ("nnunetv2", "numpy", "scipy", "monai")
-_DETAILS = {
-    "Dice": "twice the voxels that both masks share, divided by the voxels of both.",
-    "IoU": "voxels that both masks share, divided by those that any of them has.",
-    "NSD": "share of the edge voxels of both masks that lie within {tolerance} mm (the tolerance) of the edge of the "
-    "other mask; voxels are counted, not the area of the surface around them.",
-    "HD95": "the 95th percentile (interpolated linearly) of the distances from the edge voxels of one mask to those of "
-    "the other; the larger of both directions.",
-    "ASSD": "mean of the distances from the edge voxels of each mask to those of the other, both together.",
-}
+_SHOWN_DIGITS = 12  # of a hash
 _EMPTY = {
     "exclude": "A class that the reference of a case lacks is left out of that case, for all models alike; what was "
     "predicted of it is in the detection table.",
@@ -30,17 +32,14 @@ _EMPTY = {
 def definitions(settings: CompareSettings) -> Iterator[tuple[str, str]]:
     """Terms and what they mean here."""
     for name in settings.metrics:
-        metric = METRICS[name]
-        detail = _DETAILS[name].format(tolerance=f"{settings.nsd_tolerance:g}")
-        direction = "Higher is better." if metric.higher_is_better else "Lower is better."
-        yield name, f"{metric.meaning[0].upper()}{metric.meaning[1:]}: {detail} {direction}"
-    if any(METRICS[name].unit for name in settings.metrics) or "NSD" in settings.metrics:
+        yield name, _meaning(METRICS[name], settings)
+    if any(DISTANCES in METRICS[name].reads for name in settings.metrics):
         yield (
             "Edges",
             "Edge voxels have a face on the background; distances are Euclidean, in mm, by the spacing of the case. "
             "Where files have no spacing, as PNG, a pixel is taken to be 1 mm wide.",
         )
-    yield "Empty masks", _EMPTY[settings.empty] + _missed(settings)
+    yield "Empty masks", _EMPTY[settings.empty] + _missed(settings) + _own_rules(settings)
     yield "Mean over classes", "In each case over the classes that count in it; then over the cases."
     yield "Primary metric", f"{settings.metrics[0]} decides the verdict; all others are secondary."
     yield "Intervals", _intervals(settings)
@@ -70,12 +69,46 @@ def definitions(settings: CompareSettings) -> Iterator[tuple[str, str]]:
         )
 
 
+def _meaning(metric: Metric, settings: CompareSettings) -> str:
+    text = metric.definition.replace("{tolerance}", f"{settings.nsd_tolerance:g}")
+    direction = "Higher is better." if metric.higher_is_better else "Lower is better."
+    meaning = f"{metric.meaning[0].upper()}{metric.meaning[1:]}: {text} {direction}"
+    if metric.origin is None:
+        return meaning
+    return f"{meaning} Computed by {metric.origin.path.name}, SHA-256 {metric.origin.sha256[:_SHOWN_DIGITS]}."
+
+
 def _missed(settings: CompareSettings) -> str:
-    if not any(METRICS[name].unit for name in settings.metrics):
+    if not any(METRICS[name].is_distance for name in settings.metrics):
         return ""
     return (
         " Where a class is there and nothing is predicted of it, a distance is the diagonal of the image, and counted."
     )
+
+
+def _own_rules(settings: CompareSettings) -> str:
+    """What holds for metrics that follow neither the rule of overlaps nor that of distances."""
+    text = ""
+    for name in settings.metrics:
+        rule = METRICS[name].empty_masks
+        if rule not in (AS_OVERLAP, AS_DISTANCE):
+            text += f" {name}: where nothing is predicted of a class that is there, {_missed_value(rule)}"
+            text += f"; of a class that the reference lacks, {_absent_value(rule)}." if settings.empty == "one" else "."
+    return text
+
+
+def _missed_value(rule: EmptyMasks) -> str:
+    if rule.missed == COMPUTED:
+        return "what is computed of the empty mask"
+    return "the diagonal of the image" if rule.missed == DIAGONAL else f"{rule.missed:g}"
+
+
+def _absent_value(rule: EmptyMasks) -> str:
+    if rule.absent == COMPUTED:
+        return "what is computed of the empty mask"
+    if rule.absent is None:
+        return "the case is left out"
+    return f"{rule.absent[0]:g} for an empty prediction and {rule.absent[1]:g} for any other"
 
 
 def _intervals(settings: CompareSettings) -> str:

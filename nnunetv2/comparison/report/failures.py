@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnunetv2.comparison.metric import METRICS
 from nnunetv2.comparison.report.formatting import score
 from nnunetv2.comparison.report.score_tables import metric_title
 from nnunetv2.comparison.report.table import Cell, Table, method_cell, number_cell, text_cell
 from nnunetv2.comparison.results import Comparison
-from nnunetv2.comparison.settings import METRICS
 from nnunetv2.comparison.statistics.trainings import distinct_runs
 
 MOST_EMPTY, MOST_WORST = 30, 10
@@ -52,7 +52,7 @@ def _empty_predictions(comparison: Comparison) -> Table:
 def _worst_scores(comparison: Comparison) -> Table:
     """By the first distance, or the primary metric where there is none; the mean over the runs of a method."""
     table = comparison.scores
-    distances = [name for name in comparison.settings.metrics if METRICS[name].unit]
+    distances = [name for name in comparison.settings.metrics if METRICS[name].is_distance]
     metric = METRICS[distances[0] if distances else comparison.settings.metrics[0]]
     values = np.stack(
         [table.values[metric.name][distinct_runs(table, method)].mean(axis=0) for method in table.methods]

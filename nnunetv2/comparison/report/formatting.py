@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from nnunetv2.comparison.metric import METRICS
 from nnunetv2.comparison.results import Interval
-from nnunetv2.comparison.settings import METRICS, CompareSettings
+from nnunetv2.comparison.settings import CompareSettings
 
 UNKNOWN = "–"
 _MINUS = "\N{MINUS SIGN}"
@@ -14,7 +15,9 @@ _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def digits_of(metric: str) -> int:
-    """Digits behind the point: 3 for a share, 2 for a distance."""
+    """Digits behind the point: those that the metric sets, else 3 for a share, 2 for what has a unit."""
+    if METRICS[metric].digits is not None:
+        return METRICS[metric].digits
     return 2 if METRICS[metric].unit else 3
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from nnunetv2.comparison.metric import METRICS, Metric
 from nnunetv2.comparison.report.definitions import package_versions
 from nnunetv2.comparison.report.verdict import verdict_in_words
 from nnunetv2.comparison.results import Comparison
-from nnunetv2.comparison.settings import METRICS
 
 FORMAT = 1  # raised if a key changes its meaning
 
@@ -44,7 +44,7 @@ def comparison_content(comparison: Comparison) -> dict[str, Any]:
         "dataset": comparison.dataset,
         "verdict": list(verdict_in_words(comparison)),
         "settings": plain(comparison.settings),
-        "metrics": plain([METRICS[name] for name in comparison.settings.metrics]),
+        "metrics": [_metric_content(METRICS[name]) for name in comparison.settings.metrics],
         "versions": dict(package_versions()),
         "methods": list(table.methods),
         "classes": list(table.classes),
@@ -59,6 +59,13 @@ def comparison_content(comparison: Comparison) -> dict[str, Any]:
             for name in ("summaries", "pairs", "ranks", "stability", "detection", "costs", "curves")
         },
     }
+
+
+def _metric_content(metric: Metric) -> dict[str, Any]:
+    content = {name: getattr(metric, name) for name in ("name", "meaning", "higher_is_better", "unit")}
+    if metric.origin is not None:
+        content |= {"definition": metric.definition, "file": metric.origin.path.name, "sha256": metric.origin.sha256}
+    return content
 
 
 def plain(value: Any) -> Any:

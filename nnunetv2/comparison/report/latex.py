@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
+from nnunetv2.comparison.metric import METRICS
 from nnunetv2.comparison.report.formatting import coverage, score
 from nnunetv2.comparison.report.leader import OrientedPair, means_of
 from nnunetv2.comparison.report.score_tables import is_best
 from nnunetv2.comparison.results import WORSE, Comparison, MethodSummary
-from nnunetv2.comparison.settings import METRICS
 from nnunetv2.utilities.message_parts import counted
 
 _ESCAPES = {

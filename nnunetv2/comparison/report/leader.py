@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nnunetv2.comparison.metric import METRICS
 from nnunetv2.comparison.results import ALL_CLASSES, BETTER, WORSE, Comparison, Interval, MethodSummary, PairResult
-from nnunetv2.comparison.settings import METRICS
 from nnunetv2.comparison.statistics.trainings import DECIMALS, method_scores
 
 _OPPOSITE = {BETTER: WORSE, WORSE: BETTER}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from nnunetv2.comparison.metric import METRICS
 from nnunetv2.comparison.report.formatting import coverage, score
 from nnunetv2.comparison.report.table import Cell, Table, method_cell, number_cell, text_cell
 from nnunetv2.comparison.results import Comparison, MethodSummary
-from nnunetv2.comparison.settings import METRICS
 
 _ARROWS = {True: "↑", False: "↓"}
 

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
+from nnunetv2.comparison.metric import Metric
 from nnunetv2.comparison.results import MIN_SEEDS, NO_DIFFERENCE, NOT_TESTABLE, Interval, MethodsTest
-from nnunetv2.comparison.settings import CompareSettings, Metric
+from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.comparison.statistics.trainings import DECIMALS, MethodScores
 from nnunetv2.comparison.statistics.verdicts import holm, verdict
 

@@ -7,9 +7,10 @@ from itertools import combinations
 
 import numpy as np
 
+from nnunetv2.comparison.metric import METRICS, Metric
 from nnunetv2.comparison.results import ALL_CLASSES, NOT_TESTABLE, MethodsTest, PairResult, TrainedModelsTest
 from nnunetv2.comparison.scores import ScoreTable
-from nnunetv2.comparison.settings import METRICS, CompareSettings, Metric
+from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.comparison.statistics.bootstrap import bca_intervals, random_stream
 from nnunetv2.comparison.statistics.method_test import methods_tests
 from nnunetv2.comparison.statistics.trained_models import trained_models_tests

@@ -7,9 +7,10 @@ from itertools import combinations
 
 import numpy as np
 
+from nnunetv2.comparison.metric import METRICS
 from nnunetv2.comparison.results import ALL_CLASSES, BETTER, WORSE, Interval, RankResult, RankStability
 from nnunetv2.comparison.scores import ScoreTable
-from nnunetv2.comparison.settings import METRICS, CompareSettings
+from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.comparison.statistics.bootstrap import bootstrap_means, random_stream
 from nnunetv2.comparison.statistics.pairs import differences_of
 from nnunetv2.comparison.statistics.trained_models import signed_rank_family, trained_verdict

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from nnunetv2.comparison.metric import Metric
 from nnunetv2.comparison.results import NO_DIFFERENCE, NOT_TESTABLE, Interval, TrainedModelsTest
-from nnunetv2.comparison.settings import CompareSettings, Metric
+from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.comparison.statistics.trainings import DECIMALS
 from nnunetv2.comparison.statistics.verdicts import holm, verdict_of_ranks
 

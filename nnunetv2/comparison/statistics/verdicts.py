@@ -6,8 +6,8 @@ from math import isnan
 
 import numpy as np
 
+from nnunetv2.comparison.metric import Metric
 from nnunetv2.comparison.results import BETTER, DIFFERENT, MIXED, NO_DIFFERENCE, NOT_TESTABLE, WORSE, Interval
-from nnunetv2.comparison.settings import Metric
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2.comparison.metric import METRICS
 from nnunetv2.comparison.results import (
     BETTER,
     DIFFERS,
@@ -32,7 +33,7 @@ from nnunetv2.comparison.results import (
     TrainedModelsTest,
 )
 from nnunetv2.comparison.scores import Run, ScoreTable
-from nnunetv2.comparison.settings import METRICS, CompareSettings
+from nnunetv2.comparison.settings import CompareSettings
 
 METHODS = (
     "nnUNetTrainer__nnUNetPlans__2d",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nnunetv2.comparison.metric import METRICS
 from nnunetv2.comparison.scores import Run, ScoreTable
-from nnunetv2.comparison.settings import METRICS
 
 
 def score_table(

@@ -14,11 +14,11 @@ from torch import Tensor
 from dinov3.layers.rope_position_encoding import RopePositionEmbedding
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbones import create_backbone
-from nnunetv2.model.dataless_network import build_without_data
+from nnunetv2.model.cost.dataless_network import build_without_data
+from nnunetv2.model.cost.model_cost import model_cost
+from nnunetv2.model.cost.network_parts import network_parts
 from nnunetv2.model.head import Features
 from nnunetv2.model.heads.pmt import PlainMaskTransformer, annealing
-from nnunetv2.model.model_cost import model_cost
-from nnunetv2.model.network_parts import network_parts
 from nnunetv2.model.query_network import QueryNetwork
 from tests.model.heads.backbone_specs import backbone_spec, num_parameters
 

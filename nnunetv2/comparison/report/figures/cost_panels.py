@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnunetv2.comparison.metric import METRICS
 from nnunetv2.comparison.report.cost_statements import COST_KINDS, CostKind
 from nnunetv2.comparison.report.figures.style import new_figure
 from nnunetv2.comparison.report.formatting import amount
 from nnunetv2.comparison.report.palette import FAINT_INK, INK, MethodStyle
 from nnunetv2.comparison.report.score_tables import metric_title
 from nnunetv2.comparison.results import Comparison
-from nnunetv2.comparison.settings import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

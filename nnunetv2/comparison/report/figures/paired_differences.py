@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from nnunetv2.comparison.metric import METRICS
 from nnunetv2.comparison.report.figures.style import height_of, label_rows, new_figure, wrapped
 from nnunetv2.comparison.report.palette import BETTER_COLOUR, FAINT_INK, INK, MIXED_COLOUR, WORSE_COLOUR, MethodStyle
 from nnunetv2.comparison.results import BETTER, MIXED, WORSE, Comparison, PairResult
-from nnunetv2.comparison.settings import METRICS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
