@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
-from nnunetv2.training import seeding
 from nnunetv2.training.dataloading.augmenters import make_augmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.training.random_streams import SampleStreams
+from nnunetv2.training.random_streams import SampleStreams, sample_streams
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
@@ -75,12 +74,13 @@ def start_for(trainer: Any) -> tuple[Any, Any]:
     labels, patch_size = trainer.label_manager, trainer.configuration_manager.patch_size
     augment, convert, cut_size = transforms_for(trainer)
     oversampling = (trainer.oversample_foreground_percent, trainer.probabilistic_oversampling)
+    per_epoch = (trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch)
     return start(
         trainer.get_tr_and_val_datasets(),
         (cut_size, patch_size),
         (augment, convert),
         Drawing(trainer.batch_size, patch_size, labels, *oversampling),
-        streams=seeding.sample_streams(trainer),
+        streams=sample_streams(trainer.seed, trainer.batch_size, trainer.current_epoch, per_epoch),
         pin_memory=trainer.device.type == "cuda",
     )
 

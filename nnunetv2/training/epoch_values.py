@@ -9,14 +9,13 @@ import torch
 
 from dinov3.utils.process_group import rank_and_world_size
 from nnunetv2.training.logging.local_logger import HISTORY_KEYS, plain
-from nnunetv2.training.run_information import global_batch_size
 from nnunetv2.utilities.label_handling.output_names import foreground_names
 
 _MIB = 2**20  # bytes
 
 
 def epoch_values(
-    trainer: Any, epoch: int, learning_rates: Sequence[float], training_seconds: float | None
+    trainer: Any, epoch: int, learning_rates: Sequence[float], training_seconds: float | None, batch_size: int
 ) -> dict[str, Any]:
     """The history of an epoch and what it cost; None for what is not known.
 
@@ -24,10 +23,11 @@ def epoch_values(
         trainer: its logger has the history; values under keys of its own are taken, too.
         learning_rates: one per group of parameters.
         training_seconds: that the training steps took.
+        batch_size: samples per training step over all processes.
     """
     history = history_of(trainer.logger.get_checkpoint(), epoch)
     start, end = history["epoch_start_timestamps"], history["epoch_end_timestamps"]
-    num_samples = trainer.num_iterations_per_epoch * global_batch_size(trainer)
+    num_samples = trainer.num_iterations_per_epoch * batch_size
     return {
         **{key: value for key, value in history.items() if key not in HISTORY_KEYS},
         "train_loss": history["train_losses"],

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from dinov3.utils import process_group
+
 START_STREAM, TRAINING_STREAM, VALIDATION_STREAM, EPOCH_STREAM = range(4)  # keep what is drawn apart
 
 
@@ -29,6 +31,30 @@ class SampleStreams(NamedTuple):
     """number of the loader's first batch, counted from the start of the training"""
     first_sample: int
     """place of the loader's first sample in the batch that all processes make together"""
+
+
+def sample_streams(
+    seed: int | None, batch_size: int, epoch: int, batches_per_epoch: tuple[int, int]
+) -> tuple[SampleStreams | None, SampleStreams | None]:
+    """The random numbers of the training and validation batches of this process, from the first of an epoch on.
+
+    All processes have to call it: their batches lie one behind the other in the batch that they make together.
+
+    Args:
+        seed: of the training; without one there are no streams.
+        batch_size: samples per batch of this process.
+        epoch: to start with, counted from 0.
+        batches_per_epoch: of training and validation.
+    """
+    if seed is None:
+        return None, None
+    rank, _ = process_group.rank_and_world_size()
+    first_sample = sum(process_group.gather(batch_size)[:rank])
+    training, validation = (
+        SampleStreams(seed, stream, epoch * number, first_sample)
+        for stream, number in zip((TRAINING_STREAM, VALIDATION_STREAM), batches_per_epoch, strict=True)
+    )
+    return training, validation
 
 
 def set_generators(seed: int, stream: int, number: int = 0, part: int = 0) -> None:

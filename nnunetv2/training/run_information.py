@@ -41,7 +41,7 @@ def run_information(trainer: Any, started: str) -> dict[str, Any]:
         "num_epochs": trainer.num_epochs,
         "num_iterations_per_epoch": trainer.num_iterations_per_epoch,
         "num_val_iterations_per_epoch": trainer.num_val_iterations_per_epoch,
-        "batch_size": global_batch_size(trainer),
+        "batch_size": global_batch_size(trainer.batch_size, trainer.configuration_manager.batch_size),
         "patch_size": [int(size) for size in trainer.configuration_manager.patch_size],
         "precision": resolve_precision(trainer.precision, trainer.device),
         "seed": trainer.seed,
@@ -59,10 +59,14 @@ def run_information(trainer: Any, started: str) -> dict[str, Any]:
     }
 
 
-def global_batch_size(trainer: Any) -> int:
-    """Samples per training step, of all processes together."""
-    is_alone = rank_and_world_size()[1] == 1
-    return int(trainer.batch_size if is_alone else trainer.configuration_manager.batch_size)
+def global_batch_size(own: int, planned: int) -> int:
+    """Samples per training step over all processes: the planned number is shared among them.
+
+    Args:
+        own: samples per step of this process.
+        planned: batch size of the plans.
+    """
+    return int(own if rank_and_world_size()[1] == 1 else planned)
 
 
 def device_name(device: torch.device) -> str:

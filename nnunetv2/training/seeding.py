@@ -9,17 +9,9 @@ from typing import Any
 
 import torch
 
-from dinov3.utils import process_group
 from nnunetv2.errors import UsageError
 from nnunetv2.training.dataloading.augmenters import has_random_workers
-from nnunetv2.training.random_streams import (
-    EPOCH_STREAM,
-    START_STREAM,
-    TRAINING_STREAM,
-    VALIDATION_STREAM,
-    SampleStreams,
-    set_generators,
-)
+from nnunetv2.training.random_streams import EPOCH_STREAM, START_STREAM, set_generators
 from nnunetv2.training.seed_range import require_seed
 
 _CUBLAS_SETTING = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may add up in another order each time
@@ -66,25 +58,6 @@ def deterministic_kernels(seed: int | None) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.backends.cudnn.benchmark = benchmark
-
-
-def sample_streams(trainer: Any) -> tuple[SampleStreams | None, SampleStreams | None]:
-    """The random numbers of a trainer's training and validation batches, from its current epoch on.
-
-    All processes have to call it.
-    """
-    if trainer.seed is None:
-        return None, None
-    rank, _ = process_group.rank_and_world_size()
-    first_sample = sum(process_group.gather(trainer.batch_size)[:rank])
-    training, validation = (
-        SampleStreams(trainer.seed, stream, trainer.current_epoch * batches_per_epoch, first_sample)
-        for stream, batches_per_epoch in (
-            (TRAINING_STREAM, trainer.num_iterations_per_epoch),
-            (VALIDATION_STREAM, trainer.num_val_iterations_per_epoch),
-        )
-    )
-    return training, validation
 
 
 def report(trainer: Any) -> None:

@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
-from nnunetv2.training.run_information import global_batch_size
 
 
 def log_file_name(started: datetime) -> str:
@@ -66,13 +65,17 @@ def plans_lines(plans: Mapping[str, Any], configuration_name: str, configuration
     return [f"Configuration {configuration_name}: {configuration}", f"Plans: {shared}"]
 
 
-def announcement(trainer: Any) -> str:
-    """What is trained for how long, and where to look, in one line."""
+def announcement(trainer: Any, batch_size: int) -> str:
+    """What is trained for how long, and where to look, in one line.
+
+    Args:
+        batch_size: samples per training step over all processes.
+    """
     num_parameters = sum(parameter.numel() for parameter in unwrap(trainer.network).parameters())
     patch = " x ".join(str(int(size)) for size in trainer.configuration_manager.patch_size)
     return (
         f"{type(trainer).__name__} on {trainer.plans_manager.dataset_name}, {trainer.configuration_name}, fold "
-        f"{trainer.fold}: {num_parameters:,} parameters, {global_batch_size(trainer)} patches of {patch} per "
+        f"{trainer.fold}: {num_parameters:,} parameters, {batch_size} patches of {patch} per "
         f"batch, epochs {trainer.current_epoch} to {trainer.num_epochs - 1} on {trainer.device}; log and metrics in "
         f"{trainer.output_folder}"
     )

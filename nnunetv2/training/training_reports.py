@@ -16,7 +16,7 @@ from nnunetv2.training.logging.local_logger import plain
 from nnunetv2.training.logging.metric_files import MetricFiles
 from nnunetv2.training.logging.picture_schedule import PictureSchedule
 from nnunetv2.training.protocol import validated_checkpoint
-from nnunetv2.training.run_information import run_information
+from nnunetv2.training.run_information import global_batch_size, run_information
 from nnunetv2.utilities.label_handling.output_names import foreground_names
 
 _FINAL = "final_val/"  # in front of the scores of the validation of whole cases
@@ -59,8 +59,11 @@ class TrainingReports:
     def _announce(self) -> None:
         if not self._is_announced:
             self._is_announced = True
-            self._trainer.print_to_log_file(training_log.announcement(self._trainer))
+            self._trainer.print_to_log_file(training_log.announcement(self._trainer, self._batch_size()))
             self._previous = previous_training.of(self._trainer) if _is_first_process() else None
+
+    def _batch_size(self) -> int:
+        return global_batch_size(self._trainer.batch_size, self._trainer.configuration_manager.batch_size)
 
     def _run(self, kind: str, step: Callable[[Any], Any], batches: Any, num_steps: int) -> list[Any]:
         started = time.monotonic()
@@ -110,7 +113,8 @@ class TrainingReports:
             return
         self._last_epoch = epoch
         trainer = self._trainer
-        values = epoch_values(trainer, epoch, self._rates or _learning_rates(trainer), self._seconds.get("training"))
+        rates, seconds = self._rates or _learning_rates(trainer), self._seconds.get("training")
+        values = epoch_values(trainer, epoch, rates, seconds, self._batch_size())
         remaining = trainer.num_epochs - epoch - 1
         left = training_log.time_left(training_log.epoch_durations(trainer.logger), remaining)
         ema = values["ema_fg_dice"]

@@ -43,9 +43,6 @@ def test_every_device_has_a_name(monkeypatch):
 
 
 def test_several_processes_share_the_planned_batch(monkeypatch):
-    from types import SimpleNamespace
-
-    trainer = SimpleNamespace(batch_size=3, configuration_manager=SimpleNamespace(batch_size=5))
-    assert run_information.global_batch_size(trainer) == 3
+    assert run_information.global_batch_size(3, 5) == 3
     monkeypatch.setattr(run_information, "rank_and_world_size", lambda: (0, 2))
-    assert run_information.global_batch_size(trainer) == 5
+    assert run_information.global_batch_size(3, 5) == 5
