@@ -14,7 +14,7 @@ from nnunetv2.comparison.runs import fold_folder, fold_order, folds_of, listed, 
 from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import DataError
 from nnunetv2.evaluation.crossval_folds import ground_truth_folder
-from nnunetv2.training.protocol_hashes import cases_description
+from nnunetv2.training.protocol.hashes import cases_description
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 if TYPE_CHECKING:

@@ -16,9 +16,10 @@ from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.inference.mirroring import mirrorings
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.training import checkpoint, full_validation
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.online_metrics import mean_of_defined
+from nnunetv2.training.state import checkpoint
+from nnunetv2.training.validation import full_validation
+from nnunetv2.training.validation.online_metrics import mean_of_defined
 
 _NUM_COMPARED_CASES = 10  # among which the smallest is looked for; opening every case of a large dataset takes long
 

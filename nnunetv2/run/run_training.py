@@ -25,7 +25,7 @@ from nnunetv2.run.training_run import (
     build_parser,
     parse_fold,
 )
-from nnunetv2.training.budget import Budget
+from nnunetv2.training.setup.budget import Budget
 from nnunetv2.utilities.command_line import command
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.several_processes import (
@@ -110,7 +110,8 @@ def train_and_validate(run: TrainingRun) -> None:
     """Carries out a run in this process, which may be one of a group."""
     import torch
 
-    from nnunetv2.training import budget, checkpoint
+    from nnunetv2.training.setup import budget
+    from nnunetv2.training.state import checkpoint
 
     _prepare_torch(run.device_type)
     trainer = get_trainer_from_args(
@@ -141,7 +142,7 @@ def train_and_validate(run: TrainingRun) -> None:
 def _prepare_torch(device_type: str) -> None:
     import torch
 
-    from nnunetv2.training import device_settings
+    from nnunetv2.training.setup import device_settings
 
     device_settings.set_threads(device_type)
     if device_type == "cuda":

@@ -20,9 +20,9 @@ from nnunetv2.run import run_training_m2f, run_training_nodeepsupervision_mymode
 from nnunetv2.run.trainer_setup import make_trainer
 from nnunetv2.study.planned_protocol import planned_protocol
 from nnunetv2.study.study_config import ModelSection, StudyConfig
-from nnunetv2.training import budget
+from nnunetv2.training.cost.trainer_cost import settings_arguments, settings_name
 from nnunetv2.training.dataloading.splits import NUM_FOLDS, SPLITS_FILE
-from nnunetv2.training.trainer_cost import settings_arguments, settings_name
+from nnunetv2.training.setup import budget
 from nnunetv2.utilities.class_lookup import find_by_name
 
 _CPU = torch.device("cpu")

@@ -23,30 +23,21 @@ from dinov3.utils.precision import precision_context, resolve_precision
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.model import network_hook
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
-from nnunetv2.training import (
-    batches,
-    cascade_stages,
-    checkpoint,
-    debug_information,
-    device_settings,
-    distributed_network,
-    full_validation,
-    init_arguments,
-    model_folder,
-    online_metrics,
-    seeding,
-    training_log,
-    training_reports,
-)
-from nnunetv2.training.architecture_check import require_same_architecture
 from nnunetv2.training.data_augmentation import default_pipeline
 from nnunetv2.training.data_augmentation.patch_geometry import augmentation_geometry, deep_supervision_scales
+from nnunetv2.training.dataloading import batches
 from nnunetv2.training.dataloading.splits import load_or_create_splits, select_fold
-from nnunetv2.training.distributed_batch import share_of_batch
+from nnunetv2.training.logging import training_log
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.loop import training_reports
 from nnunetv2.training.loss.default_loss import build_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from nnunetv2.training.run_folders import run_folders
+from nnunetv2.training.setup import device_settings, distributed_network, init_arguments, seeding
+from nnunetv2.training.setup.distributed_batch import share_of_batch
+from nnunetv2.training.state import cascade_stages, checkpoint, debug_information, model_folder
+from nnunetv2.training.state.architecture_check import require_same_architecture
+from nnunetv2.training.state.run_folders import run_folders
+from nnunetv2.training.validation import full_validation, online_metrics
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -84,7 +75,7 @@ class nnUNetTrainer:
     save_every: int = 50  # epochs between two writes of checkpoint_latest.pth
     disable_checkpointing: bool = False
     seed: int | None = None  # of all random numbers, 0 to 2**32 - 1; None has every training draw others
-    budget: Any = None  # length and precision that the command gave, see nnunetv2.training.budget
+    budget: Any = None  # length and precision that the command gave, see nnunetv2.training.setup.budget
     trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
 
     def __new__(cls, *args: Any, **kwargs: Any) -> nnUNetTrainer:

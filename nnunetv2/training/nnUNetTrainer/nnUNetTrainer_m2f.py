@@ -12,7 +12,7 @@ from dinov3.eval.segmentation.mask_classification_loss import MaskClassification
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.model.query_network import dense_logits
 from nnunetv2.model.vit_network import padded_size
-from nnunetv2.training.mask_targets import mask_targets
+from nnunetv2.training.loss.mask_targets import mask_targets
 from nnunetv2.training.nnUNetTrainer.m2f_config import M2FnnUNetConfig
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
 

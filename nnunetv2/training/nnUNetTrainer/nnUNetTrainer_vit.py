@@ -17,12 +17,12 @@ from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.yaml_config import load_config, plain_config, save_config
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone_weights import find_weights
-from nnunetv2.training import checkpoint
-from nnunetv2.training.architecture_check import require_same_architecture
 from nnunetv2.training.data_augmentation import resize_crop_flip
-from nnunetv2.training.flat_configuration import require_flat_configuration, require_intensities_for
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
+from nnunetv2.training.setup.flat_configuration import require_flat_configuration, require_intensities_for
+from nnunetv2.training.state import checkpoint
+from nnunetv2.training.state.architecture_check import require_same_architecture
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import torch
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.data_augmentation.resize_crop_flip import ResizedCropTransform
-from nnunetv2.training.full_validation import make_predictor, setting_of
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_segformer import nnUNetTrainer_segformer
+from nnunetv2.training.validation.full_validation import make_predictor, setting_of
 from tests.training.tiny_dataset import make_trainer, write_tiny_dataset
 
 SMALL = [

@@ -1,0 +1,102 @@
+"""What a training is, as plain data: the line of type `run` in `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import nnunetv2
+from dinov3.utils.network_wrappers import unwrap
+from dinov3.utils.precision import resolve_precision
+from dinov3.utils.process_group import rank_and_world_size
+from nnunetv2.training.protocol.conditions import protocol_information
+
+FORMAT = 1  # of the lines; raised when a key changes its meaning
+_LONGEST_WAIT_FOR_GIT = 5  # seconds
+
+
+def run_information(trainer: Any, started: str) -> dict[str, Any]:
+    """Describes a trainer in training, this process and this machine; folders appear in the command alone.
+
+    Args:
+        started: date and time.
+    """
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in unwrap(trainer.network).parameters()]
+    return {
+        "format": FORMAT,
+        "started": started,
+        "trainer": type(trainer).__name__,
+        "plans": trainer.plans_manager.plans_name,
+        "configuration": trainer.configuration_name,
+        "fold": trainer.fold,
+        "dataset": trainer.plans_manager.dataset_name,
+        "num_epochs": trainer.num_epochs,
+        "num_iterations_per_epoch": trainer.num_iterations_per_epoch,
+        "num_val_iterations_per_epoch": trainer.num_val_iterations_per_epoch,
+        "batch_size": global_batch_size(trainer.batch_size, trainer.configuration_manager.batch_size),
+        "patch_size": [int(size) for size in trainer.configuration_manager.patch_size],
+        "precision": resolve_precision(trainer.precision, trainer.device),
+        "seed": trainer.seed,
+        "num_parameters": sum(size for size, _ in sizes),
+        "num_trained_parameters": sum(size for size, is_trained in sizes if is_trained),
+        "world_size": rank_and_world_size()[1],
+        "device": trainer.device.type,
+        "device_name": device_name(trainer.device),
+        "version": _version(),
+        "commit": commit_of(Path(nnunetv2.__file__).parents[1]),
+        "torch_version": torch.__version__,
+        "python_version": platform.python_version(),
+        "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+        **protocol_information(trainer),
+    }
+
+
+def global_batch_size(own: int, planned: int) -> int:
+    """Samples per training step over all processes: the planned number is shared among them.
+
+    Args:
+        own: samples per step of this process.
+        planned: batch size of the plans.
+    """
+    return int(own if rank_and_world_size()[1] == 1 else planned)
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU, or the processor as far as the operating system tells."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def _version() -> str | None:
+    try:
+        return metadata.version("nnunetv2")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def commit_of(folder: Path) -> str | None:
+    """The commit that is checked out in a folder, with `-dirty` if files differ from it; None if that is not known."""
+    if not (folder / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+            capture_output=True,
+            text=True,
+            timeout=_LONGEST_WAIT_FOR_GIT,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
