@@ -12,7 +12,7 @@ from dinov3.utils.precision import resolve_precision
 from nnunetv2.comparison.protocol import FoldProtocol
 from nnunetv2.training.cost.trainer_cost import precision_on_gpu
 from nnunetv2.training.dataloading import batches
-from nnunetv2.training.protocol.conditions import augmentation_description
+from nnunetv2.training.protocol.augmentation import augmentation_description
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer

@@ -16,7 +16,8 @@ from nnunetv2.training.logging.metric_files import MetricFiles
 from nnunetv2.training.logging.picture_schedule import PictureSchedule
 from nnunetv2.training.loop import live_progress
 from nnunetv2.training.protocol.conditions import validated_checkpoint
-from nnunetv2.training.protocol.run_information import global_batch_size, run_information
+from nnunetv2.training.protocol.run_information import run_information
+from nnunetv2.training.setup.distributed import global_batch_size
 from nnunetv2.training.state import previous_training
 from nnunetv2.training.state.checkpoint import is_better
 from nnunetv2.utilities.label_handling.output_names import foreground_names

@@ -32,11 +32,9 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.loop import training_reports
 from nnunetv2.training.loss.default_loss import build_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from nnunetv2.training.setup import device_settings, distributed_network, init_arguments, seeding
-from nnunetv2.training.setup.distributed_batch import share_of_batch
+from nnunetv2.training.setup import device_settings, distributed, init_arguments, seeding
 from nnunetv2.training.state import cascade_stages, checkpoint, debug_information, model_folder
 from nnunetv2.training.state.architecture_check import require_same_architecture
-from nnunetv2.training.state.run_folders import run_folders
 from nnunetv2.training.validation import full_validation, online_metrics
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import empty_cache
@@ -101,7 +99,7 @@ class nnUNetTrainer:
         self.my_init_kwargs = init_arguments.with_added(
             {"plans": self.plans_manager.plans, **common}, self._constructor_arguments, type(self).__name__
         )
-        folders = run_folders(type(self).__name__, self.plans_manager, configuration, fold)
+        folders = model_folder.run_folders(type(self).__name__, self.plans_manager, configuration, fold)
         self.preprocessed_dataset_folder_base, self.preprocessed_dataset_folder = folders.dataset, folders.cases
         self.output_folder_base, self.output_folder = folders.model, folders.fold
         self.folder_with_segs_from_previous_stage = folders.previous_stage
@@ -150,7 +148,7 @@ class nnUNetTrainer:
             self.network = torch.compile(self.network)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
-            self.network = distributed_network.distribute(self)
+            self.network = distributed.distribute(self)
         self.loss = self._build_loss()
         if resolve_precision(self.precision, self.device) != "fp16":
             self.grad_scaler = None
@@ -160,7 +158,7 @@ class nnUNetTrainer:
 
     def _set_batch_size_and_oversample(self) -> None:
         rank, world_size = process_group.rank_and_world_size()
-        self.batch_size, forced = share_of_batch(
+        self.batch_size, forced = distributed.share_of_batch(
             self.configuration_manager.batch_size, self.oversample_foreground_percent, rank, world_size
         )
         if not self.probabilistic_oversampling:  # where each sample is drawn for, all processes draw alike

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
+
+from nnunetv2.training.protocol.hashes import content_hash
 
 _OPENING, _CLOSING, _QUOTES = "([{", ")]}", "'\""
 _CALL = re.compile(r"\s*([\w.]+)\(\s*(.*?)\s*\)\s*", re.DOTALL)
@@ -14,6 +17,14 @@ _PIPELINE = "ComposeTransforms"
 _NO_AUGMENTATION = frozenset({"DownsampleSegForDSTransform"})
 # How a step computes, not what; and the size of the patch, which is told apart.
 _NO_PARAMETERS = frozenset({"patch_size", "benchmark", "benchmark_use_fft", "benchmark_num_runs"})
+
+
+def augmentation_description(transforms: Any) -> dict[str, Any] | None:
+    """The steps of the transforms of a training in words, with their hash; None if they are not known."""
+    if transforms is None:
+        return None
+    steps = augmentation_steps(repr(transforms))
+    return {"transforms": steps, "sha256": content_hash(steps)}
 
 
 def augmentation_steps(description: str) -> list[str]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import os
 from pathlib import Path
 from typing import Any
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.inference.logit_predictor import LogitPredictor, uses_sliding_window
-from nnunetv2.training.protocol.augmentation import augmentation_steps
+from nnunetv2.training.protocol.augmentation import augmentation_description
 from nnunetv2.training.protocol.hashes import cases_description, content_hash
-from nnunetv2.training.protocol.weights_words import NO_WEIGHTS, RANDOM_WEIGHTS
+from nnunetv2.training.protocol.weights import pretrained_weights
 from nnunetv2.training.state.model_folder import FINGERPRINT
 
 WHOLE_IMAGE = "whole image"  # instead of a tile step
-_HEAD_BYTES = 1 << 20  # of a file of weights
-_SHORT = 12  # digits of a hash that is shown
 _WRAPPERS = ("generator", "data_loader", "loader")  # names by which iterators over batches keep what they wrap
 
 
@@ -46,34 +42,6 @@ def validated_checkpoint(trainer: Any) -> str | None:
     return "final" if trainer.current_epoch >= trainer.num_epochs else None
 
 
-def pretrained_weights(settings: dict[str, Any] | None, file: str | os.PathLike | None = None) -> str:
-    """The weights that a network started from, in a few words; `none given` is what most U-Nets have.
-
-    Args:
-        settings: of a trainer of vision transformers, by sections.
-        file: that the whole network was loaded from.
-    """
-    model = (settings or {}).get("model") or {}
-    if file is not None:
-        return _file_description(Path(file))
-    if "pretrained" not in model:
-        return NO_WEIGHTS
-    backbone = f"{model.get('backbone')} {model.get('backbone_size')}"
-    if model.get("checkpoint"):
-        return f"{backbone}, {_file_description(Path(model['checkpoint']))}"
-    return f"{backbone}, released weights" if model["pretrained"] else f"{backbone}, {RANDOM_WEIGHTS}"
-
-
-def _file_description(path: Path) -> str:
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            head = file.read(_HEAD_BYTES)
-    except OSError:  # moved since the training began
-        return path.name
-    return f"{path.name} ({size} bytes, head {hashlib.sha256(head).hexdigest()[:_SHORT]})"
-
-
 def _innermost_loader(batches: Any) -> Any:
     """What makes the batches, within the workers around it."""
     wrapped = next((getattr(batches, name) for name in _WRAPPERS if getattr(batches, name, None) is not None), None)
@@ -91,14 +59,6 @@ def _split(training: Any, validation: Any) -> dict[str, Any] | None:
 def _fingerprint(dataset_folder: str | None) -> str | None:
     path = Path(dataset_folder or "", FINGERPRINT)
     return content_hash(read_json(path)) if path.is_file() else None
-
-
-def augmentation_description(transforms: Any) -> dict[str, Any] | None:
-    """The steps of the transforms of a training in words, with their hash; None if they are not known."""
-    if transforms is None:
-        return None
-    steps = augmentation_steps(repr(transforms))
-    return {"transforms": steps, "sha256": content_hash(steps)}
 
 
 def _sampling(training: Any, trainer: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.precision import resolve_precision
 from dinov3.utils.process_group import rank_and_world_size
 from nnunetv2.training.protocol.conditions import protocol_information
+from nnunetv2.training.setup.distributed import global_batch_size
 
 FORMAT = 1  # of the lines; raised when a key changes its meaning
 _LONGEST_WAIT_FOR_GIT = 5  # seconds
@@ -57,16 +58,6 @@ def run_information(trainer: Any, started: str) -> dict[str, Any]:
         "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
         **protocol_information(trainer),
     }
-
-
-def global_batch_size(own: int, planned: int) -> int:
-    """Samples per training step over all processes: the planned number is shared among them.
-
-    Args:
-        own: samples per step of this process.
-        planned: batch size of the plans.
-    """
-    return int(own if rank_and_world_size()[1] == 1 else planned)
 
 
 def device_name(device: torch.device) -> str:

@@ -18,7 +18,7 @@ from nnunetv2.training.dataloading.random_streams import (
     SampleStreams,
     sample_generators,
 )
-from nnunetv2.training.setup.distributed_batch import share_of_batch
+from nnunetv2.training.setup.distributed import share_of_batch
 from tests.recorded import make_loader_batches as recording
 
 FORCED, DRAWN, BARE = "2d", "3d, drawn oversampling", "no transforms"

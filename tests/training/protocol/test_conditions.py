@@ -11,8 +11,9 @@ import pytest
 from nnunetv2.training.logging.metric_files import read_metrics
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.protocol.augmentation import augmentation_steps
-from nnunetv2.training.protocol.conditions import pretrained_weights, protocol_information, validated_checkpoint
+from nnunetv2.training.protocol.conditions import protocol_information, validated_checkpoint
 from nnunetv2.training.protocol.hashes import cases_description, content_hash
+from nnunetv2.training.protocol.weights import pretrained_weights
 from tests.training.tiny_dataset import CASES, Schedule, make_trainer, write_tiny_dataset
 
 PIPELINE = (

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from nnunetv2.training.protocol import run_information
 from nnunetv2.training.protocol.run_information import commit_of, device_name
 
 
@@ -40,9 +39,3 @@ def test_every_device_has_a_name(monkeypatch):
     assert device_name(torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
     assert device_name(torch.device("cuda", 1)) == "GPU 1"
-
-
-def test_several_processes_share_the_planned_batch(monkeypatch):
-    assert run_information.global_batch_size(3, 5) == 3
-    monkeypatch.setattr(run_information, "rank_and_world_size", lambda: (0, 2))
-    assert run_information.global_batch_size(3, 5) == 5
