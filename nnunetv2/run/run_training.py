@@ -110,7 +110,6 @@ def train_and_validate(run: TrainingRun) -> None:
     """Carries out a run in this process, which may be one of a group."""
     import torch
 
-    from nnunetv2.training.setup import budget
     from nnunetv2.training.state import checkpoint
 
     _prepare_torch(run.device_type)
@@ -128,7 +127,7 @@ def train_and_validate(run: TrainingRun) -> None:
         trainer.disable_checkpointing = True
     if run.seed is not None:
         trainer.seed = run.seed
-    budget.give(trainer, run.budget)
+    trainer.keep_to_budget(run.budget)
     maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
     if not run.only_validate:
         trainer.run_training()

@@ -22,7 +22,6 @@ from nnunetv2.study.planned_protocol import planned_protocol
 from nnunetv2.study.study_config import ModelSection, StudyConfig
 from nnunetv2.training.cost.trainer_cost import settings_arguments, settings_name
 from nnunetv2.training.dataloading.splits import NUM_FOLDS, SPLITS_FILE
-from nnunetv2.training.setup import budget
 from nnunetv2.utilities.class_lookup import find_by_name
 
 _CPU = torch.device("cpu")
@@ -114,7 +113,7 @@ def _resolve(name: str, section: ModelSection, config: StudyConfig, dataset: str
         loaded, sources = load_with_sources(trainer_class.config_class, path, settings)
         values = dotted_items(loaded)
         given = {key: values[key] for key, source in sources.items() if source.rank > 0 and key in values}
-    budget.give(trainer, config.budget)
+    trainer.keep_to_budget(config.budget)
     program, module = _COMMANDS.get(kind, _PLAIN_COMMAND)
     manager = trainer.configuration_manager
     return Method(

@@ -6,6 +6,7 @@ Bodies say what happens; how it is done is in functions of `nnunetv2.training` t
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from copy import deepcopy
 from datetime import datetime
 from functools import cached_property
@@ -33,9 +34,11 @@ from nnunetv2.training.loop import training_reports
 from nnunetv2.training.loss.default_loss import build_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.setup import device_settings, distributed, init_arguments, seeding
+from nnunetv2.training.setup.budget import Budget, BudgetInForce, in_force, resumed_budget
 from nnunetv2.training.state import cascade_stages, checkpoint, debug_information, model_folder
 from nnunetv2.training.state.architecture_check import require_same_architecture
 from nnunetv2.training.validation import full_validation, online_metrics
+from nnunetv2.utilities.checkpoint_io import save_checkpoint
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -73,8 +76,10 @@ class nnUNetTrainer:
     save_every: int = 50  # epochs between two writes of checkpoint_latest.pth
     disable_checkpointing: bool = False
     seed: int | None = None  # of all random numbers, 0 to 2**32 - 1; None has every training draw others
-    budget: Any = None  # length and precision that the command gave, see nnunetv2.training.setup.budget
+    budget: BudgetInForce | None = None  # length and precision that the command gave
     trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
+    pretrained_file: str | None = None  # that the whole network was loaded from before the training
+    restored_checkpoint: tuple[str | None, int | None] = (None, None)  # file and epoch of the last one loaded
 
     def __new__(cls, *args: Any, **kwargs: Any) -> nnUNetTrainer:
         trainer = super().__new__(cls)
@@ -133,6 +138,25 @@ class nnUNetTrainer:
         """Hook: returns the plans to train with; `plans` is a copy that may be changed. Called by the constructor."""
         return plans
 
+    def keep_to_budget(self, budget: Budget) -> None:
+        """Trains as long, and in the number format, as a command says; to be called before `initialize`.
+
+        Raises:
+            UsageError: the trainer has settings that say otherwise.
+        """
+        values, in_use = budget.given(), self._budget_in_use()
+        if values:
+            self.follow_budget(values)
+            self.budget = in_force(values, in_use, self.budget)
+            for name, value in values.items():
+                setattr(self, name, value)
+
+    def follow_budget(self, values: Mapping[str, int | str]) -> None:
+        """Hook: has settings of a trainer's own say what the flags of the command say."""
+
+    def _budget_in_use(self) -> dict[str, int | str | None]:
+        return {name: getattr(self, name) for name in Budget.names()}
+
     def initialize(self) -> None:
         """Makes network, optimiser, schedule and loss; called once."""
         if self.was_initialized:
@@ -148,7 +172,9 @@ class nnUNetTrainer:
             self.network = torch.compile(self.network)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
-            self.network = distributed.distribute(self)
+            self.network = distributed.distribute(
+                self.network, self.device, deep_supervision=supervised, settings=self.trainer_config
+            )
         self.loss = self._build_loss()
         if resolve_precision(self.precision, self.device) != "fp16":
             self.grad_scaler = None
@@ -267,7 +293,8 @@ class nnUNetTrainer:
         if self.local_rank == 0:
             plans, dataset_folder = self.plans_manager.plans, self.preprocessed_dataset_folder_base
             model_folder.write_model_files(self.output_folder, plans, self.dataset_json, dataset_folder)
-        seeding.report(self)
+        for line in seeding.log_lines(self.seed, (self.dataloader_train, self.dataloader_val), type(self).__name__):
+            self.print_to_log_file(line)
         cascade_stages.report_unprepared(self)
         self.print_plans()
         self.plot_network_architecture()
@@ -373,12 +400,54 @@ class nnUNetTrainer:
     def save_checkpoint(self, filename: str) -> None:
         """Writes network, optimiser and history; a training that loads the file goes on with the next epoch."""
         if self.local_rank == 0 and not self.disable_checkpointing:
-            checkpoint.write(self, filename)
+            save_checkpoint(self.checkpoint_content(), filename)
+
+    def checkpoint_content(self) -> dict[str, Any]:
+        """What `save_checkpoint` writes."""
+        return checkpoint.content_of(
+            self._state(),
+            trainer_name=type(self).__name__,
+            init_arguments=self.my_init_kwargs,
+            seed=self.seed,
+            budget=self.budget,
+            settings=self.trainer_config,
+        )
+
+    def _state(self) -> checkpoint.TrainingState:
+        return checkpoint.TrainingState(
+            network=self.network,
+            optimizer=self.optimizer,
+            grad_scaler=self.grad_scaler,
+            lr_scheduler=self.lr_scheduler if self.scheduler_step_per_iteration else None,
+            logger=self.logger,
+            epoch=self.current_epoch,
+            num_epochs=self.num_epochs,
+            best_ema=self._best_ema,
+            mirror_axes=self.inference_allowed_mirroring_axes,
+        )
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Takes over network, optimiser and history of a checkpoint file, or of its content."""
-        checkpoint.prepare(self, filename_or_checkpoint)
-        checkpoint.restore(self, filename_or_checkpoint)
+        self.initialize_for(filename_or_checkpoint)
+        content, source = checkpoint.read(filename_or_checkpoint, self.device)
+        self._resume_budget(content, source)
+        is_finished = content["current_epoch"] >= self.num_epochs
+        self.seed = seeding.resumed_seed(self.seed, content.get("seed"), is_finished, source)
+        restored = checkpoint.restore(self._state(), content, source)
+        self.current_epoch, self._best_ema = restored.epoch, restored.best_ema
+        self.inference_allowed_mirroring_axes = restored.mirror_axes
+        self.restored_checkpoint = (os.path.basename(source), restored.epoch)
+
+    def initialize_for(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
+        """Calls `initialize`, unless that was done, with the budget of the training that a checkpoint is from."""
+        if not self.was_initialized:
+            self._resume_budget(*checkpoint.peek(filename_or_checkpoint))  # the schedule is made for a length
+            self.initialize()
+
+    def _resume_budget(self, content: Mapping[str, Any], source: str) -> None:
+        in_use = self._budget_in_use() if self.was_initialized else None
+        kept = resumed_budget(self.budget, content.get("budget"), source, device=self.device, in_use=in_use)
+        self.keep_to_budget(kept)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Predicts the whole cases of the validation split and writes them with their metrics below the fold."""

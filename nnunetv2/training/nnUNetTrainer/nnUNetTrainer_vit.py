@@ -21,7 +21,6 @@ from nnunetv2.training.data_augmentation import resize_crop_flip
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
 from nnunetv2.training.setup.flat_configuration import require_flat_configuration, require_intensities_for
-from nnunetv2.training.state import checkpoint
 from nnunetv2.training.state.architecture_check import require_same_architecture
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -142,7 +141,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Does what the base class does; rates, decay and length of the training stay those of the settings."""
         self._needs_backbone_weights = False  # the checkpoint holds the whole network
-        checkpoint.prepare(self, filename_or_checkpoint)
+        self.initialize_for(filename_or_checkpoint)
         groups = [{key: group[key] for key in ("initial_lr", "weight_decay")} for group in self.optimizer.param_groups]
         try:
             super().load_checkpoint(filename_or_checkpoint)

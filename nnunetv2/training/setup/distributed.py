@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from dinov3.layers.synced_batch_norm import synchronise_batch_norm
@@ -59,11 +60,17 @@ def global_batch_size(own: int, planned: int) -> int:
     return int(own if rank_and_world_size()[1] == 1 else planned)
 
 
-def distribute(trainer: Any) -> nn.Module:
-    """Wraps the network of a trainer so that all processes have the same weights, gradients and batch statistics."""
-    network = synchronise_batch_norm(trainer.network, trainer.device)
-    idle = has_idle_parameters(trainer.network, trainer.enable_deep_supervision, trainer.trainer_config)
-    return distribute_network(network, trainer.device, find_unused_parameters=idle)
+def distribute(
+    network: nn.Module, device: torch.device, *, deep_supervision: bool, settings: dict[str, Any] | None
+) -> nn.Module:
+    """Wraps a network so that all processes have the same weights, gradients and batch statistics.
+
+    Args:
+        deep_supervision, settings: see `has_idle_parameters`.
+    """
+    synchronised = synchronise_batch_norm(network, device)
+    idle = has_idle_parameters(network, deep_supervision, settings)
+    return distribute_network(synchronised, device, find_unused_parameters=idle)
 
 
 def has_idle_parameters(network: nn.Module, deep_supervision: bool, settings: dict[str, Any] | None) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 
@@ -60,33 +59,39 @@ def deterministic_kernels(seed: int | None) -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
 
 
-def report(trainer: Any) -> None:
-    """Says in a trainer's log what its seed is, and if its batches do not follow from it."""
-    if trainer.seed is None:
-        return
-    trainer.print_to_log_file(f"Seed {trainer.seed}: the same training again gives the same weights")
-    if any(map(has_random_workers, (trainer.dataloader_train, trainer.dataloader_val))):
-        trainer.print_to_log_file(
-            f"WARNING: {type(trainer).__name__} makes its batches in background processes of its own, which the seed "
-            f"does not reach; with nnUNet_n_proc_DA=0 it makes them in this one"
-        )
-
-
-def take_over(trainer: Any, stored: int | None, is_finished: bool, source: str) -> None:
-    """Gives a trainer the seed of the training that a checkpoint is from.
+def log_lines(seed: int | None, loaders: Sequence[object], trainer_name: str) -> list[str]:
+    """What the log of a training says of its seed, and of batches that do not follow from it.
 
     Args:
-        stored: that seed; None where it had none.
-        is_finished: whether that training is complete; then the trainer's own seed is for nothing, and not looked at.
+        loaders: iterators over training and validation batches.
+    """
+    if seed is None:
+        return []
+    lines = [f"Seed {seed}: the same training again gives the same weights"]
+    if any(map(has_random_workers, loaders)):
+        lines.append(
+            f"WARNING: {trainer_name} makes its batches in background processes of its own, which the seed "
+            f"does not reach; with nnUNet_n_proc_DA=0 it makes them in this one"
+        )
+    return lines
+
+
+def resumed_seed(own: int | None, stored: int | None, is_finished: bool, source: str) -> int | None:
+    """The seed that a training resumes with: that of the training that a checkpoint is from.
+
+    Args:
+        own: seed that the command gave.
+        stored: seed of the checkpoint; None where the training had none.
+        is_finished: whether that training is complete; then nothing is drawn any more, and `own` is not looked at.
         source: where the checkpoint is from, for the message.
 
     Raises:
-        UsageError: the trainer has another seed already.
+        UsageError: `own` is another seed.
     """
-    if trainer.seed not in (None, stored) and not is_finished:
+    if own not in (None, stored) and not is_finished:
         had = "without a seed" if stored is None else f"with seed {stored}"
         raise UsageError(
-            f"The training in {source} was started {had} and cannot go on with seed {trainer.seed}; leave out --seed, "
+            f"The training in {source} was started {had} and cannot go on with seed {own}; leave out --seed, "
             f"or start a new training"
         )
-    trainer.seed = stored
+    return stored

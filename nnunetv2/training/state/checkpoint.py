@@ -7,6 +7,7 @@ import math
 import os
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from torch import nn
 from dinov3.utils.divergence import require_finite_parameters
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.training.setup import budget, seeding
-from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.setup.budget import BudgetInForce
+from nnunetv2.utilities.checkpoint_io import load_checkpoint
 
 FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
@@ -27,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _SHOWN_KEYS = 5
+_GIVEN = "the given checkpoint"
+
+Source = str | os.PathLike | Mapping[str, Any]  # path of a checkpoint, or its content
 
 
 def load_network_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:
@@ -121,44 +126,71 @@ def is_better(ema: float, best: float | None) -> bool:
     return not math.isnan(ema) and (best is None or math.isnan(best) or ema > best)
 
 
-def content_of(trainer: Any) -> dict[str, Any]:
-    """What a trainer's checkpoint holds: the keys of nnU-Net, readable by both.
+@dataclass(frozen=True)
+class TrainingState:
+    """What of a training changes while it runs: checkpoints hold it, and a resumed training takes it over."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    grad_scaler: torch.amp.GradScaler | None
+    """None where the number format needs none"""
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
+    """one that steps per iteration; others follow from the epoch and have no state worth keeping"""
+    logger: MetaLogger
+    """history of losses and metrics"""
+    epoch: int
+    """that is trained now, counted from 0; equal to `num_epochs` once all are done"""
+    num_epochs: int
+    best_ema: float | None
+    """highest moving average of the pseudo Dice, 0 to 1; None before the first"""
+    mirror_axes: tuple[int, ...] | None
+    """spatial axes along which predictions may be mirrored; None is no mirroring"""
+
+
+def content_of(
+    state: TrainingState,
+    *,
+    trainer_name: str,
+    init_arguments: Mapping[str, Any],
+    seed: int | None,
+    budget: BudgetInForce | None,
+    settings: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What the checkpoint of a training holds: the keys of nnU-Net, readable by both.
 
     `current_epoch` is the epoch to go on with: the next one, as checkpoints are written at the end of an epoch, or
     the number of epochs once all are done. Added are the state of a schedule that steps per iteration, the seed, the
     length and precision that the command gave, and the settings of a trainer that has a configuration file.
 
+    Args:
+        init_arguments: that the trainer was made with.
+        settings: of a trainer with a configuration file, as plain data.
+
     Raises:
         DivergedError: the network has parameters that are not finite.
     """
-    network = unwrap(trainer.network)
+    network = unwrap(state.network)
     require_finite_parameters(network)
-    scaler = trainer.grad_scaler
     content = {
         "network_weights": network.state_dict(),
-        "optimizer_state": trainer.optimizer.state_dict(),
-        "grad_scaler_state": None if scaler is None else scaler.state_dict(),
-        "logging": trainer.logger.get_checkpoint(),
-        "_best_ema": trainer._best_ema,
-        "current_epoch": trainer.current_epoch + (trainer.current_epoch < trainer.num_epochs),
-        "init_args": trainer.my_init_kwargs,
-        "trainer_name": type(trainer).__name__,
-        "inference_allowed_mirroring_axes": trainer.inference_allowed_mirroring_axes,
+        "optimizer_state": state.optimizer.state_dict(),
+        "grad_scaler_state": None if state.grad_scaler is None else state.grad_scaler.state_dict(),
+        "logging": state.logger.get_checkpoint(),
+        "_best_ema": state.best_ema,
+        "current_epoch": state.epoch + (state.epoch < state.num_epochs),
+        "init_args": init_arguments,
+        "trainer_name": trainer_name,
+        "inference_allowed_mirroring_axes": state.mirror_axes,
     }
-    if trainer.scheduler_step_per_iteration:
-        content["lr_scheduler_state"] = trainer.lr_scheduler.state_dict()
-    if trainer.seed is not None:
-        content["seed"] = trainer.seed
-    if trainer.budget is not None:
-        content["budget"] = dict(trainer.budget.values)
-    if trainer.trainer_config is not None:
-        content["trainer_config"] = trainer.trainer_config
+    if state.lr_scheduler is not None:
+        content["lr_scheduler_state"] = state.lr_scheduler.state_dict()
+    if seed is not None:
+        content["seed"] = seed
+    if budget is not None:
+        content["budget"] = dict(budget.values)
+    if settings is not None:
+        content["trainer_config"] = settings
     return content
-
-
-def write(trainer: Any, path: str | os.PathLike) -> None:
-    """Saves `content_of` a trainer; the file is the old one or the new one at any time."""
-    save_checkpoint(content_of(trainer), path)
 
 
 def remove(fold_folder: str | os.PathLike, name: str) -> None:
@@ -166,59 +198,52 @@ def remove(fold_folder: str | os.PathLike, name: str) -> None:
     (Path(fold_folder) / name).unlink(missing_ok=True)
 
 
-def prepare(trainer: Any, source: str | os.PathLike | Mapping[str, Any]) -> None:
-    """Initialises a trainer that is not yet, with the length and precision of the training that `source` is from.
-
-    Args:
-        source: path of the checkpoint, or its content.
+def read(source: Source, device: torch.device) -> tuple[Mapping[str, Any], str]:
+    """The content of a checkpoint with its tensors on `device`, and its name for messages.
 
     Raises:
-        UsageError: the trainer was given another length or precision.
         DataError: the file is damaged or not a checkpoint.
     """
-    if trainer.was_initialized:
-        return
-    content, source = (source, "the given checkpoint") if isinstance(source, Mapping) else (_peek(source), source)
-    budget.take_over(trainer, content.get("budget"), os.fspath(source))
-    trainer.initialize()
+    return (source, _GIVEN) if isinstance(source, Mapping) else (load_checkpoint(source, device), os.fspath(source))
 
 
-def _peek(path: str | os.PathLike) -> dict[str, Any]:
-    """The content of a checkpoint whose tensors are read only where they are looked at."""
-    return load_checkpoint(path, mmap=zipfile.is_zipfile(path))
+def peek(source: Source) -> tuple[Mapping[str, Any], str]:
+    """As `read`, with tensors that are read only where they are looked at."""
+    if isinstance(source, Mapping):
+        return source, _GIVEN
+    return load_checkpoint(source, mmap=zipfile.is_zipfile(source)), os.fspath(source)
 
 
-def restore(trainer: Any, source: str | os.PathLike | Mapping[str, Any]) -> None:
-    """Puts what `write` or upstream's trainer saved back into an initialised trainer.
+def restore(state: TrainingState, content: Mapping[str, Any], source: str) -> TrainingState:
+    """Puts what a checkpoint of ours or of upstream holds back into the network and the other parts of a training.
 
     Args:
-        source: path of the checkpoint, or its content.
+        state: of a training that is initialised.
+        source: where the checkpoint is from, for messages.
+
+    Returns:
+        The state to go on with: the epoch, the best Dice and the mirror axes are those of the checkpoint.
 
     Raises:
-        UsageError: the weights do not fit the trainer's network, the trainer has another seed or length, or the
-            checkpoint was exported without what a training needs to go on.
-        DataError: the file is damaged or not a checkpoint.
+        UsageError: the weights do not fit the network, or the checkpoint was exported without what a training needs
+            to go on.
     """
-    content = source if isinstance(source, Mapping) else load_checkpoint(source, trainer.device)
-    source = "the given checkpoint" if isinstance(source, Mapping) else os.fspath(source)
-    budget.take_over(trainer, content.get("budget"), source)
-    seeding.take_over(trainer, content.get("seed"), content["current_epoch"] >= trainer.num_epochs, source)
-    load_network_weights(trainer.network, content["network_weights"], source)
+    load_network_weights(state.network, content["network_weights"], source)
     if "optimizer_state" in content:
-        trainer.optimizer.load_state_dict(content["optimizer_state"])
-    elif content["current_epoch"] < trainer.num_epochs:  # a finished training is only validated
+        state.optimizer.load_state_dict(content["optimizer_state"])
+    elif content["current_epoch"] < state.num_epochs:  # a finished training is only validated
         raise UsageError(
             f"The training in {source} cannot be continued: it was exported without the state of its optimiser. "
             f"Validate it (--val), or start a new training from its weights (-pretrained_weights)"
         )
-    if trainer.grad_scaler is not None and content.get("grad_scaler_state") is not None:
-        trainer.grad_scaler.load_state_dict(content["grad_scaler_state"])
-    if trainer.scheduler_step_per_iteration and "lr_scheduler_state" in content:
-        trainer.lr_scheduler.load_state_dict(content["lr_scheduler_state"])
-    trainer.logger.load_checkpoint(content["logging"])
-    trainer.current_epoch = content["current_epoch"]
-    trainer.restored_checkpoint = (os.path.basename(source), trainer.current_epoch)
-    trainer._best_ema = content["_best_ema"]
-    trainer.inference_allowed_mirroring_axes = content.get(
-        "inference_allowed_mirroring_axes", trainer.inference_allowed_mirroring_axes
+    if state.grad_scaler is not None and content.get("grad_scaler_state") is not None:
+        state.grad_scaler.load_state_dict(content["grad_scaler_state"])
+    if state.lr_scheduler is not None and "lr_scheduler_state" in content:
+        state.lr_scheduler.load_state_dict(content["lr_scheduler_state"])
+    state.logger.load_checkpoint(content["logging"])
+    return replace(
+        state,
+        epoch=content["current_epoch"],
+        best_ema=content["_best_ema"],
+        mirror_axes=content.get("inference_allowed_mirroring_axes", state.mirror_axes),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,8 +13,7 @@ from nnunetv2.run.run_training import run_training
 from nnunetv2.run.trainer_setup import maybe_load_checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_m2f import nnUNetTrainer_m2f
-from nnunetv2.training.setup import budget
-from nnunetv2.training.setup.budget import Budget
+from nnunetv2.training.setup.budget import Budget, resumed_budget
 from nnunetv2.training.state import checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from tests.training.nnUNetTrainer.test_nnUNetTrainer_m2f import SMALL
@@ -29,9 +27,9 @@ def dataset(nnunet_folders: dict[str, Path]) -> Path:
     return write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
 
 
-def trainer_like(**attributes: Any) -> SimpleNamespace:
-    own = {"num_epochs": 1000, "num_iterations_per_epoch": 250, "num_val_iterations_per_epoch": 50, "precision": None}
-    return SimpleNamespace(**{**own, "budget": None, "was_initialized": False, "device": CPU, **attributes})
+def resume(trainer: nnUNetTrainer, stored: dict[str, Any] | None) -> None:
+    """As loading a checkpoint with this budget does."""
+    trainer.keep_to_budget(resumed_budget(trainer.budget, stored, "latest.pth", device=CPU))
 
 
 @pytest.mark.parametrize(
@@ -44,10 +42,10 @@ def test_what_no_training_can_have_is_refused(name, value):
 
 
 def test_what_is_not_given_is_the_trainers():
-    trainer = trainer_like()
-    budget.give(trainer, Budget())
+    trainer = make_trainer(nnUNetTrainer)
+    trainer.keep_to_budget(Budget())
     assert trainer.budget is None
-    budget.give(trainer, Budget(num_epochs=3, precision="bf16"))
+    trainer.keep_to_budget(Budget(num_epochs=3, precision="bf16"))
     assert (trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.precision) == (3, 250, "bf16")
 
 
@@ -62,9 +60,9 @@ def test_what_is_not_given_is_the_trainers():
     ],
 )
 def test_a_training_goes_on_with_its_length(given, stored, expected):
-    trainer = trainer_like()
-    budget.give(trainer, Budget(**given))
-    budget.take_over(trainer, stored, "latest.pth")
+    trainer = make_trainer(nnUNetTrainer)
+    trainer.keep_to_budget(Budget(**given))
+    resume(trainer, stored)
     assert trainer.num_epochs == expected
     assert (trainer.budget is None) == (not given and stored is None)
 
@@ -83,22 +81,24 @@ def test_a_training_goes_on_with_its_length(given, stored, expected):
     ],
 )
 def test_a_training_does_not_go_on_with_another_length(given, stored, message):
-    trainer = trainer_like()
-    budget.give(trainer, Budget(**given))
+    trainer = make_trainer(nnUNetTrainer)
+    trainer.keep_to_budget(Budget(**given))
     with pytest.raises(UsageError, match=message):
-        budget.take_over(trainer, stored, "latest.pth")
+        resume(trainer, stored)
 
 
 def test_a_schedule_that_was_made_for_another_length_is_refused():
+    trainer = make_trainer(nnUNetTrainer)
+    trainer.was_initialized = True
     with pytest.raises(
         UsageError, match="has num_epochs=3 and this trainer was initialised without; load the checkpoint"
     ):
-        budget.take_over(trainer_like(was_initialized=True), {"num_epochs": 3}, "latest.pth")
+        trainer.load_checkpoint({"budget": {"num_epochs": 3}})
 
 
 def test_learning_rates_follow_the_length_before_and_after_an_interruption(dataset):
     trainer = make_trainer(nnUNetTrainer)
-    budget.give(trainer, Budget(num_epochs=4, num_iterations_per_epoch=1, num_val_iterations_per_epoch=1))
+    trainer.keep_to_budget(Budget(num_epochs=4, num_iterations_per_epoch=1, num_val_iterations_per_epoch=1))
     trainer.initialize()
     trainer.current_epoch = 1
     trainer.lr_scheduler.step(2)
@@ -111,7 +111,7 @@ def test_learning_rates_follow_the_length_before_and_after_an_interruption(datas
     assert (resumed.num_epochs, resumed.num_iterations_per_epoch, resumed.current_epoch) == (4, 1, 2)
     resumed.lr_scheduler.step(2)
     assert resumed.optimizer.param_groups[0]["lr"] == pytest.approx(1e-2 * 0.5**0.9)
-    assert checkpoint.content_of(resumed)["budget"] == checkpoint.content_of(trainer)["budget"]
+    assert resumed.checkpoint_content()["budget"] == trainer.checkpoint_content()["budget"]
 
 
 @pytest.mark.slow
@@ -120,8 +120,8 @@ def test_settings_say_what_the_flags_say(dataset):
     with pytest.raises(
         UsageError, match="training.num_iterations_per_epoch=7 contradicts --num_iterations_per_epoch 9"
     ):
-        budget.give(trainer, Budget(num_iterations_per_epoch=9))
-    budget.give(trainer, Budget(precision="bf16", num_iterations_per_epoch=7))
+        trainer.keep_to_budget(Budget(num_iterations_per_epoch=9))
+    trainer.keep_to_budget(Budget(precision="bf16", num_iterations_per_epoch=7))
     assert trainer.trainer_config["training"]["precision"] == trainer.config.training.precision == "bf16"
     assert trainer.precision == "bf16"
 
@@ -132,7 +132,7 @@ def test_a_resumed_vision_transformer_keeps_its_length(dataset):
         return make_trainer(nnUNetTrainer_m2f, m2f_overrides=[*(w for w in SMALL if "training.num_" not in w), *words])
 
     trainer = make()
-    budget.give(trainer, Budget(num_epochs=3, num_iterations_per_epoch=2, num_val_iterations_per_epoch=1))
+    trainer.keep_to_budget(Budget(num_epochs=3, num_iterations_per_epoch=2, num_val_iterations_per_epoch=1))
     trainer.initialize()
     Path(trainer.output_folder).mkdir(parents=True, exist_ok=True)
     latest = Path(trainer.output_folder, checkpoint.LATEST)

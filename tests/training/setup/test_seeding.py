@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -95,15 +94,13 @@ def test_kernels_are_deterministic_within_the_block_alone(is_strict, monkeypatch
     [(None, 7, False, 7), (7, 7, False, 7), (None, None, False, None), (8, 7, True, 7), (8, None, True, None)],
 )
 def test_a_training_goes_on_with_its_seed(own, stored, is_finished, expected):
-    trainer = SimpleNamespace(seed=own)
-    seeding.take_over(trainer, stored, is_finished, "latest.pth")
-    assert trainer.seed == expected
+    assert seeding.resumed_seed(own, stored, is_finished, "latest.pth") == expected
 
 
 @pytest.mark.parametrize(("stored", "words"), [(7, "with seed 7"), (0, "with seed 0"), (None, "without a seed")])
 def test_a_training_does_not_go_on_with_another_seed(stored, words):
     with pytest.raises(UsageError, match=f"in latest.pth was started {words} and cannot go on with seed 8; leave out"):
-        seeding.take_over(SimpleNamespace(seed=8), stored, False, "latest.pth")
+        seeding.resumed_seed(8, stored, False, "latest.pth")
 
 
 def test_weights_at_the_start_follow_from_the_seed(dataset):
