@@ -76,7 +76,7 @@ def smallest_case(trainer: nnUNetTrainer) -> StoredCase:
     _, dataset = trainer.get_tr_and_val_datasets()
     names = list(dataset.identifiers)[:_NUM_COMPARED_CASES]
     name = min(names, key=lambda candidate: math.prod(dataset.load_case(candidate)[0].shape))
-    setting = full_validation.setting_of(trainer, num_processes=1, save_probabilities=False)
+    setting = trainer.validation_setting(num_processes=1, save_probabilities=False)
     image, properties = full_validation.load_network_input(dataset, name, setting)
     return StoredCase(name, image, np.array(dataset.load_case(name)[1][0]), properties)
 

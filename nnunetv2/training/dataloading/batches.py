@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
 from nnunetv2.training.dataloading.augmenters import make_augmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.training.dataloading.random_streams import SampleStreams, sample_streams
+from nnunetv2.training.dataloading.random_streams import SampleStreams
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
@@ -54,35 +54,6 @@ class Transforms(NamedTuple):
     validation: BasicTransform
     cut_size: Sequence[int]
     """voxels per axis that are cut out of a case to train on, ahead of its transforms"""
-
-
-def transforms_for(trainer: Any) -> Transforms:
-    """The transforms of a trainer, as its hooks and settings say; it need not be initialised."""
-    scales, patch_size = trainer._get_deep_supervision_scales(), trainer.configuration_manager.patch_size
-    geometry = trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
-    rotation, dummy_2d, cut_size, axes = geometry
-    shared = label_arguments(trainer.label_manager, trainer.is_cascaded)
-    masked = trainer.configuration_manager.use_mask_for_norm
-    augment = trainer.get_training_transforms(
-        patch_size, rotation, scales, axes, dummy_2d, use_mask_for_norm=masked, **shared
-    )
-    return Transforms(augment, trainer.get_validation_transforms(scales, **shared), cut_size)
-
-
-def start_for(trainer: Any) -> tuple[Any, Any]:
-    """The iterators of a trainer, as its hooks and settings say; see `start`."""
-    labels, patch_size = trainer.label_manager, trainer.configuration_manager.patch_size
-    augment, convert, cut_size = transforms_for(trainer)
-    oversampling = (trainer.oversample_foreground_percent, trainer.probabilistic_oversampling)
-    per_epoch = (trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch)
-    return start(
-        trainer.get_tr_and_val_datasets(),
-        (cut_size, patch_size),
-        (augment, convert),
-        Drawing(trainer.batch_size, patch_size, labels, *oversampling),
-        streams=sample_streams(trainer.seed, trainer.batch_size, trainer.current_epoch, per_epoch),
-        pin_memory=trainer.device.type == "cuda",
-    )
 
 
 def start(
@@ -129,15 +100,19 @@ def start(
 
 
 @contextmanager
-def stopped_afterwards(trainer: Any) -> Iterator[None]:
-    """Ends the background processes of a trainer with the block, however that ends."""
+def stopped_afterwards(augmenters: Callable[[], Sequence[object]]) -> Iterator[None]:
+    """Ends background processes with the block, however that ends.
+
+    Args:
+        augmenters: returns the sources of batches that there are at the end; the block itself may have made them.
+    """
     try:
         yield
     finally:
-        stop_augmenters(trainer.dataloader_train, trainer.dataloader_val)
+        stop_augmenters(*augmenters())
 
 
-def stop_augmenters(*augmenters: Any) -> None:
+def stop_augmenters(*augmenters: object) -> None:
     """Ends background processes; sources that have none, and None, are passed over."""
     for augmenter in augmenters:
         if hasattr(augmenter, "_finish"):

@@ -27,6 +27,7 @@ from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseD
 from nnunetv2.training.data_augmentation import default_pipeline
 from nnunetv2.training.data_augmentation.patch_geometry import augmentation_geometry, deep_supervision_scales
 from nnunetv2.training.dataloading import batches
+from nnunetv2.training.dataloading.random_streams import sample_streams
 from nnunetv2.training.dataloading.splits import load_or_create_splits, select_fold
 from nnunetv2.training.logging import training_log
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
@@ -180,7 +181,9 @@ class nnUNetTrainer:
             self.grad_scaler = None
         self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         self.was_initialized = True
-        self.logger.update_config({"hparas": debug_information.hyper_parameters(self)})
+        self.logger.update_config(
+            {"hparas": {name: getattr(self, name) for name in debug_information.HYPER_PARAMETERS}}
+        )
 
     def _set_batch_size_and_oversample(self) -> None:
         rank, world_size = process_group.rank_and_world_size()
@@ -247,7 +250,9 @@ class nnUNetTrainer:
 
     def _save_debug_information(self) -> None:
         if self.local_rank == 0:
-            debug_information.write_debug_json(self, self.output_folder)
+            loaders = {"dataloader_train": self.dataloader_train, "dataloader_val": self.dataloader_val}
+            attributes = debug_information.describe_object(self)
+            debug_information.write_debug_json(self.output_folder, attributes, loaders, self.device)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
         """Hook: returns rotation range, whether to rotate within slices, patch size to cut out, and mirror axes."""
@@ -266,18 +271,47 @@ class nnUNetTrainer:
         splits = [] if self.fold == "all" else load_or_create_splits(self.preprocessed_dataset_folder_base, cases)
         return select_fold(splits, self.fold, cases)
 
+    def _require_inputs(self, identifiers: list[str]) -> None:
+        previous, dataset = self.configuration_manager.previous_stage_name, self.preprocessed_dataset_folder_base
+        folder = self.folder_with_segs_from_previous_stage
+        cascade_stages.require_previous_segmentations(folder, identifiers, previous, dataset)
+
     def _open_cases(self, identifiers: list[str]) -> nnUNetBaseDataset:
-        cascade_stages.require_inputs(self, identifiers)
+        self._require_inputs(identifiers)
         folder, previous = self.preprocessed_dataset_folder, self.folder_with_segs_from_previous_stage
         return self.dataset_class(folder, identifiers, folder_with_segs_from_previous_stage=previous)
 
     def get_tr_and_val_datasets(self) -> tuple[nnUNetBaseDataset, nnUNetBaseDataset]:
         """Hook: returns the training and validation cases of this fold."""
-        return tuple(map(self._open_cases, cascade_stages.split_with_inputs(self, self.do_split())))
+        training, validation = self.do_split()
+        self._require_inputs([*training, *validation])  # at once, so that one message names all that are missing
+        return self._open_cases(training), self._open_cases(validation)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Hook: returns endless iterators over augmented training batches and plain validation batches."""
-        return batches.start_for(self)
+        augment, convert, cut_size = self.get_transforms()
+        size, labels = self.configuration_manager.patch_size, self.label_manager
+        oversampling = (self.oversample_foreground_percent, self.probabilistic_oversampling)
+        per_epoch = (self.num_iterations_per_epoch, self.num_val_iterations_per_epoch)
+        return batches.start(
+            self.get_tr_and_val_datasets(),
+            (cut_size, size),
+            (augment, convert),
+            batches.Drawing(self.batch_size, size, labels, *oversampling),
+            streams=sample_streams(self.seed, self.batch_size, self.current_epoch, per_epoch),
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def get_transforms(self) -> batches.Transforms:
+        """The transforms that the hooks make for this configuration; the trainer need not be initialised."""
+        scales, size = self._get_deep_supervision_scales(), self.configuration_manager.patch_size
+        rotation, dummy_2d, cut_size, axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        shared = batches.label_arguments(self.label_manager, self.is_cascaded)
+        masked = self.configuration_manager.use_mask_for_norm
+        augment = self.get_training_transforms(
+            size, rotation, scales, axes, dummy_2d, use_mask_for_norm=masked, **shared
+        )
+        return batches.Transforms(augment, self.get_validation_transforms(scales, **shared), cut_size)
 
     def on_train_start(self) -> None:
         if not self.was_initialized:
@@ -293,17 +327,21 @@ class nnUNetTrainer:
         if self.local_rank == 0:
             plans, dataset_folder = self.plans_manager.plans, self.preprocessed_dataset_folder_base
             model_folder.write_model_files(self.output_folder, plans, self.dataset_json, dataset_folder)
-        for line in seeding.log_lines(self.seed, (self.dataloader_train, self.dataloader_val), type(self).__name__):
+        managers = (self.plans_manager, self.configuration_manager)
+        notes = seeding.log_lines(self.seed, self._loaders(), type(self).__name__)
+        for line in notes + cascade_stages.unprepared_next_stages(self.preprocessed_dataset_folder_base, *managers):
             self.print_to_log_file(line)
-        cascade_stages.report_unprepared(self)
         self.print_plans()
         self.plot_network_architecture()
         self._save_debug_information()
         empty_cache(self.device)
 
+    def _loaders(self) -> tuple[Any, Any]:
+        return self.dataloader_train, self.dataloader_val
+
     def run_training(self) -> None:
         """Trains from the current epoch to the last one."""
-        with seeding.deterministic_kernels(self.seed), batches.stopped_afterwards(self):
+        with seeding.deterministic_kernels(self.seed), batches.stopped_afterwards(self._loaders):
             self.on_train_start()
             for epoch in range(self.current_epoch, self.num_epochs):
                 self.on_epoch_start()
@@ -393,7 +431,7 @@ class nnUNetTrainer:
         self.save_checkpoint(os.path.join(self.output_folder, checkpoint.FINAL))
         if self.local_rank == 0:
             checkpoint.remove(self.output_folder, checkpoint.LATEST)
-        batches.stop_augmenters(self.dataloader_train, self.dataloader_val)
+        batches.stop_augmenters(*self._loaders())
         empty_cache(self.device)
         self.print_to_log_file("Training done.")
 
@@ -451,7 +489,7 @@ class nnUNetTrainer:
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Predicts the whole cases of the validation split and writes them with their metrics below the fold."""
-        setting = full_validation.setting_of(self, get_default_num_processes(), save_probabilities)
+        setting = self.validation_setting(get_default_num_processes(), save_probabilities)
         self.set_deep_supervision_enabled(False)
         self.network.eval()
         cases = self.do_split()[1]
@@ -459,3 +497,19 @@ class nnUNetTrainer:
             log = (self.logger, self.print_to_log_file)
             full_validation.validate(self.network, self._open_cases, cases, setting, *log)
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
+
+    def validation_setting(self, num_processes: int, save_probabilities: bool) -> full_validation.ValidationSetting:
+        """What the validation of this trainer predicts with, and where its results go."""
+        return full_validation.ValidationSetting(
+            plans_manager=self.plans_manager,
+            configuration_manager=self.configuration_manager,
+            dataset_json=self.dataset_json,
+            preprocessed_folder_base=self.preprocessed_dataset_folder_base,
+            model_folder=self.output_folder_base,
+            output_folder=os.path.join(self.output_folder, "validation"),
+            trainer_name=type(self).__name__,
+            device=self.device,
+            mirror_axes=self.inference_allowed_mirroring_axes,
+            save_probabilities=save_probabilities,
+            num_processes=num_processes,
+        )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
@@ -18,38 +17,8 @@ from nnunetv2.utilities.printed_commands import preprocessing_command
 _NUM_SHOWN = 5
 
 
-def require_inputs(trainer: Any, identifiers: Sequence[str]) -> None:
-    """Refuses to open cases of a cascade's later stage that the stage before it has not segmented.
-
-    Raises:
-        UsageError: see `require_previous_segmentations`.
-    """
-    folder = trainer.folder_with_segs_from_previous_stage
-    if folder is None:
-        return
-    previous = trainer.configuration_manager.previous_stage_name
-    require_previous_segmentations(folder, identifiers, previous, trainer.preprocessed_dataset_folder_base)
-
-
-def split_with_inputs(trainer: Any, split: Sequence[Sequence[str]]) -> Sequence[Sequence[str]]:
-    """Returns the training and validation cases once all of them have their inputs, so that none are missed later.
-
-    Raises:
-        UsageError: see `require_previous_segmentations`.
-    """
-    require_inputs(trainer, [case for part in split for case in part])
-    return split
-
-
-def report_unprepared(trainer: Any) -> None:
-    """Tells the log of a training which next stages its validation can write no input for."""
-    folder = trainer.preprocessed_dataset_folder_base
-    for line in unprepared_next_stages(folder, trainer.plans_manager, trainer.configuration_manager):
-        trainer.print_to_log_file(line)
-
-
 def require_previous_segmentations(
-    folder: str | os.PathLike, identifiers: Sequence[str], previous_stage: str, dataset: str
+    folder: str | os.PathLike | None, identifiers: Sequence[str], previous_stage: str, dataset: str
 ) -> None:
     """Refuses to go on without the previous stage's segmentation of every case.
 
@@ -57,7 +26,8 @@ def require_previous_segmentations(
     trained on it. Hence one fold of the next stage needs all folds of the previous one.
 
     Args:
-        folder: where the previous stage writes them, `MODEL/predicted_next_stage/CONFIGURATION`.
+        folder: where the previous stage writes them, `MODEL/predicted_next_stage/CONFIGURATION`; None outside the
+            later stages of a cascade, which need none.
         identifiers: the cases that are wanted; repeated ones count once.
         previous_stage: name of its configuration.
         dataset: preprocessed folder of the dataset, which holds the splits.
@@ -65,6 +35,8 @@ def require_previous_segmentations(
     Raises:
         UsageError: with the cases and the commands that make them.
     """
+    if folder is None:
+        return
     there = {Path(name).stem for name in os.listdir(folder)} if os.path.isdir(folder) else set()
     wanted = set(identifiers)
     missing = sorted(wanted - there)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dinov3.utils.atomic_files import write_json
 
-_HYPER_PARAMETERS = (
+HYPER_PARAMETERS = (
     "initial_lr",
     "weight_decay",
     "momentum",
@@ -25,22 +25,25 @@ _HYPER_PARAMETERS = (
     "batch_size",
     "seed",
 )
+"""names of the settings of a training that are numbers, switches or names"""
 
 
-def hyper_parameters(trainer: Any) -> dict[str, Any]:
-    """The settings of a training that are numbers, switches or names."""
-    return {name: getattr(trainer, name) for name in _HYPER_PARAMETERS}
+def write_debug_json(
+    fold_folder: str, attributes: Mapping[str, str], loaders: Mapping[str, object], device: torch.device
+) -> None:
+    """Writes into debug.json what a training and this machine are, as text.
+
+    Args:
+        attributes: of the trainer, see `describe_object`.
+        loaders: batch generators by their names.
+    """
+    described = dict(attributes)
+    for name, loader in loaders.items():
+        described |= describe_loader(name, loader)
+    write_json(described | describe_machine(device), Path(fold_folder) / "debug.json")
 
 
-def write_debug_json(trainer: Any, fold_folder: str) -> None:
-    """Writes into debug.json what `trainer`, its batch generators and this machine are, as text."""
-    described = describe_object(trainer)
-    for name in ("dataloader_train", "dataloader_val"):
-        described |= describe_loader(name, getattr(trainer, name))
-    write_json(described | describe_machine(trainer.device), Path(fold_folder) / "debug.json")
-
-
-def describe_object(thing: Any) -> dict[str, str]:
+def describe_object(thing: object) -> dict[str, str]:
     """Text of every attribute of `thing` that is not a method; networks and losses by class name and by layers."""
     described: dict[str, str] = {}
     for name in sorted(dir(thing)):
@@ -54,7 +57,7 @@ def describe_object(thing: Any) -> dict[str, str]:
     return described
 
 
-def describe_loader(name: str, loader: Any) -> dict[str, str]:
+def describe_loader(name: str, loader: object) -> dict[str, str]:
     """Text of a batch generator: what it wraps, the number of worker processes and the transforms."""
     wrapped = getattr(loader, "generator", None) or getattr(loader, "data_loader", None)
     parts = {

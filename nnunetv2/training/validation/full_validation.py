@@ -54,23 +54,6 @@ class ValidationSetting:
     num_processes: int = 1
 
 
-def setting_of(trainer: Any, num_processes: int, save_probabilities: bool) -> ValidationSetting:
-    """The setting that a trainer's managers and folders amount to."""
-    return ValidationSetting(
-        plans_manager=trainer.plans_manager,
-        configuration_manager=trainer.configuration_manager,
-        dataset_json=trainer.dataset_json,
-        preprocessed_folder_base=trainer.preprocessed_dataset_folder_base,
-        model_folder=trainer.output_folder_base,
-        output_folder=os.path.join(trainer.output_folder, "validation"),
-        trainer_name=type(trainer).__name__,
-        device=trainer.device,
-        mirror_axes=trainer.inference_allowed_mirroring_axes,
-        save_probabilities=save_probabilities,
-        num_processes=num_processes,
-    )
-
-
 class CaseExports:
     """Exports on their way through a pool, each with the name of its case for when it fails."""
 
