@@ -15,6 +15,7 @@ from dinov3.utils.precision import resolve_precision
 from nnunetv2.errors import UsageError
 from nnunetv2.model.model_cost import ModelCost, model_cost
 from nnunetv2.model.network_hook import call_network_hook
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.file_path_utilities import convert_identifier_to_trainer_plans_config
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -24,7 +25,7 @@ _CPU = torch.device("cpu")
 _CUDA = torch.device("cuda")
 
 
-def trainer_of_model_folder(folder: Path, trainer_name: str | None = None) -> Any:
+def trainer_of_model_folder(folder: Path, trainer_name: str | None = None) -> nnUNetTrainer:
     """The trainer, on the CPU and not initialised, that made a model folder.
 
     Args:
@@ -58,7 +59,7 @@ def settings_arguments(trainer_class: type, config_path: str | None, overrides: 
     return {} if name is None else {f"{name}_config_path": config_path, f"{name}_overrides": list(overrides)}
 
 
-def precision_on_gpu(trainer: Any) -> str:
+def precision_on_gpu(trainer: nnUNetTrainer) -> str:
     """The number format that a trainer on the CPU would use on a GPU."""
     is_from_settings = hasattr(type(trainer), "config_class") and "precision" in vars(trainer)
     precision = trainer.config.training.precision_on("cuda") if is_from_settings else trainer.precision
@@ -66,7 +67,7 @@ def precision_on_gpu(trainer: Any) -> str:
 
 
 def trainer_cost(
-    trainer: Any,
+    trainer: nnUNetTrainer,
     plans: PlansManager,
     *,
     patch_size: Sequence[int] | None = None,

@@ -9,38 +9,45 @@ import torch
 
 from dinov3.utils.process_group import rank_and_world_size
 from nnunetv2.training.logging.local_logger import HISTORY_KEYS, plain
-from nnunetv2.utilities.label_handling.output_names import foreground_names
 
 _MIB = 2**20  # bytes
 
 
 def epoch_values(
-    trainer: Any, epoch: int, learning_rates: Sequence[float], training_seconds: float | None, batch_size: int
+    history: Mapping[str, Sequence[Any]],
+    epoch: int,
+    *,
+    names: Sequence[str],
+    learning_rates: Sequence[float],
+    training_seconds: float | None,
+    num_samples: int,
+    device: torch.device,
 ) -> dict[str, Any]:
     """The history of an epoch and what it cost; None for what is not known.
 
     Args:
-        trainer: its logger has the history; values under keys of its own are taken, too.
+        history: values of all epochs by their keys; those under keys of a user's own are taken, too.
+        names: of the foreground classes or regions.
         learning_rates: one per group of parameters.
         training_seconds: that the training steps took.
-        batch_size: samples per training step over all processes.
+        num_samples: that they trained on, over all processes.
+        device: that this process trains on.
     """
-    history = history_of(trainer.logger.get_checkpoint(), epoch)
-    start, end = history["epoch_start_timestamps"], history["epoch_end_timestamps"]
-    num_samples = trainer.num_iterations_per_epoch * batch_size
+    values = history_of(history, epoch)
+    start, end = values["epoch_start_timestamps"], values["epoch_end_timestamps"]
     return {
-        **{key: value for key, value in history.items() if key not in HISTORY_KEYS},
-        "train_loss": history["train_losses"],
-        "val_loss": history["val_losses"],
-        "mean_fg_dice": history["mean_fg_dice"],
-        "ema_fg_dice": history["ema_fg_dice"],
-        "dice": _by_name(history["dice_per_class_or_region"] or [], foreground_names(trainer.label_manager).values()),
+        **{key: value for key, value in values.items() if key not in HISTORY_KEYS},
+        "train_loss": values["train_losses"],
+        "val_loss": values["val_losses"],
+        "mean_fg_dice": values["mean_fg_dice"],
+        "ema_fg_dice": values["ema_fg_dice"],
+        "dice": _by_name(values["dice_per_class_or_region"] or [], names),
         "lr": list(learning_rates),
         "seconds": None if start is None or end is None else end - start,
         "train_seconds": training_seconds,
         "samples_per_second": num_samples / training_seconds if training_seconds else None,
         "world_size": rank_and_world_size()[1],
-        **peak_gpu_memory(trainer.device),
+        **peak_gpu_memory(device),
     }
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 
@@ -63,22 +62,6 @@ def plans_lines(plans: Mapping[str, Any], configuration_name: str, configuration
     """The configuration, and the part of the plans that all configurations share."""
     shared = {key: value for key, value in plans.items() if key != "configurations"}
     return [f"Configuration {configuration_name}: {configuration}", f"Plans: {shared}"]
-
-
-def announcement(trainer: Any, batch_size: int) -> str:
-    """What is trained for how long, and where to look, in one line.
-
-    Args:
-        batch_size: samples per training step over all processes.
-    """
-    num_parameters = sum(parameter.numel() for parameter in unwrap(trainer.network).parameters())
-    patch = " x ".join(str(int(size)) for size in trainer.configuration_manager.patch_size)
-    return (
-        f"{type(trainer).__name__} on {trainer.plans_manager.dataset_name}, {trainer.configuration_name}, fold "
-        f"{trainer.fold}: {num_parameters:,} parameters, {batch_size} patches of {patch} per "
-        f"batch, epochs {trainer.current_epoch} to {trainer.num_epochs - 1} on {trainer.device}; log and metrics in "
-        f"{trainer.output_folder}"
-    )
 
 
 def epoch_line(epoch: int, values: Mapping[str, Any], remaining: int, left: float, *, is_best: bool) -> str:

@@ -31,9 +31,11 @@ from nnunetv2.training.dataloading.random_streams import sample_streams
 from nnunetv2.training.dataloading.splits import load_or_create_splits, select_fold
 from nnunetv2.training.logging import training_log
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
-from nnunetv2.training.loop import training_reports
+from nnunetv2.training.loop.training_reports import TrainingReports, TrainingStatus
 from nnunetv2.training.loss.default_loss import build_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.protocol.conditions import Conditions
+from nnunetv2.training.protocol.run_information import TrainingDescription
 from nnunetv2.training.setup import device_settings, distributed, init_arguments, seeding
 from nnunetv2.training.setup.budget import Budget, BudgetInForce, in_force, resumed_budget
 from nnunetv2.training.state import cascade_stages, checkpoint, debug_information, model_folder
@@ -120,7 +122,7 @@ class nnUNetTrainer:
         self.inference_allowed_mirroring_axes = None  # decided with the augmentation
         self.current_epoch, self._best_ema = 0, None
         self._divergence_guard = divergence.DivergenceGuard()
-        self._reports = training_reports.TrainingReports(self)
+        self._reports = TrainingReports(self._status)
 
     @cached_property
     def logger(self) -> Any:
@@ -512,4 +514,54 @@ class nnUNetTrainer:
             mirror_axes=self.inference_allowed_mirroring_axes,
             save_probabilities=save_probabilities,
             num_processes=num_processes,
+        )
+
+    def _status(self) -> TrainingStatus:
+        return TrainingStatus(
+            description=self._description(),
+            epoch=self.current_epoch,
+            best_ema=self._best_ema,
+            learning_rates=[float(group["lr"]) for group in getattr(self.optimizer, "param_groups", ())],
+            logger=self.logger,
+            labels=self.label_manager,
+            output_folder=self.output_folder,
+            writes_checkpoints=not self.disable_checkpointing,
+            restored_checkpoint=self.restored_checkpoint,
+            print_line=self.print_to_log_file,
+        )
+
+    def _description(self) -> TrainingDescription:
+        return TrainingDescription(
+            trainer=type(self).__name__,
+            plans=self.plans_manager.plans_name,
+            dataset=self.plans_manager.dataset_name,
+            configuration=self.configuration_name,
+            fold=self.fold,
+            num_epochs=self.num_epochs,
+            num_iterations_per_epoch=self.num_iterations_per_epoch,
+            num_val_iterations_per_epoch=self.num_val_iterations_per_epoch,
+            batch_size=distributed.global_batch_size(self.batch_size, self.configuration_manager.batch_size),
+            patch_size=self.configuration_manager.patch_size,
+            precision=self.precision,
+            seed=self.seed,
+            network=self.network,
+            device=self.device,
+            conditions=self._conditions(),
+        )
+
+    def _conditions(self) -> Conditions:
+        validation = "perform_actual_validation"
+        return Conditions(
+            training_batches=self.dataloader_train,
+            validation_batches=self.dataloader_val,
+            dataset_folder=self.preprocessed_dataset_folder_base,
+            probabilistic_oversampling=self.probabilistic_oversampling,
+            is_distributed=self.is_ddp,
+            has_own_validation=getattr(type(self), validation) is not getattr(nnUNetTrainer, validation),
+            mirror_axes=self.inference_allowed_mirroring_axes,
+            network=self.network,
+            optimizer=self.optimizer,
+            initial_lr=self.initial_lr,
+            settings=self.trainer_config,
+            pretrained_file=self.pretrained_file,
         )

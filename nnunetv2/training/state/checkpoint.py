@@ -121,6 +121,20 @@ def require_checkpoint(fold_folder: Path, name: str, purpose: str) -> Path:
     )
 
 
+def validated_checkpoint(restored: tuple[str | None, int | None], epoch: int, num_epochs: int) -> str | None:
+    """`final` or `best`: which checkpoint the network of a training is; None if that is not known.
+
+    Args:
+        restored: name and epoch of the checkpoint that was loaded last; None where none was.
+        epoch: that comes next, counted from 0.
+        num_epochs: of the whole training.
+    """
+    name, restored_epoch = restored
+    if restored_epoch is not None and restored_epoch == epoch:  # not trained since
+        return {FINAL: "final", BEST: "best"}.get(name)
+    return "final" if epoch >= num_epochs else None
+
+
 def is_better(ema: float, best: float | None) -> bool:
     """Whether a moving average of the Dice is the best so far; NaN never is, and anything beats NaN."""
     return not math.isnan(ema) and (best is None or math.isnan(best) or ema > best)

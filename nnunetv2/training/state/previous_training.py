@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from nnunetv2.training.state.checkpoint import BEST, FINAL, LATEST
 
@@ -63,14 +62,19 @@ class PreviousTraining:
         return f"{', '.join(path.name for path in old)} of an older training in this fold are now in {target}"
 
 
-def of(trainer: Any) -> PreviousTraining | None:
-    """What lies in the fold of a trainer that is about to start; None if it leaves that alone.
+def found_at_start(
+    fold_folder: str | os.PathLike | None, first_epoch: int, *, writes_checkpoints: bool
+) -> PreviousTraining | None:
+    """What lies in the fold of a training that is about to start; None if the training leaves that alone.
 
     A training that goes on from a checkpoint does, and one that writes none.
+
+    Args:
+        first_epoch: that is trained, counted from 0.
     """
-    if trainer.output_folder is None or trainer.current_epoch > 0 or trainer.disable_checkpointing:
+    if fold_folder is None or first_epoch > 0 or not writes_checkpoints:
         return None
-    return PreviousTraining(trainer.output_folder)
+    return PreviousTraining(fold_folder)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from nnunetv2.training.logging.metric_files import read_metrics
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.protocol.augmentation import augmentation_steps
-from nnunetv2.training.protocol.conditions import protocol_information, validated_checkpoint
+from nnunetv2.training.protocol.conditions import protocol_information
 from nnunetv2.training.protocol.hashes import cases_description, content_hash
 from nnunetv2.training.protocol.weights import pretrained_weights
+from nnunetv2.training.state.checkpoint import validated_checkpoint
 from tests.training.tiny_dataset import CASES, Schedule, make_trainer, write_tiny_dataset
 
 PIPELINE = (
@@ -57,10 +57,7 @@ def test_hashes_do_not_mind_order_last_digits_and_how_numbers_are_written():
     ],
 )
 def test_the_validated_checkpoint_is_the_one_that_was_loaded_last(restored, epoch, expected):
-    trainer = SimpleNamespace(current_epoch=epoch, num_epochs=4)
-    if restored:
-        trainer.restored_checkpoint = restored
-    assert validated_checkpoint(trainer) == expected
+    assert validated_checkpoint(restored or (None, None), epoch, 4) == expected
 
 
 def test_pretrained_weights_are_named_by_file_size_and_head(tmp_path):
@@ -84,7 +81,7 @@ class _OwnValidation(nnUNetTrainer):
 
 
 def test_a_validation_of_a_trainers_own_is_unknown(nnunet_folders):
-    told = protocol_information(make_trainer(_OwnValidation))
+    told = protocol_information(make_trainer(_OwnValidation)._conditions())
     assert told["mirror_axes"] is told["tile_step_size"] is told["split"] is told["fingerprint_sha256"] is None
 
 
@@ -109,13 +106,17 @@ def test_a_training_tells_its_conditions(nnunet_folders, monkeypatch, num_worker
     assert (run["optimizer"], run["initial_lr"]) == ("SGD", 0.01)
 
 
+def _validated(trainer: nnUNetTrainer) -> str | None:
+    return validated_checkpoint(trainer.restored_checkpoint, trainer.current_epoch, trainer.num_epochs)
+
+
 @pytest.mark.slow
 def test_the_best_checkpoint_is_told_from_the_final_one(nnunet_folders):
     write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
     trainer = make_trainer(nnUNetTrainer, Schedule(epochs=1))
     trainer.run_training()
-    assert validated_checkpoint(trainer) == "final"
+    assert _validated(trainer) == "final"
     for name in ("best", "final"):
         loaded = make_trainer(nnUNetTrainer, Schedule(epochs=1))
         loaded.load_checkpoint(str(Path(trainer.output_folder) / f"checkpoint_{name}.pth"))
-        assert validated_checkpoint(loaded) == name
+        assert _validated(loaded) == name
