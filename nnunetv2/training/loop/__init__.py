@@ -1,1 +1,1 @@
-"""The steps of an epoch, and what is reported of them."""
+"""A fold in training, the steps of an epoch, and what is reported of them."""
