@@ -71,17 +71,15 @@ class nnUNetTrainer(FoldTraining):
             self.network = torch.compile(self.network)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
-            self.network = distributed.distribute(
-                self.network, self.device, deep_supervision=supervised, settings=self.trainer_config
-            )
+            known = {"deep_supervision": self.enable_deep_supervision, "settings": self.trainer_config}
+            self.network = distributed.distribute(self.network, self.device, **known)
         self.loss = self._build_loss()
         if resolve_precision(self.precision, self.device) != "fp16":
             self.grad_scaler = None
         self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         self.was_initialized = True
-        self.logger.update_config(
-            {"hparas": {name: getattr(self, name) for name in debug_information.HYPER_PARAMETERS}}
-        )
+        hyper_parameters = {name: getattr(self, name) for name in debug_information.HYPER_PARAMETERS}
+        self.logger.update_config({"hparas": hyper_parameters})
 
     def _set_batch_size_and_oversample(self) -> None:
         rank, world_size = process_group.rank_and_world_size()
@@ -201,9 +199,8 @@ class nnUNetTrainer(FoldTraining):
         rotation, dummy_2d, cut_size, axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         shared = batches.label_arguments(self.label_manager, self.is_cascaded)
         masked = self.configuration_manager.use_mask_for_norm
-        augment = self.get_training_transforms(
-            size, rotation, scales, axes, dummy_2d, use_mask_for_norm=masked, **shared
-        )
+        geometry = (size, rotation, scales, axes, dummy_2d)
+        augment = self.get_training_transforms(*geometry, use_mask_for_norm=masked, **shared)
         return batches.Transforms(augment, self.get_validation_transforms(scales, **shared), cut_size)
 
     def on_train_start(self) -> None:
