@@ -108,6 +108,22 @@ def test_imports_run_downwards() -> None:
     assert not upward, "\n".join(sorted(upward))
 
 
+def test_no_function_below_the_trainer_takes_it() -> None:
+    """They take values or a typed state; what works through the trainer's hooks lies in it or above."""
+    found = []
+    for path in source_files():
+        if LAYERS.get(package_of(module_name(path)), 0) >= LAYERS["nnunetv2.training.nnUNetTrainer"]:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+                names = {
+                    each.arg for each in arguments if each.annotation is None or "Any" in ast.unparse(each.annotation)
+                }
+                found += [f"{path.relative_to(REPOSITORY)}: {node.name}" for _ in names & {"trainer", "training"}]
+    assert not found, "\n".join(found)
+
+
 def test_dinov3_knows_nothing_of_nnunet() -> None:
     wrong = [
         f"{path.relative_to(REPOSITORY)} imports {name}"
