@@ -13,7 +13,6 @@ from nnunetv2.training.protocol.augmentation import augmentation_steps
 from nnunetv2.training.protocol.conditions import protocol_information
 from nnunetv2.training.protocol.hashes import cases_description, content_hash
 from nnunetv2.training.protocol.weights import pretrained_weights
-from nnunetv2.training.state.checkpoint import validated_checkpoint
 from tests.training.tiny_dataset import CASES, Schedule, make_trainer, write_tiny_dataset
 
 PIPELINE = (
@@ -42,22 +41,6 @@ def test_hashes_do_not_mind_order_last_digits_and_how_numbers_are_written():
     assert content_hash(here) == content_hash(there)
     assert content_hash(here) != content_hash({**there, "a": 358.45})
     assert cases_description(["b", "a"]) == cases_description(("a", "b")) != cases_description(["a"])
-
-
-@pytest.mark.parametrize(
-    ("restored", "epoch", "expected"),
-    [
-        (None, 4, "final"),
-        (("checkpoint_final.pth", 4), 4, "final"),
-        (("checkpoint_best.pth", 4), 4, "best"),  # the last epoch was the best
-        (("checkpoint_best.pth", 2), 2, "best"),
-        (("checkpoint_best.pth", 2), 4, "final"),  # was continued from there
-        (("the given checkpoint", 3), 3, None),
-        (None, 3, None),
-    ],
-)
-def test_the_validated_checkpoint_is_the_one_that_was_loaded_last(restored, epoch, expected):
-    assert validated_checkpoint(restored or (None, None), epoch, 4) == expected
 
 
 def test_pretrained_weights_are_named_by_file_size_and_head(tmp_path):
@@ -104,19 +87,3 @@ def test_a_training_tells_its_conditions(nnunet_folders, monkeypatch, num_worker
     assert run["mirror_axes"] == [0, 1] and run["tile_step_size"] == 0.5
     assert run["fingerprint_sha256"] == content_hash({})
     assert (run["optimizer"], run["initial_lr"]) == ("SGD", 0.01)
-
-
-def _validated(trainer: nnUNetTrainer) -> str | None:
-    return validated_checkpoint(trainer.restored_checkpoint, trainer.current_epoch, trainer.num_epochs)
-
-
-@pytest.mark.slow
-def test_the_best_checkpoint_is_told_from_the_final_one(nnunet_folders):
-    write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
-    trainer = make_trainer(nnUNetTrainer, Schedule(epochs=1))
-    trainer.run_training()
-    assert _validated(trainer) == "final"
-    for name in ("best", "final"):
-        loaded = make_trainer(nnUNetTrainer, Schedule(epochs=1))
-        loaded.load_checkpoint(str(Path(trainer.output_folder) / f"checkpoint_{name}.pth"))
-        assert _validated(loaded) == name

@@ -14,8 +14,10 @@ import torch
 
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.state import checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
+from tests.training.tiny_dataset import Schedule, make_trainer, write_tiny_dataset
 
 
 @pytest.mark.parametrize(
@@ -137,3 +139,35 @@ def test_truncated_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(DataError, match=r"checkpoint_latest\.pth is damaged"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("restored", "epoch", "expected"),
+    [
+        (None, 4, "final"),
+        (("checkpoint_final.pth", 4), 4, "final"),
+        (("checkpoint_best.pth", 4), 4, "best"),  # the last epoch was the best
+        (("checkpoint_best.pth", 2), 2, "best"),
+        (("checkpoint_best.pth", 2), 4, "final"),  # was continued from there
+        (("the given checkpoint", 3), 3, None),
+        (None, 3, None),
+    ],
+)
+def test_the_validated_checkpoint_is_the_one_that_was_loaded_last(restored, epoch, expected):
+    assert checkpoint.validated_checkpoint(restored or (None, None), epoch, 4) == expected
+
+
+def _validated(trainer: nnUNetTrainer) -> str | None:
+    return checkpoint.validated_checkpoint(trainer.restored_checkpoint, trainer.current_epoch, trainer.num_epochs)
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_is_told_from_the_final_one(nnunet_folders):
+    write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
+    trainer = make_trainer(nnUNetTrainer, Schedule(epochs=1))
+    trainer.run_training()
+    assert _validated(trainer) == "final"
+    for name in ("best", "final"):
+        loaded = make_trainer(nnUNetTrainer, Schedule(epochs=1))
+        loaded.load_checkpoint(str(Path(trainer.output_folder) / f"checkpoint_{name}.pth"))
+        assert _validated(loaded) == name
