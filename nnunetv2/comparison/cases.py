@@ -16,7 +16,7 @@ from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import DataError, NNUNetError
 from nnunetv2.evaluation.crossval_folds import ground_truth_folder
 from nnunetv2.paths import nnUNet_raw
-from nnunetv2.training.protocol_hashes import cases_description
+from nnunetv2.training.protocol.hashes import cases_description
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 

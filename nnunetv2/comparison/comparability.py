@@ -18,7 +18,7 @@ from nnunetv2.comparison.results import DIFFERS, EQUAL, NOT_RECORDED, Comparabil
 from nnunetv2.comparison.runs import fold_folder, folds_of, listed, run_names
 from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import UsageError
-from nnunetv2.training.protocol_augmentation import parts_of_step
+from nnunetv2.training.protocol.augmentation import parts_of_step
 
 ITEM_NAMES = (CASES, REFERENCES, *(item.name for item in ITEMS))
 """what may be allowed to differ"""

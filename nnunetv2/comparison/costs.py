@@ -73,7 +73,7 @@ def _read_fold(run: Run, fold: str) -> _Fold:
 
 
 def _counted_cost(folder: Path, sources: FoldSources) -> ModelCost | None:
-    from nnunetv2.training.trainer_cost import trainer_cost, trainer_of_model_folder
+    from nnunetv2.training.cost.trainer_cost import trainer_cost, trainer_of_model_folder
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     try:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dinov3.utils.atomic_files import read_json
-from nnunetv2.training.protocol_augmentation import augmentation_steps
-from nnunetv2.training.protocol_hashes import cases_description, content_hash, rounded
+from nnunetv2.training.protocol.augmentation import augmentation_steps
+from nnunetv2.training.protocol.hashes import cases_description, content_hash, rounded
 
 Facts = Mapping[str, Any]
 """Plain data by name; None is what no file tells."""

@@ -16,9 +16,10 @@ from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from nnunetv2.inference.export_prediction import export_prediction_from_logits
 from nnunetv2.inference.mirroring import mirrorings
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.training import checkpoint, full_validation
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.online_metrics import mean_of_defined
+from nnunetv2.training.state import checkpoint
+from nnunetv2.training.validation import full_validation
+from nnunetv2.training.validation.online_metrics import mean_of_defined
 
 _NUM_COMPARED_CASES = 10  # among which the smallest is looked for; opening every case of a large dataset takes long
 
@@ -75,7 +76,7 @@ def smallest_case(trainer: nnUNetTrainer) -> StoredCase:
     _, dataset = trainer.get_tr_and_val_datasets()
     names = list(dataset.identifiers)[:_NUM_COMPARED_CASES]
     name = min(names, key=lambda candidate: math.prod(dataset.load_case(candidate)[0].shape))
-    setting = full_validation.setting_of(trainer, num_processes=1, save_probabilities=False)
+    setting = trainer.validation_setting(num_processes=1, save_probabilities=False)
     image, properties = full_validation.load_network_input(dataset, name, setting)
     return StoredCase(name, image, np.array(dataset.load_case(name)[1][0]), properties)
 

@@ -15,8 +15,8 @@ from torch import nn
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.run.fast_dev_prediction import PredictedCase
 from nnunetv2.run.fast_dev_sizes import batch_of, planned_batch_of
+from nnunetv2.training.logging.training_log import duration_in_words
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.training_log import duration_in_words
 
 _GIB = 2**30
 

@@ -25,9 +25,8 @@ from nnunetv2.run.fast_dev_report import Stopwatch, TrainingLength
 from nnunetv2.run.fast_dev_sizes import batch_of, planned_batch_of, with_small_batches
 from nnunetv2.run.trainer_setup import make_trainer, maybe_load_checkpoint
 from nnunetv2.run.training_run import TrainingRun
-from nnunetv2.training import budget
-from nnunetv2.training.architecture_check import require_same_architecture
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.state.architecture_check import require_same_architecture
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.helpers import empty_cache
@@ -97,7 +96,7 @@ def make_trainer_of(run: TrainingRun) -> nnUNetTrainer:
     trainer = make_trainer(trainer_class, *arguments, device=device, trainer_kwargs=run.trainer_kwargs)
     if run.seed is not None:
         trainer.seed = run.seed
-    budget.give(trainer, run.budget)
+    trainer.keep_to_budget(run.budget)
     return trainer
 
 

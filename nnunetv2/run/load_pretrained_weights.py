@@ -38,7 +38,7 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
         DataError: the file is damaged.
     """
     from dinov3.utils.network_wrappers import unwrap
-    from nnunetv2.training.checkpoint import shortened, weight_differences
+    from nnunetv2.training.state.checkpoint import shortened, weight_differences
     from nnunetv2.utilities.checkpoint_io import load_checkpoint
 
     require_pretrained_file(fname)

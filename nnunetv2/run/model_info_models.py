@@ -12,8 +12,8 @@ from nnunetv2.model.cost.model_cost import ModelCost
 from nnunetv2.run.model_info_request import InfoRequest
 from nnunetv2.run.trainer_setup import make_trainer
 from nnunetv2.run.training_run import DEFAULT_TRAINER
+from nnunetv2.training.cost.trainer_cost import trainer_cost, trainer_of_model_folder
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.trainer_cost import trainer_cost, trainer_of_model_folder
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from nnunetv2.utilities.training_commands import settings_arguments, settings_prefix

@@ -24,7 +24,7 @@ from nnunetv2.run.training_run import (
     build_parser,
     parse_fold,
 )
-from nnunetv2.training.budget import Budget
+from nnunetv2.training.setup.budget import Budget
 from nnunetv2.utilities.command_line import command
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.processes.command_processes import (
@@ -112,7 +112,7 @@ def train_and_validate(run: TrainingRun) -> None:
     """Carries out a run in this process, which may be one of a group."""
     import torch
 
-    from nnunetv2.training import budget, checkpoint
+    from nnunetv2.training.state import checkpoint
 
     _prepare_torch(run.device_type)
     trainer = get_trainer_from_args(
@@ -129,7 +129,7 @@ def train_and_validate(run: TrainingRun) -> None:
         trainer.disable_checkpointing = True
     if run.seed is not None:
         trainer.seed = run.seed
-    budget.give(trainer, run.budget)
+    trainer.keep_to_budget(run.budget)
     maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
     if not run.only_validate:
         trainer.run_training()
@@ -143,7 +143,7 @@ def train_and_validate(run: TrainingRun) -> None:
 def _prepare_torch(device_type: str) -> None:
     import torch
 
-    from nnunetv2.training import device_settings
+    from nnunetv2.training.setup import device_settings
 
     device_settings.set_threads(device_type)
     if device_type == "cuda":

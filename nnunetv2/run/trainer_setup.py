@@ -125,7 +125,7 @@ def maybe_load_checkpoint(
     Raises:
         UsageError: contradictory wishes, a checkpoint that must be there is not, or weights that do not fit.
     """
-    from nnunetv2.training import checkpoint
+    from nnunetv2.training.state import checkpoint
 
     if continue_training and pretrained_weights_file is not None:
         raise UsageError("A training that continues has its weights already; leave out the pretrained weights")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnunetv2.errors import UsageError
-from nnunetv2.training.budget import PRECISIONS, Budget
-from nnunetv2.training.seed_range import require_seed, seed_of_command
+from nnunetv2.training.setup.budget import PRECISIONS, Budget
+from nnunetv2.training.setup.seed_range import require_seed, seed_of_command
 
 DEFAULT_TRAINER = "nnUNetTrainer"
 DEFAULT_PLANS = "nnUNetPlans"

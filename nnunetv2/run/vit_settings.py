@@ -120,7 +120,7 @@ def settings_of_fold(folder: Path, file_name: str) -> Path | None:
     if path.is_file() or not any(folder.glob("checkpoint_*.pth")):
         return path if path.is_file() else None
     from dinov3.utils.yaml_config import save_config
-    from nnunetv2.training.checkpoint import checkpoint_to_continue
+    from nnunetv2.training.state.checkpoint import checkpoint_to_continue
     from nnunetv2.utilities.checkpoint_io import load_checkpoint
 
     found = checkpoint_to_continue(folder)

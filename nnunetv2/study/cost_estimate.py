@@ -13,7 +13,7 @@ from nnunetv2.run.trainer_setup import make_trainer
 from nnunetv2.study.jobs import Job, State
 from nnunetv2.study.methods import Method
 from nnunetv2.study.run_study import Study
-from nnunetv2.training.trainer_cost import trainer_cost
+from nnunetv2.training.cost.trainer_cost import trainer_cost
 from nnunetv2.utilities.class_lookup import find_by_name
 
 _PETA = 1e15

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import NNUNetError, UsageError
-from nnunetv2.training.checkpoint import BEST, FINAL, LATEST
 from nnunetv2.training.logging.metric_files import EPOCH, JSONL, read_metrics
+from nnunetv2.training.state.checkpoint import BEST, FINAL, LATEST
 
 if TYPE_CHECKING:
     from nnunetv2.study.methods import Method

@@ -19,7 +19,6 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.run.trainer_setup import make_trainer
 from nnunetv2.study.planned_protocol import planned_protocol
 from nnunetv2.study.study_config import ModelSection, StudyConfig
-from nnunetv2.training import budget
 from nnunetv2.training.dataloading.splits import NUM_FOLDS, SPLITS_FILE
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.training_commands import command_of_trainer, settings_arguments
@@ -108,7 +107,7 @@ def _resolve(name: str, section: ModelSection, config: StudyConfig, dataset: str
         loaded, sources = trainer_class.config_class.load(path, settings)
         values = dotted_items(loaded)
         given = {key: values[key] for key, source in sources.items() if source.rank > 0 and key in values}
-    budget.give(trainer, config.budget)
+    trainer.keep_to_budget(config.budget)
     manager = trainer.configuration_manager
     return Method(
         name=name,

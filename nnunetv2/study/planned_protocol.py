@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dinov3.utils.precision import resolve_precision
 from nnunetv2.comparison.protocol import FoldProtocol
-from nnunetv2.training import batches
-from nnunetv2.training.protocol import augmentation_description
-from nnunetv2.training.trainer_cost import precision_on_gpu
+from nnunetv2.training.cost.trainer_cost import precision_on_gpu
+from nnunetv2.training.protocol.augmentation import augmentation_description
 
 if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -82,7 +81,7 @@ def _augmentation(trainer: nnUNetTrainer) -> dict[str, Any]:
     if next(owner for owner in type(trainer).__mro__ if hook in vars(owner)).__name__ != "nnUNetTrainer":
         return {}
     try:
-        transforms = batches.transforms_for(trainer).training
+        transforms = trainer.get_transforms().training
     except Exception as err:  # hooks of a user's trainer may need more than there is before the training
         _log.info("The augmentation of %s is not known before its training (%s)", type(trainer).__name__, err)
         return {}

@@ -22,7 +22,7 @@ from nnunetv2.study.jobs import Job, State, jobs_of, results_folder
 from nnunetv2.study.methods import Method, resolve_methods
 from nnunetv2.study.planned_protocol import KNOWN_ITEMS
 from nnunetv2.study.study_config import StudyConfig, load_study, study_folder
-from nnunetv2.training.training_log import duration_in_words
+from nnunetv2.training.logging.training_log import duration_in_words
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from dinov3.utils.config_layers import checked_value, nearest
 from dinov3.utils.yaml_config import load_config, require_range
 from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.errors import UsageError
-from nnunetv2.training.budget import Budget
-from nnunetv2.training.seed_range import require_seed
+from nnunetv2.training.setup.budget import Budget
+from nnunetv2.training.setup.seed_range import require_seed
 
 DEVICES = ("cuda", "cpu", "mps")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")

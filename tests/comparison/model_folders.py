@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nnunetv2.training.protocol_hashes import cases_description
+from nnunetv2.training.protocol.hashes import cases_description
 
 DATASET = "Dataset777_Tiny"
 DATASET_JSON = {

@@ -20,7 +20,7 @@ from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.comparison.results import Comparability
 from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import DataError
-from nnunetv2.training.protocol_hashes import cases_description
+from nnunetv2.training.protocol.hashes import cases_description
 from tests.comparison.model_folders import DATASET, DATASET_JSON, FOLDS, NAME, Model, write_dataset, write_predictions
 
 CASES = ("a", "b", "c", "<d>")

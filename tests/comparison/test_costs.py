@@ -112,7 +112,7 @@ def test_a_network_that_cannot_be_built_is_a_warning(place, caplog):
 @pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["nnUNetTrainer", "TrainerThatIsNotHere"])
 def test_operations_are_those_that_model_info_tells(place, trainer):
-    from nnunetv2.training.trainer_cost import trainer_cost, trainer_of_model_folder
+    from nnunetv2.training.cost.trainer_cost import trainer_cost, trainer_of_model_folder
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
     from tests.training.tiny_dataset import tiny_plans
 

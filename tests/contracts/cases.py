@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from nnunetv2.model.head_config import head_config_class
-from nnunetv2.training import batches
+from nnunetv2.training.dataloading import batches
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_m2f import nnUNetTrainer_m2f
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_mymodel import nnUNetTrainer_mymodel

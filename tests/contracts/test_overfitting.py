@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.online_metrics import mean_of_defined, pseudo_dice
+from nnunetv2.training.validation.online_metrics import mean_of_defined, pseudo_dice
 from tests.contracts.cases import CHANNEL_RULES, MODELS, TRANSFORMERS, TUNINGS, Combination, label_maps, make_batch
 
 WANTED_DICE = 0.95

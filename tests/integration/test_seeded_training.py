@@ -15,8 +15,8 @@ import torch
 
 from nnunetv2.errors import UsageError
 from nnunetv2.run.run_training import run_training
-from nnunetv2.training import checkpoint
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_m2f import nnUNetTrainer_m2f
+from nnunetv2.training.state import checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from tests.training.nnUNetTrainer.test_nnUNetTrainer_m2f import SMALL
 from tests.training.tiny_dataset import make_trainer, write_tiny_dataset

@@ -16,7 +16,7 @@ import torch
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.run.run_training import run_training
-from nnunetv2.training import checkpoint
+from nnunetv2.training.state import checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from tests.processes import LONGEST_WAIT, is_alive, wait_until
 from tests.training.tiny_dataset import NAME, write_tiny_dataset

@@ -11,7 +11,7 @@ from nnunetv2.errors import UsageError
 from nnunetv2.model.model_m2f import M2FSegmentationModel
 from nnunetv2.model.query_network import dense_logits
 from nnunetv2.model.vit_network import pad_to_multiple
-from nnunetv2.training.mask_targets import mask_targets
+from nnunetv2.training.loss.mask_targets import mask_targets
 from tests.model.model_contract import ModelContract
 
 SMALL = {

@@ -92,7 +92,7 @@ def test_methods_take_turns(tmp_path):
 
 
 def test_budget_and_gpus_are_flags_of_every_training(tmp_path):
-    from nnunetv2.training.budget import Budget
+    from nnunetv2.training.setup.budget import Budget
 
     config = StudyConfig(dataset="4", models={"a": None}, num_gpus=2, budget=Budget(num_epochs=7, precision="bf16"))
     (job, *_) = jobs_of(config, (make_method("a"),), "Dataset004_X", tmp_path, tmp_path)

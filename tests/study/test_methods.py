@@ -16,7 +16,7 @@ from nnunetv2.study.entry_point import study_entry
 from nnunetv2.study.methods import resolve_methods
 from nnunetv2.study.run_study import Study, read_study, require_fair, train_all
 from nnunetv2.study.study_config import StudyConfig, load_study
-from nnunetv2.training.budget import Budget
+from nnunetv2.training.setup.budget import Budget
 from tests.study.study_jobs import mark
 from tests.training.tiny_dataset import NAME, write_tiny_dataset
 

@@ -8,7 +8,7 @@ from nnunetv2.comparison.report.formatting import coverage, listed, p_equals
 from nnunetv2.comparison.report.statement import Statement
 from nnunetv2.comparison.results import FEW_CASES, NOT_RECORDED, Comparison
 from nnunetv2.comparison.statistics.trained_models import smallest_p
-from nnunetv2.training.weights_words import NO_WEIGHTS, RANDOM_WEIGHTS
+from nnunetv2.training.protocol.weights import NO_WEIGHTS, RANDOM_WEIGHTS
 from nnunetv2.utilities.message_parts import counted
 
 _MOST_ITEMS = 6  # named, more are counted

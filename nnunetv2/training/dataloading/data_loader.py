@@ -22,7 +22,7 @@ from nnunetv2.training.dataloading.patch_position import (
     random_position,
     random_voxel,
 )
-from nnunetv2.training.random_streams import SampleStreams, sample_generators
+from nnunetv2.training.dataloading.random_streams import SampleStreams, sample_generators
 
 if TYPE_CHECKING:
     from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset

@@ -6,9 +6,7 @@ Bodies say what happens; how it is done is in functions of `nnunetv2.training` t
 from __future__ import annotations
 
 import os
-from copy import deepcopy
-from datetime import datetime
-from functools import cached_property
+from collections.abc import Mapping
 from time import time
 from typing import Any
 
@@ -24,43 +22,32 @@ from dinov3.utils.processes import process_group
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.model import network_hook
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
-from nnunetv2.training import (
-    batches,
-    cascade_stages,
-    checkpoint,
-    debug_information,
-    device_settings,
-    distributed_network,
-    full_validation,
-    init_arguments,
-    model_folder,
-    online_metrics,
-    seeding,
-    training_log,
-    training_reports,
-)
-from nnunetv2.training.architecture_check import require_same_architecture
 from nnunetv2.training.data_augmentation import default_pipeline
 from nnunetv2.training.data_augmentation.patch_geometry import augmentation_geometry, deep_supervision_scales
+from nnunetv2.training.dataloading import batches
+from nnunetv2.training.dataloading.random_streams import sample_streams
 from nnunetv2.training.dataloading.splits import load_or_create_splits, select_fold
-from nnunetv2.training.distributed_batch import share_of_batch
-from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.logging import training_log
+from nnunetv2.training.loop.fold_training import FoldTraining
 from nnunetv2.training.loss.default_loss import build_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
-from nnunetv2.training.run_folders import run_folders
+from nnunetv2.training.setup import device_settings, distributed, seeding
+from nnunetv2.training.setup.budget import resumed_budget
+from nnunetv2.training.state import cascade_stages, checkpoint, debug_information, model_folder
+from nnunetv2.training.state.architecture_check import require_same_architecture
+from nnunetv2.training.validation import full_validation, online_metrics
+from nnunetv2.utilities.checkpoint_io import save_checkpoint
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling import plans_handler
 
-_CUDA = torch.device("cuda")
 
-
-class nnUNetTrainer:
+class nnUNetTrainer(FoldTraining):
     """Trains one fold of one configuration and validates it.
 
-    Subclasses change a training by class attributes and by overriding hooks. A subclass may add keyword arguments to
-    the constructor; they must be plain data and are stored in its checkpoints.
+    Subclasses change a training by class attributes, which `FoldTraining` lists, and by overriding hooks. A subclass
+    may add keyword arguments to the constructor; they must be plain data and are stored in its checkpoints.
 
     Args:
         plans: content of a plans file; it is not changed.
@@ -69,81 +56,6 @@ class nnUNetTrainer:
         dataset_json: content of the dataset's dataset.json.
         device: where to train; several processes each take their own GPU.
     """
-
-    initial_lr: float = 1e-2
-    weight_decay: float = 3e-5
-    momentum: float = 0.99
-    gradient_clip_norm: float | None = 12  # largest L2 norm of the gradient; None does not clip
-    oversample_foreground_percent: float = 0.33  # share of the samples that must contain foreground, 0 to 1
-    probabilistic_oversampling: bool = False
-    num_epochs: int = 1000
-    num_iterations_per_epoch: int = 250
-    num_val_iterations_per_epoch: int = 50
-    enable_deep_supervision: bool = True
-    precision: str | None = None  # fp32, bf16 or fp16; None is fp16 on CUDA and fp32 elsewhere
-    scheduler_step_per_iteration: bool = False  # after every update; otherwise set at the start of every epoch
-    save_every: int = 50  # epochs between two writes of checkpoint_latest.pth
-    disable_checkpointing: bool = False
-    seed: int | None = None  # of all random numbers, 0 to 2**32 - 1; None has every training draw others
-    budget: Any = None  # length and precision that the command gave, see nnunetv2.training.budget
-    trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> nnUNetTrainer:
-        trainer = super().__new__(cls)
-        # Only here are the arguments of the outermost constructor known, whatever subclasses add to theirs.
-        trainer._constructor_arguments = init_arguments.bound_arguments(cls.__init__, args, kwargs)
-        return trainer
-
-    def __init__(
-        self, plans: dict, configuration: str, fold: int | str, dataset_json: dict, device: torch.device = _CUDA
-    ) -> None:
-        self.is_ddp = process_group.is_distributed()
-        self.local_rank = process_group.rank_and_world_size()[0]
-        self.device = process_group.device_of_this_process(device)
-        self._resume = bool(plans.get("continue_training", False))
-        plans = deepcopy({key: value for key, value in plans.items() if key != "continue_training"})
-        plans_handler.PlansManager(plans).get_configuration(configuration)  # a wrong name is reported here
-        self.plans_manager = plans_handler.PlansManager(self.adapt_plans(plans, configuration))
-        self.configuration_manager = self.plans_manager.get_configuration(configuration)
-        self.configuration_name, self.fold, self.dataset_json = configuration, fold, dataset_json
-        self.label_manager = self.plans_manager.get_label_manager(dataset_json)
-        common = {"configuration": configuration, "fold": fold, "dataset_json": dataset_json, "device": device}
-        self.my_init_kwargs = init_arguments.with_added(
-            {"plans": self.plans_manager.plans, **common}, self._constructor_arguments, type(self).__name__
-        )
-        folders = run_folders(type(self).__name__, self.plans_manager, configuration, fold)
-        self.preprocessed_dataset_folder_base, self.preprocessed_dataset_folder = folders.dataset, folders.cases
-        self.output_folder_base, self.output_folder = folders.model, folders.fold
-        self.folder_with_segs_from_previous_stage = folders.previous_stage
-        self.is_cascaded = self.configuration_manager.previous_stage_name is not None
-
-        self.was_initialized = False
-        self.network = self.optimizer = self.lr_scheduler = self.loss = None  # made by initialize
-        self.num_input_channels = self.dataset_class = None
-        self.batch_size = self.configuration_manager.batch_size
-        self.grad_scaler = torch.amp.GradScaler("cuda") if self.device.type == "cuda" else None
-        self.dataloader_train = self.dataloader_val = None  # made by on_train_start
-        self.inference_allowed_mirroring_axes = None  # decided with the augmentation
-        self.current_epoch, self._best_ema = 0, None
-        self._divergence_guard = divergence.DivergenceGuard()
-        self._reports = training_reports.TrainingReports(self)
-
-    @cached_property
-    def logger(self) -> Any:
-        """History of losses and metrics; made at first use, because external loggers start a run."""
-        logger = MetaLogger(self.output_folder, self._resume)
-        logger.update_config({key: value for key, value in self.my_init_kwargs.items() if key != "device"})
-        logger.loggers.append(self._reports)
-        return logger
-
-    @cached_property
-    def log_file(self) -> str | None:
-        """Path of this run's text log; None without a results folder."""
-        return self.output_folder and os.path.join(self.output_folder, training_log.log_file_name(datetime.now()))
-
-    def adapt_plans(self, plans: dict, configuration: str) -> dict:
-        """Hook: returns the plans to train with; `plans` is a copy that may be changed. Called by the constructor."""
-        return plans
 
     def initialize(self) -> None:
         """Makes network, optimiser, schedule and loss; called once."""
@@ -160,17 +72,19 @@ class nnUNetTrainer:
             self.network = torch.compile(self.network)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
-            self.network = distributed_network.distribute(self)
+            known = {"deep_supervision": self.enable_deep_supervision, "settings": self.trainer_config}
+            self.network = distributed.distribute(self.network, self.device, **known)
         self.loss = self._build_loss()
         if resolve_precision(self.precision, self.device) != "fp16":
             self.grad_scaler = None
         self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         self.was_initialized = True
-        self.logger.update_config({"hparas": debug_information.hyper_parameters(self)})
+        hyper_parameters = {name: getattr(self, name) for name in debug_information.HYPER_PARAMETERS}
+        self.logger.update_config({"hparas": hyper_parameters})
 
     def _set_batch_size_and_oversample(self) -> None:
         rank, world_size = process_group.rank_and_world_size()
-        self.batch_size, forced = share_of_batch(
+        self.batch_size, forced = distributed.share_of_batch(
             self.configuration_manager.batch_size, self.oversample_foreground_percent, rank, world_size
         )
         if not self.probabilistic_oversampling:  # where each sample is drawn for, all processes draw alike
@@ -215,11 +129,6 @@ class nnUNetTrainer:
         """Hook: switches between outputs at several resolutions and one; networks without the switch are left alone."""
         network_hook.switch_deep_supervision(unwrap(self.network), enabled)
 
-    def print_to_log_file(self, *args: object, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
-        """Writes one line to the log file and to the console; only the first of several processes does."""
-        if self.local_rank == 0:
-            training_log.write_line(self.log_file, args, timestamp=add_timestamp, console=also_print_to_console)
-
     def print_plans(self) -> None:
         """Hook: writes the configuration, and the part of the plans that all of them share, into the log file."""
         plans = (self.plans_manager.plans, self.configuration_name, self.configuration_manager)
@@ -233,7 +142,9 @@ class nnUNetTrainer:
 
     def _save_debug_information(self) -> None:
         if self.local_rank == 0:
-            debug_information.write_debug_json(self, self.output_folder)
+            loaders = {"dataloader_train": self.dataloader_train, "dataloader_val": self.dataloader_val}
+            attributes = debug_information.describe_object(self)
+            debug_information.write_debug_json(self.output_folder, attributes, loaders, self.device)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
         """Hook: returns rotation range, whether to rotate within slices, patch size to cut out, and mirror axes."""
@@ -252,18 +163,46 @@ class nnUNetTrainer:
         splits = [] if self.fold == "all" else load_or_create_splits(self.preprocessed_dataset_folder_base, cases)
         return select_fold(splits, self.fold, cases)
 
+    def _require_inputs(self, identifiers: list[str]) -> None:
+        previous, dataset = self.configuration_manager.previous_stage_name, self.preprocessed_dataset_folder_base
+        folder = self.folder_with_segs_from_previous_stage
+        cascade_stages.require_previous_segmentations(folder, identifiers, previous, dataset)
+
     def _open_cases(self, identifiers: list[str]) -> nnUNetBaseDataset:
-        cascade_stages.require_inputs(self, identifiers)
+        self._require_inputs(identifiers)
         folder, previous = self.preprocessed_dataset_folder, self.folder_with_segs_from_previous_stage
         return self.dataset_class(folder, identifiers, folder_with_segs_from_previous_stage=previous)
 
     def get_tr_and_val_datasets(self) -> tuple[nnUNetBaseDataset, nnUNetBaseDataset]:
         """Hook: returns the training and validation cases of this fold."""
-        return tuple(map(self._open_cases, cascade_stages.split_with_inputs(self, self.do_split())))
+        training, validation = self.do_split()
+        self._require_inputs([*training, *validation])  # at once, so that one message names all that are missing
+        return self._open_cases(training), self._open_cases(validation)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
         """Hook: returns endless iterators over augmented training batches and plain validation batches."""
-        return batches.start_for(self)
+        augment, convert, cut_size = self.get_transforms()
+        size, labels = self.configuration_manager.patch_size, self.label_manager
+        oversampling = (self.oversample_foreground_percent, self.probabilistic_oversampling)
+        per_epoch = (self.num_iterations_per_epoch, self.num_val_iterations_per_epoch)
+        return batches.start(
+            self.get_tr_and_val_datasets(),
+            (cut_size, size),
+            (augment, convert),
+            batches.Drawing(self.batch_size, size, labels, *oversampling),
+            streams=sample_streams(self.seed, self.batch_size, self.current_epoch, per_epoch),
+            pin_memory=self.device.type == "cuda",
+        )
+
+    def get_transforms(self) -> batches.Transforms:
+        """The transforms that the hooks make for this configuration; the trainer need not be initialised."""
+        scales, size = self._get_deep_supervision_scales(), self.configuration_manager.patch_size
+        rotation, dummy_2d, cut_size, axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+        shared = batches.label_arguments(self.label_manager, self.is_cascaded)
+        masked = self.configuration_manager.use_mask_for_norm
+        geometry = (size, rotation, scales, axes, dummy_2d)
+        augment = self.get_training_transforms(*geometry, use_mask_for_norm=masked, **shared)
+        return batches.Transforms(augment, self.get_validation_transforms(scales, **shared), cut_size)
 
     def on_train_start(self) -> None:
         if not self.was_initialized:
@@ -279,16 +218,21 @@ class nnUNetTrainer:
         if self.local_rank == 0:
             plans, dataset_folder = self.plans_manager.plans, self.preprocessed_dataset_folder_base
             model_folder.write_model_files(self.output_folder, plans, self.dataset_json, dataset_folder)
-        seeding.report(self)
-        cascade_stages.report_unprepared(self)
+        managers = (self.plans_manager, self.configuration_manager)
+        notes = seeding.log_lines(self.seed, self._loaders(), type(self).__name__)
+        for line in notes + cascade_stages.unprepared_next_stages(self.preprocessed_dataset_folder_base, *managers):
+            self.print_to_log_file(line)
         self.print_plans()
         self.plot_network_architecture()
         self._save_debug_information()
         empty_cache(self.device)
 
+    def _loaders(self) -> tuple[Any, Any]:
+        return self.dataloader_train, self.dataloader_val
+
     def run_training(self) -> None:
         """Trains from the current epoch to the last one."""
-        with seeding.deterministic_kernels(self.seed), batches.stopped_afterwards(self):
+        with seeding.deterministic_kernels(self.seed), batches.stopped_afterwards(self._loaders):
             self.on_train_start()
             for epoch in range(self.current_epoch, self.num_epochs):
                 self.on_epoch_start()
@@ -378,23 +322,41 @@ class nnUNetTrainer:
         self.save_checkpoint(os.path.join(self.output_folder, checkpoint.FINAL))
         if self.local_rank == 0:
             checkpoint.remove(self.output_folder, checkpoint.LATEST)
-        batches.stop_augmenters(self.dataloader_train, self.dataloader_val)
+        batches.stop_augmenters(*self._loaders())
         empty_cache(self.device)
         self.print_to_log_file("Training done.")
 
     def save_checkpoint(self, filename: str) -> None:
         """Writes network, optimiser and history; a training that loads the file goes on with the next epoch."""
         if self.local_rank == 0 and not self.disable_checkpointing:
-            checkpoint.write(self, filename)
+            save_checkpoint(self.checkpoint_content(), filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Takes over network, optimiser and history of a checkpoint file, or of its content."""
-        checkpoint.prepare(self, filename_or_checkpoint)
-        checkpoint.restore(self, filename_or_checkpoint)
+        self.initialize_for(filename_or_checkpoint)
+        content, source = checkpoint.read(filename_or_checkpoint, self.device)
+        self._resume_budget(content, source)
+        is_finished = content["current_epoch"] >= self.num_epochs
+        self.seed = seeding.resumed_seed(self.seed, content.get("seed"), is_finished, source)
+        restored = checkpoint.restore(self._state(), content, source)
+        self.current_epoch, self._best_ema = restored.epoch, restored.best_ema
+        self.inference_allowed_mirroring_axes = restored.mirror_axes
+        self.restored_checkpoint = (os.path.basename(source), restored.epoch)
+
+    def initialize_for(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
+        """Calls `initialize`, unless that was done, with the budget of the training that a checkpoint is from."""
+        if not self.was_initialized:
+            self._resume_budget(*checkpoint.peek(filename_or_checkpoint))  # the schedule is made for a length
+            self.initialize()
+
+    def _resume_budget(self, content: Mapping[str, Any], source: str) -> None:
+        in_use = self._budget_in_use() if self.was_initialized else None
+        kept = resumed_budget(self.budget, content.get("budget"), source, device=self.device, in_use=in_use)
+        self.keep_to_budget(kept)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Predicts the whole cases of the validation split and writes them with their metrics below the fold."""
-        setting = full_validation.setting_of(self, get_default_num_processes(), save_probabilities)
+        setting = self.validation_setting(get_default_num_processes(), save_probabilities)
         self.set_deep_supervision_enabled(False)
         self.network.eval()
         cases = self.do_split()[1]

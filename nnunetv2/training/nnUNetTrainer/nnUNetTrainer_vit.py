@@ -21,15 +21,14 @@ from nnunetv2.model.head_config import head_config_class
 from nnunetv2.model.query_network import dense_logits
 from nnunetv2.model.vit_network import padded_size
 from nnunetv2.model.weights.backbone_weights import find_weights
-from nnunetv2.training import checkpoint
-from nnunetv2.training.architecture_check import require_same_architecture
 from nnunetv2.training.data_augmentation import resize_crop_flip
-from nnunetv2.training.flat_configuration import require_flat_configuration, require_intensities_for
 from nnunetv2.training.loss.loss_config import DEFAULT_LOSSES, LabelTask
-from nnunetv2.training.mask_targets import mask_targets
+from nnunetv2.training.loss.mask_targets import mask_targets
 from nnunetv2.training.nnUNetTrainer.any_head_config import AnyHeadConfig
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
+from nnunetv2.training.setup.flat_configuration import require_flat_configuration, require_intensities_for
+from nnunetv2.training.state.architecture_check import require_same_architecture
 from nnunetv2.utilities import extensions
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -158,7 +157,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Does what the base class does; rates, decay and length of the training stay those of the settings."""
         self._needs_backbone_weights = False  # the checkpoint holds the whole network
-        checkpoint.prepare(self, filename_or_checkpoint)
+        self.initialize_for(filename_or_checkpoint)
         groups = [{key: group[key] for key in ("initial_lr", "weight_decay")} for group in self.optimizer.param_groups]
         try:
             super().load_checkpoint(filename_or_checkpoint)

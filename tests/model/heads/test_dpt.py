@@ -11,8 +11,8 @@ from torch import nn
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone import BackboneSpec
 from nnunetv2.model.heads.dpt import DPT, FusionBlock, ResidualUnit, default_widths
-from nnunetv2.training.architecture_check import architecture_differences
 from nnunetv2.training.nnUNetTrainer.any_head_config import load_any_head_config
+from nnunetv2.training.state.architecture_check import architecture_differences
 from tests.model.heads.head_cases import (
     SPECS,
     assert_segments_any_size_and_trains,

@@ -22,7 +22,7 @@ from nnunetv2.training.dataloading.augmenters import (
     make_augmenter,
     worker_seeds,
 )
-from nnunetv2.training.random_streams import TRAINING_STREAM, SampleStreams
+from nnunetv2.training.dataloading.random_streams import TRAINING_STREAM, SampleStreams
 from tests.processes import is_alive, wait_until
 
 REPOSITORY = Path(__file__).resolve().parents[3]

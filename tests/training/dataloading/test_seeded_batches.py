@@ -12,8 +12,13 @@ import torch
 
 from nnunetv2.training.dataloading.augmenters import make_augmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.training.distributed_batch import share_of_batch
-from nnunetv2.training.random_streams import TRAINING_STREAM, VALIDATION_STREAM, SampleStreams, sample_generators
+from nnunetv2.training.dataloading.random_streams import (
+    TRAINING_STREAM,
+    VALIDATION_STREAM,
+    SampleStreams,
+    sample_generators,
+)
+from nnunetv2.training.setup.distributed import share_of_batch
 from tests.recorded import make_loader_batches as recording
 
 FORCED, DRAWN, BARE = "2d", "3d, drawn oversampling", "no transforms"

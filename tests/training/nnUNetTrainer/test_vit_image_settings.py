@@ -10,8 +10,8 @@ import torch
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.data_augmentation.resize_crop_flip import ResizedCropTransform
-from nnunetv2.training.full_validation import make_predictor, setting_of
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_segformer import nnUNetTrainer_segformer
+from nnunetv2.training.validation.full_validation import make_predictor
 from tests.training.tiny_dataset import make_trainer, write_tiny_dataset
 
 SMALL = [
@@ -52,7 +52,7 @@ def test_both_switches_reach_training_validation_and_prediction(nnunet_folders, 
         slices = [image[:, index][None] for index in range(2)]
         expected = torch.cat([(network(x) + network(x.flip(-1)).flip(-1)) / 2 for x in slices]).transpose(0, 1).half()
     assert torch.equal(predictor.predict_logits_from_preprocessed_data(image), expected)
-    validating = make_predictor(trainer.network, setting_of(trainer, 1, False))
+    validating = make_predictor(trainer.network, trainer.validation_setting(1, False))
     assert torch.equal(validating.predict_sliding_window_return_logits(image), expected)
 
 
@@ -62,7 +62,7 @@ def test_by_default_nnunets_augmentation_and_windows_are_used(nnunet_folders, se
     trainer.on_train_start()
     assert not isinstance(first_transform(trainer), ResizedCropTransform)
     assert trainer.inference_allowed_mirroring_axes == (0, 1)
-    predictor = make_predictor(trainer.network, setting_of(trainer, 1, False))
+    predictor = make_predictor(trainer.network, trainer.validation_setting(1, False))
     assert len(predictor._internal_get_sliding_window_slicers((1, 64, 64))) == 9
 
 
@@ -71,7 +71,7 @@ def test_each_switch_works_without_the_other(nnunet_folders, seeded, word):
     write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
     trainer = trainer_of(word)
     trainer.on_train_start()
-    predictor = make_predictor(trainer.network, setting_of(trainer, 1, False))
+    predictor = make_predictor(trainer.network, trainer.validation_setting(1, False))
     own_augmentation = isinstance(first_transform(trainer), ResizedCropTransform)
     num_tiles = len(predictor._internal_get_sliding_window_slicers((1, 64, 64)))
     assert (own_augmentation, num_tiles) == ((True, 9) if word == BOTH[0] else (False, 1))

@@ -1,0 +1,1 @@
+"""Trainers that are made to be measured, not to train."""

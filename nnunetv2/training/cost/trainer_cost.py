@@ -1,0 +1,98 @@
+"""What the network of a trainer costs, and trainers made from model folders to ask for it. Nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dinov3.utils.atomic_files import read_json
+from dinov3.utils.precision import resolve_precision
+from nnunetv2.errors import UsageError
+from nnunetv2.model.cost.model_cost import ModelCost, model_cost
+from nnunetv2.model.network_hook import call_network_hook
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.file_path_utilities import convert_identifier_to_trainer_plans_config
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.training_commands import settings_arguments
+
+_CPU = torch.device("cpu")
+_CUDA = torch.device("cuda")
+
+
+def trainer_of_model_folder(folder: Path, trainer_name: str | None = None) -> nnUNetTrainer:
+    """The trainer, on the CPU and not initialised, that made a model folder.
+
+    Args:
+        trainer_name: None: the one in the name of the folder.
+
+    Raises:
+        UsageError: the folder has no model folder's name, lacks a file, or its trainer is unknown.
+        DataError: a file in it that is damaged.
+    """
+    own_name, _, configuration = convert_identifier_to_trainer_plans_config(folder.resolve())
+    missing = [name for name in ("plans.json", "dataset.json") if not (folder / name).is_file()]
+    if missing:
+        raise UsageError(f"{folder} has no {' and no '.join(missing)}; give the folder of a trained model")
+    trainer_class = find_by_name("trainer", trainer_name or own_name)
+    settings = settings_arguments(trainer_class, _stored_settings(folder, trainer_class))
+    plans, dataset_json = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
+    return trainer_class(plans, configuration, 0, dataset_json, _CPU, **settings)
+
+
+def precision_on_gpu(trainer: nnUNetTrainer) -> str:
+    """The number format that a trainer on the CPU would use on a GPU."""
+    is_from_settings = hasattr(type(trainer), "config_class") and "precision" in vars(trainer)
+    precision = trainer.config.training.precision_on("cuda") if is_from_settings else trainer.precision
+    return resolve_precision(precision, _CUDA)
+
+
+def trainer_cost(
+    trainer: nnUNetTrainer,
+    plans: PlansManager,
+    *,
+    patch_size: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    precision: str | None = None,
+) -> ModelCost:
+    """Counts what the network of a trainer costs, as its hooks build and optimise it.
+
+    Args:
+        plans: whose architecture is built.
+        patch_size: None: as planned; the batch size likewise.
+        precision: None: what the trainer uses on a GPU.
+
+    Raises:
+        UsageError: a patch size that the network cannot take.
+    """
+    configuration = plans.get_configuration(trainer.configuration_name)
+    channels = determine_num_input_channels(plans, configuration, trainer.dataset_json)
+    num_outputs = plans.get_label_manager(trainer.dataset_json).num_segmentation_heads
+
+    def build() -> nn.Module:
+        hook, supervised = trainer.build_network_architecture, trainer.enable_deep_supervision
+        return call_network_hook(hook, plans, configuration, channels, num_outputs, supervised)
+
+    def make_optimizer(network: nn.Module) -> torch.optim.Optimizer:
+        trainer.network = network
+        return trainer.configure_optimizers()[0]
+
+    return model_cost(
+        build,
+        channels,
+        tuple(patch_size or configuration.patch_size),
+        batch_size=batch_size or configuration.batch_size,
+        precision=precision or precision_on_gpu(trainer),
+        make_optimizer=make_optimizer,
+        deep_supervision=trainer.enable_deep_supervision,
+    )
+
+
+def _stored_settings(folder: Path, trainer_class: type) -> str | None:
+    if not hasattr(trainer_class, "config_class"):
+        return None
+    return next(map(str, sorted(folder.glob(f"fold_*/{trainer_class.config_class.file_name}"))), None)

@@ -1,0 +1,127 @@
+"""The two endless sources of batches of a training, and a batch on its way to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
+from nnunetv2.training.dataloading.augmenters import make_augmenter
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.training.dataloading.random_streams import SampleStreams
+from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+if TYPE_CHECKING:
+    from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+
+Target = torch.Tensor | list[torch.Tensor]
+
+
+def unpack(dataset_class: type[nnUNetBaseDataset], folder: str) -> None:
+    """Brings stored cases into the form from which patches are read fastest, where the format has one."""
+    num_processes = max(1, get_allowed_n_proc_DA() // 2)
+    dataset_class.unpack_dataset(folder, overwrite_existing=False, num_processes=num_processes, verify=True)
+
+
+def label_arguments(labels: LabelManager, is_cascaded: bool) -> dict[str, Any]:
+    """The arguments by which transforms know what the labels of a dataset mean."""
+    return {
+        "is_cascaded": is_cascaded,
+        "foreground_labels": labels.foreground_labels,
+        "regions": labels.foreground_regions if labels.has_regions else None,
+        "ignore_label": labels.ignore_label,
+    }
+
+
+class Drawing(NamedTuple):
+    """How training and validation batches are drawn alike; see `nnUNetDataLoader`."""
+
+    batch_size: int
+    patch_size: Sequence[int]
+    labels: LabelManager
+    oversample_foreground: float
+    probabilistic_oversampling: bool
+
+
+class Transforms(NamedTuple):
+    """What is done to the cases of a training, and how large a part of them it is done to."""
+
+    training: BasicTransform
+    validation: BasicTransform
+    cut_size: Sequence[int]
+    """voxels per axis that are cut out of a case to train on, ahead of its transforms"""
+
+
+def start(
+    cases: tuple[nnUNetBaseDataset, nnUNetBaseDataset],
+    cut_sizes: tuple[Sequence[int], Sequence[int]],
+    transforms: tuple[BasicTransform, BasicTransform],
+    drawing: Drawing,
+    *,
+    pin_memory: bool,
+    streams: tuple[SampleStreams | None, SampleStreams | None] = (None, None),
+) -> tuple[Any, Any]:
+    """Iterators over training and validation batches; validation gets half the background processes.
+
+    The first batch of each is drawn and dropped: background processes start here, where an error still stops the
+    training before it has written anything. With streams it is the batch before the first one that is needed.
+
+    Args:
+        cases: to train and to validate on; the other pairs likewise.
+        cut_sizes: voxels per axis that are cut out of a case before it is transformed.
+        streams: the random numbers of the samples; without them they are drawn from the global generators.
+    """
+    num_processes = get_allowed_n_proc_DA()
+    workers = (num_processes, max(1, num_processes // 2) if num_processes else 0)
+    waiting = (max(6, num_processes // 2), max(3, num_processes // 4))
+    augmenters = []
+    for case_set, cut_size, transform, stream, count, cached in zip(
+        cases, cut_sizes, transforms, streams, workers, waiting, strict=True
+    ):
+        loader = nnUNetDataLoader(
+            case_set,
+            drawing.batch_size,
+            cut_size,
+            drawing.patch_size,
+            drawing.labels,
+            oversample_foreground_percent=drawing.oversample_foreground,
+            probabilistic_oversampling=drawing.probabilistic_oversampling,
+            transforms=transform,
+        )
+        loader.streams = stream
+        augmenters.append(make_augmenter(loader, count, cached, pin_memory=pin_memory))
+    for augmenter in augmenters:
+        next(augmenter)
+    return augmenters[0], augmenters[1]
+
+
+@contextmanager
+def stopped_afterwards(augmenters: Callable[[], Sequence[object]]) -> Iterator[None]:
+    """Ends background processes with the block, however that ends.
+
+    Args:
+        augmenters: returns the sources of batches that there are at the end; the block itself may have made them.
+    """
+    try:
+        yield
+    finally:
+        stop_augmenters(*augmenters())
+
+
+def stop_augmenters(*augmenters: object) -> None:
+    """Ends background processes; sources that have none, and None, are passed over."""
+    for augmenter in augmenters:
+        if hasattr(augmenter, "_finish"):
+            augmenter._finish()
+
+
+def to_device(batch: dict[str, Any], device: torch.device) -> tuple[torch.Tensor, Target]:
+    """Image and target (one per supervised resolution) of a batch, on the device."""
+    target = batch["target"]
+    if isinstance(target, list):
+        return batch["data"].to(device, non_blocking=True), [t.to(device, non_blocking=True) for t in target]
+    return batch["data"].to(device, non_blocking=True), target.to(device, non_blocking=True)

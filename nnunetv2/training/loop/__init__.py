@@ -1,0 +1,1 @@
+"""A fold in training, the steps of an epoch, and what is reported of them."""

@@ -1,0 +1,229 @@
+"""One fold of a configuration in training: its settings, plans, folders and log, and how it stands at any moment.
+
+The rooms below take values, or one of the states that are made here; none of them takes the trainer.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from copy import deepcopy
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from dinov3.utils import divergence
+from dinov3.utils.processes import process_group
+from nnunetv2.training.logging import training_log
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.loop.training_reports import TrainingReports, TrainingStatus
+from nnunetv2.training.protocol.conditions import Conditions
+from nnunetv2.training.protocol.run_information import TrainingDescription
+from nnunetv2.training.setup import distributed, init_arguments
+from nnunetv2.training.setup.budget import Budget, BudgetInForce, in_force
+from nnunetv2.training.state import checkpoint, model_folder
+from nnunetv2.training.validation import full_validation
+from nnunetv2.utilities.plans_handling import plans_handler
+
+_CUDA = torch.device("cuda")
+
+
+class FoldTraining:
+    """What a trainer has beside the hooks that train; see `nnUNetTrainer` for the arguments.
+
+    The class attributes are its settings. Underscored methods describe it at the moment of the call, each for one room.
+    """
+
+    initial_lr: float = 1e-2
+    weight_decay: float = 3e-5
+    momentum: float = 0.99
+    gradient_clip_norm: float | None = 12  # largest L2 norm of the gradient; None does not clip
+    oversample_foreground_percent: float = 0.33  # share of the samples that must contain foreground, 0 to 1
+    probabilistic_oversampling: bool = False
+    num_epochs: int = 1000
+    num_iterations_per_epoch: int = 250
+    num_val_iterations_per_epoch: int = 50
+    enable_deep_supervision: bool = True
+    precision: str | None = None  # fp32, bf16 or fp16; None is fp16 on CUDA and fp32 elsewhere
+    scheduler_step_per_iteration: bool = False  # after every update; otherwise set at the start of every epoch
+    save_every: int = 50  # epochs between two writes of checkpoint_latest.pth
+    disable_checkpointing: bool = False
+    seed: int | None = None  # of all random numbers, 0 to 2**32 - 1; None has every training draw others
+    budget: BudgetInForce | None = None  # length and precision that the command gave
+    trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
+    pretrained_file: str | None = None  # that the whole network was loaded from before the training
+    restored_checkpoint: tuple[str | None, int | None] = (None, None)  # file and epoch of the last one loaded
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> FoldTraining:
+        trainer = super().__new__(cls)
+        # Only here are the arguments of the outermost constructor known, whatever subclasses add to theirs.
+        trainer._constructor_arguments = init_arguments.bound_arguments(cls.__init__, args, kwargs)
+        return trainer
+
+    def __init__(
+        self, plans: dict, configuration: str, fold: int | str, dataset_json: dict, device: torch.device = _CUDA
+    ) -> None:
+        self.is_ddp = process_group.is_distributed()
+        self.local_rank = process_group.rank_and_world_size()[0]
+        self.device = process_group.device_of_this_process(device)
+        self._resume = bool(plans.get("continue_training", False))
+        plans = deepcopy({key: value for key, value in plans.items() if key != "continue_training"})
+        plans_handler.PlansManager(plans).get_configuration(configuration)  # a wrong name is reported here
+        self.plans_manager = plans_handler.PlansManager(self.adapt_plans(plans, configuration))
+        self.configuration_manager = self.plans_manager.get_configuration(configuration)
+        self.configuration_name, self.fold, self.dataset_json = configuration, fold, dataset_json
+        self.label_manager = self.plans_manager.get_label_manager(dataset_json)
+        common = {"configuration": configuration, "fold": fold, "dataset_json": dataset_json, "device": device}
+        self.my_init_kwargs = init_arguments.with_added(
+            {"plans": self.plans_manager.plans, **common}, self._constructor_arguments, type(self).__name__
+        )
+        folders = model_folder.run_folders(type(self).__name__, self.plans_manager, configuration, fold)
+        self.preprocessed_dataset_folder_base, self.preprocessed_dataset_folder = folders.dataset, folders.cases
+        self.output_folder_base, self.output_folder = folders.model, folders.fold
+        self.folder_with_segs_from_previous_stage = folders.previous_stage
+        self.is_cascaded = self.configuration_manager.previous_stage_name is not None
+
+        self.was_initialized = False
+        self.network = self.optimizer = self.lr_scheduler = self.loss = None  # made by initialize
+        self.num_input_channels = self.dataset_class = None
+        self.batch_size = self.configuration_manager.batch_size
+        self.grad_scaler = torch.amp.GradScaler("cuda") if self.device.type == "cuda" else None
+        self.dataloader_train = self.dataloader_val = None  # made by on_train_start
+        self.inference_allowed_mirroring_axes = None  # decided with the augmentation
+        self.current_epoch, self._best_ema = 0, None
+        self._divergence_guard = divergence.DivergenceGuard()
+        self._reports = TrainingReports(self._status)
+
+    @cached_property
+    def logger(self) -> Any:
+        """History of losses and metrics; made at first use, because external loggers start a run."""
+        logger = MetaLogger(self.output_folder, self._resume)
+        logger.update_config({key: value for key, value in self.my_init_kwargs.items() if key != "device"})
+        logger.loggers.append(self._reports)
+        return logger
+
+    @cached_property
+    def log_file(self) -> str | None:
+        """Path of this run's text log; None without a results folder."""
+        return self.output_folder and os.path.join(self.output_folder, training_log.log_file_name(datetime.now()))
+
+    def adapt_plans(self, plans: dict, configuration: str) -> dict:
+        """Hook: returns the plans to train with; `plans` is a copy that may be changed. Called by the constructor."""
+        return plans
+
+    def print_to_log_file(self, *args: object, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
+        """Writes one line to the log file and to the console; only the first of several processes does."""
+        if self.local_rank == 0:
+            training_log.write_line(self.log_file, args, timestamp=add_timestamp, console=also_print_to_console)
+
+    def keep_to_budget(self, budget: Budget) -> None:
+        """Trains as long, and in the number format, as a command says; to be called before `initialize`.
+
+        Raises:
+            UsageError: the trainer has settings that say otherwise.
+        """
+        values, in_use = budget.given(), self._budget_in_use()
+        if values:
+            self.follow_budget(values)
+            self.budget = in_force(values, in_use, self.budget)
+            for name, value in values.items():
+                setattr(self, name, value)
+
+    def follow_budget(self, values: Mapping[str, int | str]) -> None:
+        """Hook: has settings of a trainer's own say what the flags of the command say."""
+
+    def _budget_in_use(self) -> dict[str, int | str | None]:
+        return {name: getattr(self, name) for name in Budget.names()}
+
+    def checkpoint_content(self) -> dict[str, Any]:
+        """What `save_checkpoint` writes."""
+        return checkpoint.content_of(
+            self._state(),
+            trainer_name=type(self).__name__,
+            init_arguments=self.my_init_kwargs,
+            seed=self.seed,
+            budget=self.budget,
+            settings=self.trainer_config,
+        )
+
+    def _state(self) -> checkpoint.TrainingState:
+        return checkpoint.TrainingState(
+            network=self.network,
+            optimizer=self.optimizer,
+            grad_scaler=self.grad_scaler,
+            lr_scheduler=self.lr_scheduler if self.scheduler_step_per_iteration else None,
+            logger=self.logger,
+            epoch=self.current_epoch,
+            num_epochs=self.num_epochs,
+            best_ema=self._best_ema,
+            mirror_axes=self.inference_allowed_mirroring_axes,
+        )
+
+    def validation_setting(self, num_processes: int, save_probabilities: bool) -> full_validation.ValidationSetting:
+        """What the validation of this trainer predicts with, and where its results go."""
+        return full_validation.ValidationSetting(
+            plans_manager=self.plans_manager,
+            configuration_manager=self.configuration_manager,
+            dataset_json=self.dataset_json,
+            preprocessed_folder_base=self.preprocessed_dataset_folder_base,
+            model_folder=self.output_folder_base,
+            output_folder=os.path.join(self.output_folder, "validation"),
+            trainer_name=type(self).__name__,
+            device=self.device,
+            mirror_axes=self.inference_allowed_mirroring_axes,
+            save_probabilities=save_probabilities,
+            num_processes=num_processes,
+        )
+
+    def _status(self) -> TrainingStatus:
+        return TrainingStatus(
+            description=self._description(),
+            epoch=self.current_epoch,
+            best_ema=self._best_ema,
+            learning_rates=[float(group["lr"]) for group in getattr(self.optimizer, "param_groups", ())],
+            logger=self.logger,
+            labels=self.label_manager,
+            output_folder=self.output_folder,
+            writes_checkpoints=not self.disable_checkpointing,
+            restored_checkpoint=self.restored_checkpoint,
+            print_line=self.print_to_log_file,
+        )
+
+    def _description(self) -> TrainingDescription:
+        return TrainingDescription(
+            trainer=type(self).__name__,
+            plans=self.plans_manager.plans_name,
+            dataset=self.plans_manager.dataset_name,
+            configuration=self.configuration_name,
+            fold=self.fold,
+            num_epochs=self.num_epochs,
+            num_iterations_per_epoch=self.num_iterations_per_epoch,
+            num_val_iterations_per_epoch=self.num_val_iterations_per_epoch,
+            batch_size=distributed.global_batch_size(self.batch_size, self.configuration_manager.batch_size),
+            patch_size=self.configuration_manager.patch_size,
+            precision=self.precision,
+            seed=self.seed,
+            network=self.network,
+            device=self.device,
+            conditions=self._conditions(),
+        )
+
+    def _conditions(self) -> Conditions:
+        validation = "perform_actual_validation"
+        owner = next((owner for owner in type(self).__mro__ if validation in vars(owner)), None)
+        return Conditions(
+            training_batches=self.dataloader_train,
+            validation_batches=self.dataloader_val,
+            dataset_folder=self.preprocessed_dataset_folder_base,
+            probabilistic_oversampling=self.probabilistic_oversampling,
+            is_distributed=self.is_ddp,
+            has_own_validation=owner is None or owner.__name__ != "nnUNetTrainer",
+            mirror_axes=self.inference_allowed_mirroring_axes,
+            network=self.network,
+            optimizer=self.optimizer,
+            initial_lr=self.initial_lr,
+            settings=self.trainer_config,
+            pretrained_file=self.pretrained_file,
+        )

@@ -1,0 +1,85 @@
+"""An augmentation as a list of its steps, in words that are the same for the same augmentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from nnunetv2.training.protocol.hashes import content_hash
+
+_OPENING, _CLOSING, _QUOTES = "([{", ")]}", "'\""
+_CALL = re.compile(r"\s*([\w.]+)\(\s*(.*?)\s*\)\s*", re.DOTALL)
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_WHOLE_NUMBER = re.compile(r"(?<![\w.])(\d+)\.0(?![\w.])")  # 1.0 is 1
+_PIPELINE = "ComposeTransforms"
+# What the loss asks for rather than the augmentation: networks with deep supervision have it, others do not.
+_NO_AUGMENTATION = frozenset({"DownsampleSegForDSTransform"})
+# How a step computes, not what; and the size of the patch, which is told apart.
+_NO_PARAMETERS = frozenset({"patch_size", "benchmark", "benchmark_use_fft", "benchmark_num_runs"})
+
+
+def augmentation_description(transforms: Any) -> dict[str, Any] | None:
+    """The steps of the transforms of a training in words, with their hash; None if they are not known."""
+    if transforms is None:
+        return None
+    steps = augmentation_steps(repr(transforms))
+    return {"transforms": steps, "sha256": content_hash(steps)}
+
+
+def augmentation_steps(description: str) -> list[str]:
+    """The steps of a pipeline of transforms with their parameters, one text each.
+
+    Args:
+        description: what `repr` of the pipeline gives; debug.json has it, too. Caches, addresses of objects, and what
+            depends on the network rather than on the augmentation are left out.
+    """
+    call = _CALL.fullmatch(description)
+    if call is None or call[1] != _PIPELINE:
+        steps = [description]
+    else:
+        _, _, inside = call[2].partition("=")
+        steps = list(_split(inside.strip().removeprefix("[").removesuffix("]")))
+    return [text for text in map(_readable, steps) if text]
+
+
+def parts_of_step(step: str) -> tuple[str, list[str]]:
+    """Name and parameters of one step of `augmentation_steps`; none of a step that has another form."""
+    call = _CALL.fullmatch(step)
+    return (step, []) if call is None else (call[1], list(_split(call[2])))
+
+
+def _readable(step: str) -> str:
+    """One step without what does not count; empty for a step that is no augmentation."""
+    call = _CALL.fullmatch(step)
+    if call is None:
+        return _WHOLE_NUMBER.sub(r"\1", _ADDRESS.sub("", " ".join(step.split())))
+    name, arguments = call.groups()
+    if name in _NO_AUGMENTATION:
+        return ""
+    kept = []
+    for argument in _split(arguments):
+        key, separator, value = argument.partition("=")
+        key = key.strip()
+        if not separator or not key.isidentifier():
+            kept.append(_readable(argument))
+        elif not key.startswith("_") and key not in _NO_PARAMETERS:
+            kept.append(f"{key}={_readable(value.strip())}")
+    return f"{name}({', '.join(kept)})"
+
+
+def _split(text: str) -> Iterator[str]:
+    """The parts of a text between commas that are in no brackets and no quotes."""
+    depth, quote, start = 0, "", 0
+    for position, letter in enumerate(text):
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in _QUOTES:
+            quote = letter
+        elif letter == "," and depth == 0:
+            yield text[start:position].strip()
+            start = position + 1
+        else:
+            depth += (letter in _OPENING) - (letter in _CLOSING)
+    if text[start:].strip():
+        yield text[start:].strip()

@@ -1,0 +1,1 @@
+"""Before the first epoch: arguments, seed, length, device, processes."""

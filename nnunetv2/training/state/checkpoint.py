@@ -1,0 +1,263 @@
+"""What a training checkpoint holds, which one of a fold to use, and how weights get back into a network."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dinov3.utils.divergence import require_finite_parameters
+from dinov3.utils.network_wrappers import unwrap
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.setup.budget import BudgetInForce
+from nnunetv2.utilities.checkpoint_io import load_checkpoint
+
+FINAL = "checkpoint_final.pth"
+LATEST = "checkpoint_latest.pth"
+BEST = "checkpoint_best.pth"
+
+logger = logging.getLogger(__name__)
+
+_WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+_SHOWN_KEYS = 5
+_GIVEN = "the given checkpoint"
+
+Source = str | os.PathLike | Mapping[str, Any]  # path of a checkpoint, or its content
+
+
+def load_network_weights(network: nn.Module, weights: Mapping[str, torch.Tensor], source: str) -> None:
+    """Loads a complete set of weights; wrapper prefixes in the names are ignored.
+
+    Args:
+        source: where the weights are from, for the message.
+
+    Raises:
+        UsageError: names or shapes differ from the network's.
+    """
+    target = unwrap(network)
+    own = target.state_dict()
+    renamed = {_without_wrapper_prefix(name, own): value for name, value in weights.items()}
+    problems = weight_differences(renamed, own)
+    if problems:
+        raise UsageError(
+            f"The weights in {source} do not fit the network of this trainer: {shortened(problems)}. Use the plans, "
+            f"trainer and settings that they were trained with"
+        )
+    target.load_state_dict(renamed)
+
+
+def weight_differences(given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> list[str]:
+    """Lists names that only one side has and tensors whose shapes differ."""
+    problems = [f"{name} is missing" for name in wanted if name not in given]
+    problems += [f"{name} is not part of the network" for name in given if name not in wanted]
+    problems += [
+        f"{name} has shape {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in wanted
+        if name in given and given[name].shape != wanted[name].shape
+    ]
+    return problems
+
+
+def shortened(items: list[str]) -> str:
+    """The first few items as one phrase, with the number of the others."""
+    rest = len(items) - _SHOWN_KEYS
+    return "; ".join(items[:_SHOWN_KEYS]) + (f"; and {rest} more" if rest > 0 else "")
+
+
+def _without_wrapper_prefix(name: str, own: Mapping[str, torch.Tensor]) -> str:
+    while name not in own:
+        prefix = next((p for p in _WRAPPER_PREFIXES if name.startswith(p)), None)
+        if prefix is None:
+            return name
+        name = name.removeprefix(prefix)
+    return name
+
+
+def checkpoint_to_continue(fold_folder: Path) -> Path | None:
+    """The furthest checkpoint of a fold, None if it has none.
+
+    The final one is among them so that continuing a finished training repeats its validation. The best one may have
+    been written after the latest, which is written rarely.
+    """
+    final, latest, best = (fold_folder / name for name in (FINAL, LATEST, BEST))
+    if not final.is_file() and latest.is_file() and best.is_file():
+        # Its time alone may be that of a copy; only where it is younger is it worth reading both.
+        is_younger = best.stat().st_mtime_ns > latest.stat().st_mtime_ns
+        return best if is_younger and _next_epoch(best) > _next_epoch(latest) else latest
+    return next((path for path in (final, latest, best) if path.is_file()), None)
+
+
+def _next_epoch(path: Path) -> int:
+    """The epoch that a checkpoint goes on with; -1 if it cannot be read."""
+    try:
+        return load_checkpoint(path).get("current_epoch", -1)
+    except DataError as err:
+        logger.warning("%s", err)
+        return -1
+
+
+def require_checkpoint(fold_folder: Path, name: str, purpose: str) -> Path:
+    """Path of a checkpoint that must be there.
+
+    Raises:
+        UsageError: it is not; the message names those that are.
+    """
+    path = fold_folder / name
+    if path.is_file():
+        return path
+    present = sorted(p.name for p in fold_folder.glob("checkpoint_*.pth"))
+    found = f"only {', '.join(present)}" if present else "no checkpoint"
+    raise UsageError(
+        f"{purpose} needs {name} and {fold_folder} has {found}; finish the training first (--c continues it)"
+    )
+
+
+def validated_checkpoint(restored: tuple[str | None, int | None], epoch: int, num_epochs: int) -> str | None:
+    """`final` or `best`: which checkpoint the network of a training is; None if that is not known.
+
+    Args:
+        restored: name and epoch of the checkpoint that was loaded last; None where none was.
+        epoch: that comes next, counted from 0.
+        num_epochs: of the whole training.
+    """
+    name, restored_epoch = restored
+    if restored_epoch is not None and restored_epoch == epoch:  # not trained since
+        return {FINAL: "final", BEST: "best"}.get(name)
+    return "final" if epoch >= num_epochs else None
+
+
+def is_better(ema: float, best: float | None) -> bool:
+    """Whether a moving average of the Dice is the best so far; NaN never is, and anything beats NaN."""
+    return not math.isnan(ema) and (best is None or math.isnan(best) or ema > best)
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """What of a training changes while it runs: checkpoints hold it, and a resumed training takes it over."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    grad_scaler: torch.amp.GradScaler | None
+    """None where the number format needs none"""
+    lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
+    """one that steps per iteration; others follow from the epoch and have no state worth keeping"""
+    logger: MetaLogger
+    """history of losses and metrics"""
+    epoch: int
+    """that is trained now, counted from 0; equal to `num_epochs` once all are done"""
+    num_epochs: int
+    best_ema: float | None
+    """highest moving average of the pseudo Dice, 0 to 1; None before the first"""
+    mirror_axes: tuple[int, ...] | None
+    """spatial axes along which predictions may be mirrored; None is no mirroring"""
+
+
+def content_of(
+    state: TrainingState,
+    *,
+    trainer_name: str,
+    init_arguments: Mapping[str, Any],
+    seed: int | None,
+    budget: BudgetInForce | None,
+    settings: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What the checkpoint of a training holds: the keys of nnU-Net, readable by both.
+
+    `current_epoch` is the epoch to go on with: the next one, as checkpoints are written at the end of an epoch, or
+    the number of epochs once all are done. Added are the state of a schedule that steps per iteration, the seed, the
+    length and precision that the command gave, and the settings of a trainer that has a configuration file.
+
+    Args:
+        init_arguments: that the trainer was made with.
+        settings: of a trainer with a configuration file, as plain data.
+
+    Raises:
+        DivergedError: the network has parameters that are not finite.
+    """
+    network = unwrap(state.network)
+    require_finite_parameters(network)
+    content = {
+        "network_weights": network.state_dict(),
+        "optimizer_state": state.optimizer.state_dict(),
+        "grad_scaler_state": None if state.grad_scaler is None else state.grad_scaler.state_dict(),
+        "logging": state.logger.get_checkpoint(),
+        "_best_ema": state.best_ema,
+        "current_epoch": state.epoch + (state.epoch < state.num_epochs),
+        "init_args": init_arguments,
+        "trainer_name": trainer_name,
+        "inference_allowed_mirroring_axes": state.mirror_axes,
+    }
+    if state.lr_scheduler is not None:
+        content["lr_scheduler_state"] = state.lr_scheduler.state_dict()
+    if seed is not None:
+        content["seed"] = seed
+    if budget is not None:
+        content["budget"] = dict(budget.values)
+    if settings is not None:
+        content["trainer_config"] = settings
+    return content
+
+
+def remove(fold_folder: str | os.PathLike, name: str) -> None:
+    """Deletes a checkpoint of a fold if it is there."""
+    (Path(fold_folder) / name).unlink(missing_ok=True)
+
+
+def read(source: Source, device: torch.device) -> tuple[Mapping[str, Any], str]:
+    """The content of a checkpoint with its tensors on `device`, and its name for messages.
+
+    Raises:
+        DataError: the file is damaged or not a checkpoint.
+    """
+    return (source, _GIVEN) if isinstance(source, Mapping) else (load_checkpoint(source, device), os.fspath(source))
+
+
+def peek(source: Source) -> tuple[Mapping[str, Any], str]:
+    """As `read`, with tensors that are read only where they are looked at."""
+    if isinstance(source, Mapping):
+        return source, _GIVEN
+    return load_checkpoint(source, mmap=zipfile.is_zipfile(source)), os.fspath(source)
+
+
+def restore(state: TrainingState, content: Mapping[str, Any], source: str) -> TrainingState:
+    """Puts what a checkpoint of ours or of upstream holds back into the network and the other parts of a training.
+
+    Args:
+        state: of a training that is initialised.
+        source: where the checkpoint is from, for messages.
+
+    Returns:
+        The state to go on with: the epoch, the best Dice and the mirror axes are those of the checkpoint.
+
+    Raises:
+        UsageError: the weights do not fit the network, or the checkpoint was exported without what a training needs
+            to go on.
+    """
+    load_network_weights(state.network, content["network_weights"], source)
+    if "optimizer_state" in content:
+        state.optimizer.load_state_dict(content["optimizer_state"])
+    elif content["current_epoch"] < state.num_epochs:  # a finished training is only validated
+        raise UsageError(
+            f"The training in {source} cannot be continued: it was exported without the state of its optimiser. "
+            f"Validate it (--val), or start a new training from its weights (-pretrained_weights)"
+        )
+    if state.grad_scaler is not None and content.get("grad_scaler_state") is not None:
+        state.grad_scaler.load_state_dict(content["grad_scaler_state"])
+    if state.lr_scheduler is not None and "lr_scheduler_state" in content:
+        state.lr_scheduler.load_state_dict(content["lr_scheduler_state"])
+    state.logger.load_checkpoint(content["logging"])
+    return replace(
+        state,
+        epoch=content["current_epoch"],
+        best_ema=content["_best_ema"],
+        mirror_axes=content.get("inference_allowed_mirroring_axes", state.mirror_axes),
+    )

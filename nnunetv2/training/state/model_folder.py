@@ -1,0 +1,90 @@
+"""Where a training reads its cases and writes its model, and the files of a model that are not weights."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dinov3.utils.atomic_files import remove_interrupted_writes, replace_when_complete, write_json
+from nnunetv2.paths import nnUNet_preprocessed, nnUNet_results
+from nnunetv2.utilities.file_path_utilities import convert_trainer_plans_config_to_identifier
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+logger = logging.getLogger(__name__)
+
+FINGERPRINT = "dataset_fingerprint.json"
+
+
+@dataclass(frozen=True)
+class RunFolders:
+    """Folders of one fold; those below a root that is not set are None, as on machines that only predict."""
+
+    dataset: str | None = None
+    """of the dataset: plans, splits, gt_segmentations"""
+    cases: str | None = None
+    """of the configuration: its preprocessed cases"""
+    model: str | None = None
+    """of trainer, plans and configuration, with one folder per fold"""
+    fold: str | None = None
+    previous_stage: str | None = None
+    """segmentations that the previous stage of a cascade made for this configuration; None outside cascades"""
+
+
+def run_folders(trainer_name: str, plans: PlansManager, configuration: str, fold: int | str) -> RunFolders:
+    """Names the folders of a fold below the roots in the environment; makes none of them."""
+    manager = plans.get_configuration(configuration)
+    dataset = cases = model = fold_folder = previous_stage = None
+    if nnUNet_preprocessed.is_set():
+        dataset = os.path.join(nnUNet_preprocessed, plans.dataset_name)
+        cases = os.path.join(dataset, manager.data_identifier)
+    if nnUNet_results.is_set():
+
+        def model_folder(name: str) -> str:
+            identifier = convert_trainer_plans_config_to_identifier(trainer_name, plans.plans_name, name)
+            return os.path.join(nnUNet_results, plans.dataset_name, identifier)
+
+        model = model_folder(configuration)
+        fold_folder = os.path.join(model, f"fold_{fold}")
+        if manager.previous_stage_name is not None:
+            previous_stage = os.path.join(
+                model_folder(manager.previous_stage_name), "predicted_next_stage", configuration
+            )
+    return RunFolders(dataset, cases, model, fold_folder, previous_stage)
+
+
+def write_model_files(
+    fold_folder: str, plans: dict[str, Any], dataset_json: dict[str, Any], preprocessed_folder: str
+) -> None:
+    """Writes plans.json and dataset.json and copies the fingerprint of the dataset, for the record.
+
+    Unfinished files of killed trainings are removed from the fold; those of checkpoints are as large as these.
+
+    Args:
+        fold_folder: made when it is not there; the files go into the folder above, which all folds share.
+        preprocessed_folder: of the dataset; holds the fingerprint.
+    """
+    Path(fold_folder).mkdir(parents=True, exist_ok=True)
+    remove_interrupted_writes(fold_folder)
+    model_folder = Path(fold_folder).parent
+    write_json(plans, model_folder / "plans.json")
+    write_json(dataset_json, model_folder / "dataset.json")
+    fingerprint = Path(preprocessed_folder) / FINGERPRINT
+    if not fingerprint.is_file():
+        logger.warning("%s is not there, so the model folder gets no copy of it", fingerprint)
+        return
+    with replace_when_complete(model_folder / FINGERPRINT) as temporary:
+        shutil.copyfile(fingerprint, temporary)
+
+
+def write_network_listing(network: nn.Module, fold_folder: str) -> None:
+    """Writes the layers of a network into network_architecture.txt, and how many parameters it has and trains."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    total, trained = sum(size for size, _ in sizes), sum(size for size, requires_grad in sizes if requires_grad)
+    with replace_when_complete(Path(fold_folder) / "network_architecture.txt") as temporary:
+        temporary.write_text(f"{total} parameters, {trained} of them trained\n\n{network}\n", encoding="utf-8")

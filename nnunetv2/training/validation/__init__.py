@@ -1,0 +1,1 @@
+"""Scores: of patches during the training, of whole cases after it."""

@@ -1,0 +1,77 @@
+"""Label maps of nnU-Net as sets of masks."""
+
+from __future__ import annotations
+
+import torch
+
+from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
+from nnunetv2.training.loss.mask_targets import mask_targets
+
+
+def test_every_label_that_occurs_gets_one_mask_and_background_is_one():
+    segmentation = torch.tensor([[[[0, 0, 2], [0, 2, 2]]], [[[1, 1, 1], [1, 1, 1]]]], dtype=torch.int16)
+    targets, valid = mask_targets(segmentation, 3, regions=False, ignore_label=None)
+    assert valid is None
+    assert targets[0]["labels"].tolist() == [0, 2]
+    assert targets[0]["masks"].int().tolist() == [[[1, 1, 0], [1, 0, 0]], [[0, 0, 1], [0, 1, 1]]]
+    assert targets[1]["labels"].tolist() == [1]
+    assert targets[1]["masks"].all()
+
+
+def test_ignored_pixels_belong_to_no_mask_and_do_not_count():
+    segmentation = torch.tensor([[[[0, 1], [3, 3]]]], dtype=torch.int16)
+    targets, valid = mask_targets(segmentation, 3, regions=False, ignore_label=3)
+    assert valid.tolist() == [[[True, True], [False, False]]]
+    assert targets[0]["labels"].tolist() == [0, 1]
+    assert targets[0]["masks"].sum() == 2
+
+
+def test_regions_overlap_and_have_no_background():
+    whole, core = torch.tensor([[1, 1], [1, 0]]), torch.tensor([[0, 1], [0, 0]])
+    segmentation = torch.stack([whole, core, torch.zeros(2, 2)])[None].bool()
+    targets, valid = mask_targets(segmentation, 3, regions=True, ignore_label=None)
+    assert valid is None
+    assert targets[0]["labels"].tolist() == [0, 1]
+    torch.testing.assert_close(targets[0]["masks"], torch.stack([whole, core]).bool())
+
+
+def test_the_last_channel_of_regions_with_an_ignore_label_says_what_is_ignored():
+    segmentation = torch.tensor([[[[1, 1], [0, 0]], [[0, 1], [0, 1]]]]).bool()  # one region, then the ignored pixels
+    targets, valid = mask_targets(segmentation, 1, regions=True, ignore_label=4)
+    assert valid.int().tolist() == [[[1, 0], [1, 0]]]
+    assert targets[0]["masks"].int().tolist() == [[[1, 0], [0, 0]]]
+
+
+def test_an_image_without_any_region_or_with_everything_ignored_has_no_target():
+    targets, _ = mask_targets(torch.zeros(1, 2, 4, 4).bool(), 2, regions=True, ignore_label=None)
+    assert targets[0]["labels"].shape == (0,)
+    assert targets[0]["masks"].shape == (0, 4, 4)
+    targets, valid = mask_targets(torch.full((1, 1, 4, 4), 2), 2, regions=False, ignore_label=2)
+    assert targets[0]["labels"].shape == (0,)
+    assert not valid.any()
+
+
+def test_padding_does_not_count_and_belongs_to_no_mask():
+    targets, valid = mask_targets(torch.zeros(1, 1, 2, 3).int(), 2, regions=False, ignore_label=None, size=(4, 4))
+    expected = torch.zeros(1, 4, 4, dtype=torch.bool)
+    expected[:, :2, :3] = True
+    torch.testing.assert_close(valid, expected)
+    torch.testing.assert_close(targets[0]["masks"], expected)
+
+
+def test_what_lies_under_ignored_pixels_does_not_change_the_loss(seeded):
+    segmentation = torch.randint(0, 2, (1, 1, 32, 32))
+    segmentation[..., :16] = 2
+    outputs = {"pred_logits": torch.randn(1, 4, 3), "pred_masks": torch.randn(1, 4, 8, 8)}
+    loss = MaskClassificationLoss(2, num_points=200)
+
+    def total(predictions: dict[str, torch.Tensor]) -> torch.Tensor:
+        torch.manual_seed(3)
+        targets, valid = mask_targets(segmentation, 2, regions=False, ignore_label=2)
+        return loss.total(loss(predictions, targets, valid))
+
+    elsewhere = {**outputs, "pred_masks": outputs["pred_masks"].clone()}
+    elsewhere["pred_masks"][..., :3] += 5.0  # a pixel of the masks away from the border, which is interpolated across
+    torch.testing.assert_close(total(elsewhere), total(outputs))
+    elsewhere["pred_masks"][..., 5:] += 5.0
+    assert not torch.isclose(total(elsewhere), total(outputs))
