@@ -25,7 +25,7 @@ _LARGE = 1024  # width of ViT-Large, from which on the paper's wider pyramid is 
 
 @register_head("dpt")
 class DPT(DenseHead):
-    """Reassembles a pyramid from four blocks and fuses it; the logits have the resolution of the image.
+    """DPT: reassembles a pyramid from four blocks and fuses it to the resolution of the image.
 
     A strong all-round head: context of the deepest block and contours of the finest level, at a moderate cost.
 

@@ -33,7 +33,7 @@ _JOINT_BLOCKS = {12: 3, 24: 4, 32: 4, 40: 5}
 
 @register_head("eomt")
 class EoMT(QueryHead):
-    """ViT backbone whose last blocks see the queries beside the patches, and three small heads.
+    """Queries run through the last blocks of the backbone itself, with three small heads and no decoder.
 
     In training, the queries attend to the patches of the mask that they predicted before each of these blocks. That
     restriction is given up step by step, first in the first of them, until the last fifth of the training does without.

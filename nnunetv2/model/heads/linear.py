@@ -17,7 +17,7 @@ from nnunetv2.model.head_config import ANY_NUMBER, DenseHeadConfig
 
 @register_head("linear")
 class Linear(DenseHead):
-    """Batch norm and a 1x1 convolution on the concatenated maps of one or more blocks.
+    """Linear classifier: batch norm and a 1x1 convolution on the maps of one or more blocks.
 
     Measures what the backbone's features hold by themselves: nothing mixes neighbouring patches. Contours are as coarse
     as the patches, so it suits large objects, and as a baseline for every other head.

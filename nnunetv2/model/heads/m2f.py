@@ -19,7 +19,7 @@ from nnunetv2.model.resized_backbone import ResizedBackbone, with_patches_of_16
 
 @register_head("m2f")
 class Mask2Former(QueryHead):
-    """ViT backbone inside an adapter, pixel decoder and mask transformer.
+    """Mask2Former: DINOv3's adapter around the backbone, a pixel decoder and a mask transformer with queries.
 
     Source: Cheng et al. 2022, "Masked-attention Mask Transformer for Universal Image Segmentation", arXiv:2112.01527;
     Simeoni et al. 2025, "DINOv3", section 6.3.2, arXiv:2508.10104.

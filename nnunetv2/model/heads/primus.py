@@ -13,7 +13,7 @@ from nnunetv2.model.patch_decode_config import PatchDecodeConfig
 
 @register_head("primus")
 class Primus(PatchDecodeHead):
-    """The last block's map through `PatchDecode`: a light decoder in which no pixel sees its neighbours.
+    """Primus' light decoder on the last block's map; no pixel sees its neighbours.
 
     It suits a transformer that is trained (`tuning: full` or `lora`), which then does the segmenting itself.
 

@@ -13,7 +13,7 @@ from nnunetv2.model.patch_decode_config import PatchDecodeConfig
 
 @register_head("primus_multiscale")
 class PrimusMultiscale(PatchDecodeHead):
-    """Four maps side by side through `PatchDecode`; shallow blocks add the detail that the last one has lost.
+    """Primus' decoder on four maps side by side; shallow blocks add the detail that the last one has lost.
 
     Source: Li et al. 2025, "MedDINOv3: How to adapt vision foundation models for medical image segmentation?",
     arXiv:2509.02379; Wald et al. 2025, "Primus", arXiv:2503.01835.

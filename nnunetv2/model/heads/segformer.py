@@ -22,7 +22,9 @@ NUM_MAPS = 4
 
 @register_head("segformer")
 class SegFormer(DenseHead):
-    """A pyramid made of four maps of one scale, and transformers' `SegformerDecodeHead`.
+    """SegFormer's decode head on a pyramid made of four maps of one scale.
+
+    The head is transformers' `SegformerDecodeHead`.
 
     Source: Xie et al. 2021, "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers",
     section 3.2, arXiv:2105.15203.

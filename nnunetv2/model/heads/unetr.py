@@ -25,7 +25,7 @@ _GROUPS = (8, 4, 2, 1)  # of a group norm; the first that divides the channels
 
 @register_head("unetr")
 class UNETR(DenseHead):
-    """Enlarges maps of four depths to 1/8, 1/4, 1/2 and 1/1 of the image and decodes them like a U-Net.
+    """UNETR: enlarges maps of four depths to 1/8, 1/4, 1/2 and 1/1 of the image and decodes them like a U-Net.
 
     Learned upsampling at every scale, for fine structures; its convolutions at full resolution cost most of the memory.
 

@@ -21,7 +21,9 @@ _SMALLEST_WIDTH = 32
 
 @register_head("upernet")
 class UperNet(DenseHead):
-    """Transformers' `UperNetHead` on four maps of one scale, and `ProgressiveUpsampleDecoder` behind it.
+    """UperNet's head with pyramid pooling, then four learned stages that double the resolution.
+
+    The head is transformers' `UperNetHead`; the stages are `ProgressiveUpsampleDecoder`.
 
     Source: Xiao et al. 2018, "Unified Perceptual Parsing for Scene Understanding", section 3.1, arXiv:1807.10221.
     """
