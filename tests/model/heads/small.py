@@ -14,6 +14,7 @@ from nnunetv2.utilities import extensions
 HEADS = extensions.names("head")
 SMALL: dict[str, dict[str, Any]] = {
     "eomt": {"num_queries": 7},
+    "fapm": {"rank": 8, "widths": [4, 8, 8, 16], "gradient_checkpointing": False},
     "m2f": {
         "num_queries": 7,
         "hidden_dim": 64,
