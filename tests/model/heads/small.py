@@ -24,6 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "num_decoder_layers": 2,
         "gradient_checkpointing": False,
     },
+    "segdino": {"width": 16},
     "segformer": {"decoder_hidden_size": 16},
     "upernet": {"hidden_size": 16},
 }
