@@ -27,7 +27,7 @@ _SQUEEZE = 16  # squeeze-excitation narrows its channels by this factor
 
 @register_head("fapm")
 class DinoUNet(DenseHead):
-    """Projects an adapter's maps to the widths of a U-Net (FAPM) and decodes them at full resolution.
+    """Dino U-Net: projects an adapter's maps to the widths of a U-Net (FAPM) and decodes them at full resolution.
 
     For fine structures and exact borders: the adapter's CNN sees the pixels, and the last skip has the image's size.
 
@@ -196,7 +196,7 @@ class FourfoldUpsampling(nn.Module):
 
 
 class UNetDecoder(nn.Module):
-    """nnU-Net's decoder with one output: each stage doubles the resolution and mixes in a skip with two convolutions.
+    """nnU-Net's decoder with one output: each stage doubles the resolution and mixes in a skip by two convolutions.
 
     Args:
         widths: channels of the skips, the finest first.
