@@ -59,3 +59,8 @@ class ResizedBackbone(nn.Module):
 def with_patches_of_16(backbone: Backbone) -> Backbone | ResizedBackbone:
     """The backbone itself if its patches have 16 pixels (the names of its weights stay); else inside a wrapper."""
     return backbone if backbone.patch_size == PATCH_SIZE else ResizedBackbone(backbone)
+
+
+def without_resizing(backbone: nn.Module) -> Backbone:
+    """The backbone that `with_patches_of_16` was given."""
+    return backbone.backbone if isinstance(backbone, ResizedBackbone) else backbone

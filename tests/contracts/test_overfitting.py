@@ -29,6 +29,11 @@ MOST_STEPS = {
     "linear": 600,
     "dpt": 160,
     "unetr": 160,
+    "primus": 240,
+    "primus_multiscale": 400,
+    "pmt": 40,
+    "fapm": 200,
+    "segdino": 300,
 }
 # A linear classifier of frozen random features needs all the capacity that there is.
 OWN_SETTINGS = {"linear": {"input_scale": 2, "dropout": 0.0, "backbone_out_layers": "FOUR_LAST"}}

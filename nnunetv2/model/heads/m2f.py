@@ -14,7 +14,7 @@ from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.head import BackboneSpec, Features, QueryHead, register_head
 from nnunetv2.model.head_config import QueryHeadConfig
-from nnunetv2.model.resized_backbone import ResizedBackbone, with_patches_of_16
+from nnunetv2.model.resized_backbone import with_patches_of_16, without_resizing
 
 
 @register_head("m2f")
@@ -90,8 +90,7 @@ class Mask2Former(QueryHead):
 
     @property
     def backbone(self) -> Backbone:
-        backbone = self.decoder.segmentation_model[0].backbone
-        return backbone.backbone if isinstance(backbone, ResizedBackbone) else backbone
+        return without_resizing(self.decoder.segmentation_model[0].backbone)
 
     def forward(self, features: Features) -> dict[str, Any]:
         return self.decoder(features.image)
