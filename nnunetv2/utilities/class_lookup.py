@@ -143,6 +143,12 @@ def _module_name(path: Path, root: Path, package: str | None = None) -> str:
     return ".".join(parts if package is None else (package, *parts))
 
 
+def make_importable(folder: Path) -> None:
+    """Lets files of a user's folder import their neighbours."""
+    if str(folder.resolve()) not in sys.path:
+        sys.path.append(str(folder.resolve()))
+
+
 def import_file(path: Path, root: Path) -> ModuleType:
     """Imports one file of a user's folder; the folder joins `sys.path` so that the file can import its neighbours.
 
@@ -150,8 +156,7 @@ def import_file(path: Path, root: Path) -> ModuleType:
     """
     path = path.resolve()
     root = root.resolve()
-    if str(root) not in sys.path:
-        sys.path.append(str(root))
+    make_importable(root)
     name = _module_name(path, root)
     try:
         found = importlib.util.find_spec(name)

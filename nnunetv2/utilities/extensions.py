@@ -25,7 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.errors import UsageError
-from nnunetv2.utilities.class_lookup import EXTENSIONS, folders_of_variable, import_file, python_files
+from nnunetv2.utilities.class_lookup import (
+    EXTENSIONS,
+    folders_of_variable,
+    import_file,
+    make_importable,
+    python_files,
+)
 from nnunetv2.utilities.partial_import import nested_class
 
 logger = logging.getLogger(__name__)
@@ -81,6 +87,8 @@ class Extension:
         """A class in the body of the registered one, read without importing the rest of the file where it is there."""
         if not self.is_external and self._module in sys.modules:
             return getattr(self.load(), name)
+        if self.is_external:
+            make_importable(self.root)  # the class may refer to a neighbour of its file
         found = nested_class(self.path, self.definition, name)
         return getattr(self.load(), name) if found is None else found
 
