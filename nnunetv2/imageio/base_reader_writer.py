@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+
+from nnunetv2.errors import UsageError
 
 ReaderClass = TypeVar("ReaderClass", bound="type[BaseReaderWriter]")
 
@@ -79,6 +83,11 @@ def register_reader(name: str) -> Callable[[ReaderClass], ReaderClass]:
             raise TypeError(f"plans name readers by their class; register {reader.__name__} by that name, not {name!r}")
         if not issubclass(reader, BaseReaderWriter):
             raise TypeError(f"{name} must derive from BaseReaderWriter")
+        file, module = Path(inspect.getfile(reader)), reader.__module__.rpartition(".")[2]
+        if file.stem != module:  # as import_file does where the name is taken; worker processes could not import it
+            raise UsageError(
+                f"{file}: Python has another module called {file.stem}; give the reader's file another name"
+            )
         return reader
 
     return register

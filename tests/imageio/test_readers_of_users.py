@@ -131,3 +131,10 @@ def test_a_reader_is_registered_by_the_name_of_its_class(folder):
     write_reader(folder, more='\n\n@register_reader("Other")\nclass Renamed(ArrayIO): pass\n')
     with pytest.raises(TypeError, match="register Renamed by that name, not 'Other'"):
         determine_reader_writer_from_file_ending(".npy")
+
+
+def test_a_file_that_worker_processes_could_not_import_is_rejected(folder):
+    write_reader(folder)
+    (folder / "arrayio.py").rename(folder / "io.py")
+    with pytest.raises(UsageError, match="io.py: Python has another module called io; give the reader's file another"):
+        determine_reader_writer_from_file_ending(".npy")
