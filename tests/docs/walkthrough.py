@@ -86,7 +86,8 @@ class Reader:
     def run(self, commands: str, *, fails: bool = False) -> None:
         """Runs lines in a shell, which end at the first that fails."""
         # The shell tells its variables at the end, as a terminal that stays open keeps what was exported.
-        script = f"set -e\n{commands}\nenv -0 > .environment\n"
+        told = self.folder / ".environment"
+        script = f"set -e\n{commands}\nenv -0 > '{told}'\n"
         result = subprocess.run(
             ["bash", "-c", script],
             cwd=self.folder,
@@ -100,7 +101,7 @@ class Reader:
         self.output = result.stdout
         assert (result.returncode != 0) == fails, f"{commands}\nended with {result.returncode}:\n{result.stdout}"
         if not fails:
-            entries = (self.folder / ".environment").read_text().split("\0")
+            entries = told.read_text().split("\0")
             self.environment = dict(entry.split("=", 1) for entry in entries if entry)
 
 
