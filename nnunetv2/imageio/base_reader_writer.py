@@ -83,8 +83,9 @@ def register_reader(name: str) -> Callable[[ReaderClass], ReaderClass]:
             raise TypeError(f"plans name readers by their class; register {reader.__name__} by that name, not {name!r}")
         if not issubclass(reader, BaseReaderWriter):
             raise TypeError(f"{name} must derive from BaseReaderWriter")
-        file, module = Path(inspect.getfile(reader)), reader.__module__.rpartition(".")[2]
-        if file.stem != module:  # as import_file does where the name is taken; worker processes could not import it
+        file = Path(getattr(sys.modules[reader.__module__], "__file__", None) or f"{reader.__module__}.py")
+        # A file whose name is taken is imported under another one, by which worker processes would not find it.
+        if file.stem != reader.__module__.rpartition(".")[2]:
             raise UsageError(
                 f"{file}: Python has another module called {file.stem}; give the reader's file another name"
             )
