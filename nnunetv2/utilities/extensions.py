@@ -80,8 +80,13 @@ class Extension:
         return getattr(importlib.import_module(self._module), self.definition)
 
     def config(self) -> type:
-        """The class of its settings."""
-        return self.nested(CONFIG)
+        """The class of its settings. Raises `UsageError` if it has fields and is no dataclass."""
+        found = self.nested(CONFIG)
+        if vars(found).get("__annotations__") and "__dataclass_fields__" not in vars(found):
+            raise UsageError(
+                f"{self.path}: put @dataclass on {self.definition}.{CONFIG}, whose fields are no settings yet"
+            )
+        return found
 
     def nested(self, name: str) -> type:
         """A class in the body of the registered one, read without importing the rest of the file where it is there."""

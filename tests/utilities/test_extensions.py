@@ -75,6 +75,13 @@ def test_settings_come_without_what_they_do_not_need(folder):
     assert extensions.find("head", "mine").config()().width == 8
 
 
+def test_fields_that_are_no_settings_are_reported(folder):
+    write(folder / "a.py")
+    (folder / "a.py").write_text((folder / "a.py").read_text().replace("@dataclass\n", "\n"))
+    with pytest.raises(UsageError, match="a.py: put @dataclass on Mine.Config, whose fields are no settings yet"):
+        extensions.find("head", "mine").config()
+
+
 def test_a_name_that_two_files_register_is_rejected_with_both(folder):
     write(folder / "a.py")
     write(folder / "b.py")
