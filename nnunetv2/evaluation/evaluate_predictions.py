@@ -344,12 +344,12 @@ def compute_metrics_on_folder_simple(
 
 def _image_ending(folder: str) -> tuple[str, str]:
     """Returns the ending of the first file of a folder that a reader knows, and the path of that file."""
-    from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
+    from nnunetv2.imageio.reader_writer_registry import known_file_endings
 
-    endings = {ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings}
+    endings = known_file_endings()
     for name in _files_with_ending(folder, ""):
         known = [ending for ending in endings if name.lower().endswith(ending)]
         if known:
             ending = max(known, key=len)
             return name[-len(ending) :], str(Path(folder, name))
-    raise DataError(f"There is no image in {folder} that a reader knows; known endings: {', '.join(sorted(endings))}")
+    raise DataError(f"There is no image in {folder} that a reader knows; known endings: {', '.join(endings)}")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
+
+from nnunetv2.errors import UsageError
+
+ReaderClass = TypeVar("ReaderClass", bound="type[BaseReaderWriter]")
 
 
 class BaseReaderWriter(ABC):
@@ -19,7 +25,8 @@ class BaseReaderWriter(ABC):
     axes; 1 where a format knows no spacing. Everything else in it is for `write_seg`, which gets it back and should
     restore from it what the array has lost. It is pickled, so it may hold plain Python data and numpy arrays.
 
-    A class for another format goes into this package and names the endings it can read.
+    A class for another format names the endings it can read and is registered by `register_reader`; its file goes into
+    a folder of the environment variable `nnUNet_extensions`, see docs/extending.md.
     """
 
     supported_file_endings: list[str] = []
@@ -62,3 +69,26 @@ class BaseReaderWriter(ABC):
             output_fname: the target, with ending; it appears complete or not at all.
             properties: what `read_images` returned with the image.
         """
+
+
+def register_reader(name: str) -> Callable[[ReaderClass], ReaderClass]:
+    """Class decorator that names a reader of a user; files are searched for it before they run.
+
+    The name is a literal and that of the class, which plans and dataset.json hold. `supported_file_endings` is a list
+    of literals, too, because the file runs only if its reader is chosen.
+    """
+
+    def register(reader: ReaderClass) -> ReaderClass:
+        if reader.__name__ != name:
+            raise TypeError(f"plans name readers by their class; register {reader.__name__} by that name, not {name!r}")
+        if not issubclass(reader, BaseReaderWriter):
+            raise TypeError(f"{name} must derive from BaseReaderWriter")
+        file = Path(getattr(sys.modules[reader.__module__], "__file__", None) or f"{reader.__module__}.py")
+        # A file whose name is taken is imported under another one, by which worker processes would not find it.
+        if file.stem != reader.__module__.rpartition(".")[2]:
+            raise UsageError(
+                f"{file}: Python has another module called {file.stem}; give the reader's file another name"
+            )
+        return reader
+
+    return register

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import logging
+from collections.abc import Iterator
 
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -11,11 +13,12 @@ from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
-from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities import extensions
+from nnunetv2.utilities.class_lookup import EXTENSIONS, find_by_name
 
 logger = logging.getLogger(__name__)
 
-# The first that can read a dataset's first image is used.
+# The first that can read a dataset's first image is used; those of users come behind.
 LIST_OF_IO_CLASSES: list[type[BaseReaderWriter]] = [
     NaturalImage2DIO,
     SimpleITKIO,
@@ -56,6 +59,9 @@ def determine_reader_writer_from_file_ending(
 ) -> type[BaseReaderWriter]:
     """Returns the first class that is for this ending and can read the example.
 
+    Readers of users are asked where no reader of this package takes the ending, or none of those that do can read the
+    example.
+
     Args:
         file_ending: with its dot, `.nii.gz`.
         example_file: an image; without it the ending alone decides.
@@ -66,8 +72,7 @@ def determine_reader_writer_from_file_ending(
         DataError: there is none; the message says what each class had to say about the example.
     """
     failures = []
-    for candidate in LIST_OF_IO_CLASSES:
-        fits = file_ending.lower() in candidate.supported_file_endings
+    for candidate, fits in _candidates(file_ending.lower()):
         if not fits and (example_file is None or not allow_nonmatching_filename):
             continue
         if example_file is not None:
@@ -80,12 +85,56 @@ def determine_reader_writer_from_file_ending(
         return candidate
     if failures:
         raise DataError(f"No reader can read {example_file}. " + ". ".join(failures))
-    known = sorted({ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings})
-    raise DataError(f"There is no reader for files that end in {file_ending!r}; convert them to {', '.join(known)}")
+    raise DataError(
+        f"There is no reader for files that end in {file_ending!r}; convert them to {', '.join(known_file_endings())}, "
+        f"or put a reader of your own into a folder that {EXTENSIONS} names"
+    )
+
+
+def known_file_endings() -> list[str]:
+    """The endings that this package's readers and those of users are for, in alphabetical order."""
+    known = {ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings}
+    return sorted(known.union(*(_endings_of(each) for each in _readers_of_users())))
+
+
+def _candidates(ending: str) -> Iterator[tuple[type[BaseReaderWriter], bool]]:
+    """The readers in the order in which they are tried, and whether they are for the ending."""
+    own = [(reader, ending in reader.supported_file_endings) for reader in LIST_OF_IO_CLASSES]
+    of_users = [each for each in _readers_of_users() if ending in _endings_of(each)]
+    if any(fits for _, fits in own):
+        yield from own
+        yield from ((each.load(), True) for each in of_users)
+    else:
+        # SimpleITK opens many formats that it is not asked for here, and a reader for this very ending precedes it.
+        yield from ((each.load(), True) for each in of_users)
+        yield from own
+
+
+def _readers_of_users() -> list[extensions.Extension]:
+    return [each for name in extensions.names("reader") if (each := extensions.find("reader", name)).is_external]
+
+
+def _endings_of(reader: extensions.Extension) -> list[str]:
+    """`supported_file_endings`, read off the file without running it."""
+    body = next(
+        node.body
+        for node in ast.parse(reader.path.read_bytes()).body
+        if isinstance(node, ast.ClassDef) and node.name == reader.definition
+    )
+    for statement in body:
+        targets = getattr(statement, "targets", [getattr(statement, "target", None)])
+        if "supported_file_endings" in [target.id for target in targets if isinstance(target, ast.Name)]:
+            try:
+                return [str(ending).lower() for ending in ast.literal_eval(statement.value)]
+            except (ValueError, TypeError) as err:
+                raise UsageError(
+                    f'{reader.path}: supported_file_endings of {reader.name} must be a list of literals, [".npy"]'
+                ) from err
+    return []
 
 
 def recursive_find_reader_writer_by_name(rw_class_name: str) -> type[BaseReaderWriter]:
-    """Returns the reader of that name in this package.
+    """Returns the reader of that name in this package or in a folder of `nnUNet_extensions`.
 
     Raises:
         UsageError: there is none.

@@ -81,7 +81,10 @@ class TimmBackbone(Backbone):
 def find_backbone(name: str, size: str) -> BackboneSize:
     """The table row of a backbone; an unknown name or size raises `UsageError` with those that exist."""
     if name not in FAMILIES:
-        raise UsageError(f"model.backbone={name!r} is not known; choose one of {', '.join(FAMILIES)}{_near(name)}")
+        raise UsageError(
+            f"model.backbone={name!r} is not known; choose one of {', '.join(FAMILIES)}, or name the folder with "
+            f"its file in {extensions.EXTENSIONS}{_near(name)}"
+        )
     if size not in FAMILIES[name]:
         raise UsageError(
             f"model.backbone_size={size!r}: {name} has {', '.join(FAMILIES[name])}{_near(size, FAMILIES[name])}"

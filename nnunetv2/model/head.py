@@ -53,6 +53,14 @@ class Head(nn.Module, abc.ABC):
         super().__init__()
         self.spec = spec
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, nn.Module) and hasattr(type(self), name):
+            raise TypeError(
+                f"{type(self).__name__} has a class attribute {name!r}, which hides a module of that name; call the "
+                f"module otherwise"
+            )
+        super().__setattr__(name, value)
+
     @property
     def size_multiple(self) -> int:
         """Height and width of the images are padded to multiples of this."""

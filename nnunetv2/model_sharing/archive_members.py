@@ -37,6 +37,8 @@ def members_of_models(
     Raises:
         DataError: a member is not allowed, or there are too many or too large ones.
     """
+    from nnunetv2.imageio.reader_writer_registry import known_file_endings
+
     infos = [info for info in archive.infolist() if not info.is_dir() and not _LEFT_BY_SYSTEMS.search(info.filename)]
     if len(infos) > MAX_MEMBERS:
         raise DataError(f"The archive has {len(infos)} files; a model has at most {MAX_MEMBERS}")
@@ -45,7 +47,7 @@ def members_of_models(
         raise DataError(f"The archive would grow from {archive_size} to {total} bytes, which no trained model does")
     if total > free_space:
         raise DataError(f"The archive needs {total} bytes and nnUNet_results has {free_space} left; free some space")
-    endings = (*_ENDINGS, *_image_endings())
+    endings = (*_ENDINGS, *known_file_endings())
     members: dict[PurePosixPath, zipfile.ZipInfo] = {}
     folded: set[str] = set()
     for info in infos:
@@ -57,12 +59,6 @@ def members_of_models(
         members[PurePosixPath(info.filename)] = info
     _require_whole_models(members)
     return members
-
-
-def _image_endings() -> tuple[str, ...]:
-    from nnunetv2.imageio.reader_writer_registry import LIST_OF_IO_CLASSES
-
-    return tuple(ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings)
 
 
 def _objections(info: zipfile.ZipInfo, endings: tuple[str, ...]) -> Iterator[str]:

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Both are os.pathsep-separated lists of folders of users.
 EXTERNAL_TRAINERS = "nnUNet_extTrainer"  # trainers
-EXTENSIONS = "nnUNet_extensions"  # trainers, and everything else of `nnunetv2.utilities.extensions`
+EXTENSIONS = "nnUNet_extensions"  # trainers, readers, and everything else of `nnunetv2.utilities.extensions`
 
 _PACKAGES = {
     "trainer": "nnunetv2.training.nnUNetTrainer",
@@ -36,14 +36,17 @@ _PACKAGES = {
     "network architecture": "dynamic_network_architectures.architectures",
 }
 
+# Kinds that are also looked for in folders of users; messages name the first variable.
+_VARIABLES = {"trainer": (EXTERNAL_TRAINERS, EXTENSIONS), "image reader/writer": (EXTENSIONS,)}
+
 _SHARED_BASES = {"AbstractPrimus"}  # of trainers; they cannot train, so none of them is meant
 
 
 def find_by_name(kind: str, name: str) -> Any:
     """Returns the class or function `name` of the given kind, for example `("trainer", "nnUNetTrainer")`.
 
-    Trainers are also looked for in the folders of the environment variables `nnUNet_extTrainer` and
-    `nnUNet_extensions`.
+    Trainers and readers are also looked for in the folders of the environment variable `nnUNet_extensions`, trainers in
+    those of `nnUNet_extTrainer` as well.
 
     Raises:
         UsageError: nothing of that name is defined; the message lists the nearest names.
@@ -54,16 +57,16 @@ def find_by_name(kind: str, name: str) -> Any:
     if name in definitions:
         return getattr(importlib.import_module(_module_name(definitions[name], folder, package)), name)
     known = set(definitions)
-    if kind == "trainer":
-        for external in external_trainer_folders():
-            definitions = definitions_below(external)
-            if name in definitions:
-                return getattr(import_file(definitions[name], external), name)
-            known |= set(definitions)
+    variables = _VARIABLES.get(kind, ())
+    for external in (folder for variable in variables for folder in folders_of_variable(variable)):
+        definitions = definitions_below(external)
+        if name in definitions:
+            return getattr(import_file(definitions[name], external), name)
+        known |= set(definitions)
     eligible = sorted(each for each in known - _SHARED_BASES if not each.startswith("_"))
     near = difflib.get_close_matches(name, eligible, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    extra = f" (or in the folders named by {EXTERNAL_TRAINERS})" if kind == "trainer" else ""
+    extra = f" (or in the folders named by {variables[0]})" if variables else ""
     raise UsageError(f"There is no {kind} named {name!r} in {package}{extra}{hint}")
 
 
@@ -140,6 +143,12 @@ def _module_name(path: Path, root: Path, package: str | None = None) -> str:
     return ".".join(parts if package is None else (package, *parts))
 
 
+def make_importable(folder: Path) -> None:
+    """Lets files of a user's folder import their neighbours."""
+    if str(folder.resolve()) not in sys.path:
+        sys.path.append(str(folder.resolve()))
+
+
 def import_file(path: Path, root: Path) -> ModuleType:
     """Imports one file of a user's folder; the folder joins `sys.path` so that the file can import its neighbours.
 
@@ -147,8 +156,7 @@ def import_file(path: Path, root: Path) -> ModuleType:
     """
     path = path.resolve()
     root = root.resolve()
-    if str(root) not in sys.path:
-        sys.path.append(str(root))
+    make_importable(root)
     name = _module_name(path, root)
     try:
         found = importlib.util.find_spec(name)

@@ -25,7 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from nnunetv2.errors import UsageError
-from nnunetv2.utilities.class_lookup import EXTENSIONS, folders_of_variable, import_file, python_files
+from nnunetv2.utilities.class_lookup import (
+    EXTENSIONS,
+    folders_of_variable,
+    import_file,
+    make_importable,
+    python_files,
+)
 from nnunetv2.utilities.partial_import import nested_class
 
 logger = logging.getLogger(__name__)
@@ -74,13 +80,20 @@ class Extension:
         return getattr(importlib.import_module(self._module), self.definition)
 
     def config(self) -> type:
-        """The class of its settings."""
-        return self.nested(CONFIG)
+        """The class of its settings. Raises `UsageError` if it has fields and is no dataclass."""
+        found = self.nested(CONFIG)
+        if vars(found).get("__annotations__") and "__dataclass_fields__" not in vars(found):
+            raise UsageError(
+                f"{self.path}: put @dataclass on {self.definition}.{CONFIG}, whose fields are no settings yet"
+            )
+        return found
 
     def nested(self, name: str) -> type:
         """A class in the body of the registered one, read without importing the rest of the file where it is there."""
         if not self.is_external and self._module in sys.modules:
             return getattr(self.load(), name)
+        if self.is_external:
+            make_importable(self.root)  # the class may refer to a neighbour of its file
         found = nested_class(self.path, self.definition, name)
         return getattr(self.load(), name) if found is None else found
 

@@ -137,7 +137,9 @@ def test_a_trainable_backbone_follows_train_and_gets_gradients():
 
 
 def test_unknown_names_are_refused_with_those_that_exist():
-    with pytest.raises(UsageError, match="'dinov4' is not known; choose one of dinov2, .*; did you mean dinov3"):
+    with pytest.raises(
+        UsageError, match="'dinov4' is not known; choose one of dinov2, .* in nnUNet_extensions; did you mean dinov3"
+    ):
         find_backbone("dinov4", "large")
     with pytest.raises(UsageError, match="'larg': dinov3 has tiny, small, .* did you mean large"):
         find_backbone("dinov3", "larg")

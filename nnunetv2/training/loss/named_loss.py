@@ -8,6 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
+from nnunetv2.errors import UsageError
 from nnunetv2.training.loss.loss_config import DenseLossConfig, LabelTask, LossConfig, QueryLossConfig
 
 LossClass = TypeVar("LossClass", bound="type[NamedLoss]")
@@ -69,6 +70,15 @@ class QueryLoss(NamedLoss):
     @abc.abstractmethod
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The weighted sum of the terms, a scalar."""
+
+
+def require_labels(loss: NamedLoss, task: LabelTask) -> None:
+    """Raises `UsageError` if the dataset has regions, for losses of exclusive labels."""
+    if task.has_regions:
+        raise UsageError(
+            f"training.loss={loss.name} trains labels, and those of this dataset are regions, which may overlap; "
+            f"choose dice_ce or dice"
+        )
 
 
 def register_loss(name: str) -> Callable[[LossClass], LossClass]:

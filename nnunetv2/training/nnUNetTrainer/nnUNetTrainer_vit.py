@@ -214,7 +214,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             batch_dice=self.configuration_manager.batch_dice,
             is_ddp=self.is_ddp,
         )
-        return extensions.find("loss", name).load()(self.config.loss_settings, task)
+        # A loss may hold tensors, such as weights of classes, which belong beside the logits.
+        return extensions.find("loss", name).load()(self.config.loss_settings, task).to(self.device)
 
     @property
     def _kind(self) -> str:

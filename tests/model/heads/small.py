@@ -38,7 +38,9 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def small_words(head: str, **settings: Any) -> list[str]:
     """`key=value` words of a small model with a head; `settings` are further ones of the section `model`."""
-    model = {"backbone_size": "tiny", "pretrained": False} | SMALL[head] | settings
+    model = (
+        {"backbone_size": "tiny", "pretrained": False} | SMALL.get(head, {}) | settings
+    )  # users' heads have defaults
     words = (f"model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in model.items())
     return [f"model.head={head}", *words]
 
