@@ -25,6 +25,8 @@ from tests.model.heads.small import SMALL
 from tests.training.tiny_dataset import NAME, tiny_plans
 
 PATCH = (32, 24)  # 24 is no multiple of 16: the transformers pad it
+# The coarsest map has 1/32 of the image, and instance norm makes 0 of a single value, without a gradient.
+PATCHES = {"fapm": (64, 56)}
 NUM_BLOCKS = 4  # of the tiny backbone
 CPU = torch.device("cpu")
 
@@ -127,6 +129,11 @@ class Combination:
         return "ignore" in LABELS[self.labels]
 
     @property
+    def patch(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return PATCHES.get(self.model, PATCH)
+
+    @property
     def backbone(self) -> str | None:
         """First part of the names of the backbone's tensors; None: the model has no backbone."""
         return MODELS[self.model].backbone
@@ -139,7 +146,7 @@ class Combination:
             training: settings of the section `training`; the U-Net takes over those that it has as attributes.
         """
         model = MODELS[self.model]
-        arguments = (self.plans(training.get("patch_size", PATCH)), "2d", 0, self.dataset_json(), CPU)
+        arguments = (self.plans(training.get("patch_size", self.patch)), "2d", 0, self.dataset_json(), CPU)
         if model.keyword is None:
             attributes = {name: value for name, value in training.items() if hasattr(model.trainer, name)}
             return type(model.trainer.__name__, (model.trainer,), attributes)(*arguments)
@@ -161,7 +168,7 @@ class Combination:
         lora = {"lora": {"r": 2}} if self.tuning == "lora" else {}
         return {**sections, **lora, "model": common | sections["model"], "training": training}
 
-    def plans(self, patch_size: Sequence[int] = PATCH) -> dict[str, Any]:
+    def plans(self, patch_size: Sequence[int]) -> dict[str, Any]:
         plans = tiny_plans()
         plans["configurations"]["2d"] |= {
             "patch_size": list(patch_size),
@@ -202,12 +209,13 @@ def write_empty_dataset(preprocessed_root: Path) -> None:
     (folder / "case.b2nd").touch()
 
 
-def label_maps(combination: Combination, size: Sequence[int] = PATCH) -> Tensor:
+def label_maps(combination: Combination, size: Sequence[int] | None = None) -> Tensor:
     """Two label maps (2, 1, H, W), sides multiples of 8; with an ignore label, the last quarter of the rows is ignored.
 
     Each label keeps to its side of the image. If they changed sides, queries would have to change between labels from
     image to image, which a few steps do not teach.
     """
+    size = size or combination.patch
     maps = torch.zeros(2, 1, 8, 8, dtype=torch.int16)
     maps[0, 0, 1:5, 0:3] = 1
     maps[0, 0, 2:7, 5:8] = 2

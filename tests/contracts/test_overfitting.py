@@ -29,7 +29,7 @@ MOST_STEPS = {
     "linear": 600,
     "dpt": 160,
     "unetr": 160,
-    "primus": 240,
+    "primus": 500,
     "primus_multiscale": 400,
     "pmt": 40,
     "fapm": 200,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from tests.contracts.cases import PATCH, Combination, expected_trainable, grid, lora_names
+from tests.contracts.cases import Combination, expected_trainable, grid, lora_names
 from tests.contracts.ten_steps import TenSteps, logits, train_ten_steps
 
 NUM_OUTPUTS = {"labels": 3, "regions": 2, "ignore": 3}
@@ -37,7 +37,7 @@ class TestTrainingContract:
     def test_logits_have_a_channel_per_class_or_region(self, run):
         run.network.eval()
         result = logits(run.network, run.image)
-        assert result.shape == (2, NUM_OUTPUTS[run.combination.labels], *PATCH)
+        assert result.shape == (2, NUM_OUTPUTS[run.combination.labels], *run.combination.patch)
         assert result.isfinite().all()
         assert result.dtype == torch.float32
 

@@ -15,7 +15,7 @@ HEADS = extensions.names("head")
 SMALL: dict[str, dict[str, Any]] = {
     "dpt": {"fusion_hidden_size": 16, "neck_hidden_sizes": [8, 16, 24, 32]},
     "eomt": {"num_queries": 7},
-    "fapm": {"rank": 8, "widths": [4, 8, 8, 16], "gradient_checkpointing": False},
+    "fapm": {"rank": 8, "widths": [128, 64, 64, 128], "gradient_checkpointing": False},
     "linear": {},
     "m2f": {
         "num_queries": 7,
@@ -27,8 +27,8 @@ SMALL: dict[str, dict[str, Any]] = {
         "gradient_checkpointing": False,
     },
     "pmt": {"num_queries": 7, "num_layers": 2},
-    "primus": {"embed_dim": 32},
-    "primus_multiscale": {"embed_dim": 16},
+    "primus": {},
+    "primus_multiscale": {"embed_dim": 32},
     "segdino": {"width": 16},
     "segformer": {"decoder_hidden_size": 16},
     "unetr": {"decoder_channels": [32, 16, 16, 8, 8], "image_skip": True},
