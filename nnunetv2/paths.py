@@ -11,6 +11,7 @@ _PURPOSE = {
     "nnUNet_preprocessed": "plans and preprocessed cases",
     "nnUNet_results": "trained models",
     "nnUNet_extTrainer": "trainers of your own",
+    "nnUNet_extensions": "trainers, heads, losses, metrics, backbones and readers of your own",
 }
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nnunetv2.study.methods import Method
     from nnunetv2.study.study_config import StudyConfig
 
-_ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_extTrainer")
+_ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_extTrainer", "nnUNet_extensions")
 
 
 class State(Enum):

@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 from nnunetv2.errors import DataError
-from nnunetv2.utilities.class_lookup import EXTERNAL_TRAINERS, import_external_module
+from nnunetv2.utilities.class_lookup import EXTENSIONS, EXTERNAL_TRAINERS, import_external_module
 
 ALLOWED_PACKAGES = ("torch.nn", "dynamic_network_architectures", "nnunetv2", "dinov3", "timm")
 
@@ -41,7 +41,7 @@ def _import_from_user(path: str, module_name: str, name: str) -> Any:
     if module is None:
         raise DataError(
             f"{path!r} was not imported: names in data files may come from {', '.join(ALLOWED_PACKAGES)}, or from a "
-            f"module in a folder that the environment variable {EXTERNAL_TRAINERS} names"
+            f"module in a folder that the environment variable {EXTERNAL_TRAINERS} or {EXTENSIONS} names"
         )
     return getattr(module, name, None)
 

@@ -66,7 +66,7 @@ def find_by_name(kind: str, name: str) -> Any:
     eligible = sorted(each for each in known - _SHARED_BASES if not each.startswith("_"))
     near = difflib.get_close_matches(name, eligible, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    extra = f" (or in the folders named by {variables[0]})" if variables else ""
+    extra = f" (or in the folders named by {' and '.join(variables)})" if variables else ""
     raise UsageError(f"There is no {kind} named {name!r} in {package}{extra}{hint}")
 
 

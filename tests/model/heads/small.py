@@ -15,7 +15,7 @@ HEADS = extensions.names("head")
 SMALL: dict[str, dict[str, Any]] = {
     "dpt": {"fusion_hidden_size": 16, "neck_hidden_sizes": [8, 16, 24, 32]},
     "eomt": {"num_queries": 7},
-    "fapm": {"rank": 8, "widths": [128, 64, 64, 128], "gradient_checkpointing": False},
+    "fapm": {"rank": 8, "widths": [16, 16, 32, 32], "gradient_checkpointing": False},
     "linear": {},
     "m2f": {
         "num_queries": 7,

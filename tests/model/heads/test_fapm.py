@@ -183,7 +183,7 @@ def test_skips_stand_at_full_half_quarter_and_eighth(seeded):
     head.decoder.register_forward_pre_hook(lambda _, inputs: seen.extend(tuple(skip.shape) for skip in inputs[0]))
     with torch.no_grad():
         logits = head(Features(torch.randn(1, 3, 64, 96), [], []))
-    assert seen == [(1, 4, 64, 96), (1, 8, 32, 48), (1, 8, 16, 24), (1, 16, 8, 12)]
+    assert seen == [(1, 16, 64, 96), (1, 16, 32, 48), (1, 32, 16, 24), (1, 32, 8, 12)]
     assert logits.shape == (1, 3, 64, 96)
 
 
@@ -217,3 +217,10 @@ def test_its_backbone_is_the_real_one(family):
 def test_settings_that_do_not_fit_are_rejected(settings, message):
     with pytest.raises(UsageError, match=message):
         DinoUNet.Config(**settings)
+
+
+def test_every_parameter_of_a_squeeze_excitation_learns_while_its_hidden_units_are_alive(seeded):
+    squeeze = SqueezeExcitation(16)
+    torch.nn.init.ones_(squeeze.fc[0].bias)
+    squeeze(torch.randn(2, 16, 3, 5)).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in squeeze.parameters())
