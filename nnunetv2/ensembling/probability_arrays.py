@@ -1,4 +1,4 @@
-"""Read predicted probabilities, and find out by their headers alone whether they can be averaged."""
+"""Read predicted probabilities, and check from the file headers whether they can be averaged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = "probabilities"
 
 
 def read_probabilities(path: str | os.PathLike) -> np.ndarray:
-    """The array `probabilities` of an `.npz` file, float32.
+    """Read the array `probabilities` of an `.npz` file as float32.
 
     Raises:
         DataError: the file is damaged, or has no such array.
@@ -30,14 +30,14 @@ def read_probabilities(path: str | os.PathLike) -> np.ndarray:
 
 
 def require_matching(files_of_cases: Mapping[str, Sequence[str | os.PathLike]], num_outputs: int) -> None:
-    """Refuses probabilities that cannot be averaged, before any case is; only the headers of the files are read.
+    """Reject probabilities that cannot be averaged before the work starts; reads only the headers of the files.
 
     Args:
-        files_of_cases: for each case its `.npz` files.
-        num_outputs: K of the labels.
+        files_of_cases: `.npz` files of each case.
+        num_outputs: number of output channels K that the labels need.
 
     Raises:
-        DataError: names the case, and the file that is damaged or does not fit the first one or the labels.
+        DataError: names the case, and the file that is damaged or does not match the first one or the labels.
     """
     for case, (first, *others) in files_of_cases.items():
         try:

@@ -1,4 +1,4 @@
-"""Which files of a zip file may be installed; everything that is no part of a trained model is refused."""
+"""Select the files of a zip file to install; anything that is not part of a trained model is rejected."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _ENDINGS = (".pth", ".json", ".txt", ".md", ".yaml", ".csv", ".jsonl", ".png", "
 _NAMES_WITHOUT_ENDING = ("LICENSE", "NOTICE", "README")
 _LEFT_BY_SYSTEMS = re.compile(r"(^|/)(__MACOSX/.*|\.DS_Store|Thumbs\.db|\._[^/]*)$")
 _FORBIDDEN = re.compile(r"[\\:\x00-\x1f\x7f]")
-_LONGEST_NAME = 255  # bytes, of file systems
+_LONGEST_NAME = 255  # bytes, the limit of common file systems
 
 MAX_MEMBERS = 100_000
-MAX_RATIO = 100  # weights do not get smaller, so honest archives stay below 5 unless they hold little but masks
-RATIO_COUNTS_FROM = 2**30  # bytes, unpacked
+MAX_RATIO = 100  # weights hardly compress: honest archives stay below 5, unless they consist mostly of masks
+RATIO_COUNTS_FROM = 2**30  # unpacked bytes below which the ratio is not checked
 
 
 def members_of_models(
     archive: zipfile.ZipFile, archive_size: int, free_space: int
 ) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """The files to install, by their path below `nnUNet_results`. Nothing is read but the table of contents.
+    """Select the files to install, by path relative to `nnUNet_results`; reads only the table of contents.
 
     Args:
         archive_size: bytes.
-        free_space: bytes that unpacking may take.
+        free_space: bytes available for unpacking.
 
     Raises:
-        DataError: a member is not allowed, or there are too many or too large ones.
+        DataError: a member is not allowed, or the members are too many or too large.
     """
     infos = [info for info in archive.infolist() if not info.is_dir() and not _LEFT_BY_SYSTEMS.search(info.filename)]
     if len(infos) > MAX_MEMBERS:
@@ -83,12 +83,12 @@ def _objections(info: zipfile.ZipInfo, endings: tuple[str, ...]) -> Iterator[str
 
 
 def model_folders(paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
-    """The folders of models among installed paths, `DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION`, sorted."""
+    """Sorted model folders among installed paths, `DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION`."""
     return sorted({unit_of(path) for path in paths if len(path.parts) > 2 and path.parts[1] != "ensembles"})
 
 
 def unit_of(path: PurePosixPath) -> PurePosixPath:
-    """What a file is installed with: the folder of its model or ensemble, or itself."""
+    """The unit that a file is installed with: the folder of its model or ensemble, or the file itself."""
     depth = 3 if path.parts[1] == "ensembles" else 2
     return PurePosixPath(*path.parts[:depth])
 
