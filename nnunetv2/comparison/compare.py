@@ -108,7 +108,7 @@ def _earlier_report_is_told(folder: Path) -> Iterator[None]:
 def _require_methods(runs: Sequence[Run], baseline: str | None) -> None:
     methods = list(dict.fromkeys(run.method for run in runs))
     if len(methods) < 2:
-        raise UsageError(f"A comparison needs at least two methods; given is {methods[0]} alone")
+        raise UsageError(f"A comparison needs at least two methods; only {methods[0]} is given")
     if baseline is not None and baseline not in methods:
         near = difflib.get_close_matches(baseline, methods, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

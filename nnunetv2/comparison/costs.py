@@ -85,7 +85,9 @@ def _counted_cost(folder: Path, sources: FoldSources) -> ModelCost | None:
             trainer = trainer_of_model_folder(folder, "nnUNetTrainer")  # the trainer is missing, but plans suffice
         return trainer_cost(trainer, PlansManager(folder / "plans.json"), precision=recorded_precision(sources))
     except (NNUNetError, ImportError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as err:
-        _log.warning("The network of %s cannot be built, so its operations and memory are not told (%s)", folder, err)
+        _log.warning(
+            "The network of %s cannot be built, so its operations and memory are not reported (%s)", folder, err
+        )
         return None
 
 

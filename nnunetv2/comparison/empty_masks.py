@@ -5,8 +5,8 @@ correctly predicts nothing loses the case, one with a false positive keeps it. H
 
 | reference | prediction | rule of overlaps | rule of distances |
 |---|---|---|---|
-| empty | empty | left out; 1 with the policy `one` | left out |
-| empty | not empty | left out; 0 with the policy `one` | left out |
+| empty | empty | excluded; 1 with the policy `one` | excluded |
+| empty | not empty | excluded; 0 with the policy `one` | excluded |
 | not empty | empty | 0 | the diagonal of the image, counted |
 
 Every metric declares its rule (`nnunetv2.comparison.metric.EmptyMasks`), which may differ from both.

@@ -108,6 +108,6 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
     except NNUNetError as err:
-        _log.warning("%s; what it would tell counts as not recorded", err)
+        _log.warning("%s; its content counts as not recorded", err)
         return {}
     return content if isinstance(content, dict) else {}

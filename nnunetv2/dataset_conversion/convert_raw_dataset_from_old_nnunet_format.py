@@ -72,7 +72,7 @@ def _cases(source: Path) -> Mapping[str, int]:
     images, labels = nifti_names(source / "imagesTr"), nifti_names(source / "labelsTr")
     if images and images == labels:
         raise UsageError(
-            f"The images in {source} have no channel numbers (CASE_0000.nii.gz), so it is no dataset of nnU-Net v1; "
+            f"The images in {source} have no channel numbers (CASE_0000.nii.gz), so it is not a dataset of nnU-Net v1; "
             f"convert a task of the Medical Segmentation Decathlon with nnUNetv2_convert_MSD_dataset"
         )
     cases = channels_per_case(images)

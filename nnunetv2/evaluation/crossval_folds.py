@@ -120,7 +120,7 @@ def ground_truth_folder(dataset_name: str) -> str:
     for folder in candidates:
         if os.path.isdir(folder):
             return folder
-    places = " nor ".join(candidates) or "anything, for nnUNet_preprocessed and nnUNet_raw are not set"
+    places = " nor ".join(candidates) or "folder for them, as nnUNet_preprocessed and nnUNet_raw are not set"
     raise DataError(f"The references of {dataset_name} are missing, there is no {places}; preprocess the dataset first")
 
 

@@ -87,7 +87,7 @@ def filter_available_models(model_dict: Sequence[TrainedModel], dataset_name_or_
     for model in model_dict:
         folder = _folder_of(dataset_name_or_id, model)
         if model["configuration"] not in _configurations_of_plans(folder, dataset_name_or_id, model):
-            logger.info("The plans %s have no configuration %s, left out", model["plans"], model["configuration"])
+            logger.info("The plans %s have no configuration %s; skipping it", model["plans"], model["configuration"])
         elif not os.path.isdir(folder):
             raise UsageError(
                 f"The model {os.path.basename(folder)} is not trained, there is no {folder}; train each fold, for "

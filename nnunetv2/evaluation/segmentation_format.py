@@ -88,5 +88,5 @@ def description(folder: str, name: str, given: JsonFile = None, option: str | No
     path = os.path.join(folder, name) if given is None else os.fspath(given)
     if not os.path.isfile(path):
         cure = "" if option is None else f"; name one of a model that made them ({option})"
-        raise DataError(f"There is no {path}; predictions have it beside them, where they were made by nnU-Net{cure}")
+        raise DataError(f"There is no {path}; nnU-Net writes it beside its predictions{cure}")
     return read_json(path)

@@ -81,7 +81,7 @@ def read_nifti_header(path: str | os.PathLike) -> NiftiHeader:
     except FileNotFoundError as err:
         raise DataError(f"There is no image file {path}") from err
     except (OSError, EOFError, zlib.error, struct.error) as err:
-        raise DataError(f"{path} is no readable NIfTI file, it may be damaged or cut off: {err}") from err
+        raise DataError(f"{path} is not a readable NIfTI file, it may be damaged or truncated: {err}") from err
 
 
 def _is_gzip(path: str) -> bool:

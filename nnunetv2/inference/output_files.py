@@ -115,7 +115,7 @@ def check_previous_stage(configuration_manager: ConfigurationManager, folder: Pa
     if folder is not None and not os.path.isdir(folder):
         raise UsageError(
             f"There is no folder {os.fspath(folder)} of the previous stage's segmentations; make it with "
-            f"nnUNetv2_predict -c {stage}, or mend -prev_stage_predictions"
+            f"nnUNetv2_predict -c {stage}, or correct -prev_stage_predictions"
         )
 
 

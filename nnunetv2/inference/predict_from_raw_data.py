@@ -149,7 +149,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         if has_outputs and not overwrite:
             read = self.plans_manager.image_reader_writer_class().read_seg
             cases = [c for c in cases if not output_files.is_complete(c.output, ending, save_probabilities, read)]
-            logger.info("%d of them remain, the others are there already", len(cases))
+            logger.info("%d of them remain, the others already exist", len(cases))
         outputs = [case.output for case in cases] if has_outputs else None
         return [case.images for case in cases], outputs, [case.previous_stage for case in cases]
 

@@ -42,7 +42,7 @@ def members_of_models(
         raise DataError(f"The archive has {len(infos)} files; a model has at most {MAX_MEMBERS}")
     total = sum(info.file_size for info in infos)
     if total > RATIO_COUNTS_FROM and total > MAX_RATIO * archive_size:
-        raise DataError(f"The archive would grow from {archive_size} to {total} bytes, which no trained model does")
+        raise DataError(f"The archive would grow from {archive_size} to {total} bytes, far more than any trained model")
     if total > free_space:
         raise DataError(f"The archive needs {total} bytes and nnUNet_results has {free_space} left; free some space")
     endings = (*_ENDINGS, *_image_endings())

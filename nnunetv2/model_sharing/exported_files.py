@@ -66,7 +66,7 @@ def find_model(folder: Path, selection: Selection) -> ExportedModel | None:
         return None
     for name in _OF_EVERY_MODEL:
         if not (folder / name).is_file():
-            raise UsageError(f"{folder} has no {name}, without which it cannot predict; it is no complete model")
+            raise UsageError(f"{folder} has no {name}, so the model is incomplete and cannot predict")
     checkpoints: list[Path] = []
     others: list[Path] = []
     exported_folds = []

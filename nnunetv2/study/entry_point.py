@@ -46,11 +46,11 @@ def study_entry(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.init is not None:
         if args.study is not None:
-            raise UsageError("--init writes a file and goes alone; start the study afterwards")
+            raise UsageError("--init cannot be combined with a study file; start the study afterwards")
         write_template(Path(args.init))
         return 0
     if args.study is None:
-        raise UsageError("No study is given; give its file, or write one to start from by --init STUDY.yaml")
+        raise UsageError("No study is given; give its file, or write a template with --init STUDY.yaml")
 
     from nnunetv2.study.run_study import read_study
 
@@ -117,7 +117,7 @@ def write_template(path: Path) -> None:
     with replace_when_complete(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     trial = command_text(["nnUNetv2_study", path, "--dry_run"])
-    sys.stdout.write(f"Wrote a study to start from to {path}; see what it would do by {trial}\n")
+    sys.stdout.write(f"Wrote a study template to {path}; preview it with {trial}\n")
 
 
 if __name__ == "__main__":

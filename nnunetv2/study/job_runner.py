@@ -78,7 +78,7 @@ def stopped_by_signals() -> Iterator[None]:
     """Make SIGTERM unwind the stack as Ctrl-C does, so that context managers stop the running training."""
 
     def stop(number: int, frame: object) -> None:
-        sys.stderr.write("stopped by SIGTERM; the same command goes on from the last checkpoints\n")
+        sys.stderr.write("stopped by SIGTERM; the same command resumes from the last checkpoints\n")
         sys.exit(128 + number)
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -119,7 +119,7 @@ def train_all(study: Study) -> None:
     write_definitions(study.methods, study.folder)
     logger.info("%d of %d trainings are finished", len(study.jobs) - len(todo), len(study.jobs))
     if len(study.config.seeds) < MIN_SEEDS:
-        logger.info("With fewer than %d seeds nothing can be said about methods, only about these models", MIN_SEEDS)
+        logger.info("With fewer than %d seeds, conclusions hold for these models only, not for the methods", MIN_SEEDS)
     failed: list[Outcome] = []
     with stopped_by_signals():
         elsewhere = [job for job in todo if not _try(job, todo, failed, wait=False)]

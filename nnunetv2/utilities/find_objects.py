@@ -17,5 +17,5 @@ def recursive_find_trainer_class_by_name(trainer_name: str) -> type:
     found = find_by_name("trainer", trainer_name)
     base = find_by_name("trainer", "nnUNetTrainer")
     if not (inspect.isclass(found) and issubclass(found, base)):
-        raise UsageError(f"{trainer_name} (in {found.__module__}) is no trainer: it must derive from nnUNetTrainer")
+        raise UsageError(f"{trainer_name} (in {found.__module__}) is not a trainer: it must derive from nnUNetTrainer")
     return found

@@ -21,7 +21,7 @@ def hex_to_rgb(hex: str) -> tuple[int, int, int]:
     try:
         red, green, blue = bytes.fromhex(hex)
     except ValueError as err:
-        raise UsageError(f"{hex!r} is no colour; it must be six hexadecimal digits, like 4363d8") from err
+        raise UsageError(f"{hex!r} is not a colour; it must be six hexadecimal digits, like 4363d8") from err
     return red, green, blue
 
 
