@@ -141,7 +141,7 @@ def _require_dictionary(name: str, content: object) -> None:
 
 def _require_checkpoint(content: Mapping[str, object]) -> None:
     if missing := sorted(_IN_EVERY_CHECKPOINT - set(content)):
-        raise DataError(f"it is not a checkpoint of nnU-Net: it has no {', '.join(missing)}")
+        raise DataError(f"it is no checkpoint of nnU-Net, it has no {', '.join(missing)}")
 
 
 def _put_in_place(members: Members, unpacked: Path, root: Path, retired: Path, replaced: set[PurePosixPath]) -> None:
