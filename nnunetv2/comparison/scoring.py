@@ -82,6 +82,7 @@ def score_runs(
         description="Scoring",
         show_progress=True,
     )
+    # Saved job by job, so that an interrupted comparison keeps the scores it has.
     for job, scores in zip(jobs, results, strict=True):
         for key, found in zip(job.missing, scores, strict=True):
             job.work.add(key, replace(found, values={keys[name]: each for name, each in found.values.items()}))

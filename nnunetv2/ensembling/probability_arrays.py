@@ -70,6 +70,7 @@ def require_outputs(path: str | os.PathLike, shape: tuple[int, ...], num_outputs
 def _shape(path: str | os.PathLike) -> tuple[int, ...]:
     from numpy.lib import format as npy
 
+    # np.load would decompress the whole array just to get its shape.
     with _errors_named(path), zipfile.ZipFile(path) as archive, archive.open(f"{_NAME}.npy") as member:
         version = npy.read_magic(member)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0

@@ -177,6 +177,7 @@ def find_best_configuration(
             source = _ensembled(dataset, pair, folds, num_processes, overwrite)
             sources[os.path.basename(source)] = source
     results = {name: _mean_dice(source) for name, source in sources.items()}
+    # NaN compares as false with everything, so max would depend on the order.
     best = max(results, key=lambda name: -math.inf if math.isnan(results[name]) else results[name])
     for name, result in results.items():
         logger.info("%s: mean Dice %.5f%s", name, result, " (best)" if name == best else "")

@@ -60,6 +60,7 @@ def _mean_over_cases(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
     means = {}
     for name in metrics[0]:
         values = np.array([case[name] for case in metrics], dtype=float)
+        # nanmean warns about input that is all NaN.
         means[name] = math.nan if np.isnan(values).all() else float(np.nanmean(values))
     return means
 

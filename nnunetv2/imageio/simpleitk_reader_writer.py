@@ -84,6 +84,7 @@ def _load(path: str) -> sitk.Image:
         elif str(path).lower().endswith(".gipl"):
             check_gipl(path)
         image = sitk.ReadImage(str(path))
+    # Some files store a 3D image with trailing axes of length 1.
     while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
         image = image[..., 0]
     if image.GetDimension() not in (2, 3) or image.GetNumberOfComponentsPerPixel() != 1:

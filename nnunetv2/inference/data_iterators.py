@@ -177,6 +177,7 @@ def _save_to_queue(
     try:
         for job in jobs:
             item = _as_tensor(preprocess(*job))
+            # A blocking put would hang forever once the consumer has stopped.
             while not abort_event.is_set():
                 try:
                     target_queue.put(item, timeout=0.1)

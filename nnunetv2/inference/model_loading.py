@@ -72,6 +72,7 @@ def load_trained_model(
     network = build_network_for_inference(
         checkpoint["trainer_name"], plans_manager, configuration_manager, dataset_json
     )
+    # Checks the weights of every fold up front; the first fold is loaded last and stays.
     for weights, path in reversed(list(zip(parameters, paths, strict=True))):
         load_weights(network, weights, str(path))
     axes = checkpoint.get("inference_allowed_mirroring_axes")

@@ -119,6 +119,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         folder = output_files.output_folder_of(target)
         if folder is not None:
             os.makedirs(folder, exist_ok=True)
+        # One of several processes is enough to write the description.
         if folder is not None and self.share[0] == 0:
             output_files.write_description(folder, arguments, self.dataset_json, self.plans_manager.plans)
         outputs = outputs or [None] * len(inputs)

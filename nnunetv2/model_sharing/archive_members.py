@@ -51,6 +51,7 @@ def members_of_models(
     for info in infos:
         for reason in _objections(info, endings):
             raise DataError(f"{info.filename!r} in the archive is not installed: {reason}")
+        # On a case-insensitive file system one member would overwrite the other.
         if info.filename.casefold() in folded:
             raise DataError(f"{info.filename!r} is twice in the archive")
         folded.add(info.filename.casefold())
@@ -67,7 +68,9 @@ def _image_endings() -> tuple[str, ...]:
 
 def _objections(info: zipfile.ZipInfo, endings: tuple[str, ...]) -> Iterator[str]:
     parts = info.filename.split("/")
+    # Archives made on Unix store the file mode in the upper 16 bits.
     kind = stat.S_IFMT(info.external_attr >> 16)
+    # `orig_filename`, because zipfile cuts `filename` at a NUL byte.
     if _FORBIDDEN.search(info.orig_filename) or any(part.strip(" .") == "" for part in parts):
         yield "its path leads out of the folder of models or has forbidden characters"
     elif any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in parts):

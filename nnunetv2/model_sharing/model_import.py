@@ -165,5 +165,6 @@ def _exchange(new: Path, target: Path, retired: Path) -> None:
     try:
         os.replace(new, target)
     except OSError:
+        # Roll back, so that the previous model stays installed.
         os.replace(retired, target)
         raise

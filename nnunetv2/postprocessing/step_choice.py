@@ -146,6 +146,7 @@ def metrics_of_trials(
         counts = after != segmentation
         if stored.ignore_label is not None:
             counts &= reference != stored.ignore_label
+        # Recounting only the changed voxels keeps many candidates cheap.
         trials.append(confusion.after_change(reference[counts], segmentation[counts], after[counts]))
     return [_metrics(trial, stored.regions) for trial in trials]
 

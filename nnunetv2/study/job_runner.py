@@ -122,6 +122,7 @@ def _end(process: subprocess.Popen) -> None:
     deadline = time.monotonic() + _SECONDS_TO_STOP
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
+    # Also after a normal end: children may outlive the leader of the group.
     _signal_group(process, getattr(signal, "SIGKILL", signal.SIGTERM))
     process.wait()
     process.stdin.close()

@@ -147,6 +147,7 @@ def import_file(path: Path, root: Path) -> ModuleType:
     """
     path = path.resolve()
     root = root.resolve()
+    # Appended: installed packages take precedence over users' files of the same name.
     if str(root) not in sys.path:
         sys.path.append(str(root))
     name = _module_name(path, root)
@@ -160,6 +161,7 @@ def import_file(path: Path, root: Path) -> ModuleType:
     if alias not in sys.modules:
         spec = importlib.util.spec_from_file_location(alias, path)
         module = importlib.util.module_from_spec(spec)
+        # Registered before execution: dataclasses resolve annotations through sys.modules.
         sys.modules[alias] = module
         try:
             spec.loader.exec_module(module)

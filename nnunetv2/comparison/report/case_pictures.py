@@ -202,6 +202,7 @@ def worst_cases(comparison: Comparison, most: int = MOST_CASES) -> list[ChosenCa
         if ranges[number] > 0
     ]
     chosen: dict[int, str] = {}
+    # A case in both lists appears once, with its first reason.
     for entry in chain.from_iterable(zip_longest(lowest, apart)):
         if entry is not None and len(chosen) < most:
             chosen.setdefault(int(entry[0]), entry[1])

@@ -63,6 +63,7 @@ def _sentence(kind: CostKind, known: dict[str, float], best: str, methods: list[
     least = min(known, key=lambda method: known[method])
     most = max(known, key=lambda method: known[method])
     parts = [f"{priced(best)} (best by score{_ratio(known, best, least)})"] if best in known else []
+    # Compared as printed: a difference that rounding hides would read as a contradiction.
     if amount(known[least]) != amount(known[most]):
         parts += [f"{word} {priced(name)}" for word, name in (("least", least), ("most", most)) if name != best]
     elif len(known) > 1:

@@ -36,6 +36,7 @@ def bootstrap_means(
     """
     num_cases = len(values)
     largest_sum = max(float(np.abs(values).max()) * num_cases, 1.0)
+    # Scaled sums stay below 2**52, where float64 represents every integer exactly.
     scale = 2.0 ** (MANTISSA_BITS - ceil(frexp(largest_sum)[1]))
     whole = np.rint(values * scale)
     sums = np.empty((num_resamples, values.shape[1]))
@@ -71,6 +72,7 @@ def bca_intervals(
         acceleration = (centred**3).sum(axis=0) / (6 * (centred**2).sum(axis=0) ** 1.5)
         levels = [_bca_level(level, ndtri(below), acceleration) for level in (alpha / 2, 1 - alpha / 2)]
     lows, highs = (_quantiles(resampled, level) for level in levels)
+    # Without variance the acceleration is 0/0, so constant columns are set explicitly.
     is_constant = values.min(axis=0) == values.max(axis=0)
     lows, highs = (np.where(is_constant, values[0], ends) for ends in (lows, highs))
     return tuple(Interval(float(low), float(high)) for low, high in zip(lows, highs, strict=True))
@@ -79,6 +81,7 @@ def bca_intervals(
 def _times_drawn(num_cases: int, num_resamples: int, stream: np.random.Generator) -> np.ndarray:
     """(num_resamples, num_cases) counts of each case in each sample."""
     drawn = stream.integers(0, num_cases, (num_resamples, num_cases))
+    # Offsets per sample let one bincount count all samples at once.
     drawn += num_cases * np.arange(num_resamples)[:, None]
     counts = np.bincount(drawn.ravel(), minlength=num_resamples * num_cases)
     return counts.reshape(num_resamples, num_cases).astype(np.float64)

@@ -118,6 +118,7 @@ def _unadjusted(first: MethodScores, second: MethodScores, alpha: float) -> Meth
     if first.num_cases < 2:
         return replace(nothing, reason=f"{first.num_cases or 'no'} case counts; at least 2 are needed")
     result = method_difference(first.runs, second.runs)
+    # Scores are exact to DECIMALS only, so a smaller spread is rounding error.
     if result.variance < 10.0 ** (-2 * DECIMALS):
         if _rounded_difference(first, second) == 0:
             return replace(nothing, p=1.0, interval=Interval(0.0, 0.0), verdict=NO_DIFFERENCE)

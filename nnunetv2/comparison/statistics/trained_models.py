@@ -122,6 +122,7 @@ def _smallest_mean(ascending: np.ndarray, number: int) -> float:
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         ordered = int(np.searchsorted(ascending, 2 * middle - ascending, side="right").sum())
+        # `ordered` counts every pair twice, except those of a case with itself.
         with_itself = int(np.searchsorted(ascending, middle, side="right"))
         if (ordered + with_itself) // 2 >= number:
             high = middle

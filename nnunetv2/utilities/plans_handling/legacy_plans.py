@@ -59,6 +59,7 @@ def _architecture_from_old_keys(old: dict, class_path: str, blocks_keyword: str)
     widths = [
         min(old["UNet_base_num_features"] * 2**stage, old["unet_max_num_features"]) for stage in range(num_stages)
     ]
+    # The keywords not read from `old` were fixed in that format.
     keywords = {
         "n_stages": num_stages,
         "features_per_stage": widths,

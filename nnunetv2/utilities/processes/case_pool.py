@@ -126,6 +126,7 @@ def _here(function: Callable[..., Any], jobs: Sequence[tuple]) -> Generator[Call
 def _in_workers(
     function: Callable[..., Any], jobs: Sequence[tuple], num_workers: int, names: Sequence[str] | None
 ) -> Generator[Callable[[], Any], None, None]:
+    # Threads and a CUDA context do not survive a fork.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_use_one_thread)
     try:

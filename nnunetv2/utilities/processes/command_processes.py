@@ -113,6 +113,7 @@ def run_as_one_of_several(function: Callable[..., None], args: tuple, group: Gro
     from dinov3.utils.processes import process_group
 
     log_the_first_process_only()
+    # Independent processes only meet at the end, possibly hours apart: no GPU backend, no time limit.
     settings = {} if group.computes_together else {"backend": "gloo", "timeout": _FOREVER}
     with _line_on_sigterm_of_torchrun(group.advice):
         try:

@@ -64,6 +64,7 @@ def raise_any(outcomes: Sequence[Outcome]) -> None:
     failed = {number: outcome for number, outcome in busy.items() if outcome.error is not None}
     if not failed:
         return
+    # Equal messages are reported once, under the lowest rank.
     messages = {outcome.message: number for number, outcome in reversed(failed.items())}
     first = next(iter(failed.values()))
     if len(failed) == len(busy) and not any(outcome.error is PartialPredictionError for outcome in failed.values()):

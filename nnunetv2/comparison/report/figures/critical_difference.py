@@ -48,6 +48,7 @@ def draw_critical_difference(comparison: Comparison, styles: dict[str, MethodSty
     num_left = -(-len(order) // 2)
     top = _FIRST_BAR + _BAR_STEP * (max((level for _, level in bars), default=-1) + 1) + 0.04
     left = _rows(order[:num_left], styles, top)
+    # Worst method on top, so that the lines to the names on the right do not cross.
     right = _rows(order[num_left:][::-1], styles, top)
     bottom = max(side[-1].height for side in (left, right)) + 0.2
     figure = new_figure(bottom + _HEAD)
