@@ -78,7 +78,7 @@ def dataset_description(dataset_name: str, model_folders: Sequence[Path] = ()) -
     for path in candidates:
         if path.is_file():
             return read_json(path)
-    places = " nor ".join(map(str, candidates)) or "nnUNet_preprocessed or nnUNet_raw, which are not set"
+    places = " nor ".join(map(str, candidates)) or "file to look in: nnUNet_preprocessed and nnUNet_raw are not set"
     raise DataError(f"The description of {dataset_name} is missing, there is no {places}")
 
 

@@ -74,7 +74,7 @@ def require_same_geometry(
             f"{_short(value)} in {path}"
         )
         if os.environ.get(ALLOW_MISMATCH, "0") not in ("", "0"):
-            logger.warning("%s; %s is set, so they are put together as they are", message, ALLOW_MISMATCH)
+            logger.warning("%s; %s is set, so they are combined voxel by voxel", message, ALLOW_MISMATCH)
             return
         raise DataError(
             f"{message}; resample them to one grid, or, if only their headers are wrong, set {ALLOW_MISMATCH}=1"

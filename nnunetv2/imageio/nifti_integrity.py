@@ -59,7 +59,7 @@ def check_nifti(path: str | os.PathLike, full: bool = False, max_axes: int = 3) 
     if any(size > 1 for size in header.shape[max_axes:]):
         raise DataError(
             f"{path} has {len(header.shape)} axes of sizes {list(header.shape)}; nnU-Net reads images of at most three "
-            f"axes: write each volume as a file of its own (CASE_0000, CASE_0001, ...)"
+            f"axes: write each volume to its own file (CASE_0000, CASE_0001, ...)"
         )
     # The size stored at the end of a gzip file is enough in the usual case of a single member.
     if compressed and not full and _gzip_says(path) == header.file_bytes % 2**32:

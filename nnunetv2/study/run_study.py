@@ -72,7 +72,7 @@ def read_study(path: Path) -> Study:
 
 
 def require_known_items(allow: Sequence[str]) -> None:
-    """Rejects items of `compare.allow` that no comparison checks.
+    """Reject items of `compare.allow` that no comparison checks.
 
     Raises:
         UsageError: names the accepted items.
