@@ -84,7 +84,7 @@ def predict_tiles(
                 total_weights[slicer[1:]] += weights
             progress.update(len(group))
     torch.div(sums, total_weights, out=sums)
-    # Channel by channel, since a mask of the whole volume could exceed the memory.
+    # Channel by channel, so that the mask takes the memory of one channel only.
     if not all(bool(torch.isfinite(channel).all()) for channel in sums):
         raise NotFiniteError(
             "The network's output has infinite values or NaN, or values above 65504, the largest that half precision "
