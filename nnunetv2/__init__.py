@@ -1,1 +1,1 @@
-"""nnU-Net v2, and vision foundation models trained in the same pipeline."""
+"""nnU-Net v2 with vision foundation models, trained in the same pipeline."""

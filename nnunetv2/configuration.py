@@ -1,4 +1,4 @@
-"""Settings shared by the whole package; environment variables are read when a name is looked up."""
+"""Settings of the whole package; environment variables are read on access."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DEFAULT_NUM_PROCESSES = 8
 
 
 def get_default_num_processes() -> int:
-    """Number of worker processes for per-case work: `nnUNet_def_n_proc`, or 8."""
+    """Number of worker processes for per-case work: `nnUNet_def_n_proc`, else 8."""
     value = os.environ.get("nnUNet_def_n_proc", str(_DEFAULT_NUM_PROCESSES))
     if not value.isdigit() or int(value) < 1:
         raise UsageError(f"nnUNet_def_n_proc is {value!r}; it must be a whole number of at least 1")
@@ -21,7 +21,7 @@ def get_default_num_processes() -> int:
 
 
 def __getattr__(name: str) -> int:
-    # Upstream offers these two as module constants; here they follow the environment.
+    # Module constants in upstream; resolved on access here, so that they follow the environment.
     if name == "default_num_processes":
         return get_default_num_processes()
     if name == "default_n_proc_DA":

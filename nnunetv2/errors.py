@@ -1,4 +1,4 @@
-"""Errors that a user can act on; `NNUNetError` is the base of all of them."""
+"""Errors that users can act on, all derived from `NNUNetError`."""
 
 from dinov3.utils.errors import DataError, DivergedError, UsageError
 from dinov3.utils.errors import UserError as NNUNetError

@@ -1,4 +1,4 @@
-"""The roots of nnU-Net's folder tree, read from the environment each time they are used."""
+"""Root folders of nnU-Net, read from the environment on each use."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _PURPOSE = {
 
 
 class EnvironmentPath(os.PathLike):
-    """A folder named by an environment variable, usable wherever a path is.
+    """A folder named by an environment variable, usable like a path.
 
-    Importing this module never fails; *using* a root whose variable is unset raises `UsageError`.
+    Importing this module never fails; *using* a root whose variable is not set raises `UsageError`.
     """
 
     def __init__(self, variable: str) -> None:
         self.variable = variable
 
     def get(self) -> str | None:
-        """The folder, or None where the variable is unset or empty."""
+        """The folder, or None if the variable is unset or empty."""
         return os.environ.get(self.variable) or None
 
     def is_set(self) -> bool:

@@ -1,9 +1,9 @@
-"""Commands that upstream defines beside the code they run, and that have a module of their own here.
+"""Commands that upstream defines beside the code they run, and that have their own module here.
 
-Users rely on paths like `from nnunetv2.inference.predict_from_raw_data import predict_entry_point`. Here that command
-is in `predict_entry_points.py`, which imports the predictor only when it runs, so that `--help` is instant. An import
-in the other direction would close a circle of files, so the path of upstream is resolved when it is used. Code of this
-project imports a command from its own module.
+Users rely on import paths such as `from nnunetv2.inference.predict_from_raw_data import predict_entry_point`. Here this
+command is in `predict_entry_points.py`, which imports the predictor only when it runs, so that `--help` is instant. An
+import in the opposite direction would be circular, so upstream's path is resolved on access. Code of this project
+imports commands from their own modules.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ COMMANDS_ELSEWHERE = {
         "entry_point_determine_postprocessing_folder": "nnunetv2.postprocessing.entry_points",
     },
 }
-"""Upstream's module -> name of the command -> module that defines it here."""
+"""Upstream's module -> command name -> module that defines it here."""
 
 
 def command_elsewhere(module: str, name: str) -> Any:
-    """Returns the command that upstream has in `module`; the body of that module's `__getattr__`.
+    """Resolve a command that upstream has in `module`; used as that module's `__getattr__`.
 
     Raises:
         AttributeError: `COMMANDS_ELSEWHERE` does not list the name for this module.
     """
-    home = COMMANDS_ELSEWHERE.get(module, {}).get(name)  # a module that is run as a script is `__main__`
+    home = COMMANDS_ELSEWHERE.get(module, {}).get(name)  # not found if the module runs as `__main__`
     if home is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     return getattr(importlib.import_module(home), name)

@@ -1,1 +1,1 @@
-"""The fair comparison of trained models: which one is better, by how much, how surely, at what cost."""
+"""Fair comparison of trained models: which one is better, by how much, with what certainty, and at what cost."""

@@ -1,4 +1,4 @@
-"""All scores of one case: several predictions against the reference, which is read once."""
+"""Score several predictions of one case against its reference, which is read only once."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MOST_NAMED = 5  # values in an error message
-_MOST_COUNTED = 2**16  # range of values up to which they are counted
+_MOST_NAMED = 5  # unexpected values listed in an error message
+_MOST_COUNTED = 2**16  # widest range of labels for which counting beats sorting
 
 Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
 class PairScores:
-    """One prediction against its reference; sequences are in the order of the classes.
+    """Scores of one prediction against its reference; sequences follow the order of the classes.
 
-    The treatment of empty masks comes later (`empty_masks`), so it can change without scoring again.
+    Empty masks are resolved later (`empty_masks`), so another policy needs no new scoring.
     """
 
     values: Mapping[str, tuple[float, ...]]
-    """for each metric; NaN where it is not computed because a mask is empty"""
+    """per metric; NaN where an empty mask leaves it undefined"""
     num_reference: tuple[int, ...]
-    """voxels of each class in the reference, without the ignored ones"""
+    """voxels of each class in the reference, ignored voxels excluded"""
     num_predicted: tuple[int, ...]
     voxel_volume: float
-    """mm^3, or mm^2 of an image with two dimensions"""
+    """in mm^3, or in mm^2 for a 2D image"""
     num_dimensions: int
-    """2 or 3, of the image"""
+    """2 or 3"""
     diagonal: float
-    """of the image, from corner to corner, in mm"""
+    """corner to corner of the image, in mm"""
 
 
 @dataclass(frozen=True)
 class _Segmentation:
-    """Whole numbers on a grid with two or three axes."""
+    """Integer labels on a 2D or 3D grid."""
 
     labels: np.ndarray
     spacing: tuple[float, ...]
     boxes: Sequence[Box | None]
-    """bounding box of the labels 1, 2, ..., or None where a label does not occur"""
+    """bounding boxes of the labels 1, 2, ...; None for a label that does not occur"""
 
 
 def score_case(
@@ -70,24 +70,24 @@ def score_case(
     tolerance: float = 1.0,
     ignore_label: int | None = None,
 ) -> list[PairScores]:
-    """Compares predictions of one image with its reference.
+    """Score predictions of one image against its reference.
 
-    An image with one slice has two dimensions, and its distances and areas are those within the slice.
+    An image with a single slice is treated as 2D: distances and areas are measured within the slice.
 
     Args:
-        reference_file, prediction_files: segmentations on one voxel grid.
-        reader: for their file format.
-        classes: foreground labels, or tuples of labels that count as one.
-        metrics: their names.
-        tolerance: of NSD, in mm.
-        ignore_label: voxels with this label in the reference are background in both.
+        reference_file, prediction_files: segmentations on the same voxel grid.
+        reader: reads their file format.
+        classes: foreground labels, or tuples of labels that form one region.
+        metrics: names of registered metrics.
+        tolerance: for NSD, in mm.
+        ignore_label: voxels with this label in the reference count as background in both masks.
 
     Returns:
-        One for each prediction.
+        Scores of each prediction, in the given order.
 
     Raises:
-        DataError: a file cannot be read, holds values that are no labels or none of the dataset's, or does not lie on
-            the grid of the reference; or a metric has a value that is no finite number.
+        DataError: a file cannot be read, holds values that are not labels of the dataset, or lies on another grid
+            than the reference; or a metric returns a value that is not finite.
     """
     known = {0, *(label for region in classes for label in labels_of(region))}
     if ignore_label is not None:
@@ -109,7 +109,7 @@ def score_case(
 def _segmentation(array: np.ndarray, spacing: Sequence[float], known: Collection[int], path: Path) -> _Segmentation:
     from scipy.ndimage import find_objects
 
-    with np.errstate(invalid="ignore"):  # the comparison finds what does not convert
+    with np.errstate(invalid="ignore"):  # values that do not convert are caught by the comparison below
         labels = array[0].astype(np.int32)
     if (labels != array[0]).any():
         raise DataError(f"{path} has values that are not whole numbers; a segmentation holds labels")
@@ -121,12 +121,13 @@ def _segmentation(array: np.ndarray, spacing: Sequence[float], known: Collection
             f"{', '.join(map(str, sorted(known)))}"
         )
     if len(labels) == 1:
+        # A single slice: dropping the axis keeps distances within the slice.
         labels, spacing = labels[0], spacing[1:]
     return _Segmentation(labels, tuple(float(length) for length in spacing), find_objects(labels, max(known)))
 
 
 def _values_in(labels: np.ndarray) -> set[int]:
-    """The values of an array of whole numbers; counting them is faster than sorting, if they are close together."""
+    """Distinct integers of an array; counts them if their range is small, which is faster than sorting."""
     lowest = int(labels.min())
     if int(labels.max()) - lowest > _MOST_COUNTED:
         return set(np.unique(labels).tolist())
@@ -180,7 +181,7 @@ def _pair_scores(
 
 
 def _value(metric: Metric, pair: MaskPair) -> float:
-    """NaN where the rule for empty masks does not depend on what would be computed."""
+    """Compute the metric, or return NaN where the empty-mask rule ignores the computed value."""
     counts, rule = pair.counts, metric.empty_masks
     if counts.true_positive + counts.false_negative == 0:
         is_computed = rule.absent == COMPUTED
@@ -197,6 +198,7 @@ def _value(metric: Metric, pair: MaskPair) -> float:
 def _masks_of(
     region: LabelOrRegion, prediction: _Segmentation, reference: _Segmentation, ignore_label: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
+    # Cropping to both masks does not change the distances, which take far less time in the box.
     box = _joint_box([each.boxes[label - 1] for each in (prediction, reference) for label in labels_of(region)])
     expected = reference.labels[box]
     is_counted = True if ignore_label is None else expected != ignore_label
@@ -207,7 +209,7 @@ def _masks_of(
 
 
 def _joint_box(boxes: Sequence[Box | None]) -> Box:
-    """Returns the box around all that are not None; an empty one if all are."""
+    """The box that encloses all boxes; empty if every one is None."""
     present = [box for box in boxes if box is not None]
     if not present:
         return (slice(0, 0),)

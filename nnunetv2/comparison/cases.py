@@ -1,4 +1,4 @@
-"""What is scored: the cases that all runs predicted, their images and references, and the classes of the dataset."""
+"""The scored cases: those that every run predicted, with their images, references and the classes of the dataset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nnunetv2.evaluation.confusion import LabelOrRegion
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-CASES, SPLITS, REFERENCES = "cases", "splits", "references"  # what `--allow` calls the problems found here
+CASES, SPLITS, REFERENCES = "cases", "splits", "references"  # `--allow` items for the problems found here
 ALLOW_ALL = "all"
 PREFIX = "NOT COMPARABLE: "
 
@@ -33,10 +33,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DatasetFormat:
-    """Classes of a dataset and how its segmentations are stored; travels to worker processes."""
+    """Classes of a dataset and the storage format of its segmentations; picklable, for worker processes."""
 
     classes: Mapping[str, LabelOrRegion]
-    """foreground labels, or regions where the dataset has them, by their names in dataset.json"""
+    """foreground labels, or regions if the dataset defines them, by their names in dataset.json"""
     ignore_label: int | None
     reader_writer: BaseReaderWriter
     file_ending: str
@@ -44,19 +44,19 @@ class DatasetFormat:
 
 @dataclass(frozen=True)
 class CaseProblem:
-    """One reason why predictions cannot be compared case by case."""
+    """One reason why the predictions cannot be compared case by case."""
 
     item: str
     text: str
 
 
 def dataset_format(dataset: str, runs: Sequence[Run]) -> DatasetFormat:
-    """The classes and the reader of a dataset.
+    """Return the classes and the reader of a dataset.
 
-    The reader is the one in the plans of the first model. Without a model, dataset.json and the files decide.
+    The plans of the first model select the reader. Without a model, dataset.json and the files do.
 
     Raises:
-        DataError: there is no dataset.json, or it is not as nnU-Net needs it.
+        DataError: dataset.json is missing or invalid.
     """
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
     from nnunetv2.utilities.label_handling.output_names import foreground_names
@@ -87,13 +87,13 @@ def _reader(models: Sequence[Path], description: dict, runs: Sequence[Run]) -> B
 
 
 def reference_files(dataset: str, file_ending: str, folder: Path | None = None) -> dict[str, Path]:
-    """The reference segmentations by case.
+    """Find the reference segmentation of each case.
 
     Args:
-        folder: where they are; None: those of the training cases of the dataset.
+        folder: holds the references; None selects the training labels of the dataset.
 
     Raises:
-        DataError: there are none.
+        DataError: the folder has no segmentations.
     """
     place = Path(ground_truth_folder(maybe_convert_to_dataset_name(dataset))) if folder is None else folder
     files = visible_files(place, file_ending)
@@ -103,9 +103,9 @@ def reference_files(dataset: str, file_ending: str, folder: Path | None = None) 
 
 
 def image_files(dataset_name: str) -> dict[str, tuple[Path, ...]]:
-    """Files of every training case of a dataset, one per channel; nothing where the raw dataset is not at hand.
+    """Find the image files of every training case, one per channel; empty if the raw dataset is not available.
 
-    A raw dataset without images is one warning: a comparison does not need them.
+    A raw dataset without images only triggers a warning, since a comparison works without them.
     """
     if not nnUNet_raw.is_set():
         return {}
@@ -121,10 +121,10 @@ def image_files(dataset_name: str) -> dict[str, tuple[Path, ...]]:
 
 
 def require_known_cases(dataset: str, runs: Sequence[Run], references: Mapping[str, Path]) -> None:
-    """Refuses runs that are of another dataset altogether, ahead of everything else that differs then.
+    """Reject runs on another dataset first, since every other check would fail on them as well.
 
     Raises:
-        DataError: a run without any case that has a reference.
+        DataError: none of a run's cases has a reference.
     """
     for run, name in zip(runs, run_names(runs), strict=True):
         if not run.predictions.keys() & references.keys():
@@ -135,10 +135,10 @@ def require_known_cases(dataset: str, runs: Sequence[Run], references: Mapping[s
 
 
 def common_cases(runs: Sequence[Run], references: Mapping[str, Path]) -> tuple[str, ...]:
-    """The identifiers of the cases that every run predicted and that have a reference, sorted.
+    """Sorted identifiers of the cases that have a reference and were predicted by every run.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
     common = set(references).intersection(*(run.predictions for run in runs))
     if not common:
@@ -147,7 +147,7 @@ def common_cases(runs: Sequence[Run], references: Mapping[str, Path]) -> tuple[s
 
 
 def case_problems(runs: Sequence[Run], references: Mapping[str, Path]) -> tuple[CaseProblem, ...]:
-    """Why the runs do not cover the same cases in the same way; nothing if they do."""
+    """List why the runs do not cover the same cases in the same way; empty if they do."""
     names = run_names(runs)
     return (
         *_missing_cases(runs, names),
@@ -168,7 +168,7 @@ def _missing_cases(runs: Sequence[Run], names: Sequence[str]) -> Iterator[CasePr
 
 def _other_splits(runs: Sequence[Run], names: Sequence[str]) -> Iterator[CaseProblem]:
     models = [(run, name) for run, name in zip(runs, names, strict=True) if run.is_model]
-    # Every model is told apart from the first one that it differs from, so that five models give four lines.
+    # Report only the first model that each model differs from: five deviating models give four lines, not ten.
     for position, (run, name) in enumerate(models):
         for other, other_name in models[:position]:
             text = _moved_cases(run, name, other, other_name) or _other_folds(run, name, other, other_name)
@@ -189,14 +189,14 @@ def _moved_cases(run: Run, name: str, other: Run, other_name: str) -> str | None
 def _other_folds(run: Run, name: str, other: Run, other_name: str) -> str | None:
     for fold in sorted(set(folds_of(run)) & set(folds_of(other)), key=fold_order):
         own, others = ({case for case, place in each.fold_of.items() if place == fold} for each in (run, other))
-        if own - others and others - own:  # where only one of them has more, the other one is not complete
+        if own - others and others - own:  # a one-sided difference means an incomplete run, reported elsewhere
             alone, others_alone = listed(sorted(own - others)), listed(sorted(others - own))
             return f"in fold {fold} {name} alone validated {alone}, and {other_name} alone {others_alone}"
     return None
 
 
 def _not_set_apart(runs: Sequence[Run], names: Sequence[str]) -> Iterator[CaseProblem]:
-    """Folds that validated other cases than those that their training left out, as the splits have changed since."""
+    """Report folds whose validation cases differ from those held out in training, as after a change of the splits."""
     for run, name in zip(runs, names, strict=True):
         for fold in folds_of(run):
             recorded = (FoldSources(fold_folder(run, fold)).run_line.get("split") or {}).get("validation")

@@ -1,4 +1,4 @@
-"""Whether runs were trained and scored alike: every equality that a fair comparison rests on, checked one by one."""
+"""Check one by one the equalities that a fair comparison needs: were the runs trained and scored alike?"""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from nnunetv2.errors import UsageError
 from nnunetv2.training.protocol.augmentation import parts_of_step
 
 ITEM_NAMES = (CASES, REFERENCES, *(item.name for item in ITEMS))
-"""what may be allowed to differ"""
+"""items that `--allow` accepts"""
 
-_LONGEST_VALUE = 60  # letters of a value that is shown as it is
-_LONGEST_LIST = 300
+_LONGEST_VALUE = 60  # characters; a longer value is shown as a hash
+_LONGEST_LIST = 300  # characters
 
 _Folds = Mapping[str, Mapping[str, Any]]  # facts by fold
 
 
 def comparability(runs: Sequence[Run], references: Mapping[str, Path], allowed: Sequence[str] = ()) -> Comparability:
-    """Compares what the files of the runs tell about their training and scoring.
+    """Compare the recorded training and scoring of the runs.
 
     Args:
-        references: file of the reference of each case.
+        references: reference file of each case.
         allowed: items that may differ, or `all`.
 
     Raises:
-        UsageError: an allowed item that does not exist.
+        UsageError: an allowed item does not exist.
     """
     for item in allowed:
         if item not in (*ITEM_NAMES, ALLOW_ALL):
@@ -57,23 +57,23 @@ def comparability(runs: Sequence[Run], references: Mapping[str, Path], allowed: 
 def protocol_equalities(
     protocols: Mapping[str, Sequence[FoldProtocol]], items: Sequence[ProtocolItem], broken: Collection[str] = ()
 ) -> list[Equality]:
-    """Whether trainings are alike in each of the items.
+    """Check whether the trainings agree in each item.
 
     Args:
-        protocols: the folds of each training.
-        broken: items that differ for another reason.
+        protocols: folds of each training.
+        broken: items already known to differ for another reason.
     """
     return [_equality(item, protocols, is_broken=item.name in broken) for item in items]
 
 
 def require_comparable(found: Comparability, problems: Sequence[CaseProblem] = ()) -> None:
-    """Refuses runs that differ in what is not allowed to differ.
+    """Reject runs that differ in anything that is not allowed to differ.
 
     Args:
-        problems: of the cases, which say more than the equalities of the same names.
+        problems: of the cases; they replace the less specific equalities of the same name.
 
     Raises:
-        NotComparableError: with one line for each broken equality and each problem.
+        NotComparableError: lists one line per problem and per broken equality.
     """
     told = {problem.item for problem in problems}
     lines = [(problem.item, problem.text) for problem in problems]
@@ -84,7 +84,7 @@ def require_comparable(found: Comparability, problems: Sequence[CaseProblem] = (
 
 
 def in_words(equality: Equality) -> str:
-    """Who has what: `1000 x 250 (unet, m2f) against 20 x 50 (segformer)`."""
+    """Describe which runs have which value: `1000 x 250 (unet, m2f) against 20 x 50 (segformer)`."""
     owners: defaultdict[str, list[str]] = defaultdict(list)
     for name, value in equality.values.items():
         if value != NOT_RECORDED:
@@ -123,7 +123,7 @@ def _file_hash(path: Path) -> str:
 
 def _equality(item: ProtocolItem, protocols: Mapping[str, Sequence[FoldProtocol]], *, is_broken: bool) -> Equality:
     facts = {name: {fold.fold: facts_of(item, fold) for fold in folds} for name, folds in protocols.items()}
-    if item.name == SPLITS:  # what differs between folds by its nature, is known by the names of the folds
+    if item.name == SPLITS:  # folds differ by design, so their facts are merged under names that carry the fold
         facts = {name: {"": _merged(folds)} for name, folds in facts.items()}
     known, is_complete = _known_values(facts)
     differing = {leaf for leaf, values in known.items() if len({short_hash(value) for value in values}) > 1}
@@ -137,7 +137,7 @@ def _merged(folds: _Folds) -> dict[str, Any]:
 
 
 def _known_values(facts: Mapping[str, _Folds]) -> tuple[dict[str, list[Any]], bool]:
-    """What is known of each fact over all folds of all runs, and whether every fold tells every fact."""
+    """Recorded values of each fact over all folds and runs, and whether every fold records every fact."""
     owners = [fold for folds in facts.values() for fold in (folds.values() or [{}])]
     leaves = dict.fromkeys(leaf for owner in owners for leaf in owner)
     known = {leaf: [owner[leaf] for owner in owners if owner.get(leaf) is not None] for leaf in leaves}
@@ -145,7 +145,7 @@ def _known_values(facts: Mapping[str, _Folds]) -> tuple[dict[str, list[Any]], bo
 
 
 def _common_parts(known: Mapping[str, Sequence[Any]]) -> tuple[set[str], bool]:
-    """Parts of steps that all lists have, as what differs is told by the others; whether there are no others."""
+    """Parts that all lists of steps share, and whether the lists have no others (so only their order differs)."""
     lists = [value for values in known.values() for value in values if isinstance(value, list)]
     parts = [{part for entry in each for part in _parts(str(entry))} for each in lists]
     common = set.intersection(*parts) if parts else set()
@@ -158,7 +158,7 @@ def _parts(step: str) -> list[str]:
 
 
 def _own_parts(step: str, common: set[str]) -> str:
-    """A step with the parameters alone that others do not have; empty if they have all of them."""
+    """A step reduced to the parameters that the others lack; empty if there are none."""
     name, parameters = parts_of_step(step)
     own = [parameter for parameter in parameters if f"{name}({parameter})" not in common]
     if parameters:
@@ -168,17 +168,17 @@ def _own_parts(step: str, common: set[str]) -> str:
 
 @dataclass(frozen=True)
 class _Wording:
-    """How the values of one equality are written: in short words where they suffice, else the beginning of a hash."""
+    """Formats the values of one equality: as text if short enough, otherwise as a shortened hash."""
 
     leaves: set[str]
-    """facts that are told"""
+    """facts to show"""
     is_difference: bool
     common: set[str]
-    """parts of lists that are not worth telling"""
+    """shared parts of lists, not worth showing"""
     is_order: bool
-    """whether lists have no other parts, so that what differs is their order"""
+    """True if lists share all parts, so that only their order differs"""
     is_single: bool
-    """whether there is but one fact, whose name says nothing"""
+    """True if there is a single fact, whose name adds nothing"""
 
     def of_run(self, folds: _Folds) -> str:
         texts = {fold: self._of_fold(facts) for fold, facts in folds.items()}

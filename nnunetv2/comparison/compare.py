@@ -1,4 +1,4 @@
-"""Compare trained models: from the words that name them to the written report."""
+"""Compare trained models: from the `-m` arguments to the written report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.errors import NNUNetError, UsageError
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
-SCORES_FOLDER = "scores"  # in the folder of the report; holds what need not be computed again
+SCORES_FOLDER = "scores"  # within the report folder; caches scores for the next run
 
 logger = logging.getLogger(__name__)
 
@@ -42,26 +42,26 @@ def compare(
     references: str | os.PathLike | None = None,
     num_processes: int | None = None,
 ) -> Comparison:
-    """Scores trained models on the same cases, tests how they differ, and writes the report.
+    """Score trained models on the same cases, test their differences, and write the report.
 
     Args:
         dataset: number or name.
-        models: words `[METHOD=]MODEL`, see `nnunetv2.comparison.models.find_runs`.
-        output: folder of the report; scores are kept in its folder `scores`.
-        folds: of the models; None takes all that any of them has validated.
-        settings: metrics and statistics; None takes the defaults.
-        allow: things that may differ between the models, or `all`.
-        references: folder of the reference segmentations; None takes those of the dataset.
+        models: arguments `[METHOD=]MODEL`, see `nnunetv2.comparison.models.find_runs`.
+        output: folder of the report; scores are cached in its subfolder `scores`.
+        folds: of the models; None selects every fold that any of them has validated.
+        settings: metrics and statistics; None selects the defaults.
+        allow: items that may differ between the models, or `all`.
+        references: folder of the reference segmentations; None selects those of the dataset.
         num_processes: upper limit for worker processes; by default `nnUNet_def_n_proc` or 8.
 
     Returns:
         Everything that the report shows.
 
     Raises:
-        NotComparableError: the models were not trained and scored alike; nothing was written.
-        UsageError: a model or setting that does not exist, fewer than two methods, or an output that is a file.
-        DataError: files that cannot be read, predictions on another voxel grid than their reference, or a model of
-            another dataset.
+        NotComparableError: the models were not trained and scored alike; nothing is written.
+        UsageError: an unknown model or setting, fewer than two methods, or an output that is a file.
+        DataError: unreadable files, predictions on another voxel grid than their reference, or a model of another
+            dataset.
     """
     from nnunetv2.comparison.scoring import score_runs
 
@@ -94,7 +94,7 @@ def compare(
 
 @contextmanager
 def _earlier_report_is_told(folder: Path) -> Iterator[None]:
-    """Warns of a report in `folder` that is not of the comparison within, when that fails."""
+    """Warn on failure that the report already in `folder` belongs to an earlier comparison."""
     try:
         yield
     except NNUNetError:
@@ -108,7 +108,7 @@ def _earlier_report_is_told(folder: Path) -> Iterator[None]:
 def _require_methods(runs: Sequence[Run], baseline: str | None) -> None:
     methods = list(dict.fromkeys(run.method for run in runs))
     if len(methods) < 2:
-        raise UsageError(f"A comparison needs at least two methods; given is {methods[0]} alone")
+        raise UsageError(f"A comparison needs at least two methods; only {methods[0]} is given")
     if baseline is not None and baseline not in methods:
         near = difflib.get_close_matches(baseline, methods, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

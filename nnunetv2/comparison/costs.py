@@ -1,4 +1,4 @@
-"""What methods cost: counted without a GPU by building their networks, and measured by their trainings."""
+"""Costs of methods: counted without a GPU by building their networks, and measured from their training logs."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _Fold = tuple[FoldSources, tuple[EpochRecord, ...]]
 
 
 def method_costs(runs: Sequence[Run], *, build_networks: bool = True) -> tuple[MethodCost, ...]:
-    """The costs of each method, in the order of the runs.
+    """Compute the costs of each method, in the order of the runs.
 
     Args:
-        build_networks: count operations and memory; without, only what the trainings logged is told.
+        build_networks: also count operations and memory; otherwise only logged values are reported.
     """
     return tuple(
         _method_cost(method, [run for run in runs if run.method == method], build_networks=build_networks)
@@ -82,15 +82,17 @@ def _counted_cost(folder: Path, sources: FoldSources) -> ModelCost | None:
         except UsageError:
             if not _has_planned_network(sources):
                 raise
-            trainer = trainer_of_model_folder(folder, "nnUNetTrainer")  # the trainer is not here, its network is
+            trainer = trainer_of_model_folder(folder, "nnUNetTrainer")  # the trainer is missing, but plans suffice
         return trainer_cost(trainer, PlansManager(folder / "plans.json"), precision=recorded_precision(sources))
     except (NNUNetError, ImportError, RuntimeError, TypeError, ValueError, KeyError, AttributeError) as err:
-        _log.warning("The network of %s cannot be built, so its operations and memory are not told (%s)", folder, err)
+        _log.warning(
+            "The network of %s cannot be built, so its operations and memory are not reported (%s)", folder, err
+        )
         return None
 
 
 def _has_planned_network(sources: FoldSources) -> bool:
-    """Whether a trainer left the network as the plans describe it, by the name of its class."""
+    """Whether the recorded network class is the planned one, i.e. the trainer did not replace it."""
     planned = sources.configuration.get("architecture", {}).get("network_class_name", "")
     return bool(planned) and sources.debug.get("network") == planned.rpartition(".")[2]
 
@@ -103,7 +105,7 @@ def _parameters(sources: FoldSources, counted: ModelCost | None) -> tuple[int | 
 
 
 def _seconds_per_iteration(folds: Sequence[_Fold]) -> float | None:
-    """Median over the epochs; it does not mind slow first steps and other work of the machine."""
+    """Median over the epochs: robust to slow first epochs and background load."""
     durations = []
     for sources, epochs in folds:
         num_steps = sources.run_line.get("num_iterations_per_epoch")
@@ -113,14 +115,14 @@ def _seconds_per_iteration(folds: Sequence[_Fold]) -> float | None:
 
 
 def _seconds_per_case(folds: Sequence[_Fold]) -> float | None:
-    """Median over the folds, which are medians over their cases."""
+    """Median over the folds of their medians over cases."""
     seconds = [sources.validation_line.get("seconds_per_case") for sources, _ in folds]
     known = [value for value in seconds if value is not None]
     return median(known) if known else None
 
 
 def _hours(folds: Sequence[_Fold]) -> float | None:
-    """Of all folds and processes; None if one of them has no log, or does not tell the number of its processes."""
+    """Total over folds and processes; None if a fold has no log or does not record its number of processes."""
     total = 0.0
     for _, epochs in folds:
         if not epochs or any(epoch.world_size is None or math.isnan(epoch.seconds) for epoch in epochs):
@@ -137,7 +139,7 @@ def _device(sources: FoldSources) -> str | None:
 
 
 def _pretrained(sources: FoldSources) -> str | None:
-    """What the training started from, so of its first run: one that resumed it has no such weights."""
+    """Initial weights, taken from the first run: resumed runs do not record them."""
     return next((line for line in sources.lines if line["type"] == RUN), {}).get("pretrained_weights")
 
 

@@ -1,15 +1,15 @@
-"""What a score is where a class is not in the reference, or is not predicted: decided by the reference alone.
+"""Scores where a mask of a class is empty; the reference alone decides whether a case counts.
 
-A mean over the cases in which a score happens to be defined compares models on different cases: one that rightly
-predicts nothing loses the case, one with a false positive keeps it. Here a case counts for all models or for none.
+A mean over the cases where a score happens to be defined would compare models on different cases: a model that
+correctly predicts nothing loses the case, one with a false positive keeps it. Here a case counts for all or for none.
 
 | reference | prediction | rule of overlaps | rule of distances |
 |---|---|---|---|
-| empty | empty | left out; 1 with the policy `one` | left out |
-| empty | not empty | left out; 0 with the policy `one` | left out |
+| empty | empty | excluded; 1 with the policy `one` | excluded |
+| empty | not empty | excluded; 0 with the policy `one` | excluded |
 | not empty | empty | 0 | the diagonal of the image, counted |
 
-Every metric has a rule (`nnunetv2.comparison.metric.EmptyMasks`), which may also be one of its own.
+Every metric declares its rule (`nnunetv2.comparison.metric.EmptyMasks`), which may differ from both.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ def apply_empty_policy(
     diagonals: np.ndarray,
     policy: str,
 ) -> np.ndarray:
-    """Gives every pair of masks its score, by the rule of the metric.
+    """Replace undefined values by the scores that the rule of the metric assigns.
 
     Args:
         metric: name of one of `METRICS`.
-        measured: (R, N, K) values of R runs on N cases and K classes; anything where one of the
-            masks is empty and the rule of the metric does not say that it is computed.
+        measured: (R, N, K) values of R runs on N cases and K classes; arbitrary where a mask is empty, unless the
+            rule of the metric says "computed".
         num_reference: (N, K) voxels of the class in the reference.
         num_predicted: (R, N, K) voxels of the class in the prediction.
         diagonals: (N,) of the images, in mm.
         policy: one of `EMPTY_POLICIES`.
 
     Returns:
-        (R, N, K) scores; NaN where the case does not count for the class, in all runs alike.
+        (R, N, K) scores; NaN where the case does not count for the class, for all runs alike.
     """
     is_absent = np.broadcast_to(num_reference == 0, measured.shape)
     is_unpredicted = num_predicted == 0
@@ -57,5 +57,5 @@ def apply_empty_policy(
 
 
 def count_missed(num_reference: np.ndarray, num_predicted: np.ndarray) -> np.ndarray:
-    """Returns (R, K): the cases with the class in which nothing is predicted; their distance is the diagonal."""
+    """(R, K) number of cases in which a class is present but not predicted; their distance is the diagonal."""
     return ((num_reference > 0) & (num_predicted == 0)).sum(axis=1)

@@ -27,7 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     defaults = CompareSettings()
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_compare",
-        description="Say which of several trained models is better, by how much, how surely, and at what cost.",
+        description="Report which of several trained models is better, by how much, how certainly, and at what cost.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -40,10 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
         required=True,
         metavar="[METHOD=]MODEL",
         help="TRAINER__PLANS__CONFIGURATION of nnUNet_results, the folder of a model, or a folder of predictions; "
-        "models with one METHOD are trainings of it with different seeds",
+        "models with the same METHOD are trainings of it with different seeds",
     )
-    add("-o", required=True, metavar="FOLDER", help="where the report goes")
-    add("-f", nargs="+", default=None, metavar="FOLD", help="folds (default: all that any of the models validated)")
+    add("-o", required=True, metavar="FOLDER", help="folder of the report")
+    add("-f", nargs="+", default=None, metavar="FOLD", help="folds (default: every fold that any model validated)")
     add(
         "-ref", default=None, metavar="FOLDER", help="references, for predictions of other cases than the dataset's own"
     )
@@ -52,44 +52,44 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=list(defaults.metrics),
         metavar="METRIC",
-        help=f"of {', '.join(METRICS)}; the first decides (default: {' '.join(defaults.metrics)})",
+        help=f"one or more of {', '.join(METRICS)}; the first decides (default: {' '.join(defaults.metrics)})",
     )
     add(
         "--nsd_tolerance",
         default=str(defaults.nsd_tolerance),
         metavar="MM",
-        help="of NSD, in mm (default: %(default)s)",
+        help="tolerance of NSD, in mm (default: %(default)s)",
     )
-    add("--baseline", default=None, metavar="METHOD", help="compare all others with it (default: every pair)")
+    add("--baseline", default=None, metavar="METHOD", help="compare the others with this one (default: every pair)")
     add(
         "--empty",
         default=defaults.empty,
         choices=EMPTY_POLICIES,
-        help="classes that the reference of a case lacks: leave the case out for all models, or score an empty "
-        "prediction 1 and others 0 (default: %(default)s)",
+        help="classes absent from the reference of a case: exclude the case for all models, or score an empty "
+        "prediction 1 and any other 0 (default: %(default)s)",
     )
     add(
         "--margin",
         default=None,
         metavar="X",
-        help="also ask, both ways, whether a method is worse by less than this in the first metric",
+        help="also test non-inferiority, in both directions, with this margin in the first metric",
     )
-    add("--alpha", default=defaults.alpha, metavar="A", help="error rate of all tests of a metric together")
-    add("--bootstrap", default=defaults.num_resamples, metavar="N", help="resamples (default: %(default)s)")
-    add("--seed", default=defaults.seed, metavar="N", help="of the resampling (default: %(default)s)")
+    add("--alpha", default=defaults.alpha, metavar="A", help="family-wise error rate of the tests of a metric")
+    add("--bootstrap", default=defaults.num_resamples, metavar="N", help="bootstrap resamples (default: %(default)s)")
+    add("--seed", default=defaults.seed, metavar="N", help="seed of the resampling (default: %(default)s)")
     add(
         "--allow",
         nargs="*",
         default=None,
         metavar="ITEM",
-        help="compare although these things differ, as the message names them; without a name, whatever differs",
+        help="accept differences in these items, named as in the error message; without a name, in all items",
     )
-    add("-np", type=int, default=get_default_num_processes(), help="largest number of processes (default: %(default)s)")
+    add("-np", type=int, default=get_default_num_processes(), help="maximum number of processes (default: %(default)s)")
     return parser
 
 
 def settings_of(args: argparse.Namespace) -> CompareSettings:
-    """The settings that a command line amounts to."""
+    """Convert parsed arguments to settings."""
     return CompareSettings(
         metrics=tuple(dict.fromkeys(name for word in args.metrics for name in word.split(",") if name)),
         nsd_tolerance=_number("--nsd_tolerance", args.nsd_tolerance.removesuffix("mm"), float, "millimetres as in 1.5"),

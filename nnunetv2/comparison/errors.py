@@ -1,4 +1,4 @@
-"""The error of a comparison that would not be fair."""
+"""The error raised when a comparison would not be fair."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _RED, _PLAIN = "\033[1;31m", "\033[0m"
 
 
 class NotComparableError(NNUNetError):
-    """Models that were not trained and scored alike; the message has one line for each broken equality."""
+    """Models were not trained and scored alike; the message has one line per broken equality."""
 
     exit_code = 4
 
 
 def refuse(error: NotComparableError) -> int:
-    """Writes each line of the error to stderr, in red on a terminal; returns the exit code of the command."""
+    """Write each line of the error to stderr, red on a terminal, and return the command's exit code."""
     before, behind = (_RED, _PLAIN) if sys.stderr.isatty() else ("", "")
     for line in str(error).splitlines():
         sys.stderr.write(f"{before}{line}{behind}\n")

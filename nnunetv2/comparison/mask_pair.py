@@ -1,4 +1,4 @@
-"""The two masks of a class that a metric compares, and what several metrics read of them, computed once."""
+"""The pair of masks that a metric compares, with cached intermediate results that several metrics share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnunetv2.comparison.surface_distances import SurfaceDistances, surface_dist
 
 
 class Counts(NamedTuple):
-    """Voxels of the whole image, without those that the reference ignores."""
+    """Voxel counts over the whole image, ignored voxels excluded."""
 
     true_positive: int
     false_positive: int
@@ -23,13 +23,13 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MaskPair:
-    """One class in the prediction and in the reference of one image."""
+    """Prediction and reference masks of one class in one image."""
 
     cut_masks: Callable[[], tuple[np.ndarray, np.ndarray]]
-    """makes `prediction` and `reference`, which metrics of the counts alone do not need"""
+    """creates `prediction` and `reference` on demand; count-based metrics need neither"""
     counts: Counts
     spacing: tuple[float, ...]
-    """mm between voxels along each axis of the masks"""
+    """voxel spacing along each axis of the masks, in mm"""
     tolerance: float
     """`--nsd_tolerance`, in mm"""
 
@@ -37,7 +37,7 @@ class MaskPair:
     def of_masks(
         cls, prediction: np.ndarray, reference: np.ndarray, spacing: tuple[float, ...], tolerance: float = 1.0
     ) -> MaskPair:
-        """A pair of boolean arrays of one shape with two or three axes."""
+        """Build a pair from two boolean arrays of the same shape, 2D or 3D."""
         shared = int((prediction & reference).sum())
         predicted, expected = int(prediction.sum()), int(reference.sum())
         rest = prediction.size - predicted - expected + shared
@@ -46,7 +46,7 @@ class MaskPair:
 
     @property
     def prediction(self) -> np.ndarray:
-        """Boolean, two axes (Y, X) or three (Z, Y, X), cropped to a box around both masks; ignored voxels are False."""
+        """Boolean, (Y, X) or (Z, Y, X), cropped to a box around both masks; ignored voxels are False."""
         return self._masks[0]
 
     @property
@@ -56,7 +56,7 @@ class MaskPair:
 
     @cached_property
     def distances(self) -> SurfaceDistances:
-        """Distances in mm between the edges of the masks; neither may be empty."""
+        """Distances in mm between the surfaces of the masks; neither mask may be empty."""
         return surface_distances(self.prediction, self.reference, self.spacing)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a metric of a comparison is: a number per case and class, with its direction, unit and rule for empty masks."""
+"""Base class and registry of metrics: one number per case and class, with direction, unit and empty-mask rule."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ if TYPE_CHECKING:
 
 __all__ = ["AS_DISTANCE", "AS_OVERLAP", "METRICS", "EmptyMasks", "Metric", "register_metric"]
 
-# Parts of a pair of masks that a metric reads.
+# Parts of a mask pair that a metric reads.
 COUNTS, MASKS, DISTANCES = "counts", "masks", "distances"
 
 COMPUTED, DIAGONAL = "computed", "diagonal"
 
 _DECLARED = ("meaning", "definition", "higher_is_better", "empty_masks")
-_NAME = re.compile(r"[^\s,-][^\s,]*")  # a word of --metrics, which may be a list with commas
+_NAME = re.compile(r"[^\s,-][^\s,]*")  # --metrics splits at spaces and commas
 
 MetricClass = TypeVar("MetricClass", bound="type[Metric]")
 
 
 @dataclass(frozen=True)
 class EmptyMasks:
-    """What a metric is where the reference or the prediction of a class is empty.
+    """Value of a metric where the reference or the prediction of a class is empty.
 
-    With the policy `exclude` a class that the reference lacks is left out of the case, whatever the metric.
+    The policy `exclude` drops a class absent from the reference for that case, whatever the metric.
     """
 
     missed: float | Literal["diagonal", "computed"]
-    """where the class is there and nothing is predicted: a number; or the diagonal of the image in mm; or what
-    `compute` returns"""
+    """present but not predicted: a number, the image diagonal in mm ("diagonal"), or the result of `compute`
+    ("computed")"""
     absent: tuple[float, float] | Literal["computed"] | None = None
-    """where the reference lacks the class, with the policy `one`: the numbers of an empty prediction and of any other;
-    or what `compute` returns; None leaves the case out"""
+    """absent from the reference, with the policy `one`: the numbers for an empty and for any other prediction, or the
+    result of `compute` ("computed"); None excludes the case"""
 
     def __post_init__(self) -> None:
         numbers = [self.missed] if self.missed not in (COMPUTED, DIAGONAL) else []
@@ -55,38 +55,38 @@ class EmptyMasks:
 
 
 AS_OVERLAP = EmptyMasks(missed=0.0, absent=(1.0, 0.0))
-"""the rule of Dice: an empty prediction of what is there is as bad as can be, one of what is not there is perfect"""
+"""rule of overlaps such as Dice: missing a present class scores 0, leaving an absent one empty scores 1"""
 AS_DISTANCE = EmptyMasks(missed=DIAGONAL)
-"""the rule of distances, which have no worst value but the size of the image"""
+"""rule of distances, which are bounded only by the size of the image"""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The file of a metric outside the package, as it was when it was imported."""
+    """File of a user's metric, as it was at import."""
 
     path: Path
     sha256: str
 
     def require_unchanged(self) -> None:
-        """Raises `UsageError` if the file changed after its import: scores of the old code would be cached as new."""
+        """Raise `UsageError` if the file changed since import: scores of the old code would be cached as new ones."""
         if hashlib.sha256(self.path.read_bytes()).hexdigest() != self.sha256:
             raise UsageError(f"{self.path} has changed since it was imported; restart Python")
 
 
 class Metric(abc.ABC):
-    """Base of all metrics.
+    """Base class of all metrics.
 
     Attributes:
-        name: under which it is registered; what `--metrics` takes and tables show.
-        meaning: the name in full, for example "Dice similarity coefficient".
-        definition: how it is computed, one sentence for the report; `{tolerance}` stands for `--nsd_tolerance`.
-        higher_is_better: the direction.
-        empty_masks: the rule for empty masks.
-        unit: for example "mm"; empty for a share from 0 to 1.
-        digits: behind the point in tables; None: 3 of a share, otherwise 2.
-        reads: parts of the pair, of "counts", "masks" and "distances".
-        version: raised when values change although the file does not, as when a file that it imports does.
-        origin: None of the metrics of the package.
+        name: registered name; accepted by `--metrics` and shown in tables.
+        meaning: full name, for example "Dice similarity coefficient".
+        definition: how it is computed, one sentence for the report; `{tolerance}` is replaced by `--nsd_tolerance`.
+        higher_is_better: direction of improvement.
+        empty_masks: rule for empty masks.
+        unit: for example "mm"; empty for a fraction from 0 to 1.
+        digits: decimals in tables; None selects 3 for a fraction and 2 otherwise.
+        reads: parts of the pair that it uses, out of "counts", "masks" and "distances".
+        version: increase it if values change while the file does not, for example through a module that it imports.
+        origin: None for the metrics of this package.
     """
 
     name: ClassVar[str]
@@ -102,19 +102,19 @@ class Metric(abc.ABC):
 
     @abc.abstractmethod
     def compute(self, pair: MaskPair) -> float:
-        """The value of one class in one case, a finite number.
+        """Compute the value of one class in one case; must be finite.
 
-        Called where neither mask is empty, and where `empty_masks` says "computed".
+        Called if neither mask is empty, and where `empty_masks` says "computed".
         """
 
     @property
     def is_distance(self) -> bool:
-        """Whether an empty prediction gets the diagonal of the image."""
+        """Whether a missed class scores the image diagonal."""
         return self.empty_masks.missed == DIAGONAL
 
 
 def register_metric(name: str) -> Callable[[MetricClass], MetricClass]:
-    """Class decorator that names a metric; the name must be a literal, as files are searched for it before they run."""
+    """Class decorator that registers a metric; `name` must be a literal, since files are searched before they run."""
 
     def register(metric: MetricClass) -> MetricClass:
         if not issubclass(metric, Metric):
@@ -131,10 +131,10 @@ def register_metric(name: str) -> Callable[[MetricClass], MetricClass]:
 
 
 class _Registered(Mapping[str, Metric]):
-    """The registered metrics by name; the file of one is imported when it is looked up."""
+    """Mapping of registered metrics; imports the file of a metric on first access."""
 
     def __getitem__(self, name: str) -> Metric:
-        """Raises `UsageError` for a name that is not registered, with those that are."""
+        """Raises `UsageError` for an unknown name and lists the registered ones."""
         return _loaded(name, os.environ.get(EXTENSIONS, ""))
 
     def __iter__(self) -> Iterator[str]:
@@ -151,13 +151,13 @@ METRICS: Mapping[str, Metric] = _Registered()
 
 
 def metrics_of_users() -> tuple[str, ...]:
-    """Names of the metrics outside the package; no file is imported."""
+    """Names of metrics registered outside the package, without importing their files."""
     return tuple(name for name in METRICS if extensions.find("metric", name).is_external)
 
 
 @functools.cache
 def _loaded(name: str, folders: str) -> Metric:
-    """Reports look metrics up for every number; another value of the variable may mean another metric."""
+    """Load a metric; cached because reports look it up for every number, per value of the environment variable."""
     extension = extensions.find("metric", name)
     origin = Origin(extension.path, extension.sha256) if extension.is_external else None
     metric = extension.load()

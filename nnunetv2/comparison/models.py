@@ -1,4 +1,4 @@
-"""From the words of `-m` to runs: which folder, which method, which seed, which folds."""
+"""Resolve the `-m` arguments to runs: folder, method, seed and folds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ALL = "all"
 
 @dataclass(frozen=True)
 class _Word:
-    """One word of `-m`."""
+    """One parsed `-m` argument."""
 
     method: str | None
     model: str
@@ -38,21 +38,21 @@ class _Word:
 
 
 def find_runs(dataset: str, models: Sequence[str], folds: Sequence[str] | None = None) -> tuple[Run, ...]:
-    """The runs that users name by words `[METHOD=]MODEL`.
+    """Resolve the arguments `[METHOD=]MODEL` to runs.
 
-    Runs of one method stand in the order of their seeds, methods in the order of the words.
+    Methods keep the order of the arguments; runs of a method are sorted by seed.
 
     Args:
         dataset: number or name.
         models: each a folder of the dataset in `nnUNet_results` (TRAINER__PLANS__CONFIGURATION), the path of a model
-            folder, or the path of a folder with segmentations. What stands in front of `=` is no method if it has a
-            path separator.
-        folds: of the models; None takes every fold that any of them has validated.
+            folder, or the path of a folder with segmentations. Text before `=` that has a path separator is part of
+            the path, not a method.
+        folds: of the models; None selects every fold that any of them has validated.
 
     Raises:
-        UsageError: a model that is not there or is given twice, a method whose name or seeds are not unique, or a fold
-            that is none.
-        DataError: a model without validation of one of `folds`, or with one case in two folds.
+        UsageError: a model is missing or given twice, the name or the seeds of a method are not unique, or a fold is
+            invalid.
+        DataError: a model lacks the validation of one of `folds`, or has a case in two folds.
     """
     name = maybe_convert_to_dataset_name(dataset)
     words = [_parse(word, name) for word in models]
@@ -68,22 +68,22 @@ def find_runs(dataset: str, models: Sequence[str], folds: Sequence[str] | None =
 
 
 def dataset_description(dataset_name: str, model_folders: Sequence[Path] = ()) -> dict[str, Any]:
-    """The content of dataset.json: of the preprocessed or raw dataset, else of one of the models.
+    """Read dataset.json from the preprocessed or raw dataset, falling back to the models.
 
     Raises:
-        DataError: there is none.
+        DataError: none of them has it.
     """
     roots = [Path(root) / dataset_name for root in (nnUNet_preprocessed, nnUNet_raw) if root.is_set()]
     candidates = [folder / "dataset.json" for folder in (*roots, *model_folders)]
     for path in candidates:
         if path.is_file():
             return read_json(path)
-    places = " nor ".join(map(str, candidates)) or "nnUNet_preprocessed or nnUNet_raw, which are not set"
+    places = " nor ".join(map(str, candidates)) or "file to look in: nnUNet_preprocessed and nnUNet_raw are not set"
     raise DataError(f"The description of {dataset_name} is missing, there is no {places}")
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether a folder holds the folds of a trained model."""
+    """Whether a folder contains folds of a trained model."""
     return any(path.is_dir() for path in folder.glob("fold_*"))
 
 
@@ -173,7 +173,7 @@ def _predictions(folder: Path, ending: str) -> Mapping[str, Path]:
 
 
 def _common_seed(fold_folders: Sequence[Path]) -> int | None:
-    """The seed that all folds were trained with; None if there is no such seed, or not all of them tell."""
+    """The seed that all folds share; None if they differ or one does not record it."""
     seeds = {recorded_seed(folder) for folder in fold_folders}
     return seeds.pop() if len(seeds) == 1 else None
 

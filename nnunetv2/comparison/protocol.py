@@ -1,4 +1,4 @@
-"""What a fold was trained and scored under, item by item, from whatever its files tell."""
+"""The protocol of a fold, item by item: the conditions of its training and scoring, from whatever files exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnunetv2.training.protocol.augmentation import augmentation_steps
 from nnunetv2.training.protocol.hashes import cases_description, content_hash, rounded
 
 Facts = Mapping[str, Any]
-"""Plain data by name; None is what no file tells."""
+"""Plain data by name; None if no file records it."""
 
 _PLANNED = (
     "spacing",
@@ -28,7 +28,7 @@ _SHORT = 12  # digits of a hash
 
 
 class Sources(Protocol):
-    """What tells about a fold: its files, or a trainer that will train it; empty where nothing is known."""
+    """Records of a fold: its files, or a trainer that is about to train it; empty where nothing is recorded."""
 
     @property
     def model_folder(self) -> Path: ...
@@ -56,17 +56,17 @@ class Sources(Protocol):
 
 @dataclass(frozen=True)
 class FoldProtocol:
-    """One fold of one run."""
+    """One fold of a run."""
 
     fold: str
     cases: Sequence[str]
-    """that it validated"""
+    """validated cases"""
     sources: Sources
 
 
 @dataclass(frozen=True)
 class ProtocolItem:
-    """One thing that has to be the same for all folds of all runs."""
+    """A property that has to match across all folds of all runs."""
 
     name: str
     meaning: str
@@ -74,7 +74,7 @@ class ProtocolItem:
 
 
 def short_hash(content: Any) -> str:
-    """The beginning of a hash of plain data."""
+    """Shortened hash of plain data."""
     return content_hash(content)[:_SHORT]
 
 
@@ -95,7 +95,7 @@ def _labels(fold: FoldProtocol) -> Facts:
 
 def _splits(fold: FoldProtocol) -> Facts:
     recorded = fold.sources.run_line.get("split") or {}
-    # What is missing from the validated cases is told apart; see `cases`.
+    # Cases missing from the validation are reported separately; see `cases`.
     validation = recorded.get("validation") or cases_description(fold.cases)
     parts = {"training": recorded.get("training"), "validation": validation}
     return {
@@ -139,7 +139,7 @@ def _sampling(fold: FoldProtocol) -> Facts:
 
 
 def _of_one_process(fold: FoldProtocol) -> dict[str, Any]:
-    """The sampling by debug.json. Of several processes it has that of the first alone."""
+    """Sampling settings from debug.json; empty with DDP, where it holds those of the first process only."""
     if fold.sources.debug.get("is_ddp") != "False":
         return {}
     names = ("oversample_foreground_percent", "probabilistic_oversampling")
@@ -167,9 +167,9 @@ def _precision(fold: FoldProtocol) -> Facts:
 
 
 def recorded_precision(sources: Sources) -> str | None:
-    """`fp32`, `bf16` or `fp16`: the number format of a training; None if its files do not tell."""
+    """`fp32`, `bf16` or `fp16`: the number format of a training; None if its files do not record it."""
     recorded = sources.run_line.get("precision")
-    if recorded is None and "grad_scaler" in sources.debug:  # upstream has no switch: autocast on CUDA, else none
+    if recorded is None and "grad_scaler" in sources.debug:  # upstream always uses fp16 autocast on CUDA, else fp32
         is_scaled, device = sources.debug["grad_scaler"] != "None", sources.debug.get("device", "")
         recorded = "fp16" if is_scaled else ("fp32" if device.startswith("cpu") else None)
     return recorded
@@ -190,13 +190,13 @@ def _tile_step(fold: FoldProtocol) -> Facts:
 def _checkpoint(fold: FoldProtocol) -> Facts:
     line, num_epochs = fold.sources.validation_line, fold.sources.run_line.get("num_epochs")
     recorded, trained = line.get("checkpoint"), line.get("epochs_trained")
-    if recorded is None and None not in (trained, num_epochs):  # a checkpoint of the last epoch has the final weights
+    if recorded is None and None not in (trained, num_epochs):  # the checkpoint of the last epoch is the final one
         recorded = "final" if trained >= num_epochs else "best"
     return {"checkpoint": recorded}
 
 
 def _postprocessing(fold: FoldProtocol) -> Facts:
-    return {"postprocessing": "off"}  # validations are as the network gives them; results of it are elsewhere
+    return {"postprocessing": "off"}  # validation folders hold raw predictions; postprocessed ones live elsewhere
 
 
 ITEMS = (
@@ -218,5 +218,5 @@ ITEMS = (
 
 
 def facts_of(item: ProtocolItem, fold: FoldProtocol) -> Facts:
-    """What the files of a fold tell about an item, as JSON would have it, numbers to six digits."""
+    """Recorded facts of a fold about an item, as JSON data with numbers rounded to six digits."""
     return rounded(dict(item.facts(fold)))

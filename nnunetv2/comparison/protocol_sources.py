@@ -1,4 +1,4 @@
-"""What the files of a trained fold tell about it: metrics.jsonl, debug.json, plans.json; also upstream's files."""
+"""Read the records of a trained fold: metrics.jsonl, debug.json and plans.json, including folds of upstream nnU-Net."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _WRAPPED = re.compile(r"\w+\((\{.*\})\)", re.DOTALL)  # ConfigurationManager({..
 
 @dataclass(frozen=True)
 class FoldSources:
-    """The files of one fold; each is empty where it is missing or cannot be read."""
+    """Files of one fold; each is empty if missing or unreadable."""
 
     folder: Path
-    """fold_N of a model folder"""
+    """fold_N in a model folder"""
 
     @property
     def model_folder(self) -> Path:
@@ -33,18 +33,18 @@ class FoldSources:
 
     @cached_property
     def lines(self) -> list[dict[str, Any]]:
-        """Of metrics.jsonl, which trainings have since it exists; upstream's have none."""
+        """Records of metrics.jsonl; empty for upstream's trainings, which do not write it."""
         path = self.folder / JSONL
         return read_metrics(path) if path.is_file() else []
 
     @cached_property
     def run_line(self) -> dict[str, Any]:
-        """The last of type `run`: a training that was resumed has several."""
+        """Last record of type `run`; every resume adds one."""
         return self._last(RUN)
 
     @cached_property
     def validation_line(self) -> dict[str, Any]:
-        """The last of type `validation`: the predictions at hand are from it."""
+        """Last record of type `validation`, which belongs to the predictions on disk."""
         return self._last(VALIDATION)
 
     def _last(self, kind: str) -> dict[str, Any]:
@@ -52,22 +52,22 @@ class FoldSources:
 
     @cached_property
     def debug(self) -> dict[str, Any]:
-        """The content of debug.json: attributes of the trainer as text."""
+        """Content of debug.json: attributes of the trainer as text."""
         return _read(self.folder / "debug.json")
 
     def debug_value(self, name: str) -> Any:
-        """The plain data that debug.json has as text; None if it has none, or something else."""
+        """Parse an entry of debug.json as plain data; None if it is missing or anything else."""
         return literal(self.debug.get(name))
 
     @cached_property
     def plans(self) -> dict[str, Any]:
-        """The plans of the training; of a fold without debug.json those of the model folder."""
+        """Plans of the training; without debug.json, those of the model folder."""
         found = self.debug_value("plans_manager")
         return found if isinstance(found, dict) else _read(self.model_folder / "plans.json")
 
     @cached_property
     def configuration(self) -> dict[str, Any]:
-        """The configuration of the training, with what it inherits."""
+        """Configuration of the training, inheritance resolved."""
         found = self.debug_value("configuration_manager")
         if isinstance(found, dict):
             return found
@@ -79,20 +79,20 @@ class FoldSources:
 
     @cached_property
     def dataset_json(self) -> dict[str, Any]:
-        """The description of the dataset that the training saw."""
+        """Dataset description used in the training."""
         found = self.debug_value("dataset_json")
         return found if isinstance(found, dict) else _read(self.model_folder / "dataset.json")
 
 
 def recorded_seed(fold_folder: Path) -> int | None:
-    """The seed of a training; None if it had none or does not tell."""
+    """Seed of a training; None if it had none or none is recorded."""
     sources = FoldSources(fold_folder)
     seed = sources.run_line.get("seed", sources.debug_value("seed"))
     return seed if isinstance(seed, int) else None
 
 
 def literal(text: object) -> Any:
-    """The plain data that a text stands for, also within the name of its class; None if it is not plain."""
+    """Parse a text as plain data, also if wrapped as `ClassName({...})`; None if it is not plain data."""
     if not isinstance(text, str):
         return None
     wrapped = _WRAPPED.fullmatch(text.strip())
@@ -108,6 +108,6 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
     except NNUNetError as err:
-        _log.warning("%s; what it would tell counts as not recorded", err)
+        _log.warning("%s; its content counts as not recorded", err)
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,4 +1,4 @@
-"""What a comparison finds: plain data between the statistics, the sheets, and the report."""
+"""Results of a comparison: plain data passed from the statistics to tables and report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from nnunetv2.comparison.scores import ScoreTable
 from nnunetv2.comparison.settings import CompareSettings
 
-MIN_SEEDS = 3  # of each method, below which nothing is said about methods
-FEW_CASES = 20  # below which intervals cover less than they say
+MIN_SEEDS = 3  # per method; with fewer, methods are not testable
+FEW_CASES = 20  # below it, intervals cover less than their nominal level
 
-# Verdicts. The first method of a pair is better or worse than the second. Mixed, of trained models alone: they differ,
-# but the one that does better by the ranks of the differences is not the one with the better mean.
+# Verdicts on the first method of a pair relative to the second. MIXED applies to trained models only: they differ, but
+# the one that is better by ranks does not have the better mean.
 BETTER, WORSE, MIXED, NO_DIFFERENCE, NOT_TESTABLE = "better", "worse", "mixed", "no difference", "not testable"
-DIFFERENT = (BETTER, WORSE, MIXED)  # verdicts that a difference is shown
+DIFFERENT = (BETTER, WORSE, MIXED)  # verdicts that state a difference
 
 ALL_CLASSES = None  # stands for the mean over the classes
 
@@ -29,7 +29,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """Scores of one method in one metric, over the cases; each case is the mean over the runs."""
+    """Scores of one method in one metric over the cases; each case is the mean over the runs."""
 
     method: str
     metric: str
@@ -44,12 +44,12 @@ class MethodSummary:
     median: float
     quartiles: tuple[float, float]
     seed_deviation: float | None
-    """standard deviation of the means of the runs; None of fewer than two"""
+    """standard deviation of the means of the runs; None for fewer than two"""
 
 
 @dataclass(frozen=True)
 class TrainedModelsTest:
-    """Whether two trained models differ on these cases: paired over cases, each the mean over the runs."""
+    """Test whether two trained models differ on these cases: paired over cases, each the mean over the runs."""
 
     p: float
     """Wilcoxon signed-rank, two-sided"""
@@ -66,10 +66,10 @@ class TrainedModelsTest:
 
 @dataclass(frozen=True)
 class MethodsTest:
-    """Whether two methods differ: what to expect of other trainings and other cases of the same kind."""
+    """Test whether two methods differ, generalising to other trainings and to other cases of the same kind."""
 
     p: float | None
-    """None where it is not testable"""
+    """None if not testable"""
     p_holm: float | None
     interval: Interval | None
     """of the mean difference over cases and trainings"""
@@ -77,12 +77,12 @@ class MethodsTest:
     num_seeds: tuple[int, int]
     verdict: str
     reason: str = ""
-    """why it is not testable"""
+    """why the pair is not testable"""
 
 
 @dataclass(frozen=True)
 class PairResult:
-    """Two methods in one metric and class."""
+    """Comparison of two methods in one metric and class."""
 
     first: str
     second: str
@@ -96,76 +96,76 @@ class PairResult:
     trained: TrainedModelsTest
     methods: MethodsTest
     non_inferior: tuple[bool, bool] | None = None
-    """whether the first is worse than the second by less than the margin, and the second than the first; by the ends of
-    the interval of the methods, or that of the trained models where there is none; None: not asked"""
+    """whether the first is worse than the second by less than the margin, and vice versa; judged by the interval of the
+    methods, falling back to that of the trained models; None without a margin"""
 
 
 @dataclass(frozen=True)
 class RankResult:
-    """Ranks of one method in one metric, 1 is best; ties share the mean rank."""
+    """Ranks of one method in one metric; 1 is best, ties share the mean rank."""
 
     method: str
     metric: str
     mean_then_rank: float
     """rank of the mean over cases"""
     rank_then_mean: float
-    """mean over cases of the rank in a case"""
+    """mean over cases of the rank within a case"""
     test_based: float
-    """rank by the number of methods that it is significantly better than"""
+    """rank by the number of significantly worse methods"""
     frequencies: tuple[float, ...]
-    """share of bootstrap samples of the cases in which `mean_then_rank` is 1, 2, ...; a tie counts for its best rank"""
+    """share of bootstrap samples of the cases in which `mean_then_rank` is 1, 2, ...; ties take their best rank"""
 
 
 @dataclass(frozen=True)
 class RankStability:
-    """How far the order of the methods depends on the cases and on the ranking scheme."""
+    """How much the order of the methods depends on the cases and on the ranking scheme."""
 
     metric: str
     kendall_tau: Interval
-    """2.5th and 97.5th percentile of the agreement of bootstrap rankings with the ranking"""
+    """2.5th and 97.5th percentile of Kendall's tau between bootstrap rankings and the ranking"""
     schemes_agree: bool
-    """whether the three schemes put the methods into one order"""
+    """whether the three schemes order the methods alike"""
 
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """A method on classes that are, or are not, in a case at all; the mean over its runs."""
+    """Detection of a class by one method, mean over its runs: false positives where absent, misses where present."""
 
     method: str
     class_name: str
     num_absent: int
     """cases whose reference lacks the class"""
     false_positive_rate: float | None
-    """share of those in which it is predicted; None where there are none"""
+    """share of the absent cases in which it is predicted; None if there are none"""
     false_positive_volume: float | None
-    """mean volume predicted in those, in mm^3 or mm^2"""
+    """mean predicted volume in the absent cases, in mm^3 or mm^2"""
     num_present: int
     missed_rate: float | None
-    """share of the cases with the class in which nothing is predicted"""
+    """share of the cases with the class in which nothing is predicted; None if there are none"""
 
 
 @dataclass(frozen=True)
 class MethodCost:
-    """What a method costs; None is what is not known."""
+    """Costs of a method; None where unknown."""
 
     method: str
     num_parameters: int | None = None
     num_trained_parameters: int | None = None
     gflops_per_patch: float | None = None
-    """to predict one patch; a multiply-add is two operations"""
+    """prediction of one patch; a multiply-add counts as two operations"""
     training_gflops_per_patch: float | None = None
     peak_memory_mib: float | None = None
-    """highest of a training on a GPU, of its first process"""
+    """measured maximum of the first process in a training on GPU"""
     estimated_memory_mib: float | None = None
-    """of a training, counted without a GPU"""
+    """of a training, computed without a GPU"""
     seconds_per_iteration: float | None = None
     seconds_per_case: float | None = None
-    """to predict a validation case, with its tiles and mirrored copies, without reading and writing"""
+    """prediction of a validation case including tiles and mirroring, excluding reading and writing"""
     gpu_hours: float | None = None
-    """of one training of all folds, the mean over the runs"""
+    """one training of all folds, mean over the runs"""
     device: str | None = None
     pretrained: str | None = None
-    """weights that the training started from"""
+    """initial weights"""
     patch_size: tuple[int, ...] | None = None
 
 
@@ -175,23 +175,23 @@ EQUAL, DIFFERS, NOT_RECORDED = "equal", "differs", "not recorded"
 
 @dataclass(frozen=True)
 class Equality:
-    """One thing that has to be the same for all runs."""
+    """A property that has to match across all runs."""
 
     item: str
-    """short name, for example `splits`; `--allow` takes it"""
+    """short name as accepted by `--allow`, for example `splits`"""
     meaning: str
     state: str
     values: Mapping[str, str]
-    """what each run has, by its name: short text, or the beginning of a hash"""
+    """value per run name: short text or a shortened hash"""
 
 
 @dataclass(frozen=True)
 class Comparability:
-    """Whether the runs may be compared."""
+    """Result of all comparability checks."""
 
     equalities: tuple[Equality, ...]
     allowed: tuple[str, ...] = ()
-    """items that may differ because the user said so"""
+    """items that the user allowed to differ"""
 
     @property
     def broken(self) -> tuple[Equality, ...]:
@@ -200,14 +200,14 @@ class Comparability:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """Pseudo Dice of one fold of one run over its epochs."""
+    """Pseudo Dice and validation loss of one fold of one run over its epochs."""
 
     method: str
     run: str
     fold: str
     epochs: tuple[int, ...]
     pseudo_dice: tuple[float, ...]
-    """NaN where an epoch has none"""
+    """NaN for epochs without one"""
     val_loss: tuple[float, ...]
 
 
@@ -219,9 +219,9 @@ class Comparison:
     settings: CompareSettings
     scores: ScoreTable
     summaries: tuple[MethodSummary, ...]
-    """of every method, metric and class, and of the mean over the classes"""
+    """per method, metric and class, and for the mean over classes"""
     pairs: tuple[PairResult, ...]
-    """of every metric and class, and of the mean over the classes"""
+    """per pair, metric and class, and for the mean over classes"""
     ranks: tuple[RankResult, ...]
     stability: tuple[RankStability, ...]
     detection: tuple[DetectionResult, ...]
@@ -230,9 +230,9 @@ class Comparison:
     curves: tuple[LearningCurve, ...]
 
     def pairs_of(self, metric: str, class_name: str | None = ALL_CLASSES) -> list[PairResult]:
-        """The pairs in one metric and class."""
+        """Select the pairs in one metric and class."""
         return [pair for pair in self.pairs if (pair.metric, pair.class_name) == (metric, class_name)]
 
     def summaries_of(self, metric: str, class_name: str | None = ALL_CLASSES) -> list[MethodSummary]:
-        """The summaries in one metric and class."""
+        """Select the summaries in one metric and class."""
         return [each for each in self.summaries if (each.metric, each.class_name) == (metric, class_name)]

@@ -1,4 +1,4 @@
-"""The runs of a comparison by name, and what lies in the folders of their folds."""
+"""Names, folds and fold folders of runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SHOWN = 4
 
 
 def run_names(runs: Sequence[Run]) -> tuple[str, ...]:
-    """A name for each run: its method, and where that has several runs the seed, or else the number from 1."""
+    """Name each run by its method, plus seed or number (from 1) if the method has several runs."""
     counts = Counter(run.method for run in runs)
     return tuple(run.method if counts[run.method] == 1 else f"{run.method} ({_which(run)})" for run in runs)
 
@@ -22,21 +22,21 @@ def _which(run: Run) -> str:
 
 
 def folds_of(run: Run) -> tuple[str, ...]:
-    """The folds whose validations a run consists of, numbers in their order; none of a folder of predictions."""
+    """Folds whose validations a run consists of, in numerical order; empty for a folder of predictions."""
     return tuple(sorted(set(run.fold_of.values()), key=fold_order))
 
 
 def fold_order(fold: str) -> tuple[bool, int, str]:
-    """Sorts folds by their numbers, and `all` behind them."""
+    """Sort key for folds: by number, `all` last."""
     return (not fold.isdecimal(), int(fold) if fold.isdecimal() else 0, fold)
 
 
 def fold_folder(run: Run, fold: str) -> Path:
-    """Where the training of a fold left its files."""
+    """Folder with the training files of a fold."""
     return run.folder / f"fold_{fold}"
 
 
 def listed(entries: Sequence[str]) -> str:
-    """The first few entries, and how many more there are."""
+    """Join the first few entries and count the rest."""
     more = f" and {len(entries) - _SHOWN} more" if len(entries) > _SHOWN else ""
     return ", ".join(entries[:_SHOWN]) + more

@@ -1,4 +1,4 @@
-"""The scores that a comparison rests on: every run, case and class, in arrays of one shape."""
+"""Scores of every run, case and class, in arrays of one shape."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Run:
-    """One trained model: all folds of one method with one seed. Or a folder of predictions made elsewhere."""
+    """One trained model (all folds of one method with one seed), or a folder of predictions made elsewhere."""
 
     method: str
-    """name of what was trained; runs that differ in their seed alone share it"""
+    """name of the method; runs that differ only in their seed share it"""
     folder: Path
-    """of the model (with plans.json and fold_*), or of the predictions"""
+    """model folder (with plans.json and fold_*), or folder of the predictions"""
     predictions: Mapping[str, Path]
-    """segmentation of each case, by its identifier"""
+    """segmentation per case identifier"""
     fold_of: Mapping[str, str]
-    """name of the fold that validated a case; empty for a folder of predictions"""
+    """fold that validated each case; empty for a folder of predictions"""
     seed: int | None = None
-    """None where no seed was given or recorded"""
+    """None if not set or not recorded"""
     number: int = 0
-    """counts the runs of a method from 0"""
+    """index among the runs of the method"""
 
     @property
     def is_model(self) -> bool:
-        """Whether it is a folder of a trained model."""
+        """Whether the folder holds a trained model."""
         return bool(self.fold_of)
 
 
@@ -37,8 +37,8 @@ class Run:
 class ScoreTable:
     """Scores of R runs on N cases and K classes; all arrays are float64 or int64.
 
-    A score is NaN where the case does not count for the class. That is decided by the reference alone, so a metric has
-    the same NaNs in all runs.
+    A score is NaN where the case does not count for the class. The reference alone decides this, so the NaNs of a
+    metric are the same in all runs.
     """
 
     runs: tuple[Run, ...]
@@ -47,34 +47,34 @@ class ScoreTable:
     classes: tuple[str, ...]
     """foreground labels or regions by their names in dataset.json"""
     values: Mapping[str, np.ndarray]
-    """(R, N, K) for each metric"""
+    """(R, N, K) per metric"""
     num_reference: np.ndarray
     """(N, K) voxels of the class in the reference"""
     num_predicted: np.ndarray
     """(R, N, K) voxels of the class in the prediction"""
     voxel_volume: np.ndarray
-    """(N,) mm^3, or mm^2 of an image with two dimensions"""
+    """(N,) in mm^3, or mm^2 for 2D images"""
     num_dimensions: int
-    """2 or 3, of the images"""
+    """2 or 3"""
     num_worst_distances: Mapping[str, np.ndarray]
-    """(R, K) for each distance: cases without a predicted surface, whose distance is the diagonal of the image"""
+    """(R, K) per distance: cases without a predicted surface, scored with the image diagonal"""
 
     @property
     def volume_unit(self) -> str:
-        """In which the volume of a class is measured."""
+        """Unit of class volumes."""
         return "mm²" if self.num_dimensions == 2 else "mm³"
 
     @cached_property
     def methods(self) -> tuple[str, ...]:
-        """Names in the order of the runs."""
+        """Method names in the order of the runs."""
         return tuple(dict.fromkeys(run.method for run in self.runs))
 
     def runs_of(self, method: str) -> list[int]:
-        """Positions of the runs of a method."""
+        """Indices of the runs of a method."""
         return [position for position, run in enumerate(self.runs) if run.method == method]
 
     def case_scores(self, metric: str, class_name: str | None = None) -> np.ndarray:
-        """(R, N) scores of one class, or None: means over the classes that count in a case; NaN where none does."""
+        """(R, N) scores of a class, or for None the means over the classes that count; NaN where none counts."""
         values = self.values[metric]
         if class_name is not None:
             return values[:, :, self.classes.index(class_name)]
@@ -83,6 +83,6 @@ class ScoreTable:
             return np.nansum(values, axis=2) / counts
 
     def scores_of(self, method: str, metric: str, class_name: str | None = None) -> np.ndarray:
-        """(S, N) scores of the S runs of a method on the cases that count; see `case_scores`."""
+        """(S, N) scores of a method's S runs on the cases that count; see `case_scores`."""
         scores = self.case_scores(metric, class_name)
         return scores[self.runs_of(method)][:, ~np.isnan(scores[0])]

@@ -37,28 +37,27 @@ def score_runs(
     num_processes: int | None = None,
     cache_folder: Path | None = None,
 ) -> ScoreTable:
-    """Compares the predictions of every run with the references; each case is the work of one process.
+    """Score the predictions of every run against the references, in parallel over cases.
 
     Args:
-        runs: with a prediction of every case.
-        references: segmentation of each case, by its identifier; these are the cases that count.
-        classes: foreground labels, or tuples of labels that count as one, by their names.
-        reader_writer: for the format of all these files.
-        settings: its metrics, tolerance and treatment of empty masks.
-        ignore_label: voxels with this label in the reference take no part.
+        runs: each with a prediction of every case.
+        references: segmentation per case identifier; defines the scored cases.
+        classes: foreground labels, or tuples of labels that form one region, by name.
+        reader_writer: reads the format of all these files.
+        settings: metrics, tolerance and empty-mask policy.
+        ignore_label: voxels with this label in the reference are excluded.
         num_processes: upper limit for worker processes; by default `nnUNet_def_n_proc` or 8.
-        cache_folder: scores are kept here and taken from here, as long as the files that they come from do not change;
-            what is scored already is not scored again for a run or metric that is added, or another treatment of empty
-            masks. None keeps nothing.
+        cache_folder: cache of scores, valid as long as the scored files do not change; adding runs or metrics or
+            changing the empty-mask policy computes only what is missing. None disables the cache.
 
     Returns:
-        All scores; the same for any number of processes, order of the cases, and state of the cache.
+        All scores; independent of the number of processes, the order of the cases, and the state of the cache.
 
     Raises:
         NotComparableError: a run lacks cases.
         DataError: a file cannot be read, or a prediction does not lie on the grid of its reference.
-        UsageError: there is nothing to compare, a class is no foreground, or the file of a metric has changed since it
-            was imported.
+        UsageError: there is nothing to compare, a class is not foreground, or the file of a metric has changed since
+            it was imported.
     """
     _require_input(runs, references, classes)
     regions = tuple(classes.values())
@@ -83,6 +82,7 @@ def score_runs(
         description="Scoring",
         show_progress=True,
     )
+    # Saved job by job, so that an interrupted comparison keeps the scores it has.
     for job, scores in zip(jobs, results, strict=True):
         for key, found in zip(job.missing, scores, strict=True):
             job.work.add(key, replace(found, values={keys[name]: each for name, each in found.values.items()}))
@@ -92,7 +92,7 @@ def score_runs(
 
 
 def _with_companions(metrics: Sequence[str]) -> tuple[str, ...]:
-    """What is scored: beside the metrics those of the package that take no more time, for later reports."""
+    """Add the package metrics that come at no extra cost, so that later reports find them in the cache."""
     at_hand = {COUNTS, *(part for name in metrics for part in METRICS[name].reads)} - {MASKS}
     companions = (name for name in METRICS if name not in metrics and name not in metrics_of_users())
     return (*metrics, *(name for name in companions if at_hand.issuperset(METRICS[name].reads)))
@@ -100,16 +100,16 @@ def _with_companions(metrics: Sequence[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _CaseWork:
-    """A case, and what is known of it."""
+    """A case with its cached scores."""
 
     case: str
     reference: Path
     predictions: Mapping[str, Path]
-    """by their keys, which are equal for equal predictions"""
+    """per key; equal predictions have equal keys"""
     keys: Sequence[str]
-    """of the prediction of each run"""
+    """key of the prediction of each run"""
     known: dict[str, PairScores]
-    """by the key of the prediction, the values in it by those of `value_keys`"""
+    """scores per key of the prediction; their values are stored under `value_keys`"""
 
     @classmethod
     def plan(cls, case: str, reference: Path, runs: Sequence[Run], cache: ScoringCache | None) -> _CaseWork:
@@ -122,10 +122,10 @@ class _CaseWork:
         return cls(case, reference, dict(zip(keys, predictions, strict=True)), keys, known)
 
     def jobs(self, requested: Sequence[str], value_key: Mapping[str, str]) -> list[_Job]:
-        """What has to be scored so that all requested metrics are known; predictions that lack the same go together.
+        """Plan the scoring that the requested metrics need; predictions that lack the same metrics share a job.
 
         Args:
-            value_key: of each metric that is scored where anything is.
+            value_key: storage key of each metric that is computed whenever a prediction is scored.
         """
         groups: dict[tuple[str, ...], dict[str, Path]] = {}
         for key, path in self.predictions.items():
@@ -141,17 +141,17 @@ class _CaseWork:
         self.known[key] = found
 
     def scores(self) -> list[PairScores]:
-        """One for each run."""
+        """Scores of each run."""
         return [self.known[key] for key in self.keys]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """Predictions of a case that are scored by the same metrics."""
+    """Predictions of one case that are scored with the same metrics."""
 
     work: _CaseWork
     missing: Mapping[str, Path]
-    """predictions by their keys"""
+    """predictions by key"""
     metrics: tuple[str, ...]
 
     def files(self) -> tuple[Path, ...]:
@@ -215,5 +215,5 @@ def _table(
 
 
 def _stacked(pairs: Sequence[Sequence[PairScores]], value_of: Callable[[PairScores], object], kind: type) -> np.ndarray:
-    """Returns (R, N, ...) of what each pair has."""
+    """Collect a value of every pair as an array (R, N, ...)."""
     return np.array([[value_of(pair) for pair in of_case] for of_case in pairs], dtype=kind).swapaxes(0, 1)

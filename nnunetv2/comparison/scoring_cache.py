@@ -1,4 +1,4 @@
-"""Scores that are known already: one small file per case, found by the content of the files that were compared."""
+"""Cache of scores: one JSON file per case, with entries keyed by the content of the compared files."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ from nnunetv2.imageio.geometry import mismatch_is_allowed
 
 logger = logging.getLogger(__name__)
 
-METRIC_CODE_VERSION = 2  # goes up whenever a score of the same files changes
+METRIC_CODE_VERSION = 2  # increase it if scores of the same files change
 _BLOCK = 1 << 20  # bytes read at a time
 
 
 class ScoringCache:
-    """Scores of pairs of files below a folder.
+    """Scores of file pairs, stored in a folder.
 
-    An entry is found by a hash over the bytes of reference and prediction, and over all that their scores depend on.
-    So a file that changes is scored again, and one that is copied or renamed is not. Each entry has a checksum of its
-    own: a cache file that is damaged, was edited, or is of something else counts as none. Within an entry, the values
-    of a metric are found by what `value_keys` says; those of other settings or metrics stay beside them.
+    Keys hash the bytes of reference and prediction, plus the settings that their scores depend on: a changed file is
+    scored again, a copied or renamed one is not. Each entry has a checksum, so that damaged or edited files are
+    rejected. Within an entry, values are stored under `value_keys`; those of other settings or metrics are kept.
     """
 
     def __init__(
@@ -52,12 +51,12 @@ class ScoringCache:
         folder.mkdir(parents=True, exist_ok=True)
 
     def keys(self, reference: Path, predictions: Sequence[Path]) -> list[str]:
-        """Returns what the scores of each prediction are found by. Raises `DataError` if a file cannot be read."""
+        """Compute the key of each prediction. Raises `DataError` if a file cannot be read."""
         of_reference = _digest(reference)
         return [_hash_of([self._settings, of_reference, _digest(prediction)]) for prediction in predictions]
 
     def load(self, case: str) -> dict[str, PairScores]:
-        """Returns the known scores of a case by their keys; none where its file is missing or not to be trusted."""
+        """Load the cached scores of a case by key; empty if the file is missing or invalid."""
         path = self._file(case)
         try:
             entries = read_json(path)
@@ -69,7 +68,7 @@ class ScoringCache:
             return {}
 
     def save(self, case: str, scores: Mapping[str, PairScores]) -> None:
-        """Replaces what is known of a case."""
+        """Replace the cached scores of a case."""
         write_json({key: _entry_of(key, each) for key, each in scores.items()}, self._file(case), sort_keys=True)
 
     def _file(self, case: str) -> Path:
@@ -77,7 +76,7 @@ class ScoringCache:
 
 
 def value_keys(metrics: Sequence[str], tolerance: float) -> dict[str, str]:
-    """What the values of each metric are kept under: its name, and all that they depend on beside the files.
+    """Storage key of each metric: its name plus everything beyond the files that its values depend on.
 
     Args:
         tolerance: of NSD, in mm.
@@ -90,13 +89,13 @@ def _value_key(name: str, tolerance: float) -> str:
     parts = [name]
     if metric.origin is not None:
         parts += [f"version {metric.version}", f"sha256 {metric.origin.sha256}"]
-    if metric.origin is not None or DISTANCES in metric.reads:  # what a user's metric reads is not known for sure
+    if metric.origin is not None or DISTANCES in metric.reads:  # a user's metric may read more than it declares
         parts += [f"tolerance {tolerance!r}", f"monai {version('monai')}"]
     return ", ".join(parts)
 
 
 def _digest(path: Path) -> str:
-    """Hashes the bytes of a segmentation, and of the file beside it in which some formats keep the spacing."""
+    """Hash a segmentation file together with its JSON sidecar, in which some formats store the spacing."""
     digest = hashlib.sha256()
     beside = Path(os.path.splitext(path)[0] + ".json")
     try:

@@ -1,4 +1,4 @@
-"""How models are compared: metrics, the treatment of empty masks, and the statistics."""
+"""Settings of a comparison: metrics, empty-mask policy and statistics."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ _DEFAULT_METRICS = ("Dice", "NSD", "HD95", "ASSD")
 
 
 def default_metrics() -> tuple[str, ...]:
-    """Those of the package that every report should have, then all that users register."""
+    """The standard metrics of every report, followed by all user-defined ones."""
     return (*_DEFAULT_METRICS, *metrics_of_users())
 
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """Everything that a comparison depends on beside the models."""
+    """Everything besides the models that determines a comparison."""
 
     metrics: tuple[str, ...] = field(default_factory=default_metrics)
-    """names of METRICS; the first is the primary one, by which models are ranked"""
+    """names of METRICS; the first is the primary metric, which ranks the models"""
     nsd_tolerance: float = 1.0
-    """mm by which surfaces may lie apart and still count as equal"""
+    """distance in mm up to which surfaces count as matching"""
     empty: str = "exclude"
-    """what to do with a class that the reference of a case lacks: `exclude` leaves the case out for all models alike;
-    `one` gives overlap metrics 1 to an empty prediction and 0 to any other, and leaves distances out"""
+    """policy for classes absent from the reference of a case: `exclude` drops the case for all models; `one` scores
+    overlap metrics 1 for an empty prediction and 0 otherwise, and drops the case for distances"""
     num_resamples: int = 5000
     """of every bootstrap"""
     seed: int = 0
     """of every bootstrap"""
     alpha: float = 0.05
-    """error rate of the whole family of model pairs within a metric; intervals cover 1 - alpha"""
+    """family-wise error rate over the model pairs of a metric; intervals cover 1 - alpha"""
     margin: float | None = None
-    """non-inferiority margin of the primary metric, in its unit; None asks no such question"""
+    """non-inferiority margin in the unit of the primary metric; None skips this test"""
     baseline: str | None = None
-    """method that all others are compared with; None compares every pair"""
+    """method to compare all others with; None compares every pair"""
 
     def __post_init__(self) -> None:
         if not self.metrics:
@@ -49,8 +49,8 @@ class CompareSettings:
         _require(0 < self.nsd_tolerance < inf, "nsd_tolerance", self.nsd_tolerance, "a finite length above 0, in mm")
         _require(self.num_resamples >= 100, "bootstrap", self.num_resamples, "at least 100 resamples")
         _require(0 < self.alpha < 0.5, "alpha", self.alpha, "a number above 0 and below 0.5")
-        if self.margin is not None:  # without one no metric is imported, so -h stays fast
-            largest = inf if self.primary.unit else 1.0  # a metric without unit is a share
+        if self.margin is not None:  # `primary` imports a metric, which would slow down -h
+            largest = inf if self.primary.unit else 1.0  # a metric without unit is a fraction
             accepted = f"a number above 0{'' if self.primary.unit else ' and below 1'}"
             _require(0 < self.margin < largest, "margin", self.margin, accepted)
 

@@ -1,4 +1,4 @@
-"""Distances between the surfaces of two masks, by the definitions of MONAI."""
+"""Distances between the surfaces of two masks, as defined by MONAI."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class SurfaceDistances:
-    """The distance of every edge voxel of two masks to the nearest edge voxel of the other, in mm, float32."""
+    """Distance of each edge voxel of two masks to the nearest edge voxel of the other, in mm, float32."""
 
     there: np.ndarray
-    """of each edge voxel of the first mask"""
+    """from each edge voxel of the first mask"""
     back: np.ndarray
-    """of each edge voxel of the second mask"""
+    """from each edge voxel of the second mask"""
 
     @cached_property
     def both(self) -> np.ndarray:
@@ -24,14 +24,14 @@ class SurfaceDistances:
 
 
 def surface_distances(first: np.ndarray, second: np.ndarray, spacing: Sequence[float]) -> SurfaceDistances:
-    """Measures the Euclidean distances between the surfaces of two masks of one image.
+    """Measure the Euclidean distances between the surfaces of two masks of one image.
 
-    The surface of a mask is made of its edge voxels: those with a face (in 2-D: a side) on the background or on the end
-    of the image, and each is a point at its centre. Distances are rounded to single precision. Cropping both masks to a
-    box that holds both changes nothing.
+    A surface consists of edge voxels: those with a face (in 2D: a side) on the background or on the image border,
+    each represented by its centre. Distances are rounded to single precision. Cropping both masks to a common bounding
+    box does not change the result.
 
     Args:
-        first, second: boolean, of one shape with two or three axes; neither is empty.
+        first, second: boolean, same shape, 2D or 3D, not empty.
         spacing: mm between voxels along each axis.
     """
     from monai.metrics import get_mask_edges, get_surface_distance

@@ -1,4 +1,4 @@
-"""The epochs of trained folds, from metrics.jsonl or from the text log that upstream's trainings leave alone."""
+"""Read the epochs of trained folds from metrics.jsonl, or from the text log, the only one that upstream writes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nnunetv2.training.logging.metric_files import EPOCH
 
 _LOGS = "training_log_*.txt"
 _NUMPY_NUMBER = re.compile(r"(?:np\.)?float\d+\(([^()]*)\)")
-_ENTRIES = {  # of an epoch in the text log
+_ENTRIES = {  # lines of an epoch in the text log
     "epoch": re.compile(r": Epoch (\d+)\s*$"),
     "val_loss": re.compile(r": val_loss:? (\S+)\s*$"),
     "dice": re.compile(r": Pseudo dice \[(.*)\]\s*$"),
@@ -27,7 +27,7 @@ _ENTRIES = {  # of an epoch in the text log
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What was measured in one epoch; NaN is what was not, or is not known."""
+    """Measurements of one epoch; NaN where not measured or unknown."""
 
     epoch: int
     pseudo_dice: float
@@ -41,18 +41,18 @@ class EpochRecord:
 
 
 def epochs_of_fold(sources: FoldSources) -> tuple[EpochRecord, ...]:
-    """The epochs of a fold in their order, none twice; nothing if there is no log."""
+    """Read the epochs of a fold in order, without duplicates; empty if there is no log."""
     lines = [line for line in sources.lines if line["type"] == EPOCH]
     kept: list[EpochRecord] = []
     for record in map(_from_metrics, lines) if lines else _from_text(sources):
-        while kept and kept[-1].epoch >= record.epoch:  # repeated after an interruption, or of an earlier training
+        while kept and kept[-1].epoch >= record.epoch:  # repeated after a resume, or left by an earlier training
             kept.pop()
         kept.append(record)
     return tuple(kept)
 
 
 def learning_curves(runs: Sequence[Run]) -> tuple[LearningCurve, ...]:
-    """The curve of every fold of every run that left a log."""
+    """Curves of all folds of all runs that have a log."""
     curves = []
     for run, name in zip(runs, run_names(runs), strict=True):
         for fold in folds_of(run):
@@ -84,20 +84,20 @@ def _from_metrics(line: dict[str, Any]) -> EpochRecord:
 
 
 def _from_text(sources: FoldSources) -> Iterator[EpochRecord]:
-    is_alone = sources.debug.get("is_ddp") == "False"  # of several processes, the log does not tell the number
+    is_alone = sources.debug.get("is_ddp") == "False"  # with DDP, the log does not record the number of processes
     for path in sorted(sources.folder.glob(_LOGS), key=_started):
         values: dict[str, str] = {}
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             for name, pattern in _ENTRIES.items():
                 if found := pattern.search(line):
                     values = {name: found[1]} if name == "epoch" else {**values, name: found[1]}
-            if {"epoch", "seconds"} <= values.keys():  # the duration is the last of an epoch that counts
+            if {"epoch", "seconds"} <= values.keys():  # a completed epoch logs its duration last
                 yield _from_words(values, 1 if is_alone else None)
                 values = {}
 
 
 def _started(path: Path) -> list[int]:
-    """Year, month, day and so on in the name, which are written without leading zeros."""
+    """Sort key from the date in the file name, whose parts are not zero-padded."""
     return list(map(int, re.findall(r"\d+", path.name)))
 
 

@@ -1,1 +1,1 @@
-"""Datasets of other layouts as raw datasets of nnU-Net."""
+"""Convert datasets of other layouts to raw datasets of nnU-Net."""

@@ -1,4 +1,4 @@
-"""The command nnUNetv2_convert_MSD_dataset: a task of the Medical Segmentation Decathlon as a raw dataset."""
+"""The command nnUNetv2_convert_MSD_dataset: converts a task of the Medical Segmentation Decathlon to a raw dataset."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ logger = logging.getLogger(__name__)
 
 DROPPED = ("training", "test")
 HIGHEST_ID = 999
-NOT_IMAGES = (".", "_")  # the Decathlon's archives hold `._x` files of macOS
+NOT_IMAGES = (".", "_")  # the Decathlon archives contain `._x` files of macOS
 
 
 def split_4d_nifti(filename: str | os.PathLike, output_folder: str | os.PathLike) -> int:
-    """Writes each volume of a 4-D image to a file of its own: `CASE_0000.nii.gz`, `CASE_0001.nii.gz` and so on.
+    """Write each volume of a 4D image to its own file: `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, ...
 
-    Spacing, origin and direction are kept. A 3-D image is copied as `CASE_0000.nii.gz`.
+    Spacing, origin and direction are kept. A 3D image is copied to `CASE_0000.nii.gz`.
 
     Args:
         filename: `CASE.nii.gz`.
-        output_folder: where to write; it must exist.
+        output_folder: existing target folder.
 
     Returns:
         The number of files written.
 
     Raises:
-        UsageError: the file is named otherwise.
+        UsageError: the file name has another ending.
         DataError: the image has fewer than three or more than four axes, or the file is damaged.
     """
     import shutil
@@ -62,7 +62,7 @@ def split_4d_nifti(filename: str | os.PathLike, output_folder: str | os.PathLike
 
 
 def _checked_reader(path: str) -> sitk.ImageFileReader:
-    """A reader that has read the header of an image of three or four axes."""
+    """Reader that has parsed the header and checked for three or four axes."""
     import SimpleITK as sitk
 
     from nnunetv2.imageio.channel_grid import naming
@@ -86,18 +86,18 @@ def _checked_reader(path: str) -> sitk.ImageFileReader:
 def convert_msd_dataset(
     source_folder: str | os.PathLike, overwrite_target_id: int | None = None, num_processes: int | None = None
 ) -> None:
-    """Converts a task of the Medical Segmentation Decathlon into `nnUNet_raw`.
+    """Convert a task of the Medical Segmentation Decathlon to a raw dataset in `nnUNet_raw`.
 
-    The new folder, `DatasetXXX_NAME` for `TaskXX_NAME`, appears when it is complete.
+    The new folder, `DatasetXXX_NAME` for `TaskXX_NAME`, appears once it is complete.
 
     Args:
-        source_folder: the unpacked task with dataset.json, imagesTr, labelsTr and, if there are any, imagesTs.
-        overwrite_target_id: number of the new dataset, by default that of the task.
-        num_processes: upper limit for worker processes, by default `nnUNet_def_n_proc`.
+        source_folder: the unpacked task with dataset.json, imagesTr, labelsTr and optionally imagesTs.
+        overwrite_target_id: number of the new dataset; by default that of the task.
+        num_processes: upper limit for worker processes; by default `nnUNet_def_n_proc`.
 
     Raises:
-        UsageError: the folder is no task of the Decathlon, or the number is taken.
-        DataError: dataset.json does not fit the files, or an image is damaged.
+        UsageError: the folder is not a task of the Decathlon, or the number is taken.
+        DataError: dataset.json does not match the files, or an image is damaged.
     """
     from dinov3.utils.atomic_files import replace_folder_when_complete, write_json
     from nnunetv2.dataset_conversion.older_layouts import existing_source, nifti_names, translate_dataset_json
@@ -188,14 +188,14 @@ def build_parser() -> argparse.ArgumentParser:
         "-i",
         type=str,
         required=True,
-        help="the unpacked task, named as it was downloaded, for example: data/Task04_Hippocampus (datasets of nnU-Net "
-        "v1 go through nnUNetv2_convert_old_nnUNet_dataset)",
+        help="the unpacked task under its original name, for example: data/Task04_Hippocampus (for datasets of "
+        "nnU-Net v1 use nnUNetv2_convert_old_nnUNet_dataset)",
     )
     parser.add_argument(
         "-overwrite_id", type=int, default=None, metavar="ID", help="number of the new dataset; default: the task's"
     )
     parser.add_argument(
-        "-np", type=int, default=get_default_num_processes(), help="largest number of processes; default: %(default)s"
+        "-np", type=int, default=get_default_num_processes(), help="maximum number of processes; default: %(default)s"
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""The command nnUNetv2_convert_old_nnUNet_dataset: a raw dataset of nnU-Net v1 for v2."""
+"""The command nnUNetv2_convert_old_nnUNet_dataset: converts a raw dataset of nnU-Net v1 to v2."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ DROPPED = ("tensorImageSize", "numTest", "training", "test")
 
 
 def convert(source_folder: str | os.PathLike, target_dataset_name: str) -> None:
-    """Copies a raw dataset of nnU-Net v1 into `nnUNet_raw`, with a dataset.json of v2.
+    """Copy a raw dataset of nnU-Net v1 into `nnUNet_raw`, with a dataset.json of v2.
 
-    The new folder appears when it is complete. Files of images and labels are named in v2 as they were in v1.
+    The new folder appears once it is complete. Image and label files keep their names, which are the same in v2.
 
     Args:
         source_folder: the folder `TaskXXX_Name` with imagesTr, labelsTr and dataset.json.
         target_dataset_name: the new name, `DatasetXXX_Name`.
 
     Raises:
-        UsageError: the name is none, or is taken; the source is no dataset of v1.
-        DataError: dataset.json does not fit the files.
+        UsageError: the name is invalid or taken, or the source is not a dataset of v1.
+        DataError: dataset.json does not match the files.
     """
     import shutil
 
@@ -66,13 +66,13 @@ def _free_target(name: str) -> Path:
 
 
 def _cases(source: Path) -> Mapping[str, int]:
-    """The training cases and their numbers of channels."""
+    """Training cases with their numbers of channels."""
     from nnunetv2.dataset_conversion.older_layouts import channels_per_case, nifti_names, require_pairs
 
     images, labels = nifti_names(source / "imagesTr"), nifti_names(source / "labelsTr")
     if images and images == labels:
         raise UsageError(
-            f"The images in {source} have no channel numbers (CASE_0000.nii.gz), so it is no dataset of nnU-Net v1; "
+            f"The images in {source} have no channel numbers (CASE_0000.nii.gz), so it is not a dataset of nnU-Net v1; "
             f"convert a task of the Medical Segmentation Decathlon with nnUNetv2_convert_MSD_dataset"
         )
     cases = channels_per_case(images)

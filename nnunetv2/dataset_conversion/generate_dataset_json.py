@@ -1,4 +1,4 @@
-"""Write the dataset.json of a dataset, from the script that converts it."""
+"""Write the dataset.json of a dataset, for use in conversion scripts."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ def generate_dataset_json(  # noqa: PLR0913 - upstream's parameters
     converted_by: str = NOT_STATED,
     **kwargs: Any,
 ) -> None:
-    """Writes `dataset.json` into the folder of a raw dataset.
+    """Write `dataset.json` into the folder of a raw dataset.
 
-    nnU-Net itself uses channels, labels, number of cases, file ending, order of regions and reader; the rest informs
-    people. The arguments are not changed.
+    nnU-Net itself uses the channels, labels, number of cases, file ending, region order and reader; the other entries
+    document the dataset. The arguments are not modified.
 
     Args:
-        output_folder: the dataset's folder; it must exist.
-        channel_names: the name of each channel, `{0: "T1", 1: "CT"}`. Names choose the normalisation: "CT" is clipped
-            and scaled by statistics of the dataset, "rgb_to_0_1" divided by 255, "noNorm" left as it is, and most
-            others get zero mean and unit variance in each image.
-        labels: the integer of each class, `{"background": 0, "liver": 1, "ignore": 2}`, or of each region the
-            integers that it consists of, `{"background": 0, "whole tumour": (1, 2), "core": 2}`. Without gaps.
-        num_training_cases: number of cases in imagesTr, to notice when some are missing.
-        file_ending: of images and labels, with its dot: ".nii.gz".
-        regions_class_order: needed with regions: the integer that each one writes, in the order of `labels`.
-        overwrite_image_reader_writer: class that reads the images, if not the one that nnU-Net would choose.
-        kwargs: further entries; they replace those of the same name.
+        output_folder: existing folder of the dataset.
+        channel_names: name of each channel, `{0: "T1", 1: "CT"}`. The name selects the normalisation: "CT" clips and
+            scales by statistics of the dataset, "rgb_to_0_1" divides by 255, "noNorm" changes nothing, and most others
+            normalise each image to zero mean and unit variance.
+        labels: integer of each class, `{"background": 0, "liver": 1, "ignore": 2}`, or for each region the integers
+            that it contains, `{"background": 0, "whole tumour": (1, 2), "core": 2}`. Without gaps.
+        num_training_cases: number of cases in imagesTr, to detect missing ones.
+        file_ending: of images and labels, including the dot: ".nii.gz".
+        regions_class_order: required with regions: the integer that each region writes, in the order of `labels`.
+        overwrite_image_reader_writer: class that reads the images, instead of the one that nnU-Net would choose.
+        kwargs: additional entries; they override those of the same name.
 
     Raises:
-        UsageError: the folder is not there, or `file_ending` has no dot.
-        DataError: the labels are not declared as nnU-Net needs them.
+        UsageError: the folder does not exist, or `file_ending` has no dot.
+        DataError: the declaration of the labels is invalid.
     """
     if not Path(output_folder).is_dir():
         raise UsageError(f"There is no folder {os.fspath(output_folder)}; make it before writing its dataset.json")

@@ -1,4 +1,4 @@
-"""Datasets in the older layouts: what must be in their folder, and their dataset.json as nnU-Net v2 writes it."""
+"""Read datasets of older layouts: check their folders, and translate their dataset.json to nnU-Net v2."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def existing_source(folder: str | os.PathLike) -> Path:
-    """Returns the folder as an absolute path, with links left as they are.
+    """Return the folder as an absolute path, without resolving links.
 
     Raises:
         UsageError: it lacks one of `NEEDED`.
@@ -36,18 +36,18 @@ def existing_source(folder: str | os.PathLike) -> Path:
 
 
 def nifti_names(folder: Path, not_images: tuple[str, ...] = (".",)) -> list[str]:
-    """Names of the .nii.gz files without their ending, sorted; names that begin like `not_images` are left out."""
+    """Sorted names of the .nii.gz files without ending; names that start with one of `not_images` are skipped."""
     names = (path.name for path in folder.iterdir() if path.name.endswith(FILE_ENDING) and path.is_file())
     return sorted(name.removesuffix(FILE_ENDING) for name in names if not name.startswith(not_images))
 
 
 def channels_per_case(images: Iterable[str]) -> Counter[str]:
-    """Number of images of each case, where images are named like their case and a channel number."""
+    """Number of images per case, for images named after their case and a channel number."""
     return Counter(_CHANNEL_NUMBER.sub("", name) for name in images)
 
 
 def require_channels(num_channels: Mapping[str, int], channel_names: Mapping[str, str], folder: Path) -> None:
-    """Raises `DataError` unless each case has as many channels as dataset.json names."""
+    """Raise `DataError` unless every case has as many channels as dataset.json declares."""
     for case, number in num_channels.items():
         if number != len(channel_names):
             raise DataError(
@@ -57,7 +57,7 @@ def require_channels(num_channels: Mapping[str, int], channel_names: Mapping[str
 
 
 def require_pairs(images: Iterable[str], labels: Iterable[str], folder: Path) -> None:
-    """Raises `DataError` unless there are cases, each with an image and a label."""
+    """Raise `DataError` unless there are cases and each has an image and a label."""
     images, labels = set(images), set(labels)
     if not images:
         raise DataError(f"{folder / 'imagesTr'} has no {FILE_ENDING} files; get the dataset again")
@@ -72,17 +72,18 @@ def require_pairs(images: Iterable[str], labels: Iterable[str], folder: Path) ->
 
 
 def translate_dataset_json(path: Path, num_training_cases: int, dropped: Collection[str]) -> dict[str, Any]:
-    """Reads an older dataset.json and returns it as nnU-Net v2 writes it.
+    """Read an older dataset.json and translate it to nnU-Net v2.
 
-    `modality` becomes `channel_names`, labels map names to integers, and the file ending is added. Other entries stay.
+    `modality` becomes `channel_names`, labels map names to integers, and the file ending is added. Other entries are
+    kept.
 
     Args:
         path: the older file.
-        num_training_cases: number of cases that are there.
-        dropped: names of entries to leave out, where they occur.
+        num_training_cases: number of cases found.
+        dropped: entries to drop if present.
 
     Raises:
-        DataError: an entry is missing or wrong, or `numTraining` is not the number of cases.
+        DataError: an entry is missing or invalid, or `numTraining` differs from the number of cases.
     """
     older = read_json(path)
     channel_names = older.get("modality", older.get("channel_names"))
@@ -101,7 +102,7 @@ def translate_dataset_json(path: Path, num_training_cases: int, dropped: Collect
 
 
 def _labels_by_name(older: Mapping[str, str], path: Path) -> dict[str, int]:
-    """`{"0": "background", "1": "liver"}` the other way round."""
+    """Invert `{"0": "background", "1": "liver"}`."""
     labels: dict[str, int] = {}
     for number, name in older.items():
         if not str(number).isdecimal() or not isinstance(name, str):

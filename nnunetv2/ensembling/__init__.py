@@ -1,1 +1,1 @@
-"""Averages of several models' predictions."""
+"""Ensembles: averaged predictions of several models."""

@@ -1,4 +1,4 @@
-"""Average the probabilities of several models: predicted folders, or the validations of cross-validations."""
+"""Average the probabilities of several models, from prediction folders or from cross-validations."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_WORTH_PROCESSES_BYTES = 2**25  # of compressed probabilities; starting a process takes longer than averaging less
+_WORTH_PROCESSES_BYTES = 2**25  # of compressed probabilities; below it, starting processes takes longer than it saves
 
 
 def average_probabilities(list_of_files: Sequence[str | os.PathLike]) -> np.ndarray:
-    """Mean of the arrays `probabilities` in `.npz` files, added in the given order in float32.
+    """Average the arrays `probabilities` of `.npz` files, accumulated in the given order in float32.
 
     Returns:
-        (K, Z, Y, X); two such arrays are held at a time, however many files there are.
+        (K, Z, Y, X); at most two such arrays are in memory at a time.
 
     Raises:
         UsageError: no file was given.
-        DataError: a file is damaged, or its shape is not that of the first.
+        DataError: a file is damaged, or its shape differs from that of the first.
     """
     if not list_of_files:
         raise UsageError("There are no files to average; give at least one")
@@ -59,15 +59,15 @@ def merge_files(
     label_manager: LabelManager,
     save_probabilities: bool = False,
 ) -> None:
-    """Averages the predictions of one case and writes the segmentation, last of all its files.
+    """Average the predictions of one case and write its files, the segmentation last.
 
     Args:
-        list_of_files: `.npz` files; beside the first one stands a `.pkl` with the properties of the image.
+        list_of_files: `.npz` files; the first one needs a `.pkl` with the image properties beside it.
         output_filename_truncated: path of the segmentation without its ending.
-        save_probabilities: also write the average as `.npz` and `.pkl`; without it, older ones of the case are removed.
+        save_probabilities: also write the average as `.npz` and `.pkl`; if False, existing ones are removed.
 
     Raises:
-        DataError: the files do not fit each other or the labels, or are damaged.
+        DataError: the files do not match each other or the labels, or are damaged.
     """
     from nnunetv2.utilities.probability_files import remove_probabilities, write_probabilities
     from nnunetv2.utilities.restricted_pickle import load_restricted
@@ -91,21 +91,21 @@ def ensemble_folders(
     dataset_json_file_or_dict: JsonFile = None,
     plans_json_file_or_dict: JsonFile = None,
 ) -> None:
-    """Averages predictions of the same images by several models, of whatever heads, and writes segmentations.
+    """Average predictions of the same images by several models, of any architectures, and write segmentations.
 
-    The output folder also gets dataset.json and plans.json, those of the first model.
+    The output folder also receives dataset.json and plans.json of the first model.
 
     Args:
-        list_of_input_folders: as predicted with `--save_probabilities`.
-        save_merged_probabilities: also write the averages.
-        num_processes: largest number of worker processes; None for `nnUNet_def_n_proc`.
-        dataset_json_file_or_dict: instead of dataset.json in the folders, which must agree on the labels.
-        plans_json_file_or_dict: instead of plans.json in the first folder.
+        list_of_input_folders: predictions made with `--save_probabilities`.
+        save_merged_probabilities: also write the averaged probabilities.
+        num_processes: maximum number of worker processes; None uses `nnUNet_def_n_proc`.
+        dataset_json_file_or_dict: replaces dataset.json of the folders, which otherwise must agree on the labels.
+        plans_json_file_or_dict: replaces plans.json of the first folder.
 
     Raises:
         UsageError: a folder is missing, given twice, or the output.
-        DataError: cases are missing in a folder, or predictions do not fit each other; nothing is written then.
-        PartialPredictionError: some cases failed; the others are complete, and `failures.json` beside them says why.
+        DataError: a folder lacks cases, or predictions do not match; nothing is written in that case.
+        PartialPredictionError: some cases failed; the others are complete, and `failures.json` lists the reasons.
     """
     folders = [os.fspath(folder) for folder in list_of_input_folders]
     prediction_files.require_distinct_folders(folders, output_folder)
@@ -127,17 +127,17 @@ def ensemble_crossvalidations(
     num_processes: int | None = None,
     overwrite: bool = True,
 ) -> None:
-    """Averages the validations of several trained models, whose splits may differ.
+    """Average the validations of several trained models, whose splits may differ.
 
     Args:
-        list_of_trained_model_folders: validated with `--npz` in all `folds`.
-        num_processes: largest number of worker processes; None for `nnUNet_def_n_proc`.
-        overwrite: False leaves out the cases whose segmentation is in the output folder.
+        list_of_trained_model_folders: models validated with `--npz` in all `folds`.
+        num_processes: maximum number of worker processes; None uses `nnUNet_def_n_proc`.
+        overwrite: False skips the cases whose segmentation already exists in the output folder.
 
     Raises:
         UsageError: a model is given twice.
-        DataError: a validation is missing, or a case in one of them; or a case is in two folds of one model; or
-            predictions do not fit each other.
+        DataError: a validation or a case is missing, a case is in two folds of one model, or predictions do not
+            match each other.
         PartialPredictionError: see `ensemble_folders`.
     """
     models = [os.fspath(folder) for folder in list_of_trained_model_folders]
@@ -185,15 +185,15 @@ def _merge_cases(
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_ensemble",
-        description="Average the probabilities that several models predicted for the same images, and write "
-        "segmentations.",
+        description="Average the probabilities that several models predicted for the same images, and write the "
+        "resulting segmentations.",
     )
     parser.add_argument(
         "-i", nargs="+", type=str, required=True, help="folders of predictions, made with --save_probabilities"
     )
-    parser.add_argument("-o", type=str, required=True, help="folder for the segmentations; made if needed")
+    parser.add_argument("-o", type=str, required=True, help="folder for the segmentations; created if missing")
     parser.add_argument(
-        "-np", type=int, default=get_default_num_processes(), help="largest number of processes; default: %(default)s"
+        "-np", type=int, default=get_default_num_processes(), help="maximum number of processes; default: %(default)s"
     )
     parser.add_argument("--save_npz", action="store_true", help="also write the averaged probabilities (.npz)")
     return parser

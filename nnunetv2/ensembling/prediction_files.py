@@ -1,4 +1,4 @@
-"""Which cases several folders of predictions have in common, and whether they fit each other."""
+"""Match the cases of several prediction folders, and check that the folders can be averaged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN_CASES = 4
 
 
 def require_distinct_folders(inputs: Sequence[str | os.PathLike], output: str | os.PathLike) -> None:
-    """Refuses folders that are not there or given twice, and an output that would mix with an input.
+    """Reject missing or repeated folders, and an output that is one of the inputs.
 
     Raises:
         UsageError: names the folder.
@@ -52,16 +52,16 @@ def probability_files(folder: str | os.PathLike) -> dict[str, str]:
 
 
 def matched(files_of_models: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
-    """Brings together each case's files.
+    """Group the files of several models by case.
 
     Args:
-        files_of_models: for each model, by the name that messages use, its files by case.
+        files_of_models: files by case for each model, under the name that messages use.
 
     Returns:
-        For each case its files, in the order of the models.
+        Files of each case, in the order of the models.
 
     Raises:
-        DataError: a model lacks cases that another one has, or a case lacks the `.pkl` beside its first file.
+        DataError: a model lacks cases that another one has, or the first file of a case has no `.pkl` beside it.
     """
     cases = sorted({case for files in files_of_models.values() for case in files})
     for model, files in files_of_models.items():
@@ -80,10 +80,10 @@ def matched(files_of_models: Mapping[str, Mapping[str, str]]) -> dict[str, list[
 
 
 def require_same_labels(dataset_jsons: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuses models whose outputs mean something else than those of the first.
+    """Reject models whose outputs have another meaning than those of the first.
 
     Args:
-        dataset_jsons: content of dataset.json of each model, by the name that messages use.
+        dataset_jsons: content of each model's dataset.json, under the name that messages use.
 
     Raises:
         DataError: shows both declarations.
@@ -101,7 +101,7 @@ def _meaning_of_outputs(dataset_json: Mapping[str, Any]) -> Any:
     labels = {name: value for name, value in dataset_json["labels"].items() if name != "ignore"}
     if not any(isinstance(value, list) for value in labels.values()):
         return labels
-    return list(labels.items()), dataset_json.get("regions_class_order")  # outputs have the order of declaration
+    return list(labels.items()), dataset_json.get("regions_class_order")  # the declaration defines the output order
 
 
 def _declared(dataset_json: Mapping[str, Any]) -> str:

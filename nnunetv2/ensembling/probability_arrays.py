@@ -1,4 +1,4 @@
-"""Read predicted probabilities, and find out by their headers alone whether they can be averaged."""
+"""Read predicted probabilities, and check from the file headers whether they can be averaged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = "probabilities"
 
 
 def read_probabilities(path: str | os.PathLike) -> np.ndarray:
-    """The array `probabilities` of an `.npz` file, float32.
+    """Read the array `probabilities` of an `.npz` file as float32.
 
     Raises:
         DataError: the file is damaged, or has no such array.
@@ -30,14 +30,14 @@ def read_probabilities(path: str | os.PathLike) -> np.ndarray:
 
 
 def require_matching(files_of_cases: Mapping[str, Sequence[str | os.PathLike]], num_outputs: int) -> None:
-    """Refuses probabilities that cannot be averaged, before any case is; only the headers of the files are read.
+    """Reject probabilities that cannot be averaged before the work starts; reads only the headers of the files.
 
     Args:
-        files_of_cases: for each case its `.npz` files.
-        num_outputs: K of the labels.
+        files_of_cases: `.npz` files of each case.
+        num_outputs: number of output channels K that the labels need.
 
     Raises:
-        DataError: names the case, and the file that is damaged or does not fit the first one or the labels.
+        DataError: names the case, and the file that is damaged or does not match the first one or the labels.
     """
     for case, (first, *others) in files_of_cases.items():
         try:
@@ -70,6 +70,7 @@ def require_outputs(path: str | os.PathLike, shape: tuple[int, ...], num_outputs
 def _shape(path: str | os.PathLike) -> tuple[int, ...]:
     from numpy.lib import format as npy
 
+    # np.load would decompress the whole array just to get its shape.
     with _errors_named(path), zipfile.ZipFile(path) as archive, archive.open(f"{_NAME}.npy") as member:
         version = npy.read_magic(member)
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0

@@ -1,1 +1,1 @@
-"""Overlap metrics of predicted segmentations against references."""
+"""Overlap metrics of predicted segmentations against reference segmentations."""

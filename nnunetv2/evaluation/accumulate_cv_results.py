@@ -1,4 +1,4 @@
-"""Bring the validations of all folds together in one folder and score them as a whole."""
+"""Collect the validations of all folds in one folder and score them together."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def accumulate_cv_results(
     num_processes: int | None = None,
     overwrite: bool = True,
 ) -> None:
-    """Copies the segmentations that a model's folds validated into one folder and writes their summary.json.
+    """Copy the validation segmentations of a model's folds into one folder and write their summary.json.
 
-    The folder also gets the model's plans.json and dataset.json. Together, the folds of a cross-validation predict each
-    training case once, so the means are over all cases, and not of the means of folds.
+    The folder also receives the model's plans.json and dataset.json. A full cross-validation predicts each training
+    case once, so the means are over all cases rather than over fold means.
 
     Args:
-        trained_model_folder: holds `fold_X/validation` of all `folds`.
-        merged_output_folder: made if needed.
-        num_processes: largest number of worker processes; None for `nnUNet_def_n_proc`.
-        overwrite: whether the folder is replaced. False keeps the cases that are there, adds those that are not, and
-            scores anew only if there were any.
+        trained_model_folder: contains `fold_X/validation` for all `folds`.
+        merged_output_folder: created if missing.
+        num_processes: maximum number of worker processes; None uses `nnUNet_def_n_proc`.
+        overwrite: replace the folder. If False, existing cases are kept, missing ones are added, and scores are
+            recomputed only if cases were added.
 
     Raises:
-        UsageError: the output folder is the model's own, or holds it.
+        UsageError: the output folder is part of the model or contains it.
         DataError: a fold was not validated, a case is in two folds, or a segmentation has no reference.
     """
     model, merged = os.fspath(trained_model_folder), os.fspath(merged_output_folder)
@@ -65,11 +65,11 @@ def score_folder(
     *,
     final_folder: str | os.PathLike | None = None,
 ) -> None:
-    """Scores the segmentations in a folder and writes summary.json there.
+    """Score the segmentations in a folder and write summary.json there.
 
     Args:
         references: folder of the references.
-        final_folder: where the folder will be moved to; the paths in the summary are those.
+        final_folder: later location of the folder, used for the paths in the summary.
     """
     from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder, save_summary_json
 
@@ -102,7 +102,7 @@ def _require_harmless_output(model: str, merged: str) -> None:
 
 
 def _copy_missing(segmentations: Mapping[str, str], folder: str | os.PathLike, file_ending: str) -> int:
-    """Returns how many files were copied."""
+    """Copy the files that do not exist yet; return their number."""
     targets = {source: Path(folder, case + file_ending) for case, source in segmentations.items()}
     missing = {source: target for source, target in targets.items() if not target.is_file()}
     for source, target in missing.items():

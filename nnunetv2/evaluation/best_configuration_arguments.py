@@ -15,9 +15,9 @@ DEFAULT_CONFIGURATIONS = ("2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres")
 def build_find_best_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_find_best_configuration",
-        description="Score trained models and the ensembles of any two of them by cross-validation, determine the "
-        "postprocessing of the best, and print the commands that predict with it. Considered are all combinations of "
-        "-tr, -p and -c; configurations that the plans do not have are left out.",
+        description="Score trained models and all ensembles of two of them by cross-validation, determine the "
+        "postprocessing of the best, and print the commands that predict with it. Evaluates all combinations of "
+        "-tr, -p and -c; configurations missing from the plans are skipped.",
     )
     add = parser.add_argument
     add("dataset_name_or_id", type=str, help="dataset, by name or number")
@@ -29,16 +29,16 @@ def build_find_best_parser() -> argparse.ArgumentParser:
         nargs="+",
         default=None,
         metavar="MODEL",
-        help="the models themselves, as TRAINER__PLANS__CONFIGURATION, instead of -tr, -p and -c; for a choice that is "
-        "not all combinations, like a U-Net in 3-D and Mask2Former in 2-D",
+        help="explicit models, as TRAINER__PLANS__CONFIGURATION, instead of all combinations of -tr, -p and -c; for "
+        "example a 3D U-Net and a 2D Mask2Former",
     )
     add("-np", type=int, default=get_default_num_processes(), help=_PROCESSES_HELP)
     add("-f", nargs="+", type=_fold_of_crossvalidation, default=DEFAULT_FOLDS, help=_FOLDS_HELP)
-    add("--disable_ensembling", action="store_true", help="only single models; needs no probabilities (--npz)")
+    add("--disable_ensembling", action="store_true", help="evaluate single models only; needs no probabilities (--npz)")
     add(
         "--no_overwrite",
         action="store_true",
-        help="keep what an earlier call wrote, and add what is missing; wrong if a model was trained again since",
+        help="keep the results of an earlier call and add missing ones; do not use after retraining a model",
     )
     return parser
 
@@ -67,5 +67,5 @@ def _fold_of_crossvalidation(text: str) -> int:
     return int(text)
 
 
-_PROCESSES_HELP = "largest number of processes; default: %(default)s"
-_FOLDS_HELP = "folds that count, all of which must have been validated; default: 0 1 2 3 4"
+_PROCESSES_HELP = "maximum number of processes; default: %(default)s"
+_FOLDS_HELP = "folds to include, all of which must have been validated; default: 0 1 2 3 4"

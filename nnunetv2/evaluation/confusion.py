@@ -1,4 +1,4 @@
-"""Overlap counts of two segmentations: one joint histogram serves all labels and regions."""
+"""Overlap counts of two segmentations; a single joint histogram covers all labels and regions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from nnunetv2.errors import DataError, UsageError
 
 LabelOrRegion = int | tuple[int, ...]
 
-_BLOCK = 1 << 20  # voxels counted at a time; bounds the memory for intermediate codes to a few tens of MB
+_BLOCK = 1 << 20  # voxels counted at a time, which bounds temporary arrays to a few tens of MB
 
 
 class LabelConfusion:
-    """Joint voxel counts of a reference and a prediction over chosen labels.
+    """Joint voxel counts of a reference and a prediction for a set of labels.
 
-    `counts[i, j]` is the number of voxels with reference code i and prediction code j. Code k > 0 stands for
-    `labels[k - 1]`, code 0 for every other value.
+    `counts[i, j]` is the number of voxels with reference code i and prediction code j. Code k > 0 denotes
+    `labels[k - 1]`, code 0 any other value.
     """
 
     def __init__(self, labels: Iterable[int]) -> None:
@@ -26,13 +26,13 @@ class LabelConfusion:
         if self.labels and self.labels[0] < 0:
             raise UsageError(f"{self.labels[0]} is not a label; labels are whole numbers from 0 upwards")
         self.counts = np.zeros((len(self.labels) + 1,) * 2, dtype=np.int64)
-        # Entry v + 1 is the code of value v. Both ends are code 0, so that clipping maps whatever is not a label there.
+        # Entry v + 1 is the code of value v. Both ends hold code 0, so clipping maps unknown values to it.
         self._code_of_value = np.zeros(max(self.labels, default=0) + 3, dtype=np.int64)
         for code, label in enumerate(self.labels, start=1):
             self._code_of_value[label + 1] = code
 
     def add(self, reference: np.ndarray, prediction: np.ndarray) -> None:
-        """Counts all voxels of two arrays of one shape. Raises `DataError` if a value is not a whole number."""
+        """Count all voxels of two arrays of the same shape. Raises `DataError` for values that are not integers."""
         reference, prediction = reference.ravel(), prediction.ravel()
         side = len(self.counts)
         for start in range(0, reference.size, _BLOCK):
@@ -41,11 +41,11 @@ class LabelConfusion:
             self.counts += np.bincount(joint, minlength=side * side).reshape(side, side)
 
     def drop_reference_label(self, label: int) -> None:
-        """Takes the voxels whose reference is `label` out of the counts."""
+        """Discard the voxels whose reference is `label`."""
         self.counts[1 + self.labels.index(label)] = 0
 
     def after_change(self, reference: np.ndarray, before: np.ndarray, after: np.ndarray) -> LabelConfusion:
-        """Returns the counts that hold once the prediction of these voxels has changed; the others are not needed."""
+        """Counts after a change of the prediction in these voxels only; avoids recounting the others."""
         removed, added = LabelConfusion(self.labels), LabelConfusion(self.labels)
         removed.add(reference, before)
         added.add(reference, after)
@@ -53,9 +53,9 @@ class LabelConfusion:
         return added
 
     def metrics(self, region: LabelOrRegion) -> dict[str, float]:
-        """Returns Dice, IoU, FP, TP, FN, TN, n_pred and n_ref of a label or of the union of several.
+        """Compute Dice, IoU, FP, TP, FN, TN, n_pred and n_ref of a label or of a union of labels.
 
-        Dice and IoU are NaN where the region is in neither segmentation.
+        Dice and IoU are NaN if the region is empty in both segmentations.
         """
         inside = np.zeros(len(self.counts), dtype=bool)
         inside[[1 + self.labels.index(label) for label in labels_of(region)]] = True
@@ -89,5 +89,5 @@ class LabelConfusion:
 
 
 def labels_of(region: LabelOrRegion) -> Sequence[int]:
-    """Returns the labels that a label or region stands for."""
+    """Labels of a label or region."""
     return (region,) if np.isscalar(region) else tuple(region)

@@ -1,4 +1,4 @@
-"""What the folds of a trained model validated, and the command that makes what is missing."""
+"""Find the validations of a model's folds, and name the command that creates missing ones."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _SHOWN_CASES = 4
 
 
 def training_command(model_folder: str | os.PathLike, fold: Fold, flags: str = "") -> str:
-    """Returns the command that trains a fold of a model, or with the flags `--val --npz` only validates it.
+    """Format the command that trains a fold of a model, or only validates it with the flags `--val --npz`.
 
-    Models with settings are trained by their own commands, which take the settings of other folds for a new one, and
-    for `--val` those that the fold was trained with.
+    Models with settings have their own commands: a new fold gets the settings of the other folds, `--val` uses those
+    stored with the fold.
     """
     try:
         names = parse_dataset_trainer_plans_configuration_from_path(model_folder)
@@ -41,7 +41,7 @@ def _commands(model_folder: str | os.PathLike, folds: Sequence[Fold], flags: str
 
 
 def validated_segmentations(model_folder: str | os.PathLike, folds: Sequence[Fold], file_ending: str) -> dict[str, str]:
-    """Paths of the segmentations that the folds of a model validated, by case.
+    """Find the validation segmentations of a model's folds, by case.
 
     Raises:
         DataError: a fold has none, or a case is in two folds.
@@ -50,7 +50,7 @@ def validated_segmentations(model_folder: str | os.PathLike, folds: Sequence[Fol
 
 
 def validated_probabilities(model_folder: str | os.PathLike, folds: Sequence[Fold]) -> dict[str, str]:
-    """Paths of the `.npz` files of the validations of a trained model, by case.
+    """Find the validation probabilities (`.npz`) of a model's folds, by case.
 
     Raises:
         DataError: a fold was not validated with probabilities, or a case is in two folds.
@@ -65,10 +65,10 @@ def validated_probabilities(model_folder: str | os.PathLike, folds: Sequence[Fol
 
 
 def require_all_probabilities(model_folder: str | os.PathLike, folds: Sequence[Fold], file_ending: str) -> None:
-    """Refuses a model with segmentations that have no probabilities beside them.
+    """Reject a model if any validation segmentation lacks its probabilities.
 
     Raises:
-        DataError: names cases, fold and the command that makes them.
+        DataError: names the cases, the fold and the command that creates them.
     """
     validated_probabilities(model_folder, folds)
     for fold in folds:
@@ -82,15 +82,15 @@ def require_all_probabilities(model_folder: str | os.PathLike, folds: Sequence[F
 
 
 def folds_without_checkpoint(model_folder: str | os.PathLike, folds: Sequence[Fold]) -> list[Fold]:
-    """The folds that can be scored, but not predict: trained with `--disable_checkpointing`, or tidied up since."""
+    """Folds that can be scored but cannot predict, e.g. after training with `--disable_checkpointing`."""
     return [fold for fold in folds if not any(Path(model_folder, f"fold_{fold}").glob("checkpoint_*.pth"))]
 
 
 def require_same_cases(cases_of_models: Mapping[str, Mapping[str, str]]) -> None:
-    """Refuses models whose cross-validations do not cover the same cases: their scores could not be compared.
+    """Reject models validated on different cases, whose scores are not comparable.
 
     Args:
-        cases_of_models: files by case, of each model by its folder.
+        cases_of_models: files by case, for each model folder.
 
     Raises:
         DataError: names a model and the cases that it lacks.
@@ -107,10 +107,10 @@ def require_same_cases(cases_of_models: Mapping[str, Mapping[str, str]]) -> None
 
 
 def ground_truth_folder(dataset_name: str) -> str:
-    """Folder of the references of a dataset: those it was preprocessed with, else those of the raw dataset.
+    """Folder of a dataset's reference segmentations: the preprocessed ones, falling back to the raw dataset.
 
     Raises:
-        DataError: there is neither.
+        DataError: neither exists.
     """
     candidates = []
     if nnUNet_preprocessed.is_set():
@@ -120,7 +120,7 @@ def ground_truth_folder(dataset_name: str) -> str:
     for folder in candidates:
         if os.path.isdir(folder):
             return folder
-    places = " nor ".join(candidates) or "anything, for nnUNet_preprocessed and nnUNet_raw are not set"
+    places = " nor ".join(candidates) or "folder for them, as nnUNet_preprocessed and nnUNet_raw are not set"
     raise DataError(f"The references of {dataset_name} are missing, there is no {places}; preprocess the dataset first")
 
 
@@ -157,7 +157,7 @@ def _require_each_once(folds: Sequence[Fold]) -> None:
 
 
 def _require_in_splits(model_folder: str | os.PathLike, folds: Sequence[Fold]) -> None:
-    """Refuses folds that cannot be trained, as the splits of the dataset, where they are known, do not have them."""
+    """Reject folds that cannot be trained because the dataset's splits, if known, do not contain them."""
     num_splits = _number_of_splits(model_folder)
     absent = [fold for fold in folds if num_splits is not None and isinstance(fold, int) and fold >= num_splits]
     if absent:

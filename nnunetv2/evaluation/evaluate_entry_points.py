@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 def build_evaluate_folder_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_evaluate_folder",
-        description="Compare predicted segmentations with references; labels and regions come from the dataset.",
+        description="Compare predicted segmentations with references, using the labels or regions of the dataset.",
     )
     _add_folders(parser)
     parser.add_argument("-djfile", type=str, required=True, help="the dataset.json of the dataset")
@@ -35,22 +35,22 @@ def build_evaluate_simple_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-l", type=int, nargs="+", metavar="LABEL", required=True, help="labels to evaluate, for example: 1 2 3"
     )
-    parser.add_argument("-il", type=int, default=None, help="label of the references whose voxels are left out")
+    parser.add_argument("-il", type=int, default=None, help="ignore label: voxels with it in the reference are skipped")
     _add_common(parser)
     return parser
 
 
 def _add_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("gt_folder", type=str, help="folder of the references")
-    parser.add_argument("pred_folder", type=str, help="folder of the predictions, under the same file names")
+    parser.add_argument("pred_folder", type=str, help="folder of the predictions, with the same file names")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", type=str, default=None, help="output file (.json); default: PRED_FOLDER/summary.json")
     parser.add_argument(
-        "-np", type=int, default=get_default_num_processes(), help="largest number of processes; default: %(default)s"
+        "-np", type=int, default=get_default_num_processes(), help="maximum number of processes; default: %(default)s"
     )
-    parser.add_argument("--chill", action="store_true", help="evaluate what is there if predictions are missing")
+    parser.add_argument("--chill", action="store_true", help="ignore references without a prediction")
     parser.add_argument(
         "--allow_geometry_mismatch",
         action="store_true",

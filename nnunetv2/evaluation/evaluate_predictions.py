@@ -1,4 +1,4 @@
-"""Dice, IoU and voxel counts of predicted segmentations against references, per case and averaged."""
+"""Dice, IoU and voxel counts of predicted segmentations against references, per case and on average."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_WORTH_PROCESSES_BYTES = 2**20  # of compressed references; starting a process takes longer than comparing less
+_WORTH_PROCESSES_BYTES = 2**20  # of compressed references; below it, starting processes takes longer than it saves
 
 
 def __getattr__(name: str) -> Any:
@@ -60,23 +60,24 @@ def __getattr__(name: str) -> Any:
 
 
 def labels_to_list_of_regions(labels: Sequence[int]) -> list[tuple[int]]:
-    """Turns each label into the region that holds only it."""
+    """Convert each label to a region with this single label."""
     return [(label,) for label in labels]
 
 
 def region_or_label_to_mask(segmentation: np.ndarray, region_or_label: LabelOrRegion) -> np.ndarray:
-    """Returns a boolean mask of the voxels that belong to a label or to one of the labels of a region."""
+    """Boolean mask of the voxels that belong to a label or region."""
     return np.isin(segmentation, labels_of(region_or_label))
 
 
 def compute_tp_fp_fn_tn(
     mask_ref: np.ndarray, mask_pred: np.ndarray, ignore_mask: np.ndarray | None = None
 ) -> tuple[int, int, int, int]:
-    """Counts true positives, false positives, false negatives and true negatives of two boolean masks.
+    """Count true positives, false positives, false negatives and true negatives of two boolean masks.
 
-    Voxels where `ignore_mask` is True are left out of all four.
+    Voxels where `ignore_mask` is True are excluded from all four counts.
     """
     counted = slice(None) if ignore_mask is None else ~ignore_mask
+    # Codes 0 to 3 combine both masks, so one pass over the voxels yields all four counts.
     joint = np.bincount(2 * mask_ref[counted].ravel() + mask_pred[counted].ravel(), minlength=4)
     tn, fp, fn, tp = (int(count) for count in joint)
     return tp, fp, fn, tn
@@ -91,21 +92,21 @@ def compute_metrics(
     *,
     allow_geometry_mismatch: bool = True,
 ) -> dict[str, Any]:
-    """Compares one prediction with its reference.
+    """Compare a prediction with its reference.
 
     Args:
         reference_file, prediction_file: segmentations on the same voxel grid.
         image_reader_writer: a reader instance with `read_seg`.
-        labels_or_regions: labels, or tuples of labels that count as one.
-        ignore_label: voxels with this label in the reference take no part.
-        allow_geometry_mismatch: whether spacing, origin and direction may differ (with a warning); shapes may not.
+        labels_or_regions: labels, or tuples of labels that form one region.
+        ignore_label: voxels with this label in the reference are excluded.
+        allow_geometry_mismatch: only warn if spacing, origin or direction differ; shapes must always match.
 
     Returns:
         `reference_file`, `prediction_file`, and `metrics`: for each label or region Dice, IoU, FP, TP, FN, TN, n_pred
-        and n_ref. Dice and IoU are NaN where a region is in neither file.
+        and n_ref. Dice and IoU are NaN if a region is empty in both files.
 
     Raises:
-        DataError: the files do not lie on one voxel grid, or hold values that are no labels.
+        DataError: the files lie on different voxel grids, or hold values that are not labels.
     """
     reference, prediction, _ = read_pair(
         reference_file, prediction_file, image_reader_writer, allow_geometry_mismatch=allow_geometry_mismatch
@@ -128,10 +129,10 @@ def read_pair(
     *,
     allow_geometry_mismatch: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Reads reference and prediction, both (1, Z, Y, X), and the properties of the prediction.
+    """Read reference and prediction, both (1, Z, Y, X), and the properties of the prediction.
 
     Raises:
-        DataError: the files do not lie on one voxel grid; see `compute_metrics`.
+        DataError: the files lie on different voxel grids; see `compute_metrics`.
     """
     reference, reference_properties = image_reader_writer.read_seg(reference_file)
     prediction, prediction_properties = image_reader_writer.read_seg(prediction_file)
@@ -148,7 +149,7 @@ def confusion_of_pair(
     labels_or_regions: Sequence[LabelOrRegion],
     ignore_label: int | None = None,
 ) -> LabelConfusion:
-    """Counts the voxels of two arrays of one shape, without those whose reference is the ignored label."""
+    """Count the voxels of two arrays of the same shape, excluding those with the ignore label in the reference."""
     counted = {label for region in labels_or_regions for label in labels_of(region)}
     confusion = LabelConfusion(counted if ignore_label is None else counted | {ignore_label})
     confusion.add(reference, prediction)
@@ -182,20 +183,20 @@ def compute_metrics_on_folder(
     *,
     allow_geometry_mismatch: bool = True,
 ) -> dict[str, Any]:
-    """Compares every prediction of a folder with the reference of the same file name.
+    """Compare every prediction in a folder with the reference of the same file name.
 
     Args:
         folder_ref, folder_pred: folders of segmentations.
-        output_file: where the summary is written (`.json`); None writes nothing.
+        output_file: path of the summary (`.json`); None writes no file.
         image_reader_writer: a reader instance with `read_seg`.
-        file_ending: which files count, for example ".nii.gz".
+        file_ending: ending of the files to compare, for example ".nii.gz".
         regions_or_labels, ignore_label, allow_geometry_mismatch: as in `compute_metrics`.
         num_processes: upper limit for worker processes; by default `nnUNet_def_n_proc` or 8.
-        chill: whether references without a prediction may be passed over.
+        chill: skip references without a prediction.
 
     Returns:
         `metric_per_case`; `mean`: for each region the mean over the cases in which a metric is defined;
-        `foreground_mean`: the mean of those over all regions but background.
+        `foreground_mean`: their mean over all regions except background.
 
     Raises:
         DataError: predictions or references are missing, or a pair cannot be compared.
@@ -225,16 +226,16 @@ def compute_metrics_on_folder(
 
 
 def num_processes_for(files: Sequence[str], at_most: int | None) -> int:
-    """How many processes pay for reading these segmentations; by default at most `nnUNet_def_n_proc` or 8."""
+    """Number of processes worth starting to read these files; by default at most `nnUNet_def_n_proc` or 8."""
     at_most = at_most or get_default_num_processes()
     return at_most if sum(os.path.getsize(path) for path in files) >= _WORTH_PROCESSES_BYTES else 1
 
 
 def matched_files(folder_ref: str, folder_pred: str, file_ending: str, chill: bool) -> list[str]:
-    """Returns the names of the predictions to compare, sorted.
+    """Match predictions to references and return the sorted file names.
 
     Raises:
-        DataError: there is none, or one has no reference, or (unless `chill`) references have no prediction.
+        DataError: there are no predictions, one has no reference, or (unless `chill`) a reference has no prediction.
     """
     references, predictions = (_files_with_ending(folder, file_ending) for folder in (folder_ref, folder_pred))
     if not predictions:
@@ -279,7 +280,7 @@ def compute_metrics_on_folder2(
     *,
     allow_geometry_mismatch: bool = True,
 ) -> dict[str, Any]:
-    """Evaluates the labels or regions that a dataset defines; writes `summary.json` into `folder_pred` by default.
+    """Evaluate the labels or regions of a dataset; writes `summary.json` into `folder_pred` by default.
 
     See `compute_metrics_on_folder` for the arguments and errors.
     """
@@ -320,7 +321,7 @@ def compute_metrics_on_folder_simple(
     *,
     allow_geometry_mismatch: bool = True,
 ) -> dict[str, Any]:
-    """Evaluates given labels without a dataset description; the file format is that of the references.
+    """Evaluate given labels without a dataset.json; the file format is detected from the references.
 
     See `compute_metrics_on_folder` for the other arguments and errors.
     """
@@ -343,7 +344,7 @@ def compute_metrics_on_folder_simple(
 
 
 def _image_ending(folder: str) -> tuple[str, str]:
-    """Returns the ending of the first file of a folder that a reader knows, and the path of that file."""
+    """Return the ending of the first file in a folder that a reader supports, and its path."""
     from nnunetv2.imageio.reader_writer_registry import known_file_endings
 
     endings = known_file_endings()

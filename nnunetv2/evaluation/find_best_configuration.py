@@ -1,4 +1,4 @@
-"""Compare trained models and their ensembles by cross-validation, and say how to predict with the best."""
+"""Compare trained models and their ensembles by cross-validation, and report how to predict with the best."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ default_trained_models = dumb_trainer_config_plans_to_trained_models_dict(
 
 
 def filter_available_models(model_dict: Sequence[TrainedModel], dataset_name_or_id: int | str) -> list[TrainedModel]:
-    """Leaves out the models whose configuration their plans do not have, such as 3d_lowres of small images.
+    """Drop models whose plans lack the configuration, such as 3d_lowres for small images.
 
     Raises:
         UsageError: a model is not trained, or none is left.
@@ -87,7 +87,7 @@ def filter_available_models(model_dict: Sequence[TrainedModel], dataset_name_or_
     for model in model_dict:
         folder = _folder_of(dataset_name_or_id, model)
         if model["configuration"] not in _configurations_of_plans(folder, dataset_name_or_id, model):
-            logger.info("The plans %s have no configuration %s, left out", model["plans"], model["configuration"])
+            logger.info("The plans %s have no configuration %s; skipping it", model["plans"], model["configuration"])
         elif not os.path.isdir(folder):
             raise UsageError(
                 f"The model {os.path.basename(folder)} is not trained, there is no {folder}; train each fold, for "
@@ -105,7 +105,7 @@ def _folder_of(dataset_name_or_id: int | str, model: TrainedModel) -> str:
 
 
 def _require_configurations(models: Sequence[TrainedModel], dataset_name_or_id: int | str) -> None:
-    """Refuses models whose configuration their plans do not have."""
+    """Reject models whose plans lack the configuration."""
     for model in models:
         there = _configurations_of_plans(_folder_of(dataset_name_or_id, model), dataset_name_or_id, model)
         if model["configuration"] not in there:
@@ -140,26 +140,25 @@ def find_best_configuration(
     folds: Sequence[int | str] = DEFAULT_FOLDS,
     strict: bool = False,
 ) -> dict[str, Any]:
-    """Scores models and the ensembles of any two by cross-validation; the best gets postprocessing and instructions.
+    """Score models and all ensembles of two by cross-validation; determine postprocessing and commands for the best.
 
-    Everything that can be missing is looked for before anything is computed. Writes `crossval_results_folds_X` into the
-    model folders, and into the results folder of the dataset `ensembles/`, `inference_information.json` and
-    `inference_instructions.txt`. The score is the mean Dice over the foreground; on a tie the earlier model wins, and
-    single models before ensembles.
+    All inputs are checked before any computation. Writes `crossval_results_folds_X` into the model folders, and
+    `ensembles/`, `inference_information.json` and `inference_instructions.txt` into the results folder of the dataset.
+    The score is the mean foreground Dice; ties favour earlier models, and single models over ensembles.
 
     Args:
-        allowed_trained_models: dictionaries with the keys plans, configuration and trainer. Models of any heads go
-            together if they predict the same labels.
-        num_processes: largest number of worker processes; None for `nnUNet_def_n_proc`.
-        overwrite: False keeps and completes what an earlier call wrote.
-        strict: for upstream's callers; a model that is not trained is refused in any case.
+        allowed_trained_models: dictionaries with the keys plans, configuration and trainer. Any architectures can be
+            combined if they predict the same labels.
+        num_processes: maximum number of worker processes; None uses `nnUNet_def_n_proc`.
+        overwrite: False keeps and completes the results of an earlier call.
+        strict: kept for upstream's callers and ignored: an untrained model is always rejected.
 
     Returns:
         The content of `inference_information.json`.
 
     Raises:
         UsageError: a model is not trained, or none is left.
-        DataError: a fold was not validated, or not with probabilities; models differ in labels or validated cases.
+        DataError: a fold was not validated, or without probabilities; models differ in labels or validated cases.
     """
     from nnunetv2.postprocessing.remove_connected_components import determine_postprocessing
 
@@ -169,7 +168,7 @@ def find_best_configuration(
     is_ensembled = allow_ensembling and len(folders) > 1
     _require_comparable(folders, folds, is_ensembled)
     _warn_of_missing_checkpoints(folders, folds)
-    for model in models:  # fails here if a stage of a cascade is not trained, and not after all the work
+    for model in models:  # fail early if a cascade stage is not trained, not after all the computation
         generate_inference_command(dataset, model["configuration"], model["plans"], model["trainer"], folds)
 
     sources = {os.path.basename(folder): _accumulated(folder, folds, num_processes, overwrite) for folder in folders}
@@ -178,6 +177,7 @@ def find_best_configuration(
             source = _ensembled(dataset, pair, folds, num_processes, overwrite)
             sources[os.path.basename(source)] = source
     results = {name: _mean_dice(source) for name, source in sources.items()}
+    # NaN compares as false with everything, so max would depend on the order.
     best = max(results, key=lambda name: -math.inf if math.isnan(results[name]) else results[name])
     for name, result in results.items():
         logger.info("%s: mean Dice %.5f%s", name, result, " (best)" if name == best else "")
@@ -220,7 +220,7 @@ def _warn_of_missing_checkpoints(folders: Sequence[str], folds: Sequence[int | s
 
 
 def _accumulated(folder: str, folds: Sequence[int | str], num_processes: int | None, overwrite: bool) -> str:
-    """Returns the folder with the validations of all folds and their summary."""
+    """Collect and score the validations of all folds; return their folder."""
     merged = os.path.abspath(os.path.join(folder, f"crossval_results_folds_{folds_tuple_to_string(folds)}"))
     accumulate_cv_results(folder, merged, folds, num_processes, overwrite)
     return merged
@@ -229,7 +229,7 @@ def _accumulated(folder: str, folds: Sequence[int | str], num_processes: int | N
 def _ensembled(
     dataset: str, folders: Sequence[str], folds: Sequence[int | str], num_processes: int | None, overwrite: bool
 ) -> str:
-    """Returns the folder with the averaged validations of two models and their summary."""
+    """Average and score the validations of two models; return their folder."""
     name = get_ensemble_name(*folders, folds)
     target = os.path.abspath(os.path.join(nnUNet_results, dataset, "ensembles", name))
     references = ground_truth_folder(dataset)

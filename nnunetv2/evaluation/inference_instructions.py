@@ -1,4 +1,4 @@
-"""The commands that predict new images with the models that cross-validation chose."""
+"""Format the commands that predict new images with the models selected by cross-validation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INPUT, _OUTPUT, _POSTPROCESSED = "INPUT_FOLDER", "OUTPUT_FOLDER", "OUTPUT_FOLDE
 
 
 def previous_stage_of(model_folder: str | os.PathLike, configuration: str) -> str | None:
-    """The configuration whose predictions are an input of this one in a cascade, by the plans.json of the model.
+    """Configuration of the previous cascade stage according to the model's plans.json; None if there is none.
 
     Raises:
         DataError: the folder has no plans.json.
@@ -42,13 +42,13 @@ def generate_inference_command(
     output_folder: str = _OUTPUT,
     save_npz: bool = False,
 ) -> str:
-    """Returns the command that predicts with one trained model.
+    """Format the command that predicts with one trained model.
 
-    For the second stage of a cascade there is a line for each stage, earlier ones first; an earlier stage's predictions
-    go to the output folder's name with `_PREV_STAGE` at its end.
+    A cascade yields one line per stage, earlier stages first; their predictions go to the output folder's name with
+    the suffix `_PREV_STAGE`.
 
     Args:
-        folder_with_segs_from_prev_stage: predictions of the previous stage that exist already.
+        folder_with_segs_from_prev_stage: existing predictions of the previous stage.
         save_npz: also save probabilities, for ensembling.
     """
     model_folder = get_output_folder(dataset_name_or_id, trainer_name, plans_identifier, configuration_name)
@@ -78,7 +78,7 @@ def generate_inference_command(
 
 
 def inference_instructions(inference_info_dict: Mapping[str, Any]) -> str:
-    """Returns the commands for new images, with sentences between them.
+    """Format the commands for new images, with explanations in between.
 
     Args:
         inference_info_dict: content of inference_information.json.
@@ -105,9 +105,9 @@ def inference_instructions(inference_info_dict: Mapping[str, Any]) -> str:
 
 
 def _prediction_commands(inference_info_dict: Mapping[str, Any]) -> dict[str, str]:
-    """Commands of the chosen models by their output folders, each after what it needs.
+    """Commands of the selected models by output folder, in order of their dependencies.
 
-    A member of an ensemble that is the first stage of another member is predicted once, for both.
+    If one ensemble member is the first cascade stage of another, it is predicted once for both.
     """
     dataset, folds = inference_info_dict["dataset_name_or_id"], inference_info_dict["folds"]
     chosen = inference_info_dict["best_model_or_ensemble"]["selected_model_or_models"]
@@ -140,7 +140,7 @@ def _names(model: Mapping[str, str]) -> tuple[str, str, str]:
 def print_inference_instructions(
     inference_info_dict: Mapping[str, Any], instructions_file: str | os.PathLike | None = None
 ) -> None:
-    """Prints how to predict new images, and writes it to a file if one is given.
+    """Print the commands for new images, and optionally write them to a file.
 
     Args:
         inference_info_dict: content of inference_information.json.

@@ -1,4 +1,4 @@
-"""How the segmentations of a dataset are stored and scored, by the plans.json and dataset.json beside them."""
+"""Storage format and labels of a dataset's segmentations, from plans.json and dataset.json."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ JsonFile = str | os.PathLike | dict[str, Any] | None
 
 @dataclass(frozen=True)
 class SegmentationFormat:
-    """Reader, file ending and labels of one dataset; travels to worker processes."""
+    """Reader, file ending and labels of a dataset; picklable, for worker processes."""
 
     reader_writer: BaseReaderWriter
     file_ending: str
     """of the segmentations, for example .nii.gz"""
     foreground_labels: Sequence[int]
     regions: Sequence[LabelOrRegion]
-    """what is scored: the foreground labels, or the regions where the dataset has them"""
+    """scored regions: the foreground labels, or the dataset's regions if it defines them"""
     has_regions: bool
     ignore_label: int | None
     names: Mapping[LabelOrRegion, str] = field(default_factory=dict)
-    """of what is scored, as dataset.json has them"""
+    """names of the scored regions in dataset.json"""
 
 
 def format_of(plans: dict[str, Any], dataset_json: dict[str, Any]) -> SegmentationFormat:
-    """Reads the format out of the contents of plans.json and dataset.json."""
+    """Derive the format from the contents of plans.json and dataset.json."""
     from nnunetv2.utilities.label_handling.output_names import foreground_names
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -52,14 +52,14 @@ def format_of(plans: dict[str, Any], dataset_json: dict[str, Any]) -> Segmentati
 
 
 def format_of_folder(folder: str, plans: JsonFile = None, dataset_json: JsonFile = None) -> SegmentationFormat:
-    """The format of the segmentations in a folder, whose own plans.json and dataset.json count if none are given."""
+    """Format of the segmentations in a folder; plans.json and dataset.json default to those in the folder."""
     return format_of(*descriptions(folder, plans, dataset_json))
 
 
 def descriptions(
     folder: str, plans: JsonFile = None, dataset_json: JsonFile = None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The contents of plans.json and dataset.json, those in the folder if none are given; see `description`."""
+    """Contents of plans.json and dataset.json, by default those in the folder; see `description`."""
     return (
         description(folder, "plans.json", plans, "-plans_json"),
         description(folder, "dataset.json", dataset_json, "-dataset_json"),
@@ -67,26 +67,26 @@ def descriptions(
 
 
 def write_descriptions(folder: str | os.PathLike, plans: dict[str, Any], dataset_json: dict[str, Any]) -> None:
-    """Puts plans.json and dataset.json beside segmentations, so that commands can score and change them."""
+    """Write plans.json and dataset.json beside segmentations, as scoring and postprocessing need them."""
     write_json(plans, os.path.join(folder, "plans.json"))
     write_json(dataset_json, os.path.join(folder, "dataset.json"))
 
 
 def description(folder: str, name: str, given: JsonFile = None, option: str | None = None) -> dict[str, Any]:
-    """Returns the content of plans.json or dataset.json.
+    """Read plans.json or dataset.json.
 
     Args:
-        folder: where the file lies if none is given.
+        folder: contains the file, unless another one is given.
         given: the content, or the path of another file.
-        option: of the command at hand, by which users give the file.
+        option: flag of the current command with which users give the file, for the error message.
 
     Raises:
-        DataError: there is no such file, or it is not JSON.
+        DataError: the file does not exist, or is not JSON.
     """
     if isinstance(given, dict):
         return given
     path = os.path.join(folder, name) if given is None else os.fspath(given)
     if not os.path.isfile(path):
         cure = "" if option is None else f"; name one of a model that made them ({option})"
-        raise DataError(f"There is no {path}; predictions have it beside them, where they were made by nnU-Net{cure}")
+        raise DataError(f"There is no {path}; nnU-Net writes it beside its predictions{cure}")
     return read_json(path)

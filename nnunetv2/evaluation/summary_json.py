@@ -1,4 +1,4 @@
-"""`summary.json`: averages the metrics of cases, and writes and reads them with labels and regions as text keys."""
+"""`summary.json`: average metrics over cases, and read and write them with labels and regions as text keys."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from nnunetv2.evaluation.confusion import LabelOrRegion
 
 
 def label_or_region_to_key(label_or_region: LabelOrRegion) -> str:
-    """`2` becomes "2", `(1, 3)` becomes "(1, 3)"."""
+    """Convert `2` to "2" and `(1, 3)` to "(1, 3)"."""
     return str(label_or_region)
 
 
 def key_to_label_or_region(key: str) -> LabelOrRegion:
-    """The inverse of `label_or_region_to_key`: "2" becomes `2`, "(1, 3)" becomes `(1, 3)`, "(1,)" becomes `(1,)`."""
+    """Inverse of `label_or_region_to_key`: "2" becomes `2`, "(1, 3)" becomes `(1, 3)`, "(1,)" becomes `(1,)`."""
     if key.startswith("("):
         return tuple(int(label) for label in key.strip("()").split(",") if label.strip())
     return int(key)
 
 
 def save_summary_json(results: dict[str, Any], output_file: str | os.PathLike) -> None:
-    """Writes the result of `compute_metrics_on_folder`; keys are sorted, so that `foreground_mean` stands first."""
+    """Write the result of `compute_metrics_on_folder`; keys are sorted, so `foreground_mean` comes first."""
     write_json(_with_keys(results, label_or_region_to_key), output_file, sort_keys=True)
 
 
 def load_summary_json(filename: str | os.PathLike) -> dict[str, Any]:
-    """Reads what `save_summary_json` wrote; labels are `int` again and regions tuples."""
+    """Read the output of `save_summary_json`, restoring `int` labels and tuple regions."""
     return _with_keys(read_json(filename), key_to_label_or_region)
 
 
 def _with_keys(results: dict[str, Any], rename: Callable[[Any], Any]) -> dict[str, Any]:
-    """Returns a copy in which the keys that stand for labels or regions are renamed."""
+    """Copy with renamed keys for labels and regions."""
 
     def renamed(metrics: dict[Any, Any]) -> dict[Any, Any]:
         return {rename(key): value for key, value in metrics.items()}
@@ -46,11 +46,11 @@ def _with_keys(results: dict[str, Any], rename: Callable[[Any], Any]) -> dict[st
 
 
 def summary_of_cases(cases: Sequence[dict[str, Any]], regions: Sequence[LabelOrRegion]) -> dict[str, Any]:
-    """Returns the content of summary.json for what `compute_metrics` says of each case.
+    """Build the content of summary.json from the results of `compute_metrics` per case.
 
     Returns:
-        `metric_per_case`, the cases themselves; `mean`: for each region the mean over the cases in which a metric is
-        defined; `foreground_mean`: the mean of those over all regions but background.
+        `metric_per_case`, the given cases; `mean`: for each region the mean over the cases in which a metric is
+        defined; `foreground_mean`: their mean over all regions except background.
     """
     mean = {region: _mean_over_cases([case["metrics"][region] for case in cases]) for region in regions}
     return {"metric_per_case": list(cases), "mean": mean, "foreground_mean": _mean_over_foreground(mean)}
@@ -60,6 +60,7 @@ def _mean_over_cases(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
     means = {}
     for name in metrics[0]:
         values = np.array([case[name] for case in metrics], dtype=float)
+        # nanmean warns about input that is all NaN.
         means[name] = math.nan if np.isnan(values).all() else float(np.nanmean(values))
     return means
 

@@ -1,4 +1,4 @@
-"""What nnU-Net needs from a file format."""
+"""Interface of the image readers and writers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ReaderClass = TypeVar("ReaderClass", bound="type[BaseReaderWriter]")
 
 
 class BaseReaderWriter(ABC):
-    """Reads the images of a case as one array, reads and writes label maps.
+    """Reads the images of a case as one array, and reads and writes label maps.
 
-    Arrays have four axes: channels (one for label maps), then z, y, x. Images with two axes get a first spatial axis of
-    length 1, whose spacing is far larger than the others, so that nnU-Net treats it as slices.
+    Arrays have four axes: channels (one for label maps), then z, y, x. 2D images get a first spatial axis of length 1
+    with a spacing far larger than the others, so that nnU-Net treats it as the slice axis.
 
-    The dictionary of properties must have the key `spacing`: three numbers in mm, in the order of the array's spatial
-    axes; 1 where a format knows no spacing. Everything else in it is for `write_seg`, which gets it back and should
-    restore from it what the array has lost. It is pickled, so it may hold plain Python data and numpy arrays.
+    The properties are a dictionary with at least the key `spacing`: three numbers in mm, in the order of the spatial
+    axes; 1 if the format has no spacing. All other entries are for `write_seg`, which restores from them what the
+    array has lost. Properties are pickled and may only contain plain Python data and numpy arrays.
 
     A class for another format names the endings it can read and is registered by `register_reader`; its file goes into
     a folder of the environment variable `nnUNet_extensions`, see docs/extending.md.
@@ -33,41 +33,41 @@ class BaseReaderWriter(ABC):
 
     @staticmethod
     def _check_all_same(input_list: Sequence[Any]) -> bool:
-        """Whether all entries (numbers, or sequences of them) are about equal to the first."""
+        """Whether all entries (numbers, or sequences of them) are close to the first."""
         first = np.asarray(input_list[0])
         return all(first.shape == np.shape(other) and np.allclose(first, np.asarray(other)) for other in input_list[1:])
 
     @staticmethod
     def _check_all_same_array(input_list: Sequence[np.ndarray]) -> bool:
-        """Whether all arrays have the shape of the first and about its values."""
+        """Whether all arrays have the shape of the first and similar values."""
         return BaseReaderWriter._check_all_same(input_list)
 
     @abstractmethod
     def read_images(self, image_fnames: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
-        """Reads the channels of one case.
+        """Read the channels of one case.
 
         Args:
-            image_fnames: one file per channel, in the order of the channels; a file may hold several (RGB).
+            image_fnames: one file per channel, in channel order; a file may hold several channels (RGB).
 
         Returns:
             float32 array (C, Z, Y, X), and the properties.
 
         Raises:
-            DataError: a file is missing, damaged or of the wrong kind, or the files do not lie on one grid.
+            DataError: a file is missing, damaged or unsupported, or the files lie on different grids.
         """
 
     @abstractmethod
     def read_seg(self, seg_fname: str) -> tuple[np.ndarray, dict]:
-        """Reads a label map: float32 array (1, Z, Y, X), and the properties; raises like `read_images`."""
+        """Read a label map: float32 array (1, Z, Y, X), and the properties; raises like `read_images`."""
 
     @abstractmethod
     def write_seg(self, seg: np.ndarray, output_fname: str, properties: dict) -> None:
-        """Writes a label map so that it lies on its image.
+        """Write a label map on the grid of its image.
 
         Args:
-            seg: integers (Z, Y, X) on the grid of the array that `read_images` returned; Z is 1 for 2-D images.
-            output_fname: the target, with ending; it appears complete or not at all.
-            properties: what `read_images` returned with the image.
+            seg: integers (Z, Y, X) on the grid of the array that `read_images` returned; Z is 1 for 2D images.
+            output_fname: target path with ending; written atomically.
+            properties: as returned by `read_images` for the image.
         """
 
 

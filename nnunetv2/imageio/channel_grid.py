@@ -1,4 +1,4 @@
-"""Put the channel files of a case together, and insist that they lie on one grid."""
+"""Combine the channel files of a case, and require that they lie on one grid."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ ALLOW_MISMATCH = "nnUNet_allow_geometry_mismatch"
 
 SPACING_TOLERANCE = 1e-5  # relative
 ORIGIN_TOLERANCE = 1e-3  # mm
-DIRECTION_TOLERANCE = 1e-4  # cosines, so about rad
+DIRECTION_TOLERANCE = 1e-4  # direction cosines, so approximately rad
 
 
 @contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
-    """Turns whatever a library raises while it reads `path` into a `DataError` that names the file."""
+    """Convert any exception raised while reading `path` to a `DataError` that names the file."""
     if not os.path.isfile(path):
         raise DataError(f"There is no image file {os.fspath(path)}")
     try:
         yield
     except NNUNetError:
         raise
-    except Exception as err:  # image libraries raise anything on damaged files
+    except Exception as err:  # image libraries raise various errors on damaged files
         reason = ([line.strip() for line in str(err).splitlines() if line.strip()] or [type(err).__name__])[-1]
         raise DataError(f"{os.fspath(path)} cannot be read; it may be damaged or of another format ({reason})") from err
 
 
 def stack_channels(images: Sequence[np.ndarray], paths: Sequence[str]) -> np.ndarray:
-    """Joins arrays (c, Z, Y, X) along their first axis, as float32.
+    """Concatenate arrays (c, Z, Y, X) along the first axis, as float32.
 
     Raises:
         DataError: their shapes differ.
@@ -61,10 +61,10 @@ def require_same_spacing(spacings: Sequence[Sequence[float]], paths: Sequence[st
 def require_same_geometry(
     values: Sequence[Sequence[float] | np.ndarray], paths: Sequence[str], what: str, tolerance: float
 ) -> None:
-    """Raises a `DataError` if the origin or direction of one channel differs from the first's by more than `tolerance`.
+    """Raise `DataError` if the origin or direction of a channel differs from the first by more than `tolerance`.
 
-    With the environment variable `nnUNet_allow_geometry_mismatch` set to 1 this is a warning, as it is upstream: the
-    arrays are put together voxel by voxel.
+    With the environment variable `nnUNet_allow_geometry_mismatch=1`, this is only a warning, as in upstream: the
+    arrays are combined voxel by voxel.
     """
     for value, path in zip(values, paths, strict=True):
         if np.allclose(value, values[0], rtol=0, atol=tolerance):
@@ -74,7 +74,7 @@ def require_same_geometry(
             f"{_short(value)} in {path}"
         )
         if os.environ.get(ALLOW_MISMATCH, "0") not in ("", "0"):
-            logger.warning("%s; %s is set, so they are put together as they are", message, ALLOW_MISMATCH)
+            logger.warning("%s; %s is set, so they are combined voxel by voxel", message, ALLOW_MISMATCH)
             return
         raise DataError(
             f"{message}; resample them to one grid, or, if only their headers are wrong, set {ALLOW_MISMATCH}=1"
@@ -86,5 +86,5 @@ def _short(value: Sequence[float] | np.ndarray) -> list:
 
 
 def as_smallest_label_type(seg: np.ndarray) -> np.ndarray:
-    """The label map as uint8, or as uint16 if a label is 255 or more."""
+    """Convert a label map to uint8, or to uint16 if a label is 255 or more."""
     return seg.astype(np.uint8 if seg.max(initial=0) < 255 else np.uint16, copy=False)

@@ -1,4 +1,4 @@
-"""Whether two images share one voxel grid in space, judged by the properties that the readers return."""
+"""Compare the voxel grids of two images, based on the properties that the readers return."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nnunetv2.imageio.channel_grid import ALLOW_MISMATCH, DIRECTION_TOLERANCE, O
 
 
 def mismatch_is_allowed() -> bool:
-    """Whether the environment says that headers are not to be trusted (`nnUNet_allow_geometry_mismatch=1`)."""
+    """Whether the environment allows geometry mismatches (`nnUNet_allow_geometry_mismatch=1`)."""
     return os.environ.get(ALLOW_MISMATCH, "0") not in ("", "0")
 
 
@@ -22,11 +22,11 @@ def spacings_agree(first: dict[str, Any], second: dict[str, Any]) -> bool:
 
 
 def placement_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """Names what differs of origin and direction, with both values; empty if nothing does or nothing is known.
+    """Describe differences in origin and direction, with both values; empty if there are none or nothing is known.
 
     Args:
-        first, second: property dictionaries of two images read with the same reader. Only `sitk_stuff` and
-            `nibabel_stuff` say where an image lies in space; other formats have no placement.
+        first, second: property dictionaries of two images from the same reader. Only `sitk_stuff` and
+            `nibabel_stuff` define the placement of an image; other formats have none.
     """
     placements = _placement(first), _placement(second)
     if None in placements:
@@ -41,7 +41,7 @@ def placement_differences(first: dict[str, Any], second: dict[str, Any]) -> list
 
 
 def _placement(properties: dict[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns the origin in mm and the direction cosines, flattened."""
+    """Origin in mm, and the flattened direction cosines; None if unknown."""
     if "sitk_stuff" in properties:
         stuff = properties["sitk_stuff"]
         return np.asarray(stuff["origin"], dtype=float), np.asarray(stuff["direction"], dtype=float).ravel()

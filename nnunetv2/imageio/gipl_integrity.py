@@ -1,4 +1,4 @@
-"""See from a GIPL file's header whether the file is whole; SimpleITK fills what is missing with zeros."""
+"""Detect truncated GIPL files from their header; SimpleITK fills missing voxels with zeros."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BYTES_PER_VOXEL = {7: 1, 8: 1, 15: 2, 16: 2, 31: 4, 32: 4, 64: 4, 65: 8}  # by 
 
 
 def check_gipl(path: str | os.PathLike) -> None:
-    """Checks that the file is as long as its header announces.
+    """Check that the file is at least as long as its header requires.
 
     Raises:
         DataError: it is shorter.

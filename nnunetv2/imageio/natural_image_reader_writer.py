@@ -1,4 +1,4 @@
-"""2-D images of everyday formats by scikit-image."""
+"""2D images of common formats, read with scikit-image."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from nnunetv2.errors import DataError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.channel_grid import as_smallest_label_type, naming, stack_channels
 
-# The formats know no spacing. The slice axis gets one that no planner mistakes for in-plane.
+# These formats have no spacing. That of the slice axis is so large that no planner treats it as an in-plane axis.
 _SPACING = (999, 1, 1)
 
 _PNG_END = b"IEND\xae\x42\x60\x82"  # type and checksum of the last chunk
 
 
 class NaturalImage2DIO(BaseReaderWriter):
-    """2-D images, grey, RGB or RGBA; colours become channels. There is no JPEG: its losses would spoil label maps."""
+    """2D images, grey, RGB or RGBA; colours become channels. No JPEG, since lossy compression corrupts label maps."""
 
     supported_file_endings = [".png", ".bmp", ".tif"]
 
@@ -40,7 +40,7 @@ class NaturalImage2DIO(BaseReaderWriter):
 
 
 def _load(path: str) -> np.ndarray:
-    """Reads one file as an array (channels, 1, Y, X)."""
+    """Read one file as an array (channels, 1, Y, X)."""
     from skimage import io
 
     with naming(path):
@@ -58,7 +58,7 @@ def _load(path: str) -> np.ndarray:
 
 
 def _check_png_end(path: str) -> None:
-    """Raises if the last chunk is missing: the libraries accept a file that is cut off behind its last pixel."""
+    """Raise if the last chunk is missing, since libraries accept files truncated after the last pixel."""
     with open(path, "rb") as file:
         if _PNG_END not in file.read():
             raise DataError(f"{path} is cut off: it has no end mark; copy or convert it again")

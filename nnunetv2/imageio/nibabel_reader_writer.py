@@ -1,4 +1,4 @@
-"""NIfTI by nibabel, with axes in the order that SimpleITK would give them."""
+"""NIfTI images read with nibabel, with the axis order of SimpleITK."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ logger = logging.getLogger(__name__)
 
 
 class NibabelIO(BaseReaderWriter):
-    """3-D images; one channel per file.
+    """3D images; one channel per file.
 
-    The property `nibabel_stuff` holds `original_affine`, which takes voxel indices (x, y, z) to mm.
+    The property `nibabel_stuff` holds `original_affine`, which maps voxel indices (x, y, z) to mm.
     """
 
     supported_file_endings = [".nii", ".nii.gz"]
@@ -46,10 +46,9 @@ class NibabelIO(BaseReaderWriter):
 
 
 class NibabelIOWithReorient(BaseReaderWriter):
-    """3-D images, turned to the orientation RAS when read; label maps are turned back when written.
+    """3D images, reoriented to RAS on reading; label maps are reoriented back on writing.
 
-    The property `nibabel_stuff` holds the affine of the file as `original_affine`, and that of the array as
-    `reoriented_affine`.
+    The property `nibabel_stuff` holds `original_affine`, that of the file, and `reoriented_affine`, that of the array.
     """
 
     supported_file_endings = [".nii", ".nii.gz"]
@@ -79,7 +78,7 @@ class NibabelIOWithReorient(BaseReaderWriter):
 
 
 def _load(path: str) -> Nifti1Image:
-    """Opens one file as an image with three axes; its voxels are read later."""
+    """Open one file as an image with three axes; voxels are loaded later."""
     import nibabel
 
     with naming(path):
@@ -93,7 +92,7 @@ def _load(path: str) -> Nifti1Image:
 
 
 def _read(images: list[Nifti1Image], paths: list[str] | tuple[str, ...]) -> tuple[np.ndarray, list[float], np.ndarray]:
-    """Returns the array (C, Z, Y, X), its spacing, and the affine."""
+    """Load the array (C, Z, Y, X), its spacing, and the affine."""
     arrays = []
     for image, path in zip(images, paths, strict=True):
         with naming(path):

@@ -1,6 +1,6 @@
-"""See from a NIfTI file's header whether the file is whole, without reading its voxels.
+"""Detect truncated NIfTI files from their header, without reading voxels.
 
-SimpleITK fills what is missing at the end of a truncated file with zeros and says nothing.
+SimpleITK silently fills the missing end of a truncated file with zeros.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from nnunetv2.errors import DataError
 _CHUNK = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 
-# For the two versions, by the header's size in bytes: where it says (shape, data type, offset of the first voxel),
-# and in which format. Source: nifti1.h and nifti2.h of https://nifti.nimh.nih.gov.
+# For NIfTI-1 and NIfTI-2, by header size in bytes: position and struct format of the shape, the data type, and the
+# offset of the first voxel. Source: nifti1.h and nifti2.h of https://nifti.nimh.nih.gov.
 _LAYOUTS = {348: ((40, "8h"), (70, "h"), (108, "f")), 540: ((16, "8q"), (12, "h"), (168, "q"))}
 
-# Bits per voxel by data type code. The header's own entry for them is wrong in some files and not used by readers.
+# Bits per voxel by data type code. The header's own entry for this is wrong in some files, and readers ignore it.
 _BITS = {1: 1, 2: 8, 4: 16, 8: 32, 16: 32, 32: 64, 64: 64, 128: 24, 256: 8, 512: 16, 768: 32, 1024: 64, 1280: 64}
 _BITS |= {1536: 128, 1792: 128, 2048: 256, 2304: 32}
 
 
 @dataclass(frozen=True)
 class NiftiHeader:
-    """The part of a header that says how large the file must be."""
+    """Header fields that determine the file size."""
 
     shape: tuple[int, ...]
     bits_per_voxel: int
@@ -44,11 +44,11 @@ def is_nifti(path: str | os.PathLike) -> bool:
 
 
 def check_nifti(path: str | os.PathLike, full: bool = False, max_axes: int = 3) -> None:
-    """Checks that the file is a whole NIfTI image with at most `max_axes` axes that are longer than 1.
+    """Check that the file is a complete NIfTI image with at most `max_axes` axes longer than 1.
 
     Args:
-        full: also unpack a `.nii.gz` to its end, which checks all of its bytes (CRC-32) and takes as long as reading.
-        max_axes: 3, or more for files that are about to be split.
+        full: also unpack a `.nii.gz` completely, which verifies all bytes (CRC-32) and takes as long as reading.
+        max_axes: 3, or more for files that are to be split.
 
     Raises:
         DataError: it is not; the message names the file.
@@ -59,8 +59,9 @@ def check_nifti(path: str | os.PathLike, full: bool = False, max_axes: int = 3) 
     if any(size > 1 for size in header.shape[max_axes:]):
         raise DataError(
             f"{path} has {len(header.shape)} axes of sizes {list(header.shape)}; nnU-Net reads images of at most three "
-            f"axes: write each volume as a file of its own (CASE_0000, CASE_0001, ...)"
+            f"axes: write each volume to its own file (CASE_0000, CASE_0001, ...)"
         )
+    # The size stored at the end of a gzip file is enough in the usual case of a single member.
     if compressed and not full and _gzip_says(path) == header.file_bytes % 2**32:
         return
     present = _unpacked_bytes(path, header.file_bytes) if compressed else os.path.getsize(path)
@@ -72,7 +73,7 @@ def check_nifti(path: str | os.PathLike, full: bool = False, max_axes: int = 3) 
 
 
 def read_nifti_header(path: str | os.PathLike) -> NiftiHeader:
-    """Reads the header of a `.nii` or `.nii.gz` file."""
+    """Read the header of a `.nii` or `.nii.gz` file."""
     path = os.fspath(path)
     try:
         with (gzip.open if _is_gzip(path) else open)(path, "rb") as file:
@@ -80,7 +81,7 @@ def read_nifti_header(path: str | os.PathLike) -> NiftiHeader:
     except FileNotFoundError as err:
         raise DataError(f"There is no image file {path}") from err
     except (OSError, EOFError, zlib.error, struct.error) as err:
-        raise DataError(f"{path} is no readable NIfTI file, it may be damaged or cut off: {err}") from err
+        raise DataError(f"{path} is not a readable NIfTI file, it may be damaged or truncated: {err}") from err
 
 
 def _is_gzip(path: str) -> bool:
@@ -111,7 +112,7 @@ def _gzip_says(path: str) -> int:
 
 
 def _unpacked_bytes(path: str, needed: int) -> int:
-    """Unpacks to the end, keeping nothing; stops early once far more is there than needed."""
+    """Unpack without keeping the content and count the bytes; stops early if there are far more than needed."""
     total = 0
     try:
         with gzip.open(path, "rb") as file:

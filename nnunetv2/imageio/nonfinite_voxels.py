@@ -1,6 +1,6 @@
-"""Count the voxels of an image that are NaN or infinite.
+"""Count the NaN and infinite voxels of an image.
 
-SimpleITK turns such voxels of NIfTI files into 0 and says nothing, so what it returns cannot be asked.
+SimpleITK silently replaces such voxels of NIfTI files with 0, so its arrays do not reveal them.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from nnunetv2.imageio.nifti_integrity import is_nifti
 
 
 def count_nonfinite_voxels(path: str | os.PathLike, data: np.ndarray | None = None) -> int:
-    """Returns the number of NaN and infinite voxels in one file.
+    """Count the NaN and infinite voxels of one file.
 
     Args:
-        data: what a reader returned for this file; not needed, and not used, for NIfTI, whose file is read again.
+        data: array that a reader returned for this file; ignored for NIfTI, whose file is read again.
 
     Raises:
         DataError: the NIfTI file cannot be read.

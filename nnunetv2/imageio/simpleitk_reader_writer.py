@@ -1,4 +1,4 @@
-"""NIfTI, NRRD, MetaImage and GIPL by SimpleITK."""
+"""NIfTI, NRRD, MetaImage and GIPL images, read with SimpleITK."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from nnunetv2.imageio.nifti_integrity import check_nifti, is_nifti
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
-# A 2-D image's third spacing, in units of its largest one: no planner will mistake that axis for in-plane.
+# Third spacing of a 2D image, relative to its largest one: so large that no planner treats that axis as in-plane.
 _SLICE_SPACING_FACTOR = 999
 
 
 class SimpleITKIO(BaseReaderWriter):
-    """2-D and 3-D images; one channel per file.
+    """2D and 3D images; one channel per file.
 
     The property `sitk_stuff` holds spacing, origin and direction in SimpleITK's order (x, y, z); the property `spacing`
-    is in the order of the array.
+    is in array order.
     """
 
     supported_file_endings = [".nii.gz", ".nrrd", ".mha", ".gipl"]
@@ -48,12 +48,12 @@ class SimpleITKIO(BaseReaderWriter):
 
 
 class SimpleITKIOWithReorient(SimpleITKIO):
-    """3-D images, turned to one orientation when read; label maps are turned back when written."""
+    """3D images, reoriented on reading; label maps are reoriented back on writing."""
 
     def read_images(
         self, image_fnames: list[str] | tuple[str, ...], orientation: str = "RAS"
     ) -> tuple[np.ndarray, dict]:
-        """Reads like `SimpleITKIO`; `orientation` says where the axes x, y, z shall lead, as DICOM names it."""
+        """Like `SimpleITKIO`; `orientation` names the target directions of the axes x, y, z in DICOM notation."""
         import SimpleITK as sitk
 
         originals = [_load(path) for path in image_fnames]
@@ -75,7 +75,7 @@ class SimpleITKIOWithReorient(SimpleITKIO):
 
 
 def _load(path: str) -> sitk.Image:
-    """Reads one file as a scalar image with two or three axes."""
+    """Read one file as a scalar image with two or three axes."""
     import SimpleITK as sitk
 
     with naming(path):
@@ -84,6 +84,7 @@ def _load(path: str) -> sitk.Image:
         elif str(path).lower().endswith(".gipl"):
             check_gipl(path)
         image = sitk.ReadImage(str(path))
+    # Some files store a 3D image with trailing axes of length 1.
     while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
         image = image[..., 0]
     if image.GetDimension() not in (2, 3) or image.GetNumberOfComponentsPerPixel() != 1:

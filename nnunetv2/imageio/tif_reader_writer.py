@@ -1,4 +1,4 @@
-"""3-D TIFF files by tifffile."""
+"""3D TIFF images, read with tifffile."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _NO_SPACING = (1, 1, 1)
 
 
 class Tiff3DIO(BaseReaderWriter):
-    """3-D images; one channel per file. 2-D TIFF files are for `NaturalImage2DIO`.
+    """3D images; one channel per file. 2D TIFF files are read by `NaturalImage2DIO`.
 
-    A TIFF file has no reliable place for the spacing. It comes from a JSON file beside it, `{"spacing": [z, y, x]}`,
-    which is named after the case: `case.json` for `case_0000.tif` and for the label map `case.tif`. Without it the
-    spacing is 1 on all axes.
+    TIFF has no reliable field for the spacing. It is read from a JSON file beside the image, `{"spacing": [z, y, x]}`,
+    named after the case: `case.json` for `case_0000.tif` and for the label map `case.tif`. Without it, the spacing is
+    1 on all axes.
     """
 
     supported_file_endings = [".tif", ".tiff"]
@@ -48,7 +48,7 @@ class Tiff3DIO(BaseReaderWriter):
         write_json({"spacing": list(properties["spacing"])}, Path(output_fname).with_suffix(".json"))
 
     def _load(self, path: str) -> np.ndarray:
-        """Reads one file as an array (1, Z, Y, X)."""
+        """Read one file as an array (1, Z, Y, X)."""
         import tifffile
 
         if Path(path).suffix.lower() not in self.supported_file_endings:
@@ -61,7 +61,7 @@ class Tiff3DIO(BaseReaderWriter):
 
 
 class _PageErrors(logging.Handler):
-    """Collects what tifffile logs about pages that it then leaves out."""
+    """Collects tifffile's log messages about skipped pages."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -75,7 +75,7 @@ class _PageErrors(logging.Handler):
 
 @contextmanager
 def _page_errors_raised() -> Iterator[None]:
-    """In a file that is cut off tifffile skips the pages it cannot find, with a log message; raise an error instead."""
+    """Raise an error for truncated files, whose missing pages tifffile only logs and skips."""
     handler = _PageErrors()
     library_log = logging.getLogger("tifffile")
     library_log.addHandler(handler)

@@ -1,4 +1,4 @@
-"""Predictions with one binary file per class, the layout of the AbdomenAtlas benchmark of Johns Hopkins University."""
+"""Predict one binary file per class, the layout of the AbdomenAtlas benchmark of Johns Hopkins University."""
 
 from __future__ import annotations
 
@@ -35,15 +35,16 @@ def export_prediction_from_logits_singleFiles(  # noqa: N802 - upstream's name
     output_file_truncated: str,
     save_probabilities: bool = False,
 ) -> None:
-    """Writes `predictions/CLASS.nii.gz` for each foreground class, 1 where the case has it and 0 elsewhere.
+    """Write `predictions/CLASS.nii.gz` for each foreground class: 1 inside the class and 0 elsewhere.
 
-    For the arguments see `export_prediction_from_logits`. A region is all that its labels cover.
+    For the arguments see `export_prediction_from_logits`. The mask of a region is the union of its labels.
 
     Args:
-        output_file_truncated: folder of the case; with `save_probabilities` also the name of its `.npz` and `.pkl`.
+        output_file_truncated: folder of the case; with `save_probabilities` also the base name of its `.npz` and
+            `.pkl`.
 
     Raises:
-        DataError: a class has a name that no file can have.
+        DataError: a class name is not a valid file name.
     """
     dataset_json = dataset_json_dict_or_file
     dataset_json = dataset_json if isinstance(dataset_json, dict) else read_json(dataset_json)
@@ -59,9 +60,9 @@ def export_prediction_from_logits_singleFiles(  # noqa: N802 - upstream's name
 
 
 class JHUPredictor(nnUNetPredictor):
-    """Predicts like `nnUNetPredictor` and writes a folder with one binary file per class for each case.
+    """Like `nnUNetPredictor`, but writes a folder with one binary file per class for each case.
 
-    An output path stands for the folder of its case, so cases that are there already are predicted again.
+    Output paths denote folders, so existing cases are always predicted again.
     """
 
     def predict_from_data_iterator(
@@ -73,7 +74,7 @@ class JHUPredictor(nnUNetPredictor):
         """See `nnUNetPredictor.predict_from_data_iterator`; each case is written before the next one is predicted.
 
         Args:
-            num_processes_segmentation_export: has no effect.
+            num_processes_segmentation_export: ignored.
         """
         failures, results, folders = CaseFailures(), [], set()
         try:
@@ -107,7 +108,7 @@ def _write_classes(
     dataset_json: dict,
     output: str,
 ) -> None:
-    """Writes the classes of a label map (Z, Y, X), and before them the scores that may come with it."""
+    """Write the classes of a label map (Z, Y, X), preceded by its scores, if any."""
     segmentation = converted
     classes = _foreground(dataset_json["labels"])
     folder = os.path.join(output, SUBFOLDER)
@@ -124,6 +125,6 @@ def _write_classes(
 
 
 def _foreground(labels: Mapping[str, Entry]) -> dict[str, tuple[int, ...]]:
-    """The integers of each foreground class, whose name becomes a file name."""
+    """Integers of each foreground class; the class names are checked, since they become file names."""
     classes = {name: entry for name, entry in labels.items() if name != IGNORE and not only_background(entry)}
     return {check_case_identifier(name): members(entry) for name, entry in classes.items()}

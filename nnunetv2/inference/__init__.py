@@ -1,1 +1,1 @@
-"""From images to segmentations with a trained model."""
+"""Inference: from images to segmentations with a trained model."""

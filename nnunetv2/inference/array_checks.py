@@ -1,4 +1,4 @@
-"""What arrays must be like to be predicted in place of image files."""
+"""Validate arrays that are predicted in place of image files."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _ASK_READER = "the reader that plans.json names returns it with the image"
 
 
 def checked_image(image: Any, num_channels: int) -> np.ndarray:
-    """The image as an array (C, Z, Y, X).
+    """Convert an image to an array (C, Z, Y, X) and validate it.
 
     Args:
-        image: an array, or what numpy can make one of.
+        image: an array, or anything that numpy can convert to one.
         num_channels: C of the model.
 
     Raises:
-        UsageError: it is no array.
-        DataError: its shape or its values are wrong.
+        UsageError: it cannot be converted to an array.
+        DataError: its shape or its values are invalid.
     """
     image = _numbers(image, "image")
     if image.ndim != 4 or 0 in image.shape:
@@ -34,11 +34,11 @@ def checked_image(image: Any, num_channels: int) -> np.ndarray:
 
 
 def checked_previous_stage(labels: Any, image: np.ndarray) -> np.ndarray:
-    """The previous stage's label map of an image (C, Z, Y, X) as an array (1, Z, Y, X).
+    """Convert the previous stage's label map of an image (C, Z, Y, X) to an array (1, Z, Y, X) and validate it.
 
     Raises:
-        UsageError: it is no array.
-        DataError: its shape or its values are wrong.
+        UsageError: it cannot be converted to an array.
+        DataError: its shape or its values are invalid.
     """
     labels = _numbers(labels, "segmentation of the previous stage")
     wanted = (1, *image.shape[1:])
@@ -50,21 +50,21 @@ def checked_previous_stage(labels: Any, image: np.ndarray) -> np.ndarray:
 
 
 def check_label_values(labels: np.ndarray, accepted: Sequence[int], name: str, stage: str) -> None:
-    """Refuses an image in place of a segmentation.
+    """Reject arrays that are not label maps, such as an image given in place of a segmentation.
 
     Args:
         labels: of any shape.
-        accepted: the values that it may have.
-        name: of the segmentation, at the beginning of the message.
-        stage: the configuration that makes such segmentations.
+        accepted: valid values.
+        name: of the segmentation, for the start of the message.
+        stage: the configuration that produces such segmentations.
 
     Raises:
         DataError: there are other values.
     """
     whole = labels
     if labels.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):  # NaN is no integer, and is found by the comparison
-            whole = labels.astype(np.int32)  # numpy looks integers up in a table
+        with np.errstate(invalid="ignore"):  # NaN does not convert; the comparison below rejects it
+            whole = labels.astype(np.int32)  # np.isin uses a fast lookup table for integers
     others = labels[(whole != labels) | ~np.isin(whole, accepted)]
     if others.size:
         raise DataError(
@@ -75,7 +75,7 @@ def check_label_values(labels: np.ndarray, accepted: Sequence[int], name: str, s
 
 
 def check_properties(properties: Any) -> None:
-    """Accepts a dictionary with `spacing`, (Z, Y, X) in mm.
+    """Require a dictionary with the key `spacing`, (Z, Y, X) in mm.
 
     Raises:
         UsageError: it is something else.
@@ -92,7 +92,7 @@ def check_properties(properties: Any) -> None:
 
 
 def check_lengths(**lists: Sequence[Any] | None) -> None:
-    """Raises `UsageError` unless all lists that are given have one entry per image."""
+    """Raise `UsageError` unless all given lists have one entry per image."""
     lengths = {name: len(values) for name, values in lists.items() if values is not None}
     if len(set(lengths.values())) > 1:
         described = ", ".join(f"{length} {name.replace('_', ' ')}" for name, length in lengths.items())

@@ -1,4 +1,4 @@
-"""Export predicted cases, in worker processes where that pays; for prediction and for validation."""
+"""Export predicted cases, in worker processes where this is faster; used for prediction and validation."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from nnunetv2.inference.export_prediction import (
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.processes.worker_pool import WorkerPool, call_here, result_of
 
-# Starting a process costs as much time as exporting about this many values of logits.
+# Starting a process takes about as long as exporting this many logit values.
 WORTH_A_PROCESS_VALUES = 10**8
 QUEUED_EXPORTS = 2
 
 Blame = Callable[[str], AbstractContextManager]
-"""Gives the context in which the outcome of a case is taken: it may record an error, or raise another one."""
+"""Creates the context in which the result of a case is collected; it may record an error, or raise another one."""
 
 
 @dataclass(frozen=True)
 class ExportSetting:
-    """What an export needs to know beside the logits."""
+    """Everything an export needs besides the logits."""
 
     plans_manager: PlansManager
     configuration_manager: ConfigurationManager
@@ -51,10 +51,10 @@ class CaseExporter(AbstractContextManager):
     """Exports cases while the next ones are predicted.
 
     Args:
-        blame: takes the errors of cases that are written; those of cases that are returned are raised as they are.
-        num_waiting: how many exports may wait for a free process before `write` and `convert` block.
-        workers_at_once: export in workers from the first case on, not only once there is more work than starting them.
-        fail_early: give errors to `blame` at the next export, not only in `results`.
+        blame: handles the errors of written cases; those of returned cases are raised directly.
+        num_waiting: number of exports that may wait for a free process before `write` and `convert` block.
+        workers_at_once: use workers from the first case on, instead of only when the work outweighs starting them.
+        fail_early: pass errors to `blame` at the next export instead of only in `results`.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class CaseExporter(AbstractContextManager):
         self._results: list[Any] = []
 
     def write(self, case: str, logits: np.ndarray, properties: dict[str, Any], output: str) -> None:
-        """Writes the segmentation of a case, now or soon.
+        """Write the segmentation of a case, immediately or in the background.
 
         Args:
-            case: its name, for `blame`.
+            case: name of the case, for `blame`.
             logits: (K, *spatial) on the grid of the preprocessed image.
-            properties: what the preprocessing said about the case.
+            properties: recorded by the preprocessing of the case.
             output: path without ending.
         """
         setting = self._setting
@@ -99,7 +99,7 @@ class CaseExporter(AbstractContextManager):
         self._submitted(self._blame(case), future)
 
     def convert(self, logits: np.ndarray, properties: dict[str, Any]) -> None:
-        """Likewise, for a case whose segmentation is to be among the `results`."""
+        """Like `write`, but returns the segmentation through `results`."""
         setting = self._setting
         future = self._runner(logits, properties)(
             convert_predicted_logits_to_segmentation_with_correct_shape,
@@ -122,7 +122,7 @@ class CaseExporter(AbstractContextManager):
         shape: Sequence[int],
         dataset_class: type,
     ) -> None:
-        """Likewise, on the grid of a cascade's next stage; `shape` and `dataset_class` are those of its cases."""
+        """Like `write`, but on the grid of the next cascade stage, given by the `shape` and `dataset_class` there."""
         setting = self._setting
         future = self._runner(logits, properties)(
             resample_and_save,
@@ -139,13 +139,13 @@ class CaseExporter(AbstractContextManager):
         self._submitted(self._blame(case), future)
 
     def results(self) -> list[Any]:
-        """Waits for all exports; returns in their order what `convert` gives, and None for written cases."""
+        """Wait for all exports; return in order the outputs of `convert`, and None for written cases."""
         pending, self._pending = self._pending, []
         self._take(pending)
         return self._results
 
     def _runner(self, logits: np.ndarray, properties: dict[str, Any]) -> Callable[..., Future]:
-        """Where the next export runs: in this process or in the pool, which may wait for room first."""
+        """Choose where the next export runs: in this process or in the pool, which may block until there is room."""
         if self._workers_at_once:
             return self._pool.submit
         self._values_so_far += len(logits) * math.prod(properties["shape_after_cropping_and_before_resampling"])
@@ -155,7 +155,7 @@ class CaseExporter(AbstractContextManager):
         self._pending.append(_Export(len(self._results), blame, future))
         self._results.append(None)
         if self._fail_early:
-            # each is asked once: one that ends in between would be neither finished nor pending, and its error lost
+            # Query each future once: one that finishes between two queries would land in neither list.
             is_done = [export.future.done() for export in self._pending]
             finished = list(compress(self._pending, is_done))
             self._pending = list(compress(self._pending, map(operator.not_, is_done)))

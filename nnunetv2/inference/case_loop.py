@@ -1,4 +1,4 @@
-"""Predict preprocessed cases one after the other, export them, and go on when one of them fails."""
+"""Predict preprocessed cases one by one, export them, and continue when a case fails."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ logger = logging.getLogger(__name__)
 def predict_cases(
     items: Iterable[Item], predict_logits: Callable[[torch.Tensor], torch.Tensor], setting: ExportSetting
 ) -> list[Any]:
-    """Predicts and exports every item, and closes the iterator.
+    """Predict and export every item, then close the iterator.
 
     Args:
         items: see `nnUNetPredictor.predict_from_data_iterator`.
         predict_logits: maps (C, *spatial) to logits (K, *spatial).
 
     Returns:
-        What the exports returned, in the order of the items.
+        The results of the exports, in the order of the items.
 
     Raises:
         PartialPredictionError: some of several cases with an output path failed; the others are complete, and
-            `failures.json` beside them says why. The error of a case without output path is raised at once.
+            `failures.json` lists the reasons. Errors of cases without output path are raised immediately.
     """
     failures = CaseFailures()
     folders: set[str] = set()
@@ -66,12 +66,12 @@ def _logits(item: Item, predict_logits: Callable[[torch.Tensor], torch.Tensor]) 
         path, data = data, np.load(data, allow_pickle=False)
         os.remove(path)
     data = data if isinstance(data, torch.Tensor) else torch.from_numpy(data)
-    # numpy: tensors that travel to another process need shared memory, of which containers have little
+    # Send numpy arrays: tensors would need shared memory, which is scarce in containers.
     return predict_logits(data).cpu().numpy()
 
 
 def _progress(number: int, items: Iterable[Item], started: float) -> str:
-    """For example ` (3 of 10, about 40 s left)`; empty if the number of cases is not known."""
+    """Format ` (3 of 10, about 40 s left)`; empty if the number of cases is unknown."""
     num_left = operator.length_hint(items)
     if not num_left and number == 1:
         return ""
@@ -83,7 +83,7 @@ def _progress(number: int, items: Iterable[Item], started: float) -> str:
 
 
 def close_workers_of(items: Iterable[Item]) -> None:
-    """Ends the workers behind an iterator: ours and generators have `close`, batchgenerators' loaders `_finish`."""
+    """Stop an iterator's workers: ours and generators have the method `close`, batchgenerators' loaders `_finish`."""
     for method in ("close", "_finish"):
         if hasattr(items, method):
             getattr(items, method)()

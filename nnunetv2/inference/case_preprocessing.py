@@ -1,4 +1,4 @@
-"""The network's input of one case: preprocessed channels, and in a cascade the previous stage's labels on top."""
+"""Prepare the network input of one case: preprocessed channels, plus in a cascade the one-hot previous-stage labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Item = dict[str, Any]
 
 
 class CasePreprocessor:
-    """Makes the network's input of one case. Plain data inside, so that it can be sent to other processes."""
+    """Prepares the network input of one case; picklable, so that it can be sent to other processes."""
 
     def __init__(
         self,
@@ -34,16 +34,16 @@ class CasePreprocessor:
         self.preprocessor = preprocessor or configuration_manager.preprocessor_class(verbose=verbose)
 
     def from_files(self, files: Sequence[str], previous_stage: str | None, ofile: str | None) -> Item:
-        """Reads and preprocesses a case.
+        """Read and preprocess a case.
 
         Args:
             files: one image per channel.
-            previous_stage: label map of a cascade's previous stage.
+            previous_stage: label map of the previous cascade stage.
             ofile: output path without ending, or None.
 
         Raises:
-            DataError: files are missing or unusable, or do not have the model's channels; or `previous_stage` has
-                values that are no labels.
+            DataError: files are missing, unusable, or do not match the model's channels; or `previous_stage` has
+                values that are not labels.
         """
         if previous_stage is not None and not os.path.isfile(previous_stage):
             stage = self.configuration_manager.previous_stage_name
@@ -60,11 +60,11 @@ class CasePreprocessor:
     def from_npy(
         self, image: np.ndarray, previous_stage: np.ndarray | None, properties: dict, ofile: str | None
     ) -> Item:
-        """Preprocesses an image (C, Z, Y, X); `previous_stage` is a label map (1, Z, Y, X) or None.
+        """Preprocess an image (C, Z, Y, X); `previous_stage` is a label map (1, Z, Y, X) or None.
 
         Raises:
-            UsageError: what is given is no array, has no spacing, or does not go with the model.
-            DataError: shapes or values are wrong.
+            UsageError: an argument is not an array, has no spacing, or does not suit the model.
+            DataError: shapes or values are invalid.
         """
         stage = self.configuration_manager.previous_stage_name
         if (previous_stage is None) != (stage is None):
@@ -91,11 +91,11 @@ class CasePreprocessor:
             )
 
     def _check_labels(self, previous_stage: np.ndarray, name: str) -> None:
-        """Before preprocessing, which turns the values into integers and takes long for an image."""
+        """Check label values before preprocessing, which casts them to integers and is slow."""
         labels = self.plans_manager.get_label_manager(self.dataset_json)
         stage = self.configuration_manager.previous_stage_name
         accepted = {*labels.all_labels, *(labels.regions_class_order or ())}
-        if labels.has_ignore_label:  # of references, which are tried in place of predictions
+        if labels.has_ignore_label:  # users may pass reference segmentations instead of predictions
             accepted.add(labels.ignore_label)
         array_checks.check_label_values(previous_stage, sorted(accepted), name, stage)
 

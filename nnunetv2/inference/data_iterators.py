@@ -1,4 +1,4 @@
-"""Preprocess cases for prediction, ahead of time in other processes or one at a time in this one."""
+"""Preprocess cases for prediction, ahead of time in other processes or one at a time in this process."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from multiprocessing.queues import Queue
     from multiprocessing.synchronize import Event
 
-# Starting a process costs seconds of imports. Less data than this is preprocessed sooner without one.
+# Starting a process takes seconds for imports. Less data than this is preprocessed faster without one.
 WORTH_A_PROCESS_BYTES = 32 * 2**20
 
 
 class FailedCase(dict):
-    """Takes the place of a case that could not be preprocessed; asking for its data raises why."""
+    """Placeholder for a case that could not be preprocessed; accessing its data raises the original error."""
 
     def __init__(self, ofile: str | None, error: Exception) -> None:
         super().__init__(ofile=ofile)
@@ -35,15 +35,15 @@ class FailedCase(dict):
 
 
 class PreprocessedCases(Iterator[Item]):
-    """Iterates over preprocessed cases in their order; a case that fails becomes a `FailedCase` and the rest follow.
+    """Iterates over preprocessed cases in order; a failing case yields a `FailedCase`, and the iteration continues.
 
-    `operator.length_hint` says how many are left. `close` ends it early.
+    `operator.length_hint` returns the number of remaining cases. `close` stops early.
 
     Args:
-        preprocess: makes the item of one case; importable by name.
-        jobs: its arguments for each case; the last one is the output path.
-        num_processes: 0 preprocesses in this process, each case when it is asked for.
-        pin_memory: put the data into page-locked memory, from where it travels faster to a GPU.
+        preprocess: creates the item of one case; importable by name.
+        jobs: arguments of each call; the last one is the output path.
+        num_processes: 0 preprocesses each case in this process when it is requested.
+        pin_memory: use page-locked memory, from which transfers to a GPU are faster.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ def _item_of(future: Any, ofile: str | None) -> Item:
     try:
         item = result_of(future)
     except BackgroundWorkerError:
-        raise  # not the fault of this case, and there is no pool any more
+        raise  # the pool is broken, so this is not an error of the case
     except Exception as err:
         return FailedCase(ofile, err)
     return _as_tensor(item)
@@ -99,7 +99,7 @@ def preprocessing_iterator_fromfiles(
     pin_memory: bool = False,
     verbose: bool = False,
 ) -> PreprocessedCases:
-    """Iterates over the preprocessed cases of image files; see `PreprocessedCases`."""
+    """Iterate over the preprocessed cases of image files; see `PreprocessedCases`."""
     preprocessor = CasePreprocessor(plans_manager, dataset_json, configuration_manager, verbose)
     jobs = _jobs(list_of_lists, list_of_segs_from_prev_stage_files, output_filenames_truncated)
     return PreprocessedCases(preprocessor.from_files, jobs, num_processes, pin_memory)
@@ -117,14 +117,14 @@ def preprocessing_iterator_fromnpy(
     pin_memory: bool = False,
     verbose: bool = False,
 ) -> PreprocessedCases:
-    """Iterates over the preprocessed cases of images (C, Z, Y, X); see `PreprocessedCases`."""
+    """Iterate over the preprocessed cases of images (C, Z, Y, X); see `PreprocessedCases`."""
     preprocessor = CasePreprocessor(plans_manager, dataset_json, configuration_manager, verbose)
     jobs = _jobs(list_of_images, list_of_segs_from_prev_stage, list_of_image_properties, truncated_ofnames)
     return PreprocessedCases(preprocessor.from_npy, jobs, num_processes, pin_memory)
 
 
 def _jobs(images: Sequence[Any], *further: Sequence[Any] | None) -> list[tuple]:
-    """One tuple of arguments per case; a list that is None stands for None in each case."""
+    """Zip the arguments of each case; a list that is None yields None for every case."""
     columns = [column if column is not None else [None] * len(images) for column in further]
     return list(zip(images, *columns, strict=True))
 
@@ -141,7 +141,7 @@ def preprocess_fromfiles_save_to_queue(
     abort_event: Event,
     verbose: bool = False,
 ) -> None:
-    """Puts the items of image files into a queue; for programs that manage their own processes."""
+    """Put the items of image files into a queue, for programs that manage their own processes."""
     preprocessor = CasePreprocessor(plans_manager, dataset_json, configuration_manager, verbose)
     jobs = _jobs(list_of_lists, list_of_segs_from_prev_stage_files, output_filenames_truncated)
     _save_to_queue(preprocessor.from_files, jobs, target_queue, done_event, abort_event)
@@ -160,7 +160,7 @@ def preprocess_fromnpy_save_to_queue(
     abort_event: Event,
     verbose: bool = False,
 ) -> None:
-    """Puts the items of images (C, Z, Y, X) into a queue; for programs that manage their own processes."""
+    """Put the items of images (C, Z, Y, X) into a queue, for programs that manage their own processes."""
     preprocessor = CasePreprocessor(plans_manager, dataset_json, configuration_manager, verbose)
     jobs = _jobs(list_of_images, list_of_segs_from_prev_stage, list_of_image_properties, truncated_ofnames)
     _save_to_queue(preprocessor.from_npy, jobs, target_queue, done_event, abort_event)
@@ -173,10 +173,11 @@ def _save_to_queue(
     done_event: Event,
     abort_event: Event,
 ) -> None:
-    """Sets `done_event` after the last item, or `abort_event` after an error; stops early if that is set already."""
+    """Set `done_event` after the last item, or `abort_event` on an error; stops early if `abort_event` is set."""
     try:
         for job in jobs:
             item = _as_tensor(preprocess(*job))
+            # A blocking put would hang forever once the consumer has stopped.
             while not abort_event.is_set():
                 try:
                     target_queue.put(item, timeout=0.1)
@@ -192,11 +193,11 @@ def _save_to_queue(
 
 
 def num_useful_processes(num_processes: int, num_cases: int, num_bytes: int) -> int:
-    """How many processes to start for some cases: 0 if they are too few or too small to be worth their start.
+    """Number of processes to start for some cases; 0 if the cases are too few or too small to justify them.
 
     Args:
-        num_processes: as many as the user allows.
-        num_bytes: size of all input.
+        num_processes: maximum set by the user.
+        num_bytes: size of all inputs.
     """
     if num_cases < 2 or num_bytes < WORTH_A_PROCESS_BYTES:
         return 0
@@ -204,7 +205,7 @@ def num_useful_processes(num_processes: int, num_cases: int, num_bytes: int) -> 
 
 
 class PreprocessAdapter(DataLoader):
-    """A batchgenerators loader whose batches are the items of single cases, read from files."""
+    """A batchgenerators loader that yields the items of single cases, read from files."""
 
     def __init__(
         self,
@@ -228,7 +229,7 @@ class PreprocessAdapter(DataLoader):
 
 
 class PreprocessAdapterFromNpy(DataLoader):
-    """A batchgenerators loader whose batches are the items of single cases, made from arrays (C, Z, Y, X)."""
+    """A batchgenerators loader that yields the items of single cases, created from arrays (C, Z, Y, X)."""
 
     def __init__(
         self,

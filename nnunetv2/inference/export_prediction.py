@@ -1,4 +1,4 @@
-"""From logits on the network's grid to a segmentation on the grid of the original image, and into files."""
+"""Convert logits on the network's grid to a segmentation on the grid of the original image, and write it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nnunetv2.utilities.probability_files import remove_probabilities, write_pro
 Logits = torch.Tensor | np.ndarray
 Resampling = Callable[[Logits], Logits]
 
-# Resampled logits of many classes can be far larger than the image. Up to this many values are held at a time.
+# Resampled logits of many classes can be far larger than the image, so at most this many values are held at a time.
 MAX_VALUES_AT_A_TIME = 2**29
 
 
@@ -34,15 +34,15 @@ def convert_predicted_logits_to_segmentation_with_correct_shape(
     return_probabilities: bool = False,
     num_threads_torch: int | None = None,
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-    """Undoes the preprocessing: resampling, cropping and the order of axes.
+    """Convert logits to a segmentation and revert the preprocessing: resampling, cropping and transposition.
 
     Args:
         predicted_logits: (K, *spatial) on the grid of the preprocessed image.
-        properties_dict: what the preprocessing said about the case.
-        num_threads_torch: threads of torch while this runs; None leaves them as they are.
+        properties_dict: recorded by the preprocessing of the case.
+        num_threads_torch: number of torch threads during the call; None keeps the current one.
 
     Returns:
-        Labels (Z, Y, X) on the grid of the image as it was read, uint8 (uint16 from 255 labels on); with
+        Labels (Z, Y, X) on the grid of the original image, uint8 (uint16 from 255 labels on); with
         `return_probabilities` also the scores (K, Z, Y, X), float32.
     """
     shape = properties_dict["shape_after_cropping_and_before_resampling"]
@@ -67,7 +67,7 @@ def convert_predicted_logits_to_segmentation_with_correct_shape(
 
 
 def _spacing_of_network(configuration_manager: ConfigurationManager, original_spacing: Sequence[float]) -> list[float]:
-    """Spacing of the preprocessed grid; a 2-D configuration leaves the first axis as it was."""
+    """Spacing of the preprocessed grid; a 2D configuration keeps the spacing of the first axis."""
     missing = len(original_spacing) - len(configuration_manager.spacing)
     return [*original_spacing[:missing], *configuration_manager.spacing]
 
@@ -75,9 +75,9 @@ def _spacing_of_network(configuration_manager: ConfigurationManager, original_sp
 def _resample_to_labels(
     logits: Logits, shape: Sequence[int], resample: Resampling, label_manager: LabelManager
 ) -> Logits:
-    """Resamples logits (K, *spatial) and turns them into labels; classes go in groups where all are too many.
+    """Resample logits (K, *spatial) and convert them to labels, in groups of classes if all would need too much memory.
 
-    Keeping the largest value so far and its class gives the same labels as the largest of all.
+    Tracking the running maximum and its class over the groups yields the same labels as one argmax over all classes.
     """
     num_at_a_time = max(1, MAX_VALUES_AT_A_TIME // math.prod(shape))
     if label_manager.has_regions or len(logits) <= num_at_a_time:
@@ -91,7 +91,7 @@ def _resample_to_labels(
         if best is None:
             labels, best = winner.astype(label_type), value
             continue
-        better = value > best
+        better = value > best  # strict, so that ties keep the lower class as argmax does
         best[better] = value[better]
         labels[better] = first + winner[better]
     return labels
@@ -100,7 +100,7 @@ def _resample_to_labels(
 def _uncrop_labels(
     labels: Logits, plans_manager: PlansManager, label_manager: LabelManager, properties: dict[str, Any]
 ) -> np.ndarray:
-    """Puts the labels of the crop into the whole image, with the axes in the order of the file."""
+    """Paste the labels of the crop into the whole image and restore the axis order of the file."""
     whole = np.zeros(properties["shape_before_cropping"], dtype=_label_type(label_manager))
     whole[tuple(slice(start, end) for start, end in properties["bbox_used_for_cropping"])] = _as_numpy(labels)
     return whole.transpose(plans_manager.transpose_backward)
@@ -137,14 +137,14 @@ def export_prediction_from_logits(
     save_probabilities: bool = False,
     num_threads_torch: int | None = None,
 ) -> None:
-    """Writes the segmentation of a case; see `convert_predicted_logits_to_segmentation_with_correct_shape`.
+    """Write the segmentation of a case; see `convert_predicted_logits_to_segmentation_with_correct_shape`.
 
-    The segmentation is written last: where it is, everything of the case is complete.
+    The segmentation is written last: if it exists, all files of the case are complete.
 
     Args:
         output_file_truncated: path of the segmentation without its ending.
-        save_probabilities: also write the scores into `.npz`, under the name `probabilities`, and the properties into
-            `.pkl`. Without it, those of an older segmentation of the case are removed.
+        save_probabilities: also write the scores to `.npz`, under the name `probabilities`, and the properties to
+            `.pkl`. If False, those of an older segmentation of the case are removed.
     """
     dataset_json = _loaded(dataset_json_dict_or_file)
     converted = convert_predicted_logits_to_segmentation_with_correct_shape(
@@ -183,20 +183,20 @@ def resample_and_save(
     num_threads_torch: int | None = None,
     dataset_class: type | None = None,
 ) -> None:
-    """Writes a segmentation as training data of a cascade's next stage, on that stage's grid.
+    """Write a segmentation as training data of the next cascade stage, on the grid of that stage.
 
     Args:
         predicted: logits (K, *spatial) on the grid of `configuration_manager`.
         target_shape: spatial shape of the case as preprocessed for the next stage.
         output_file: path without ending.
-        dataset_class: the format of the next stage's cases; None means `nnUNetDatasetBlosc2`.
+        dataset_class: storage format of the next stage's cases; None uses `nnUNetDatasetBlosc2`.
     """
     label_manager = plans_manager.get_label_manager(_loaded(dataset_json_dict_or_file))
     original_spacing = [properties_dict["spacing"][axis] for axis in plans_manager.transpose_forward]
     spacing = _spacing_of_network(configuration_manager, original_spacing)
 
     def resample(logits: Logits) -> Logits:
-        # the spacings only decide whether one axis is resampled apart, and upstream lets this stage's decide alone
+        # As upstream: spacings only decide whether to resample one axis separately; this stage's serve for both grids.
         return configuration_manager.resampling_fn_probabilities(logits, target_shape, spacing, spacing)
 
     with _torch_threads(num_threads_torch):

@@ -1,4 +1,4 @@
-"""A model, and its logits for preprocessed images, by sliding window or from each image as a whole."""
+"""Predict logits of preprocessed images with a model, by sliding window or on whole images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 logger = logging.getLogger(__name__)
 
-_LARGEST_WEIGHT = 10  # keeps the Gaussian's flanks above what half precision rounds to 0
+_LARGEST_WEIGHT = 10  # keeps the flanks of the Gaussian above the underflow of half precision
 
 
 def half_precision(network: nn.Module, device: torch.device) -> AbstractContextManager:
@@ -38,24 +38,24 @@ def half_precision(network: nn.Module, device: torch.device) -> AbstractContextM
 
 
 def uses_sliding_window(network: nn.Module) -> bool:
-    """Whether a window slides over images; `use_sliding_window_inference=False` of a network takes each as a whole."""
+    """Whether to predict by sliding window; networks with `use_sliding_window_inference=False` get whole images."""
     return getattr(unwrap(network), "use_sliding_window_inference", True)
 
 
 class LogitPredictor:
-    """Predicts logits of preprocessed images with one model, averaging its folds.
+    """Predicts logits of preprocessed images with one model, averaged over its folds.
 
-    Some networks take images as a whole, see `uses_sliding_window`: one tile per image, in 2-D per slice, is as large
-    as it is. Nothing is padded or weighted then; the network sees what preprocessing made of the image.
+    Some networks predict whole images, see `uses_sliding_window`: a single tile covers the image, in 2D each slice,
+    without padding or weighting.
 
     Args:
-        tile_step_size: distance of neighbouring tiles, as a fraction of the tile; above 0, at most 1.
-        use_gaussian: the centre of a tile counts more than its border.
-        use_mirroring: average over mirrored copies, along the axes that the training mirrored.
+        tile_step_size: distance of neighbouring tiles as a fraction of the tile; above 0, at most 1.
+        use_gaussian: weight the centre of a tile more than its border.
+        use_mirroring: average over mirrored copies, along the axes mirrored in training.
         perform_everything_on_device: keep image and logits on a CUDA device if they fit.
-        verbose: log what is computed.
-        verbose_preprocessing: let the preprocessor log what it does.
-        allow_tqdm: show a progress bar where the output is a terminal.
+        verbose: log details of the computation.
+        verbose_preprocessing: log details of the preprocessing.
+        allow_tqdm: show a progress bar if the output is a terminal.
     """
 
     def __init__(
@@ -93,15 +93,15 @@ class LogitPredictor:
         use_folds: Sequence[int | str] | int | str | None,
         checkpoint_name: str = "checkpoint_final.pth",
     ) -> None:
-        """Loads a trained model.
+        """Load a trained model.
 
         Args:
             model_training_output_dir: the folder `TRAINER__PLANS__CONFIGURATION`.
-            use_folds: folds to average, numbers or "all"; None for every numbered one that has the checkpoint.
+            use_folds: folds to average, numbers or "all"; None uses every numbered fold that has the checkpoint.
 
         Raises:
-            UsageError: folder, fold or checkpoint does not exist; the message names those that do.
-            DataError: a file of the model is damaged or does not fit the others.
+            UsageError: folder, fold or checkpoint does not exist; the message lists those that do.
+            DataError: a file of the model is damaged or does not match the others.
         """
         model = load_trained_model(model_training_output_dir, use_folds, checkpoint_name)
         self.manual_initialization(
@@ -124,10 +124,10 @@ class LogitPredictor:
         trainer_name: str,
         inference_allowed_mirroring_axes: tuple[int, ...] | None,
     ) -> None:
-        """Takes a model from memory.
+        """Use a model from memory.
 
         Args:
-            parameters: weights of each fold; None predicts with those that the network has.
+            parameters: weights of each fold; None keeps the network's current weights.
         """
         self.plans_manager = plans_manager
         self.configuration_manager = configuration_manager
@@ -138,7 +138,7 @@ class LogitPredictor:
         self.allowed_mirroring_axes = inference_allowed_mirroring_axes
         self.label_manager = plans_manager.get_label_manager(dataset_json)
         if self.device.type == "cuda":
-            # Trying algorithms out pays where all inputs have one size.
+            # Benchmarking algorithms pays off only if all inputs have the same size.
             torch.backends.cudnn.benchmark = uses_sliding_window(network)
 
     @staticmethod
@@ -148,10 +148,10 @@ class LogitPredictor:
 
     @torch.inference_mode()
     def predict_logits_from_preprocessed_data(self, data: torch.Tensor) -> torch.Tensor:
-        """Mean logits of all folds.
+        """Compute the mean logits of all folds.
 
         Args:
-            data: (C, *spatial), preprocessed; for a cascade with the previous stage's labels as one-hot channels.
+            data: (C, *spatial), preprocessed; for a cascade including the one-hot labels of the previous stage.
 
         Returns:
             float16 (K, *spatial) in main memory.
@@ -167,16 +167,16 @@ class LogitPredictor:
 
     @torch.inference_mode()
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:
-        """Logits of the network as it is; if its `use_sliding_window_inference` is false, without a sliding window.
+        """Compute logits with the current weights; for whole-image networks without a sliding window.
 
         Args:
-            input_image: (C, *spatial) with three spatial axes; a 2-D configuration predicts each slice of the first.
+            input_image: (C, *spatial) with three spatial axes; a 2D configuration predicts each slice along the first.
 
         Returns:
             float16 (K, *spatial), on the device if everything is done there.
 
         Raises:
-            UsageError: the image has not four axes.
+            UsageError: the image does not have four axes.
         """
         if input_image.ndim != 4:
             raise UsageError(f"The image has shape {tuple(input_image.shape)}; it must be (C, X, Y, Z)")
@@ -199,20 +199,20 @@ class LogitPredictor:
         return tile_slicers(tuple(image_size), self._tile_size(image_size), self.tile_step_size)
 
     def _tile_size(self, image_size: Sequence[int]) -> tuple[int, ...]:
-        """The plans' patch size, or the size of the image, in 2-D of its slices."""
+        """Patch size of the plans, or for whole-image networks the size of the image, in 2D of its slices."""
         patch_size = tuple(self.configuration_manager.patch_size)
         return patch_size if uses_sliding_window(self.network) else tuple(image_size[-len(patch_size) :])
 
     @torch.inference_mode()
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (B, K, *tile) of tiles (B, C, *tile)."""
+        """Compute logits (B, K, *tile) of tiles (B, C, *tile)."""
         axes = self.allowed_mirroring_axes if self.use_mirroring else None
         return predict_mirrored(self.network, x, axes, tiles_per_forward(x.shape[2:], self.device))
 
     def _internal_predict_sliding_window_return_logits(
         self, data: torch.Tensor, slicers: list[Slicer], do_on_device: bool = True
     ) -> torch.Tensor:
-        """Blended logits (K, *spatial) of an image that the tiles cover."""
+        """Compute blended logits (K, *spatial) of an image that the tiles cover."""
         tile_size = self._tile_size(data.shape[1:])
         weights = None
         if self.use_gaussian and uses_sliding_window(self.network):

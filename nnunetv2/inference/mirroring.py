@@ -13,7 +13,7 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 
 
 def mirrorings(axes: Sequence[int] | None) -> list[tuple[int, ...]]:
-    """All sets of axes to mirror together, the empty set first: (0, 1) gives (), (0,), (1,), (0, 1)."""
+    """All subsets of axes to mirror together, the empty set first: (0, 1) gives (), (0,), (1,), (0, 1)."""
     axes = tuple(axes or ())
     return [chosen for count in range(len(axes) + 1) for chosen in itertools.combinations(axes, count)]
 
@@ -21,13 +21,13 @@ def mirrorings(axes: Sequence[int] | None) -> list[tuple[int, ...]]:
 def predict_mirrored(
     network: Network, tiles: torch.Tensor, axes: Sequence[int] | None, max_batch_size: int = 1
 ) -> torch.Tensor:
-    """Mean of the predictions for all mirrored copies of the input, each mirrored back.
+    """Average the predictions over all mirrored copies of the input, each mirrored back.
 
     Args:
         network: maps (B, C, *spatial) to (B, K, *spatial).
         tiles: (B, C, *spatial).
-        axes: spatial axes that may be mirrored, counted from 0; None or empty for none.
-        max_batch_size: copies go through the network together as long as they are not more than this.
+        axes: spatial axes to mirror, counted from 0; None or empty disables mirroring.
+        max_batch_size: copies are batched up to this size.
 
     Raises:
         UsageError: the input has no such axis.
@@ -45,7 +45,7 @@ def predict_mirrored(
         group = flips[first : first + copies_at_once]
         for prediction, flip in zip(_predict_copies(network, tiles, group), group, strict=True):
             restored = prediction.flip(flip) if flip else prediction
-            total = restored if total is None else total + restored  # not in place: a network may return its input
+            total = restored if total is None else total + restored  # not in place: the network may return its input
     return total if len(flips) == 1 else total / len(flips)
 
 

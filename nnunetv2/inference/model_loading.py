@@ -1,4 +1,4 @@
-"""Read a trained model from its folder: plans, dataset, and the weights of one or several folds."""
+"""Load a trained model from its folder: plans, dataset, and the weights of one or several folds."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ _AFFIRMATIVE = ("true", "1", "t")
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What prediction needs of a model folder."""
+    """Parts of a model folder that prediction needs."""
 
     plans_manager: PlansManager
     configuration_manager: ConfigurationManager
     dataset_json: dict
     trainer_name: str
     network: nn.Module
-    """with the weights of the first fold"""
+    """initialised with the weights of the first fold"""
     parameters: list[dict[str, torch.Tensor]]
     """weights of each fold"""
     mirroring_axes: tuple[int, ...] | None
-    """spatial axes along which the training mirrored"""
+    """spatial axes mirrored in training"""
 
 
 def load_trained_model(
     folder: str | os.PathLike, folds: Sequence[int | str] | int | str | None, checkpoint_name: str
 ) -> TrainedModel:
-    """Reads a model; its network is described by the folder's plans and made by the trainer that the checkpoint names.
+    """Load a model; the trainer named in the checkpoint builds the network described by the folder's plans.
 
     Args:
         folder: `TRAINER__PLANS__CONFIGURATION`.
-        folds: numbers, or "all" for the fold of that name; None for every numbered fold that has the checkpoint.
+        folds: numbers, or "all" for the fold of that name; None uses every numbered fold that has the checkpoint.
 
     Raises:
         UsageError: the folder, a fold, the checkpoint or the trainer does not exist.
-        DataError: a file of the model is damaged, or weights do not fit the network.
+        DataError: a file of the model is damaged, or weights do not match the network.
     """
     folder = Path(folder)
     _require_model_folder(folder)
@@ -65,13 +65,14 @@ def load_trained_model(
     plans_manager = PlansManager(read_json(folder / "plans.json"))
     dataset_json = read_json(folder / "dataset.json")
     parameters = []
-    for path in reversed(paths):  # the first fold comes last and stays: it says how the model was trained
+    for path in reversed(paths):  # ends with the first fold, whose checkpoint defines trainer and configuration below
         checkpoint = _read_checkpoint(path)
         parameters.insert(0, checkpoint["network_weights"])
     configuration_manager = plans_manager.get_configuration(checkpoint["init_args"]["configuration"])
     network = build_network_for_inference(
         checkpoint["trainer_name"], plans_manager, configuration_manager, dataset_json
     )
+    # Checks the weights of every fold up front; the first fold is loaded last and stays.
     for weights, path in reversed(list(zip(parameters, paths, strict=True))):
         load_weights(network, weights, str(path))
     axes = checkpoint.get("inference_allowed_mirroring_axes")
@@ -92,7 +93,7 @@ def build_network_for_inference(
     configuration_manager: ConfigurationManager,
     dataset_json: dict,
 ) -> nn.Module:
-    """Makes the network of a trainer class, without weights worth keeping and without deep supervision."""
+    """Build the network of a trainer class with arbitrary weights and without deep supervision."""
     trainer_class = recursive_find_trainer_class_by_name(trainer_name)
     return call_network_hook(
         trainer_class.build_network_architecture,
@@ -105,10 +106,10 @@ def build_network_for_inference(
 
 
 def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: str) -> None:
-    """Loads weights into a network, compiled or not.
+    """Load weights into a network, compiled or not.
 
     Raises:
-        DataError: names or shapes differ; the message names `source`.
+        DataError: names or shapes differ; the message mentions `source`.
     """
     try:
         unwrap(network).load_state_dict(weights)
@@ -121,7 +122,7 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: s
 
 
 def compile_if_wanted(network: nn.Module) -> nn.Module:
-    """Compiles the network if `nnUNet_compile` asks for it explicitly; compiling pays only for many images."""
+    """Compile the network if `nnUNet_compile` is set explicitly; compilation pays off only for many images."""
     wanted = os.environ.get("nnUNet_compile", "").lower() in _AFFIRMATIVE
     if not wanted or unwrap(network) is not network:
         return network
@@ -129,7 +130,7 @@ def compile_if_wanted(network: nn.Module) -> nn.Module:
 
 
 def available_folds(folder: str | os.PathLike, checkpoint_name: str) -> list[int]:
-    """Numbers of the folds that have the checkpoint, in ascending order; `fold_all` is left out."""
+    """Numbers of the folds that have the checkpoint, in ascending order, excluding `fold_all`."""
     folds = [path.parent.name[len(FOLD_PREFIX) :] for path in Path(folder).glob(f"{FOLD_PREFIX}*/{checkpoint_name}")]
     return sorted(int(fold) for fold in folds if fold.isdecimal())
 
@@ -156,7 +157,7 @@ def _checkpoint_path(folder: Path, fold: int | str, checkpoint_name: str) -> Pat
 
 
 def _describe_folds(folder: Path) -> str:
-    """For example `the model has fold 0 (checkpoint_final.pth), fold all (checkpoint_best.pth)`."""
+    """Format `the model has fold 0 (checkpoint_final.pth), fold all (checkpoint_best.pth)`."""
     folds = [
         f"fold {path.name[len(FOLD_PREFIX) :]} ({', '.join(sorted(p.name for p in path.glob('*.pth'))) or 'empty'})"
         for path in sorted(folder.glob(f"{FOLD_PREFIX}*"))

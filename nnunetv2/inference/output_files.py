@@ -1,4 +1,4 @@
-"""Which files a prediction reads and writes, and which of them are there already."""
+"""Input and output files of a prediction, and detection of completed cases."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class CaseFiles:
     images: list[str]
     """one per channel"""
     output: str | None
-    """path of the segmentation without ending; None to return it instead"""
+    """path of the segmentation without ending; None returns it instead"""
     previous_stage: str | None
-    """segmentation of a cascade's previous stage"""
+    """segmentation of the previous cascade stage"""
 
 
 def find_cases(
@@ -46,16 +46,16 @@ def find_cases(
     part_id: int = 0,
     num_parts: int = 1,
 ) -> list[CaseFiles]:
-    """Lists the cases to predict.
+    """List the cases to predict.
 
     Args:
         source: folder of images, or the channel files of each case.
         target: output folder, output path without ending of each case, or None.
-        part_id: which share of the cases, 0 to `num_parts - 1`.
+        part_id: index of the share to predict, 0 to `num_parts - 1`.
 
     Raises:
-        DataError: the folder has no images, or is not there.
-        UsageError: `part_id` is out of range, or `target` has another length than `source`.
+        DataError: the folder does not exist or has no images.
+        UsageError: `part_id` is out of range, or `target` and `source` differ in length.
     """
     if num_parts < 1 or not 0 <= part_id < num_parts:
         raise UsageError(f"part_id is {part_id} with num_parts {num_parts}; it must be from 0 to num_parts - 1")
@@ -100,7 +100,7 @@ def _list_outputs(target: Target, names: Sequence[str]) -> list[Path | None]:
 
 
 def check_previous_stage(configuration_manager: ConfigurationManager, folder: Path | None) -> None:
-    """Raises `UsageError` unless a folder with the previous stage's segmentations is given just for a cascade."""
+    """Raise `UsageError` unless a folder of previous-stage segmentations is given exactly if the model needs one."""
     stage = configuration_manager.previous_stage_name
     if stage is not None and folder is None:
         raise UsageError(
@@ -115,12 +115,12 @@ def check_previous_stage(configuration_manager: ConfigurationManager, folder: Pa
     if folder is not None and not os.path.isdir(folder):
         raise UsageError(
             f"There is no folder {os.fspath(folder)} of the previous stage's segmentations; make it with "
-            f"nnUNetv2_predict -c {stage}, or mend -prev_stage_predictions"
+            f"nnUNetv2_predict -c {stage}, or correct -prev_stage_predictions"
         )
 
 
 def check_output_folder(source: Source, target: Target) -> None:
-    """Raises `UsageError` if segmentations would lie among the images, where they would be taken for images later."""
+    """Raise `UsageError` if segmentations would be written among the images, and later be mistaken for images."""
     if not (isinstance(source, (str, os.PathLike)) and isinstance(target, (str, os.PathLike))):
         return
     if os.path.realpath(source) == os.path.realpath(target):
@@ -131,16 +131,16 @@ def check_output_folder(source: Source, target: Target) -> None:
 
 
 def output_folder_of(target: Target) -> str | None:
-    """The folder that gets what describes the prediction; of a list of files, that of the first."""
+    """Folder for the description of the prediction; for a list of files, that of the first."""
     if target is None or isinstance(target, (str, os.PathLike)):
         return None if target is None else os.fspath(target)
     return (os.path.dirname(target[0]) or os.path.curdir) if len(target) else None
 
 
 def write_description(folder: str, arguments: dict[str, Any], dataset_json: dict, plans: dict) -> None:
-    """Writes how a prediction was made, and what later steps need to know about the model."""
+    """Write the arguments of a prediction, and the model's plans.json and dataset.json for later steps."""
     os.makedirs(folder, exist_ok=True)
-    readable = json.loads(json.dumps(json_ready(arguments), default=os.fspath))  # also paths inside lists
+    readable = json.loads(json.dumps(json_ready(arguments), default=os.fspath))  # converts paths inside lists as well
     write_json(readable, os.path.join(folder, "predict_from_raw_data_args.json"), sort_keys=True)
     write_json(dataset_json, os.path.join(folder, "dataset.json"))
     write_json(plans, os.path.join(folder, "plans.json"))
@@ -149,7 +149,7 @@ def write_description(folder: str, arguments: dict[str, Any], dataset_json: dict
 def is_complete(
     output: str, file_ending: str, save_probabilities: bool, read_segmentation: Callable[[str], Any]
 ) -> bool:
-    """Whether a case was predicted before: its segmentation can be read, and its probabilities if they are wanted.
+    """Whether a case is already predicted: its segmentation, and if requested its probabilities, are readable.
 
     Args:
         output: path without ending.
@@ -160,14 +160,14 @@ def is_complete(
         return False
     try:
         read_segmentation(segmentation)
-    except Exception as err:  # readers raise all kinds of errors for damaged files
+    except Exception as err:  # readers raise various errors on damaged files
         logger.warning("%s exists but cannot be read (%s); predicting it again", segmentation, err)
         return False
     return not save_probabilities or _has_probabilities(f"{output}.npz")
 
 
 def _has_probabilities(path: str) -> bool:
-    """Looks into the table of contents, which stands at the end: a file that was cut off has none."""
+    """Check the archive's table of contents, which is at the end, so truncated files lack it."""
     if not os.path.isfile(path):
         return False
     try:

@@ -21,7 +21,7 @@ _DEFAULT_FOLDS = (0, 1, 2, 3, 4)
 def build_predict_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_predict",
-        description="Predict images with a model of the folder that nnUNet_results names.",
+        description="Predict images with a model in nnUNet_results.",
         epilog=_CITATION,
     )
     _add_input_and_output(parser)
@@ -32,10 +32,10 @@ def build_predict_parser() -> argparse.ArgumentParser:
     _add_prediction(parser, _number_from_environment("nnUNet_npp", 3), _number_from_environment("nnUNet_nps", 3))
     parser.add_argument("--continue_prediction", action="store_true", help=_CONTINUE_HELP)
     parser.add_argument(
-        "-num_parts", type=int, default=1, help="share the cases among so many calls of this command; default: 1"
+        "-num_parts", type=int, default=1, help="number of calls of this command that share the cases; default: 1"
     )
     parser.add_argument(
-        "-part_id", type=int, default=0, help="which of these calls this one is, from 0 to NUM_PARTS - 1; default: 0"
+        "-part_id", type=int, default=0, help="index of this call among them, from 0 to NUM_PARTS - 1; default: 0"
     )
     return parser
 
@@ -47,14 +47,14 @@ def build_predict_from_modelfolder_parser() -> argparse.ArgumentParser:
         epilog=_CITATION,
     )
     _add_input_and_output(parser)
-    parser.add_argument("-m", type=str, required=True, help="model folder, the one that has the folders fold_X")
+    parser.add_argument("-m", type=str, required=True, help="model folder, which contains the folders fold_X")
     _add_prediction(parser, 3, 3)
     parser.add_argument("--continue_prediction", "--c", action="store_true", help=_CONTINUE_HELP)
     parser.set_defaults(num_parts=1, part_id=0)
     return parser
 
 
-_CONTINUE_HELP = "leave out cases that are predicted already; an output that cannot be read is made again"
+_CONTINUE_HELP = "skip cases that are already predicted; unreadable outputs are predicted again"
 
 
 def _add_input_and_output(parser: argparse.ArgumentParser) -> None:
@@ -62,10 +62,12 @@ def _add_input_and_output(parser: argparse.ArgumentParser) -> None:
         "-i",
         type=str,
         required=True,
-        help="folder of the images, named CASE_0000.ENDING, CASE_0001.ENDING, ... with one file for each channel, with "
-        "the ending that the training images had",
+        help="folder of the images, named CASE_0000.ENDING, CASE_0001.ENDING, ... with one file per channel and the "
+        "same ending as the training images",
     )
-    parser.add_argument("-o", type=str, required=True, help="folder for the segmentations, CASE.ENDING; made if needed")
+    parser.add_argument(
+        "-o", type=str, required=True, help="folder for the segmentations, CASE.ENDING; created if missing"
+    )
 
 
 def _add_prediction(parser: argparse.ArgumentParser, npp: int, nps: int) -> None:
@@ -75,32 +77,32 @@ def _add_prediction(parser: argparse.ArgumentParser, npp: int, nps: int) -> None
         nargs="+",
         type=_fold,
         default=_DEFAULT_FOLDS,
-        help="folds whose predictions are averaged, numbers or all; default: 0 1 2 3 4",
+        help="folds to average, numbers or all; default: 0 1 2 3 4",
     )
     add(
         "-step_size",
         type=float,
         default=0.5,
-        help="distance of neighbouring tiles as a fraction of the tile, at most 1; more is faster and less accurate; "
+        help="distance of neighbouring tiles as a fraction of the tile, at most 1; larger is faster and less accurate; "
         "default: %(default)s",
     )
-    add("--disable_tta", action="store_true", help="do not average over mirrored images: faster, less accurate")
-    add("--verbose", action="store_true", help="say more about what is computed")
-    add("--save_probabilities", action="store_true", help="also write probabilities, which ensembling needs")
+    add("--disable_tta", action="store_true", help="disable mirroring: faster, less accurate")
+    add("--verbose", action="store_true", help="log more details")
+    add("--save_probabilities", action="store_true", help="also write probabilities, as needed for ensembling")
     add("-chk", type=str, default="checkpoint_final.pth", help="file name of the checkpoint; default: %(default)s")
     add(
         "-npp",
         type=int,
         default=npp,
-        help="at most so many processes preprocess images; they are started only where that pays, 0 never starts one; "
+        help="maximum number of preprocessing processes, started only where this is faster; 0 starts none; "
         "default: %(default)s",
     )
-    add("-nps", type=int, default=nps, help="likewise for the export of segmentations; default: %(default)s")
+    add("-nps", type=int, default=nps, help="the same for exporting segmentations; default: %(default)s")
     add(
         "-prev_stage_predictions",
         type=str,
         default=None,
-        help="for the second stage of a cascade: folder of the first stage's segmentations of these images",
+        help="for the second stage of a cascade: folder with the first stage's segmentations of these images",
     )
     add(
         "-device",
@@ -112,11 +114,11 @@ def _add_prediction(parser: argparse.ArgumentParser, npp: int, nps: int) -> None
         "-num_gpus",
         type=int,
         default=1,
-        help="share the cases among so many processes, each with a GPU of its own (-device cpu: some cores) and with "
-        "the processes of -npp and -nps; default: %(default)s",
+        help="number of processes that share the cases, each with its own GPU (-device cpu: some of the cores) and its "
+        "own -npp and -nps processes; default: %(default)s",
     )
-    add("--disable_progress_bar", action="store_true", help="show no progress bar (there is none in log files anyway)")
-    add("--not_on_device", action="store_true", help="keep logits in main memory, if a GPU's memory is too small")
+    add("--disable_progress_bar", action="store_true", help="hide the progress bar (log files never contain one)")
+    add("--not_on_device", action="store_true", help="keep logits in main memory, for GPUs with little memory")
 
 
 def _fold(text: str) -> int | str:
@@ -147,7 +149,7 @@ def predict_entry_point_modelfolder(argv: Sequence[str] | None = None) -> None:
 
 
 def _predict(args: argparse.Namespace, model_folder: str) -> None:
-    """Checks what costs nothing first."""
+    """Run the cheap checks first, then predict."""
     if not 0 < args.step_size <= 1:
         raise UsageError(f"-step_size is {args.step_size}; it must be above 0 and at most 1")
     if args.num_parts < 1 or not 0 <= args.part_id < args.num_parts:
@@ -163,7 +165,7 @@ def _predict(args: argparse.Namespace, model_folder: str) -> None:
 
 
 def _predict_share(args: argparse.Namespace, model_folder: str) -> list | None:
-    """Loads the model and predicts: all cases, or those of this process."""
+    """Load the model and predict all cases, or the share of this process."""
     import torch
 
     from dinov3.utils.processes.process_group import device_of_this_process, rank_and_world_size

@@ -40,13 +40,13 @@ def __getattr__(name: str) -> Any:
 
 
 class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
-    """Predicts image files or arrays with one model, averaging its folds.
+    """Predicts image files or arrays with one model, averaged over its folds.
 
-    Give it a model with `initialize_from_trained_model_folder` or `manual_initialization`, then call one of the
+    Load a model with `initialize_from_trained_model_folder` or `manual_initialization`, then call one of the
     `predict_...` methods. For the arguments see `LogitPredictor`.
 
     Attributes:
-        share: number of this process, and how many processes predict the same files together, each some of the cases.
+        share: (rank, number of processes) if several processes share the files, each predicting some of the cases.
     """
 
     share: tuple[int, int] = (0, 1)
@@ -63,25 +63,25 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         num_parts: int = 1,
         part_id: int = 0,
     ) -> list | None:
-        """Predicts image files.
+        """Predict image files.
 
         Args:
-            list_of_lists_or_source_folder: a folder, or for each case the list of its channels' files.
+            list_of_lists_or_source_folder: a folder, or the channel files of each case.
             output_folder_or_list_of_truncated_output_files: a folder, or for each case the path of its segmentation
-                without ending, or None to get the segmentations back.
-            overwrite: False leaves out the cases whose output is there and can be read.
-            num_processes_preprocessing: at most so many processes, only where they pay; 0 for none, None for
-                `nnUNet_def_n_proc`.
-            num_processes_segmentation_export: likewise.
+                without ending, or None to return the segmentations.
+            overwrite: False skips the cases whose output exists and is readable.
+            num_processes_preprocessing: maximum number of processes, started only where this is faster; 0 for none,
+                None for `nnUNet_def_n_proc`.
+            num_processes_segmentation_export: the same for the export.
             folder_with_segs_from_prev_stage: for a cascade, the previous stage's segmentations of the same cases.
-            num_parts: predict only each `num_parts`-th case, beginning with case `part_id`.
+            num_parts: predict only every `num_parts`-th case, starting with case `part_id`.
 
         Returns:
             One entry per predicted case, see `predict_from_data_iterator`; None if there was nothing to do.
 
         Raises:
-            UsageError: arguments contradict each other or the model.
-            DataError: there are no images, or a single case cannot be used.
+            UsageError: arguments are inconsistent with each other or the model.
+            DataError: there are no images, or a single case is unusable.
             PartialPredictionError: some of several cases failed; the others are complete.
         """
         arguments = {name: value for name, value in locals().items() if name != "self"}
@@ -98,7 +98,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         overwrite: bool = True,
         folder_with_segs_from_prev_stage: str | os.PathLike | None = None,
     ) -> list | None:
-        """Like `predict_from_files`, without starting any process."""
+        """Like `predict_from_files`, without starting processes."""
         arguments = {name: value for name, value in locals().items() if name != "self"}
         return self._predict_cases(self._describe_and_find_cases(arguments), save_probabilities, 0, 0)
 
@@ -119,6 +119,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         folder = output_files.output_folder_of(target)
         if folder is not None:
             os.makedirs(folder, exist_ok=True)
+        # One of several processes is enough to write the description.
         if folder is not None and self.share[0] == 0:
             output_files.write_description(folder, arguments, self.dataset_json, self.plans_manager.plans)
         outputs = outputs or [None] * len(inputs)
@@ -134,7 +135,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         num_parts: int = 1,
         save_probabilities: bool = False,
     ) -> tuple[list[list[str]], list[str] | None, list[str | None]]:
-        """Returns the cases that remain to be predicted: images, outputs (None for none) and previous-stage files."""
+        """List the remaining cases: images, outputs (None if there are none) and previous-stage files."""
         ending = self.dataset_json["file_ending"]
         cases = output_files.find_cases(
             list_of_lists_or_source_folder,
@@ -149,7 +150,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         if has_outputs and not overwrite:
             read = self.plans_manager.image_reader_writer_class().read_seg
             cases = [c for c in cases if not output_files.is_complete(c.output, ending, save_probabilities, read)]
-            logger.info("%d of them remain, the others are there already", len(cases))
+            logger.info("%d of them remain, the others already exist", len(cases))
         outputs = [case.output for case in cases] if has_outputs else None
         return [case.images for case in cases], outputs, [case.previous_stage for case in cases]
 
@@ -171,7 +172,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             num_useful_processes(_or_default(num_processes_preprocessing), len(cases), num_bytes),
         )
         if len(cases) == 1:
-            num_processes_export = 0  # nothing could be done meanwhile
+            num_processes_export = 0  # a single case leaves nothing to do in parallel
         return self.predict_from_data_iterator(iterator, save_probabilities, num_processes_export)
 
     def _internal_get_data_iterator_from_lists_of_filenames(
@@ -200,15 +201,15 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         truncated_ofname: str | list[str] | None,
         num_processes: int = 3,
     ) -> PreprocessedCases:
-        """Iterates over preprocessed images, for `predict_from_data_iterator`.
+        """Iterate over preprocessed images, for `predict_from_data_iterator`.
 
         Args:
-            image_or_list_of_images: (C, Z, Y, X) each, with the axes as the reader named in plans.json returns them.
+            image_or_list_of_images: (C, Z, Y, X) each, with the axis order of the reader named in plans.json.
             segs_from_prev_stage_or_list_of_segs_from_prev_stage: for a cascade, label maps (1, Z, Y, X).
-            properties_or_list_of_properties: with the key `spacing`, (Z, Y, X) in mm; to write files, as the reader
-                returns them.
+            properties_or_list_of_properties: with the key `spacing`, (Z, Y, X) in mm; to write files, as returned by
+                the reader.
             truncated_ofname: output paths without ending, or None.
-            num_processes: at most so many processes, only where they pay.
+            num_processes: maximum number of processes, started only where this is faster.
         """
         images = _as_list(image_or_list_of_images)
         previous = _as_list(segs_from_prev_stage_or_list_of_segs_from_prev_stage)
@@ -237,7 +238,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         save_probabilities: bool = False,
         num_processes_segmentation_export: int | None = None,
     ) -> list:
-        """Predicts arrays; see `get_data_iterator_from_raw_npy_data` and `predict_from_data_iterator`."""
+        """Predict arrays; see `get_data_iterator_from_raw_npy_data` and `predict_from_data_iterator`."""
         iterator = self.get_data_iterator_from_raw_npy_data(
             image_or_list_of_images,
             segs_from_prev_stage_or_list_of_segs_from_prev_stage,
@@ -253,20 +254,20 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         save_probabilities: bool = False,
         num_processes_segmentation_export: int | None = None,
     ) -> list:
-        """Predicts preprocessed cases.
+        """Predict preprocessed cases.
 
         Args:
             data_iterator: yields dictionaries with `data` (C, *spatial), a tensor or the path of an .npy file that is
-                removed after reading; `data_properties`; and `ofile`, the output path without ending, or None.
-            num_processes_segmentation_export: at most so many processes; 0 for none, None for `nnUNet_def_n_proc`.
+                deleted after reading; `data_properties`; and `ofile`, the output path without ending, or None.
+            num_processes_segmentation_export: maximum number of processes; 0 for none, None for `nnUNet_def_n_proc`.
 
         Returns:
-            For each case None where a file was written, else the segmentation (Z, Y, X), with `save_probabilities` the
+            For each case None if a file was written, else the segmentation (Z, Y, X), or with `save_probabilities` the
             pair (segmentation, scores (K, Z, Y, X)).
 
         Raises:
-            PartialPredictionError: some of several cases with files failed; the others are complete. The error of a
-                case without file is raised at once.
+            PartialPredictionError: some of several cases with output files failed; the others are complete. The error
+                of a case without output file is raised immediately.
         """
         setting = ExportSetting(
             self.plans_manager,
@@ -289,15 +290,15 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         output_file_truncated: str | None = None,
         save_or_return_probabilities: bool = False,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray] | None:
-        """Predicts one image, (C, Z, Y, X) with the axes as the reader that plans.json names returns them.
+        """Predict one image (C, Z, Y, X), with the axis order of the reader named in plans.json.
 
         Args:
-            image_properties: with the key `spacing`, (Z, Y, X) in mm; to write a file, as the reader returns them.
+            image_properties: with the key `spacing`, (Z, Y, X) in mm; to write a file, as returned by the reader.
             segmentation_previous_stage: for a cascade, the label map (1, Z, Y, X).
 
         Returns:
-            The segmentation (Z, Y, X), with probabilities the pair (segmentation, scores (K, Z, Y, X)); None if it was
-            written to `output_file_truncated`.
+            The segmentation (Z, Y, X), or with probabilities the pair (segmentation, scores (K, Z, Y, X)); None if it
+            was written to `output_file_truncated`.
         """
         preprocessor = CasePreprocessor(
             self.plans_manager, self.dataset_json, self.configuration_manager, self.verbose_preprocessing

@@ -1,4 +1,4 @@
-"""Where the tiles of a sliding window lie, and how much each of their voxels counts."""
+"""Tile positions of a sliding window, and the weights of the voxels within a tile."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def compute_gaussian(
     dtype: torch.dtype = torch.float16,
     device: torch.device = torch.device("cpu"),  # noqa: B008 - immutable
 ) -> torch.Tensor:
-    """Weights of a tile's voxels: a Gaussian bell around the centre, positive everywhere.
+    """Compute Gaussian weights of a tile's voxels: largest at the centre, positive everywhere.
 
-    Near the border of a tile the network sees little context, so these predictions count least. The result is cached;
-    do not change it in place.
+    Near the border of a tile the network sees little context, so predictions there get the least weight. The result is
+    cached; do not modify it in place.
 
     Args:
         tile_size: voxels per axis.
-        sigma_scale: standard deviation as a fraction of the tile's size.
-        value_scaling_factor: the largest weight.
+        sigma_scale: standard deviation as a fraction of the tile size.
+        value_scaling_factor: largest weight.
 
     Returns:
-        Tensor of shape `tile_size`. Weights that `dtype` cannot tell from 0 get the smallest one that it can.
+        Tensor of shape `tile_size`. Weights that underflow in `dtype` are set to the smallest nonzero weight.
     """
     weights = np.ones(())
     for size in tile_size:
@@ -53,11 +53,11 @@ def compute_gaussian(
 def compute_steps_for_sliding_window(
     image_size: Sequence[int], tile_size: Sequence[int], tile_step_size: float
 ) -> list[list[int]]:
-    """First voxels of the tiles, per axis.
+    """Compute the first voxels of the tiles per axis.
 
-    The tiles cover each axis evenly with the fewest steps that are not longer than `tile_step_size` of a tile: an axis
-    of 110 voxels with tiles of 64 and step 0.5 gives [0, 23, 46]. An axis shorter than a tile has one, at 0; programs
-    written for upstream ask before they pad.
+    Tiles are spaced evenly, with the fewest steps of at most `tile_step_size` times the tile: 110 voxels with tiles of
+    64 and step 0.5 give [0, 23, 46]. An axis shorter than a tile gives [0], because programs written for upstream call
+    this before padding.
 
     Raises:
         UsageError: the step is not in (0, 1], or image and tile differ in the number of axes.
@@ -78,9 +78,9 @@ def _axis_steps(image: int, tile: int, step_size: float) -> list[int]:
 
 
 def tile_slicers(image_size: Sequence[int], tile_size: Sequence[int], tile_step_size: float) -> list[Slicer]:
-    """Index expressions that cut the tiles out of an image (C, *image_size).
+    """Compute the index expressions that cut the tiles out of an image (C, *image_size).
 
-    A tile with one axis less than the image is moved over each slice of the first axis.
+    If the tile has one axis less than the image, it moves over each slice of the first axis.
 
     Raises:
         UsageError: the image is smaller than a tile; see also `compute_steps_for_sliding_window`.
@@ -109,10 +109,10 @@ def tile_slicers(image_size: Sequence[int], tile_size: Sequence[int], tile_step_
 
 
 def pad_to_tile_size(image: torch.Tensor, tile_size: Sequence[int]) -> tuple[torch.Tensor, Slicer]:
-    """Pads the last axes of an image with zeros on both sides until a tile fits.
+    """Pad the last axes of an image symmetrically with zeros until a tile fits.
 
     Returns:
-        The image (itself if nothing was missing), and the index expression that cuts it out of the padded one.
+        The image (unchanged if large enough), and the index expression that crops the padded image to the original.
     """
     margins = []
     inner: list[slice] = [slice(None)] * (image.ndim - len(tile_size))

@@ -1,4 +1,4 @@
-"""Send the tiles of an image through a network and blend the predictions into one volume."""
+"""Predict the tiles of an image and blend the predictions into one volume."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ logger = logging.getLogger(__name__)
 
 TilePredictor = Callable[[torch.Tensor], torch.Tensor]
 
-# On a CPU torch computes a 3-D convolution of one small image by a generic method, and of two by oneDNN, which is
-# several times faster (measured: 4.5 times for 16 x 64 x 64 voxels, nothing from 32 x 64 x 64 on, little in 2-D).
+# On the CPU torch uses a generic 3D convolution for a single small image and oneDNN for two, which is several times
+# faster (measured: 4.5 times for 16 x 64 x 64 voxels, no gain from 32 x 64 x 64 on, little in 2D).
 CPU_TILES_PER_FORWARD = 2
 CPU_MAX_VOXELS_PER_FORWARD = 2**18
 
 
 @dataclass(frozen=True)
 class TileBlending:
-    """How tiles are computed and blended."""
+    """Settings for predicting and blending tiles."""
 
     num_outputs: int
     """K, channels of a prediction"""
     weights: torch.Tensor | None
-    """weight of each voxel of a tile, of the tile's shape; None weighs all the same"""
+    """weight of each voxel, with the shape of a tile; None weights all voxels equally"""
     device: torch.device
-    """where the network is"""
+    """device of the network"""
     tiles_per_forward: int = 1
     show_progress: bool = False
 
@@ -43,7 +43,7 @@ class NotFiniteError(NNUNetError, ArithmeticError):
 
 
 def tiles_per_forward(tile_size: Sequence[int], device: torch.device) -> int:
-    """How many tiles go through the network together."""
+    """Number of tiles per forward pass."""
     is_small = CPU_TILES_PER_FORWARD * math.prod(tile_size) < CPU_MAX_VOXELS_PER_FORWARD
     return CPU_TILES_PER_FORWARD if device.type == "cpu" and len(tile_size) == 3 and is_small else 1
 
@@ -56,25 +56,25 @@ def predict_tiles(
     blending: TileBlending,
     results_device: torch.device,
 ) -> torch.Tensor:
-    """Weighted mean of the predictions of all tiles that contain a voxel.
+    """Blend the predictions of overlapping tiles by a weighted mean.
 
     Args:
         predict: maps tiles (B, C, *tile) to logits (B, K, *tile).
         image: (C, *spatial).
         slicers: index expressions of the tiles; together they cover the image.
-        results_device: where image and sums are kept while tiles are predicted.
+        results_device: device of image and sums during prediction.
 
     Returns:
         float16 logits (K, *spatial) on `results_device`. Half precision keeps large volumes in memory.
 
     Raises:
-        NotFiniteError: some value is infinite or NaN.
+        NotFiniteError: a value is infinite or NaN.
     """
     image = image.to(results_device)
     sums = torch.zeros((blending.num_outputs, *image.shape[1:]), dtype=torch.half, device=results_device)
     total_weights = torch.zeros(image.shape[1:], dtype=torch.half, device=results_device)
     weights = 1 if blending.weights is None else blending.weights.to(results_device)
-    disable = None if blending.show_progress else True  # None draws it where the output is a terminal
+    disable = None if blending.show_progress else True  # for tqdm, None means: only on a terminal
     with tqdm(total=len(slicers), unit="tile", leave=False, disable=disable) as progress:
         for first in range(0, len(slicers), blending.tiles_per_forward):
             group = slicers[first : first + blending.tiles_per_forward]
@@ -84,6 +84,7 @@ def predict_tiles(
                 total_weights[slicer[1:]] += weights
             progress.update(len(group))
     torch.div(sums, total_weights, out=sums)
+    # Channel by channel, so that the mask takes the memory of one channel only.
     if not all(bool(torch.isfinite(channel).all()) for channel in sums):
         raise NotFiniteError(
             "The network's output has infinite values or NaN, or values above 65504, the largest that half precision "
@@ -100,10 +101,10 @@ def predict_tiles_within_memory(
     *,
     keep_on_device: bool,
 ) -> torch.Tensor:
-    """`predict_tiles` with the sums on the network's device if that is wanted and they fit, else in main memory.
+    """Run `predict_tiles` with the sums on the network's device if requested and possible, else in main memory.
 
     Raises:
-        NNUNetError: the device's memory is too small even for the network alone.
+        NNUNetError: the device memory is too small even for the network alone.
         NotFiniteError: see `predict_tiles`.
     """
     if keep_on_device:

@@ -1,1 +1,1 @@
-"""Trained models as zip files: export, install, download."""
+"""Share trained models as zip files: export, install, download."""

@@ -1,4 +1,4 @@
-"""Which files of a zip file may be installed; everything that is no part of a trained model is refused."""
+"""Select the files of a zip file to install; anything that is not part of a trained model is rejected."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ _ENDINGS = (".pth", ".json", ".txt", ".md", ".yaml", ".csv", ".jsonl", ".png", "
 _NAMES_WITHOUT_ENDING = ("LICENSE", "NOTICE", "README")
 _LEFT_BY_SYSTEMS = re.compile(r"(^|/)(__MACOSX/.*|\.DS_Store|Thumbs\.db|\._[^/]*)$")
 _FORBIDDEN = re.compile(r"[\\:\x00-\x1f\x7f]")
-_LONGEST_NAME = 255  # bytes, of file systems
+_LONGEST_NAME = 255  # bytes, the limit of common file systems
 
 MAX_MEMBERS = 100_000
-MAX_RATIO = 100  # weights do not get smaller, so honest archives stay below 5 unless they hold little but masks
-RATIO_COUNTS_FROM = 2**30  # bytes, unpacked
+MAX_RATIO = 100  # weights hardly compress: honest archives stay below 5, unless they consist mostly of masks
+RATIO_COUNTS_FROM = 2**30  # unpacked bytes below which the ratio is not checked
 
 
 def members_of_models(
     archive: zipfile.ZipFile, archive_size: int, free_space: int
 ) -> dict[PurePosixPath, zipfile.ZipInfo]:
-    """The files to install, by their path below `nnUNet_results`. Nothing is read but the table of contents.
+    """Select the files to install, by path relative to `nnUNet_results`; reads only the table of contents.
 
     Args:
         archive_size: bytes.
-        free_space: bytes that unpacking may take.
+        free_space: bytes available for unpacking.
 
     Raises:
-        DataError: a member is not allowed, or there are too many or too large ones.
+        DataError: a member is not allowed, or the members are too many or too large.
     """
     from nnunetv2.imageio.reader_writer_registry import known_file_endings
 
@@ -44,7 +44,7 @@ def members_of_models(
         raise DataError(f"The archive has {len(infos)} files; a model has at most {MAX_MEMBERS}")
     total = sum(info.file_size for info in infos)
     if total > RATIO_COUNTS_FROM and total > MAX_RATIO * archive_size:
-        raise DataError(f"The archive would grow from {archive_size} to {total} bytes, which no trained model does")
+        raise DataError(f"The archive would grow from {archive_size} to {total} bytes, far more than any trained model")
     if total > free_space:
         raise DataError(f"The archive needs {total} bytes and nnUNet_results has {free_space} left; free some space")
     endings = (*_ENDINGS, *known_file_endings())
@@ -53,6 +53,7 @@ def members_of_models(
     for info in infos:
         for reason in _objections(info, endings):
             raise DataError(f"{info.filename!r} in the archive is not installed: {reason}")
+        # On a case-insensitive file system one member would overwrite the other.
         if info.filename.casefold() in folded:
             raise DataError(f"{info.filename!r} is twice in the archive")
         folded.add(info.filename.casefold())
@@ -63,7 +64,9 @@ def members_of_models(
 
 def _objections(info: zipfile.ZipInfo, endings: tuple[str, ...]) -> Iterator[str]:
     parts = info.filename.split("/")
+    # Archives made on Unix store the file mode in the upper 16 bits.
     kind = stat.S_IFMT(info.external_attr >> 16)
+    # `orig_filename`, because zipfile cuts `filename` at a NUL byte.
     if _FORBIDDEN.search(info.orig_filename) or any(part.strip(" .") == "" for part in parts):
         yield "its path leads out of the folder of models or has forbidden characters"
     elif any(len(part.encode("utf-8", "surrogatepass")) > _LONGEST_NAME for part in parts):
@@ -79,12 +82,12 @@ def _objections(info: zipfile.ZipInfo, endings: tuple[str, ...]) -> Iterator[str
 
 
 def model_folders(paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
-    """The folders of models among installed paths, `DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION`, sorted."""
+    """Sorted model folders among installed paths, `DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION`."""
     return sorted({unit_of(path) for path in paths if len(path.parts) > 2 and path.parts[1] != "ensembles"})
 
 
 def unit_of(path: PurePosixPath) -> PurePosixPath:
-    """What a file is installed with: the folder of its model or ensemble, or itself."""
+    """The unit that a file is installed with: the folder of its model or ensemble, or the file itself."""
     depth = 3 if path.parts[1] == "ensembles" else 2
     return PurePosixPath(*path.parts[:depth])
 

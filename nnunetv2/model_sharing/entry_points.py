@@ -10,11 +10,11 @@ from nnunetv2.utilities.command_line import command
 
 logger = logging.getLogger(__name__)
 
-_OVERWRITE_HELP = "replace models that are installed already and differ; without it they are left as they are"
+_OVERWRITE_HELP = "replace installed models that differ; by default they are kept"
 
 
 def print_license_warning() -> None:
-    """Logs that weights have the licence terms of the data they were trained on."""
+    """Warn that the licence of the training data applies to the weights."""
     logger.warning(
         "The weights of a model may be used as the licence of its training data allows, which can exclude commercial "
         "use. Find out before you use them."
@@ -24,14 +24,14 @@ def print_license_warning() -> None:
 def build_download_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_download_pretrained_model_by_url",
-        description="Download a zip file with a trained model and install it where nnUNet_results says.",
+        description="Download a zip file with a trained model and install it in nnUNet_results.",
     )
-    parser.add_argument("url", type=str, help="where the zip file is: http://, https:// or file://")
+    parser.add_argument("url", type=str, help="URL of the zip file: http://, https:// or file://")
     parser.add_argument("--overwrite", action="store_true", help=_OVERWRITE_HELP)
     parser.add_argument(
         "--sha256",
         type=str,
-        help="SHA-256 of the zip file, 64 hexadecimal digits; with another one it is not installed",
+        help="expected SHA-256 of the zip file, 64 hexadecimal digits; another file is rejected",
     )
     return parser
 
@@ -39,9 +39,9 @@ def build_download_parser() -> argparse.ArgumentParser:
 def build_install_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_install_pretrained_model_from_zip",
-        description="Install a trained model from a zip file, where nnUNet_results says.",
+        description="Install a trained model from a zip file in nnUNet_results.",
     )
-    parser.add_argument("zip", type=str, help="zip file that nnUNetv2_export_model_to_zip, here or upstream's, wrote")
+    parser.add_argument("zip", type=str, help="zip file written by nnUNetv2_export_model_to_zip, ours or upstream's")
     parser.add_argument("--overwrite", action="store_true", help=_OVERWRITE_HELP)
     return parser
 
@@ -68,19 +68,19 @@ def build_export_parser() -> argparse.ArgumentParser:
         nargs="+",
         type=str,
         default=("checkpoint_final.pth",),
-        help="file names of the checkpoints to export of each fold; default: checkpoint_final.pth",
+        help="file names of the checkpoints to export from each fold; default: checkpoint_final.pth",
     )
-    add("--not_strict", action="store_true", help="leave out configurations, folds and checkpoints that are missing")
+    add("--not_strict", action="store_true", help="skip configurations, folds and checkpoints that are missing")
     add("--exp_cv_preds", action="store_true", help="also export the segmentations of the cross-validation")
     add(
         "--merge_lora",
         action="store_true",
-        help="merge LoRA adapters into the backbone: equal predictions, faster, but no further training",
+        help="merge LoRA adapters into the backbone: same predictions, faster, but rules out further training",
     )
     add(
         "--without_optimizer",
         action="store_true",
-        help="leave the state of the optimiser out: much smaller, but no further training",
+        help="drop the optimizer state: much smaller, but rules out further training",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Which files of trained models belong into an archive; the layout is upstream nnU-Net's."""
+"""Select the files of trained models for an archive; the layout is that of upstream nnU-Net."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nnunetv2.utilities.file_path_utilities import (
 
 logger = logging.getLogger(__name__)
 
-SETTINGS_PATTERN = "*config.yaml"  # what the fold was trained with, for trainers that have settings
+SETTINGS_PATTERN = "*config.yaml"  # settings of the fold, for trainers that have them
 
 _OF_EVERY_MODEL = ("plans.json", "dataset.json")
 _OF_SOME_FOLDS = (
@@ -27,27 +27,27 @@ _OF_SOME_FOLDS = (
     "network_architecture.txt",
     "progress.png",
 )
-# With the plans and dataset.json, by which the exported instructions have postprocessing applied.
+# Includes plans and dataset.json, as the exported instructions need them for postprocessing.
 _RESULTS = ("summary.json", "postprocessing.pkl", "postprocessing.json", *_OF_EVERY_MODEL)
 _BEST_CONFIGURATION = ("inference_information.json", "inference_instructions.txt", "inference_information.txt")
-_NOT_SHARED = (".npz", ".pkl")  # of validations: probabilities are many times larger than the segmentations
+_NOT_SHARED = (".npz", ".pkl")  # of validations: probabilities are many times larger than segmentations
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What of a model is asked for."""
+    """Requested parts of a model."""
 
     folds: Sequence[int | str]
     checkpoints: Sequence[str]
     strict: bool
-    """refuse if anything is missing; otherwise leave out what is"""
+    """raise an error if anything is missing; otherwise skip it with a warning"""
     predictions: bool
     """also the segmentations of the cross-validation"""
 
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """The files of one model folder that go into the archive."""
+    """Files of a model folder to export."""
 
     folder: Path
     checkpoints: list[Path]
@@ -55,10 +55,10 @@ class ExportedModel:
 
 
 def find_model(folder: Path, selection: Selection) -> ExportedModel | None:
-    """Lists what an archive takes of a model folder; None if it is missing and may be.
+    """List the files of a model folder to export; None if the model is missing and may be skipped.
 
     Raises:
-        UsageError: something is missing that must not be.
+        UsageError: something required is missing.
     """
     if not folder.is_dir():
         there = ", ".join(sorted(path.name for path in folder.parent.glob("*__*__*"))) or "no trained model"
@@ -66,7 +66,7 @@ def find_model(folder: Path, selection: Selection) -> ExportedModel | None:
         return None
     for name in _OF_EVERY_MODEL:
         if not (folder / name).is_file():
-            raise UsageError(f"{folder} has no {name}, without which it cannot predict; it is no complete model")
+            raise UsageError(f"{folder} has no {name}, so the model is incomplete and cannot predict")
     checkpoints: list[Path] = []
     others: list[Path] = []
     exported_folds = []
@@ -123,12 +123,12 @@ def _results(folder: Path, predictions: bool) -> list[Path]:
 def files_of_dataset(
     dataset_folder: Path, trainer: str, plans: str, configurations: Sequence[str], *, predictions: bool
 ) -> Iterator[Path]:
-    """Yields results of ensembles whose models are all exported, and what says which configuration is best.
+    """Yield results of ensembles whose models are all exported, and the files that name the best configuration.
 
     Args:
         dataset_folder: below `nnUNet_results`.
-        configurations: those that are exported.
-        predictions: also the segmentations of the ensembles.
+        configurations: exported ones.
+        predictions: also export the segmentations of the ensembles.
     """
     exported = {f"{trainer}__{plans}__{configuration}" for configuration in configurations}
     for ensemble in sorted(dataset_folder.glob("ensembles/ensemble___*")):

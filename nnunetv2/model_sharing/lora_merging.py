@@ -1,4 +1,4 @@
-"""Turn a model with LoRA adapters into one without: the adapters become part of the backbone's weights."""
+"""Merge the LoRA adapters of a model into the weights of its backbone."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dinov3.layers.lora import merge_lora
 from nnunetv2.inference.model_loading import build_network_for_inference, load_weights
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-MERGED_TUNING = "full"  # the backbone's weights are the model's own; there is nothing else that they come from
+MERGED_TUNING = "full"  # merged weights differ from the pretrained ones, so all of them belong to the model
 _OVERRIDES = "overrides"
 
 
 def has_adapters(plans: Mapping[str, Any], configuration: str) -> bool:
-    """Whether the network that the plans describe has LoRA adapters."""
+    """Whether the planned network has LoRA adapters."""
     return _architecture(plans, configuration)["arch_kwargs"].get("tuning") == "lora"
 
 
 def merged_plans(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:
-    """A copy of the plans that describes, in one configuration, the network without its adapters."""
+    """Copy of the plans in which one configuration describes the network without adapters."""
     changed = copy.deepcopy(dict(plans))
     architecture = copy.deepcopy(_architecture(changed, configuration))
     architecture["arch_kwargs"].pop("lora", None)
@@ -36,7 +36,7 @@ def _architecture(plans: Mapping[str, Any], configuration: str) -> dict[str, Any
 
 
 def merged_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a trainer's settings that describes the network without its adapters."""
+    """Copy of a trainer's settings that describes the network without adapters."""
     changed = copy.deepcopy(dict(settings))
     changed["model"]["tuning"] = MERGED_TUNING
     changed["lora"]["enabled"] = False
@@ -46,16 +46,16 @@ def merged_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def merge_checkpoint(
     content: Mapping[str, Any], plans: Mapping[str, Any], dataset_json: dict, source: str
 ) -> dict[str, Any]:
-    """A copy of a checkpoint with adapters merged and everything in it that describes the network changed alike.
+    """Copy of a checkpoint with merged adapters and a matching description of the network.
 
-    Its state of the optimiser, which belongs to the adapters, stays as it is: remove it.
+    The optimizer state still belongs to the adapters; the caller has to remove it.
 
     Args:
         plans: those of the model folder.
         source: path of the checkpoint, for messages.
 
     Raises:
-        DataError: the weights do not fit the network of the plans, or the merged ones that of the changed plans.
+        DataError: the weights do not match the planned network, or the merged weights the changed plans.
     """
     arguments, trainer = dict(content["init_args"]), content["trainer_name"]
     configuration = arguments["configuration"]
@@ -67,7 +67,7 @@ def merge_checkpoint(
     if "plans" in arguments:
         arguments["plans"] = merged_plans(arguments["plans"], configuration)
     for name in arguments:
-        if name.endswith(_OVERRIDES):  # so that a trainer made with these arguments has the merged network
+        if name.endswith(_OVERRIDES):  # a trainer created from these arguments must build the merged network
             arguments[name] = [*arguments[name], f"model.tuning={MERGED_TUNING}"]
     merged = {**content, "network_weights": weights, "init_args": arguments}
     if "trainer_config" in content:

@@ -1,4 +1,4 @@
-"""Get a trained model from the web and install it."""
+"""Download a trained model and install it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from nnunetv2.paths import nnUNet_results
 logger = logging.getLogger(__name__)
 
 _SCHEMES = ("http", "https", "file")
-_TIMEOUT = 100  # seconds without an answer
-_HEADERS = {"User-Agent": "nnunetv2"}  # some servers turn Python's own name away
+_TIMEOUT = 100  # seconds without a response
+_HEADERS = {"User-Agent": "nnunetv2"}  # some servers reject Python's default user agent
 _SHA256 = re.compile("[0-9a-f]{64}")
 DEFAULT_CHUNK_SIZE = 2**17  # bytes
 
 
 def download_and_install_from_url(url: str, overwrite: bool = False, sha256: str | None = None) -> None:
-    """Downloads a zip file beside the installed models, installs it, see `install_model_from_zip_file`, and removes it.
+    """Download a zip file into a temporary folder, install it (see `install_model_from_zip_file`), and remove it.
 
     Args:
-        sha256: of the zip file, in hexadecimal digits; None takes any file.
+        sha256: expected checksum of the zip file, hexadecimal; None accepts any file.
 
     Raises:
-        UsageError: `nnUNet_results` is not set, the URL or the checksum cannot be used, or a model is there already.
-        DataError: the download is not complete, is another file, or is not a trained model.
+        UsageError: `nnUNet_results` is not set, the URL or the checksum is invalid, or the model is already installed.
+        DataError: the download is incomplete, has another checksum, or is not a trained model.
     """
     if sha256 is not None and not _SHA256.fullmatch(sha256.lower()):
         raise UsageError(f"{sha256!r} is no SHA-256, which has 64 hexadecimal digits; sha256sum FILE prints it")
@@ -51,19 +51,19 @@ def download_and_install_from_url(url: str, overwrite: bool = False, sha256: str
 
 
 def download_file(url: str, local_filename: str | os.PathLike, chunk_size: int | None = DEFAULT_CHUNK_SIZE) -> str:
-    """Downloads a file in small pieces.
+    """Download a file in chunks.
 
     Args:
-        url: begins with http, https or file.
-        local_filename: where it goes; removed again if the download fails.
-        chunk_size: bytes; None for the default.
+        url: starts with http, https or file.
+        local_filename: target path; removed again if the download fails.
+        chunk_size: bytes; None uses the default.
 
     Returns:
         The path of the file.
 
     Raises:
-        UsageError: the URL has another form, or does not lead to a file.
-        DataError: the connection ended before the file did.
+        UsageError: the URL is invalid or cannot be opened.
+        DataError: the connection was lost during the download.
     """
     if urllib.parse.urlsplit(url).scheme not in _SCHEMES:
         raise UsageError(f"{url!r} is not a URL that begins with http://, https:// or file://")
@@ -82,14 +82,14 @@ def download_file(url: str, local_filename: str | os.PathLike, chunk_size: int |
 
 
 def require_sha256(path: str | os.PathLike, sha256: str, url: str) -> None:
-    """Checks the content of a file.
+    """Verify the checksum of a file.
 
     Args:
-        sha256: hexadecimal digits, large or small.
-        url: where the file is from, for the message.
+        sha256: hexadecimal digits in upper or lower case.
+        url: source of the file, for the message.
 
     Raises:
-        DataError: the content has another checksum.
+        DataError: the file has another checksum.
     """
     found = hashlib.sha256()
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Write a trained model into a zip file that `install_model_from_zip_file`, here or of upstream, unpacks."""
+"""Write a trained model to a zip file that `install_model_from_zip_file` of this fork or of upstream can unpack."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 
 logger = logging.getLogger(__name__)
 
-_COMPRESSION_LEVEL = 1  # weights hardly get smaller, and higher levels take several times as long
+_COMPRESSION_LEVEL = 1  # weights hardly compress, and higher levels take several times longer
 _TRAINING_STATE = ("optimizer_state", "grad_scaler_state", "lr_scheduler_state")
 _WITH_PATHS = ("init_args", "trainer_config")
 _OF_THE_NETWORK_IN_TRAINING = ("debug.json", "network_architecture.txt", "network_architecture.pdf")
@@ -49,21 +49,20 @@ def export_pretrained_model(
     merge_lora: bool = False,
     without_optimizer: bool = False,
 ) -> None:
-    """Writes the models of one trainer and one plans file into a zip file, which appears when it is complete.
+    """Write the models of one trainer and one plans file to a zip file, which appears once it is complete.
 
-    Folders of this machine and its name are taken out of what is text.
+    Folders of this machine and its host name are removed from text files.
 
     Args:
-        strict: refuse if a configuration, fold or checkpoint is missing; otherwise leave it out.
-        save_checkpoints: file names of the checkpoints, of every fold.
-        export_crossval_predictions: also the segmentations of validations and ensembles.
-        merge_lora: merge LoRA adapters into the backbone's weights. Predictions stay the same; the training cannot be
-            continued.
-        without_optimizer: leave the state of the optimiser out, about half or two thirds of a checkpoint. Its training
-            cannot be continued.
+        strict: reject missing configurations, folds or checkpoints; otherwise skip them.
+        save_checkpoints: file names of the checkpoints to export from each fold.
+        export_crossval_predictions: also export the segmentations of validations and ensembles.
+        merge_lora: merge LoRA adapters into the weights of the backbone. Predictions stay the same; training cannot be
+            resumed.
+        without_optimizer: drop the optimizer state, half to two thirds of a checkpoint. Training cannot be resumed.
 
     Raises:
-        UsageError: something is missing, or the output's folder is.
+        UsageError: something to export, or the folder of the output, is missing.
         DataError: a checkpoint is damaged.
     """
     dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
@@ -101,7 +100,7 @@ def export_pretrained_model(
 
 
 def _warn_of_missing_stages(models: Mapping[str, ExportedModel]) -> None:
-    """Says which models of a cascade cannot predict where they are installed, as what they start from is left out."""
+    """Warn about cascade models that cannot predict alone because their previous stage is not exported."""
     for configuration, model in models.items():
         previous = previous_stage_of(model.folder, configuration)
         if previous is not None and previous not in models:
@@ -116,13 +115,13 @@ def _warn_of_missing_stages(models: Mapping[str, ExportedModel]) -> None:
 
 
 class _Archive(zipfile.ZipFile):
-    """A zip file of results, each under its path below `nnUNet_results`."""
+    """A zip file of results, with paths relative to `nnUNet_results`."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "w", zipfile.ZIP_DEFLATED, compresslevel=_COMPRESSION_LEVEL, strict_timestamps=False)
 
     def add(self, path: Path, text: str | None = None) -> None:
-        """Adds a file, or a text in its place."""
+        """Add a file, or `text` under its name."""
         name = path.relative_to(nnUNet_results).as_posix()
         if text is None:
             self.write(path, name)
@@ -130,7 +129,7 @@ class _Archive(zipfile.ZipFile):
             self.writestr(name, text)
 
     def add_checkpoint(self, path: Path, content: dict[str, Any] | None, scratch: Path) -> None:
-        """Adds a file, or a content in its place, which is written into a folder first."""
+        """Add a file, or `content` under its name, saved to `scratch` first."""
         if content is None:
             self.add(path)
             return
@@ -158,23 +157,23 @@ def _changes(
 
 @dataclass(frozen=True)
 class _ContentChanges:
-    """How the files of one model folder are changed."""
+    """Changes to the files of one model folder on export."""
 
     plans: Mapping[str, Any]
     dataset_json: dict
     configuration: str
     private: Mapping[str, str]
-    """folders to replace in texts, see `private_folders`"""
+    """replacements for folders in texts, see `private_folders`"""
     merge_lora: bool
-    """the network has LoRA adapters, which are merged; the state of the optimiser, which is theirs, goes too"""
+    """merge the network's LoRA adapters, and drop the optimizer state, which belongs to them"""
     without_optimizer: bool
 
     def leaves_out(self, path: Path) -> bool:
-        """Whether a file describes a network that is not exported, the one with adapters."""
+        """Whether a file describes the network with adapters, which is not exported."""
         return self.merge_lora and path.name in _OF_THE_NETWORK_IN_TRAINING
 
     def text(self, path: Path) -> str | None:
-        """What to store for a file other than a checkpoint; None for the file as it is."""
+        """Changed text of a file other than a checkpoint; None to store the file unchanged."""
         if self.merge_lora and path.name == "plans.json":
             from nnunetv2.model_sharing.lora_merging import merged_plans
 
@@ -184,10 +183,10 @@ class _ContentChanges:
         return shareable_text(path, self.private)
 
     def checkpoint(self, path: Path) -> dict[str, Any] | None:
-        """What to store for a checkpoint; None for the file as it is.
+        """Changed content of a checkpoint; None to store the file unchanged.
 
         Raises:
-            DataError: the checkpoint is damaged, or does not fit the plans.
+            DataError: the checkpoint is damaged, or does not match the plans.
         """
         from nnunetv2.utilities.checkpoint_io import load_checkpoint  # imports torch
 

@@ -1,4 +1,4 @@
-"""Install trained models from a zip file: checked first, then whole or not at all."""
+"""Install trained models from a zip file: validate first, then install completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _SHOWN_FILES = 3
 _CHUNK = 2**20  # bytes
 _IN_EVERY_CHECKPOINT = {"network_weights", "init_args", "trainer_name"}
-# postprocessing.pkl names this function; while the file is checked, something harmless stands for it
+# postprocessing.pkl refers to this function; while the file is validated, a harmless object replaces it
 _POSTPROCESSING = (
     "nnunetv2.postprocessing.remove_connected_components",
     "remove_all_but_largest_component_from_segmentation",
@@ -32,17 +32,17 @@ Members = Mapping[PurePosixPath, zipfile.ZipInfo]
 
 
 def install_model_from_zip_file(zip_file: str | os.PathLike, overwrite: bool = False) -> None:
-    """Unpacks trained models, exported here or by upstream, into the folder that `nnUNet_results` names.
+    """Unpack trained models, exported by this fork or by upstream, into the `nnUNet_results` folder.
 
-    Everything is unpacked and checked beside its place first. A model that is there already with the same files stays
-    as it is, and gets those that it lacks.
+    All files are first unpacked and validated in a temporary folder. A model that is already installed with the same
+    files is kept and only receives missing ones.
 
     Args:
-        overwrite: replace models that are there with other files, each folder as a whole.
+        overwrite: replace installed models that have other files, each folder as a whole.
 
     Raises:
-        UsageError: `nnUNet_results` is not set, there is no such file, or a model is there already.
-        DataError: the archive is damaged, or holds anything that is no trained model. Nothing was installed.
+        UsageError: `nnUNet_results` is not set, the file does not exist, or a model is already installed.
+        DataError: the archive is damaged, or holds something other than trained models; nothing is installed.
     """
     root = Path(nnUNet_results.require())
     if not Path(zip_file).is_file():
@@ -53,7 +53,7 @@ def install_model_from_zip_file(zip_file: str | os.PathLike, overwrite: bool = F
         members = members_of_models(archive, size, free)
         conflicts = _conflicts(members, root)
         if not overwrite:
-            # what is said about all models of a dataset is no part of one of them
+            # files of the whole dataset do not belong to a model, so a conflict among them blocks no installation
             _require_no_models_among([path for path in conflicts if path != unit_of(path)], root)
         replaced = {unit_of(path) for path in conflicts} if overwrite else set()
         wanted = {
@@ -84,7 +84,7 @@ def _opened(zip_file: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
 
 
 def _conflicts(members: Members, root: Path) -> list[PurePosixPath]:
-    """The files that are there already with other content."""
+    """Files that already exist with other content."""
     return [path for path, info in members.items() if os.path.lexists(root / path) and not _equal(root / path, info)]
 
 
@@ -112,13 +112,13 @@ def _extract(archive: zipfile.ZipFile, members: Members, folder: Path) -> None:
     for path, info in members.items():
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        # never archive.extract: this writes a plain file whatever the archive says about links and permissions
+        # archive.extract would honour links and permissions stored in the archive; this writes plain files only
         with archive.open(info) as source, open(target, "wb") as file:
             shutil.copyfileobj(source, file, _CHUNK)
 
 
 def _check(members: Members, folder: Path) -> None:
-    """Opens, without running code, everything that a prediction would open."""
+    """Open, without executing code, every file that prediction would open."""
     from nnunetv2.utilities.checkpoint_io import load_checkpoint  # imports torch
 
     for path in members:
@@ -145,7 +145,7 @@ def _require_checkpoint(content: Mapping[str, object]) -> None:
 
 
 def _put_in_place(members: Members, unpacked: Path, root: Path, retired: Path, replaced: set[PurePosixPath]) -> None:
-    """Moves what was unpacked to its place: new and replaced units as a whole, else the files that are missing."""
+    """Move unpacked files to their final place: new and replaced units as a whole, otherwise only missing files."""
     for unit in sorted({unit_of(path) for path in members}):
         target = root / unit
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -165,5 +165,6 @@ def _exchange(new: Path, target: Path, retired: Path) -> None:
     try:
         os.replace(new, target)
     except OSError:
+        # Roll back, so that the previous model stays installed.
         os.replace(retired, target)
         raise

@@ -1,4 +1,4 @@
-"""Take out of exported files what says where and on which machine they were made."""
+"""Remove paths and the host name of this machine from exported files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import Any
 from nnunetv2.paths import nnUNet_extensions, nnUNet_extTrainer, nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 
 _ROOTS = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results, nnUNet_extTrainer, nnUNet_extensions)
-_END_OF_NAME = r"(?![\w.-])"  # /home/jo is no part of /home/joe
+_END_OF_NAME = r"(?![\w.-])"  # /home/jo must not match in /home/joe
 _HOME = "~"
 _COMMAND = "nnUNetv2_"
 _TEXT_FILES = (".json", ".jsonl", ".txt", ".yaml")
 
 
 def private_folders() -> dict[str, str]:
-    """What to write in the place of nnU-Net's folders and of the home folder, the longest folders first.
+    """Replacements for nnU-Net's folders and the home folder, longest paths first.
 
-    Symbolic links are also listed by what they lead to.
+    Symbolic links are included under their targets as well.
     """
     named = [(os.fspath(root), f"${root.variable}") for root in _ROOTS if root.is_set()]
     named.append((os.path.expanduser("~"), _HOME))
@@ -31,7 +31,7 @@ def private_folders() -> dict[str, str]:
 
 
 def without_folders(value: Any, folders: Mapping[str, str]) -> Any:
-    """The value with every folder replaced in all its texts, at any depth of dicts, lists and tuples."""
+    """Replace every folder in all texts of a value, at any depth of dicts, lists and tuples."""
     if isinstance(value, str):
         for folder, name in folders.items():
             if folder in value:
@@ -45,12 +45,12 @@ def without_folders(value: Any, folders: Mapping[str, str]) -> Any:
 
 
 def _shareable_line(line: str, folders: Mapping[str, str]) -> str:
-    """A line without private folders; a command still works where the folders that it names have spaces."""
+    """Remove private folders from a line; a command stays valid even if the replaced paths contain spaces."""
     if not line.startswith(_COMMAND):
         return without_folders(line, folders)
     try:
         words = shlex.split(line)
-    except ValueError:  # an apostrophe that nobody closes: it was no command line before
+    except ValueError:  # unbalanced quotes: not a command line
         return without_folders(line, folders)
     if without_folders(words, folders) == words:
         return line
@@ -58,18 +58,18 @@ def _shareable_line(line: str, folders: Mapping[str, str]) -> str:
 
 
 def _shell_word(word: str, folders: Mapping[str, str]) -> str:
-    """A word of a command line; the shell fills in the variables that stand for private folders."""
+    """Quote a word of a command line so that the shell expands the variables that replace private folders."""
     shareable = without_folders(word, folders)
     if shareable == word:
         return shlex.quote(word)
     inside = re.sub(r'["\\`]|\$(?!nnUNet_)', r"\\\g<0>", shareable)
-    if inside.startswith(f"{_HOME}/"):  # which the shell does not expand within quotes
+    if inside.startswith(f"{_HOME}/"):  # the shell does not expand ~ within quotes
         inside = f"$HOME{inside[1:]}"
     return f'"{inside}"'
 
 
 def shareable_text(path: Path, folders: Mapping[str, str]) -> str | None:
-    """The text of a file without private folders and host name; None if the file may be shared as it is."""
+    """Text of a file without private folders and host name; None if the file can be shared unchanged."""
     if path.suffix not in _TEXT_FILES:
         return None
     text = path.read_text(encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Postprocessing of segmentations: largest connected components, kept where that helps in cross-validation."""
+"""Postprocessing of segmentations: keep only the largest component where this helps in cross-validation."""

@@ -12,11 +12,13 @@ from nnunetv2.utilities.command_line import command
 def build_determine_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_determine_postprocessing",
-        description="Find out for which labels it helps to keep only the largest connected component. Writes "
+        description="Determine for which labels keeping only the largest connected component helps. Writes "
         "postprocessing.pkl, postprocessing.json and the folder postprocessed beside the segmentations.",
     )
-    parser.add_argument("-i", type=str, required=True, help="folder of segmentations, best of a whole cross-validation")
-    parser.add_argument("-ref", type=str, required=True, help="folder of the references, under the same file names")
+    parser.add_argument(
+        "-i", type=str, required=True, help="folder of segmentations, ideally of a full cross-validation"
+    )
+    parser.add_argument("-ref", type=str, required=True, help="folder of the references, with the same file names")
     _add_common(parser)
     parser.add_argument("--remove_postprocessed", action="store_true", help="do not write the folder postprocessed")
     return parser
@@ -27,12 +29,12 @@ def build_apply_parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_apply_postprocessing", description="Apply the steps of a postprocessing.pkl to segmentations."
     )
     parser.add_argument("-i", type=str, required=True, help="folder of segmentations")
-    parser.add_argument("-o", type=str, required=True, help="folder for the results; made if needed")
+    parser.add_argument("-o", type=str, required=True, help="output folder; created if missing")
     parser.add_argument(
         "-pp_pkl_file",
         type=str,
         required=True,
-        help="postprocessing.pkl, as nnUNetv2_find_best_configuration and nnUNetv2_determine_postprocessing write it",
+        help="postprocessing.pkl, written by nnUNetv2_find_best_configuration or nnUNetv2_determine_postprocessing",
     )
     _add_common(parser)
     return parser
@@ -40,7 +42,7 @@ def build_apply_parser() -> argparse.ArgumentParser:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-np", type=int, default=get_default_num_processes(), help="largest number of processes; default: %(default)s"
+        "-np", type=int, default=get_default_num_processes(), help="maximum number of processes; default: %(default)s"
     )
     for name in ("plans.json", "dataset.json"):
         flag = f"-{name.replace('.', '_')}"

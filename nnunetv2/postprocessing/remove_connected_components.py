@@ -1,4 +1,4 @@
-"""Keep only the largest connected component of labels: apply it, and determine in cross-validation where it helps."""
+"""Keep only the largest connected component of labels: apply this step, and determine where it helps."""
 
 from __future__ import annotations
 
@@ -63,16 +63,16 @@ def remove_all_but_largest_component_from_segmentation(
     labels_or_regions: LabelOrRegion | list[LabelOrRegion],
     background_label: int = 0,
 ) -> np.ndarray:
-    """Sets to background what does not belong to the largest component of the given labels taken together.
+    """Set to background what lies outside the largest component of the union of the given labels.
 
-    Files named `postprocessing.pkl` refer to this function by its name and its module's.
+    The name and module of this function must not change: files `postprocessing.pkl` refer to them.
 
     Args:
         segmentation: label map (Z, Y, X), or of any number of axes.
         labels_or_regions: a label, a tuple of labels, or a list of these.
 
     Returns:
-        A changed copy. Voxels that share a corner are connected; of several largest components all stay.
+        A modified copy. Voxels that share a corner are connected; if several components are largest, all stay.
     """
     regions = labels_or_regions if isinstance(labels_or_regions, list) else [labels_or_regions]
     mask = np.zeros(segmentation.shape, dtype=bool)
@@ -86,7 +86,7 @@ def remove_all_but_largest_component_from_segmentation(
 def apply_postprocessing(
     segmentation: np.ndarray, pp_fns: Sequence[Callable[..., np.ndarray]], pp_fn_kwargs: Sequence[dict[str, Any]]
 ) -> np.ndarray:
-    """Applies functions to a label map one after the other, each with its keywords."""
+    """Apply functions to a label map in order, each with its keyword arguments."""
     for function, kwargs in zip(pp_fns, pp_fn_kwargs, strict=True):
         segmentation = function(segmentation, **kwargs)
     return segmentation
@@ -99,7 +99,7 @@ def load_postprocess_save(
     pp_fns: Sequence[Callable[..., np.ndarray]],
     pp_fn_kwargs: Sequence[dict[str, Any]],
 ) -> None:
-    """Applies functions to the segmentation in a file, and writes the result in the same geometry."""
+    """Apply functions to the segmentation in a file, and write the result in the same geometry."""
     segmentation, properties = image_reader_writer.read_seg(segmentation_file)
     image_reader_writer.write_seg(apply_postprocessing(segmentation[0], pp_fns, pp_fn_kwargs), output_fname, properties)
 
@@ -112,24 +112,24 @@ def determine_postprocessing(
     num_processes: int | None = None,
     keep_postprocessed_files: bool = True,
 ) -> tuple[Functions, list[dict[str, Any]]]:
-    """Finds out which largest components to keep; see `choose_steps` for the rule.
+    """Determine which largest components to keep; see `choose_steps` for the rule.
 
     Writes into `folder_predictions`: `postprocessing.pkl` with the steps; `postprocessing.json` with the steps and the
-    scores before and after; `summary.json` where it is missing; and the folder `postprocessed`, with plans.json and
+    scores before and after; `summary.json` if missing; and the folder `postprocessed`, with plans.json and
     dataset.json.
 
     Args:
-        folder_predictions: segmentations, best of a whole cross-validation.
-        folder_ref: references under the same file names; those without a prediction are passed over.
-        plans_file_or_dict, dataset_json_file_or_dict: None for plans.json and dataset.json in `folder_predictions`.
-        num_processes: largest number of worker processes; None for `nnUNet_def_n_proc`.
-        keep_postprocessed_files: False leaves out the folder `postprocessed`, and removes an older one.
+        folder_predictions: segmentations, ideally of a full cross-validation.
+        folder_ref: references with the same file names; those without a prediction are skipped.
+        plans_file_or_dict, dataset_json_file_or_dict: None uses plans.json and dataset.json in `folder_predictions`.
+        num_processes: maximum number of worker processes; None uses `nnUNet_def_n_proc`.
+        keep_postprocessed_files: False writes no folder `postprocessed`, and removes an existing one.
 
     Returns:
-        The functions and their keywords, as `apply_postprocessing` takes them.
+        The functions and their keyword arguments, as `apply_postprocessing` takes them.
 
     Raises:
-        DataError: there are no segmentations, or one has no reference, or they do not fit each other.
+        DataError: there are no segmentations, one has no reference, or a pair does not match.
     """
     folder, references = os.fspath(folder_predictions), os.fspath(folder_ref)
     plans, dataset_json = descriptions(folder, plans_file_or_dict, dataset_json_file_or_dict)
@@ -157,7 +157,7 @@ def determine_postprocessing(
 def _write_postprocessed(cases: ScoredCases, steps: Sequence[Step], before: Summary, folder: str) -> Summary:
     if steps:
         return _score(cases, steps, folder)
-    for name in cases.names:  # nothing helps
+    for name in cases.names:  # no step helps, so copying is enough
         shutil.copyfile(os.path.join(cases.predictions, name), os.path.join(folder, name))
     return before
 
@@ -167,7 +167,7 @@ def _score(cases: ScoredCases, steps: Sequence[Step], output_folder: str | None)
 
 
 def _moved(summary: Summary, folder: str) -> Summary:
-    """The same scores for predictions of the same names in another folder."""
+    """The same scores, with predictions of the same names in another folder."""
     cases = [
         {**case, "prediction_file": os.path.join(folder, os.path.basename(case["prediction_file"]))}
         for case in summary["metric_per_case"]
@@ -191,14 +191,14 @@ def _report(before: Summary, after: Summary, steps: Sequence[Step]) -> dict[str,
 
 
 def load_postprocessing(path: str | os.PathLike) -> tuple[Functions, list[dict[str, Any]]]:
-    """Reads `postprocessing.pkl`, ours or upstream's, without running anything from it.
+    """Read `postprocessing.pkl`, ours or upstream's, without executing code from it.
 
     Returns:
-        The functions and their keywords, as `apply_postprocessing` takes them.
+        The functions and their keyword arguments, as `apply_postprocessing` takes them.
 
     Raises:
-        UsageError: there is no file.
-        DataError: the file names another function than the one of this module, or holds something else.
+        UsageError: the file does not exist.
+        DataError: the file refers to a function other than the one of this module, or has other content.
     """
     remedy = (
         "give the postprocessing.pkl that nnUNetv2_find_best_configuration or nnUNetv2_determine_postprocessing wrote"
@@ -233,19 +233,19 @@ def apply_postprocessing_to_folder(
     dataset_json_file_or_dict: JsonFile = None,
     num_processes: int | None = None,
 ) -> None:
-    """Applies functions to all segmentations in a folder and writes them under the same names into another.
+    """Apply functions to all segmentations in a folder and write the results with the same names to another folder.
 
-    The output folder also gets plans.json and dataset.json.
+    The output folder also receives plans.json and dataset.json.
 
     Args:
-        pp_fns, pp_fn_kwargs: as `determine_postprocessing` returns them; functions must be importable by name.
-        plans_file_or_dict, dataset_json_file_or_dict: None for plans.json and dataset.json in `input_folder`.
-        num_processes: largest number of worker processes; None for `nnUNet_def_n_proc`.
+        pp_fns, pp_fn_kwargs: as returned by `determine_postprocessing`; functions must be importable by name.
+        plans_file_or_dict, dataset_json_file_or_dict: None uses plans.json and dataset.json in `input_folder`.
+        num_processes: maximum number of worker processes; None uses `nnUNet_def_n_proc`.
 
     Raises:
         UsageError: the output folder is the input folder.
         DataError: the input folder is missing or has no segmentations.
-        PartialPredictionError: some cases failed; the others are complete, and `failures.json` beside them says why.
+        PartialPredictionError: some cases failed; the others are complete, and `failures.json` lists the reasons.
     """
     folder, output = os.fspath(input_folder), os.fspath(output_folder)
     _require_other_output(folder, output)
@@ -283,13 +283,14 @@ def _segmentations_in(folder: str, stored: SegmentationFormat) -> list[str]:
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """Returns the voxels of the largest component of a boolean mask of any number of axes.
+    """Select the largest component of a boolean mask of any number of axes.
 
-    Voxels that touch at a face, an edge or a corner are connected. Of several components of one size, all stay.
+    Voxels that touch at a face, an edge or a corner are connected. If several components are largest, all stay.
     """
     from scipy import ndimage
 
     kept = np.zeros(mask.shape, dtype=bool)
+    # Labelling only the bounding box is much faster for small structures in large images.
     box = _bounding_box(mask)
     if box is None:
         return kept
@@ -297,7 +298,7 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     if num_components == 1:
         return mask.copy()
     sizes = np.bincount(components.ravel())
-    sizes[0] = 0  # what lies outside the mask
+    sizes[0] = 0  # background
     kept[box] = (sizes == sizes.max())[components]
     return kept
 

@@ -1,4 +1,4 @@
-"""Choose which postprocessing steps improve the segmentations of a cross-validation."""
+"""Select the postprocessing steps that improve the segmentations of a cross-validation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Summary = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """One postprocessing step: `function(segmentation, **kwargs)` returns a changed copy."""
+    """One postprocessing step: `function(segmentation, **kwargs)` returns a modified copy."""
 
     function: Callable[..., np.ndarray]
     kwargs: dict[str, Any] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class ScoredCases:
     """Predictions with their references, and what is needed to score steps on them."""
 
     names: Sequence[str]
-    """file names, equal in both folders"""
+    """file names, the same in both folders"""
     predictions: str
     """folder"""
     references: str
@@ -55,7 +55,7 @@ class ScoredCases:
         return [(os.path.join(self.predictions, name), os.path.join(self.references, name)) for name in self.names]
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """Calls `function(prediction_file, reference_file, stored, *arguments)` for each case."""
+        """Call `function(prediction_file, reference_file, stored, *arguments)` for each case."""
         pairs = self.pairs()
         num_workers = num_processes_for([reference for _, reference in pairs], self.num_processes)
         jobs = [(*pair, self.stored, *arguments) for pair in pairs]
@@ -63,18 +63,17 @@ class ScoredCases:
 
 
 def choose_steps(cases: ScoredCases, keep_largest: Callable[..., np.ndarray]) -> tuple[list[Step], Summary]:
-    """Tries to keep the largest component of the whole foreground, then of each label or region.
+    """Try to keep the largest component of the whole foreground, then of each label or region.
 
-    The first is taken if the mean Dice over the foreground rises and no label or region gets worse; each of the others
-    if the Dice of its own label or region rises, given the steps taken before. Regions are tried in the order of their
-    declaration. Labels do not overlap, so that what is done to one leaves the scores of the others as they are: all are
-    tried in one go.
+    The first step is accepted if the mean foreground Dice rises and no label or region gets worse; each further one
+    if the Dice of its own label or region rises, given the steps accepted before. Regions are tried in the order of
+    their declaration. Labels do not overlap, so a step for one does not affect the others: all are tried at once.
 
     Args:
         keep_largest: `keep_largest(segmentation, labels_or_regions=...)`.
 
     Returns:
-        The steps, and the summary of the segmentations without any.
+        The accepted steps, and the summary of the unprocessed segmentations.
     """
     stored = cases.stored
     whole = Step(keep_largest, {"labels_or_regions": list(stored.foreground_labels)})
@@ -90,7 +89,7 @@ def choose_steps(cases: ScoredCases, keep_largest: Callable[..., np.ndarray]) ->
 def _helpful_steps(
     cases: ScoredCases, steps: Sequence[Step], regions: Sequence[LabelOrRegion], keep_largest: Callable[..., np.ndarray]
 ) -> list[Step]:
-    """Those of the steps for `regions`, which do not touch each other, that help after the `steps` taken before."""
+    """Select the steps that help after `steps`; the `regions` must not overlap."""
     candidates = [Step(keep_largest, {"labels_or_regions": region}) for region in regions]
     baseline, *trials = _try_steps(cases, steps, candidates)
     helpful = []
@@ -116,7 +115,7 @@ def _report(what: str, before: dict[str, float], after: dict[str, float], is_tak
 
 
 def _try_steps(cases: ScoredCases, taken: Sequence[Step], candidates: Sequence[Step]) -> list[Summary]:
-    """Summaries after the steps taken, and after each candidate in their place behind them."""
+    """Summaries after the accepted steps, and after each candidate applied on top of them."""
     of_cases = cases.run(metrics_of_trials, taken, candidates)
     return [
         summary_of_cases([_as_case(pair, metrics) for pair, metrics in zip(cases.pairs(), trial, strict=True)], regions)
@@ -137,7 +136,7 @@ def metrics_of_trials(
     taken: Sequence[Step],
     candidates: Sequence[Step],
 ) -> list[dict[LabelOrRegion, dict[str, float]]]:
-    """Metrics of one case after the steps taken, and after each candidate behind them."""
+    """Metrics of one case after the accepted steps, and after each candidate applied on top of them."""
     reference, prediction, _ = read_pair(reference_file, prediction_file, stored.reader_writer)
     reference, segmentation = reference[0], apply_steps(prediction[0], taken)
     confusion = confusion_of_pair(reference, segmentation, stored.regions, stored.ignore_label)
@@ -147,6 +146,7 @@ def metrics_of_trials(
         counts = after != segmentation
         if stored.ignore_label is not None:
             counts &= reference != stored.ignore_label
+        # Recounting only the changed voxels keeps many candidates cheap.
         trials.append(confusion.after_change(reference[counts], segmentation[counts], after[counts]))
     return [_metrics(trial, stored.regions) for trial in trials]
 
@@ -158,7 +158,7 @@ def metrics_after_steps(
     steps: Sequence[Step],
     output_folder: str | None,
 ) -> dict[str, Any]:
-    """Applies the steps to one case and scores it; writes it if there is an output folder."""
+    """Apply the steps to one case and score it; write it if there is an output folder."""
     reference, prediction, properties = read_pair(reference_file, prediction_file, stored.reader_writer)
     segmentation = apply_steps(prediction[0], steps)
     if output_folder is not None:

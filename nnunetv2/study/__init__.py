@@ -1,1 +1,1 @@
-"""A study: models, folds and seeds that are trained, scored and compared by one command."""
+"""A study: train, score and compare models over folds and seeds with one command."""

@@ -1,4 +1,4 @@
-"""What a study would do and cost, told before anything is trained."""
+"""Report the work and cost of a study before training starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FOOT = (
 
 
 def described(study: Study) -> str:
-    """The commands that the study would run, a table of what each method costs, and the sums."""
+    """Format the commands that the study would run, a cost table of the methods, and the totals."""
     todo = study.unfinished()
     commands = [f"# {job.name}: {job.state().value}\n{job.command_line(job.state())}\n" for job in todo]
     rows = [_row(study, method) for method in study.methods]
@@ -41,13 +41,13 @@ def described(study: Study) -> str:
 
 
 def seconds_per_epoch(jobs: Sequence[Job]) -> float:
-    """Mean over all epochs that these trainings have made; nan if there are none."""
+    """Mean over all recorded epochs of these trainings; NaN if there are none."""
     seconds = [value for job in jobs for value in job.epoch_seconds()]
     return fmean(seconds) if seconds else math.nan
 
 
 def hours_left(jobs: Sequence[Job]) -> float:
-    """Of all trainings of a method together; nan if no epoch of it was timed."""
+    """Hours left for all trainings of a method together; NaN if no epoch of it was timed."""
     epochs = [_epochs_left(job) for job in jobs]
     return seconds_per_epoch(jobs) * sum(epochs) / 3600 if any(epochs) else 0.0
 
@@ -76,7 +76,7 @@ def _row(study: Study, method: Method) -> tuple[str, ...]:
 
 
 def flops_per_patch(study: Study, method: Method) -> int:
-    """Floating-point operations of one patch in a training step; a multiply-add is two."""
+    """Floating-point operations of one patch in a training step; a multiply-add counts as two."""
     trainer = make_trainer(
         find_by_name("trainer", method.trainer),
         study.dataset,

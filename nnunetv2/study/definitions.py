@@ -1,4 +1,4 @@
-"""What was trained under the name of a method, kept beside its trainings, so that one name stays one thing."""
+"""Store the definition of each method beside its trainings, so that a method name keeps its meaning."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FILE = "method.json"
 
 
 def require_unchanged(methods: Sequence[Method], jobs: Sequence[Job], study_folder: Path) -> None:
-    """Refuses a method that has been trained in part under the same name as something else.
+    """Reject a method whose existing trainings were made under another definition.
 
     Raises:
-        UsageError: names the differences.
+        UsageError: lists the differences.
     """
     for method in methods:
         path = _path(study_folder, method)
@@ -35,7 +35,7 @@ def require_unchanged(methods: Sequence[Method], jobs: Sequence[Job], study_fold
 
 
 def write_definitions(methods: Sequence[Method], study_folder: Path) -> None:
-    """Keeps what each method is; those that are there already must be unchanged or without trainings."""
+    """Store the definition of each method; call `require_unchanged` first."""
     for method in methods:
         path = _path(study_folder, method)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def write_definitions(methods: Sequence[Method], study_folder: Path) -> None:
 
 
 def definition_differences(stored: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """One phrase for each difference: `training.lr: 0.001 there, 0.01 now`."""
+    """Describe each difference: `training.lr: 0.001 there, 0.01 now`."""
     old, new = (_named_values(definition) for definition in (stored, now))
     return [
         f"{key}: {_said(old, key)} there, {_said(new, key)} now"
@@ -57,7 +57,7 @@ def _path(study_folder: Path, method: Method) -> Path:
 
 
 def _has_begun(job: Job, method_folder: Path) -> bool:
-    """Also by a training of another trainer or plans, whose model folder has another name."""
+    """Whether any training exists, including one of another trainer or plans, stored in another model folder."""
     return job.state() is not State.NEW or any(method_folder.glob("seed_*/*/*/fold_*/checkpoint_*.pth"))
 
 

@@ -1,4 +1,4 @@
-"""The command `nnUNetv2_study`: trains the models of a study, each as often as it says, and compares them."""
+"""The command `nnUNetv2_study`: trains the models of a study over folds and seeds, and compares them."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_study",
         usage="%(prog)s STUDY.yaml [--dry_run | --slurm | --only_compare | --no_compare]\n"
         "       %(prog)s --init STUDY.yaml",
-        description="Train models x folds x seeds with an equal budget, one after the other, and compare them. What is "
-        "finished is left alone and what was interrupted goes on: the same command again, at any time.",
+        description="Train models x folds x seeds with equal budgets, one after the other, and compare them. Finished "
+        "trainings are skipped and interrupted ones resume, so the same command can be repeated at any time.",
         epilog="See docs/study.md.",
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("study", nargs="?", metavar="STUDY.yaml", help="file of the study; its folder is STUDY beside it")
+    add("study", nargs="?", metavar="STUDY.yaml", help="study file; results go to the folder STUDY beside it")
     mode = parser.add_mutually_exclusive_group()
     add = mode.add_argument
-    add("--dry_run", action="store_true", help="only print the commands and what they cost; nothing is written")
+    add("--dry_run", action="store_true", help="only print the commands and their cost; write nothing")
     add("--slurm", action="store_true", help="submit the trainings to Slurm as one array instead of running them here")
-    add("--only_compare", action="store_true", help="train nothing; refused while a training is not finished")
-    add("--no_compare", action="store_true", help="only train")
-    add("--init", metavar="FILE", default=None, help="only write an explained file to start from")
+    add("--only_compare", action="store_true", help="skip training; rejected while trainings are unfinished")
+    add("--no_compare", action="store_true", help="skip the comparison")
+    add("--init", metavar="FILE", default=None, help="only write an annotated template")
     return parser
 
 
@@ -46,11 +46,11 @@ def study_entry(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     if args.init is not None:
         if args.study is not None:
-            raise UsageError("--init writes a file and goes alone; start the study afterwards")
+            raise UsageError("--init cannot be combined with a study file; start the study afterwards")
         write_template(Path(args.init))
         return 0
     if args.study is None:
-        raise UsageError("No study is given; give its file, or write one to start from by --init STUDY.yaml")
+        raise UsageError("No study is given; give its file, or write a template with --init STUDY.yaml")
 
     from nnunetv2.study.run_study import read_study
 
@@ -100,10 +100,10 @@ def _compare(study: Study) -> None:
 
 
 def write_template(path: Path) -> None:
-    """Writes an explained file of a study.
+    """Write an annotated study file.
 
     Raises:
-        UsageError: it exists already, or its folder does not.
+        UsageError: the file already exists, or its folder does not.
     """
     from importlib.resources import files
 
@@ -117,7 +117,7 @@ def write_template(path: Path) -> None:
     with replace_when_complete(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     trial = command_text(["nnUNetv2_study", path, "--dry_run"])
-    sys.stdout.write(f"Wrote a study to start from to {path}; see what it would do by {trial}\n")
+    sys.stdout.write(f"Wrote a study template to {path}; preview it with {trial}\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Carries out one training of a study in a process of its own."""
+"""Run one training of a study in its own process."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _LONGEST_REASON = 300  # characters
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a training."""
+    """Result of a training."""
 
     job: Job
     state: State
     reason: str = ""
-    """why it is not finished; empty if it is"""
+    """why it is unfinished; empty otherwise"""
 
     @property
     def is_finished(self) -> bool:
@@ -40,13 +40,13 @@ class Outcome:
 
 
 def run_job(job: Job, *, wait: bool = False) -> Outcome | None:
-    """Trains and validates, from where the files say that the training is.
+    """Train and validate, resuming from the state found on disk.
 
     Args:
-        wait: for another process that trains this fold.
+        wait: block while another process trains this fold.
 
     Returns:
-        What became of it; None if another process trains it and it was not waited for.
+        The outcome; None if another process trains the fold and `wait` is False.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -63,10 +63,10 @@ def run_job(job: Job, *, wait: bool = False) -> Outcome | None:
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Holds a lock for the length of a block. The system releases it when this process ends, however that happens.
+    """Hold a lock within a block. The operating system releases it when the process ends, even after a crash.
 
     Raises:
-        Timeout: another process holds it, and it was not waited for.
+        Timeout: another process holds the lock and `wait` is False.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path, timeout=-1 if wait else 0):
@@ -75,10 +75,10 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Lets SIGTERM end this process as Ctrl-C does, through the blocks that end the running training."""
+    """Make SIGTERM unwind the stack as Ctrl-C does, so that context managers stop the running training."""
 
     def stop(number: int, frame: object) -> None:
-        sys.stderr.write("stopped by SIGTERM; the same command goes on from the last checkpoints\n")
+        sys.stderr.write("stopped by SIGTERM; the same command resumes from the last checkpoints\n")
         sys.exit(128 + number)
 
     before = signal.signal(signal.SIGTERM, stop)
@@ -89,7 +89,7 @@ def stopped_by_signals() -> Iterator[None]:
 
 
 def _train(job: Job, state: State) -> int:
-    """Runs the command of a training to its end; returns its exit code, negative for a signal."""
+    """Run the training command; return its exit code, negative if ended by a signal."""
     for folder in (job.results, job.log.parent):
         folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, training_process.__file__, job.module, job.program, *job.command_words(state)]
@@ -116,12 +116,13 @@ def _run(command: list[str], job: Job, log: BinaryIO) -> int:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Ends what is left of a training and of the processes that it started, by force if they do not react."""
+    """Terminate the training and its child processes, killing them if they do not stop in time."""
     if process.poll() is None:
         _signal_group(process, signal.SIGTERM)
     deadline = time.monotonic() + _SECONDS_TO_STOP
     while process.poll() is None and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
+    # Also after a normal end: children may outlive the leader of the group.
     _signal_group(process, getattr(signal, "SIGKILL", signal.SIGTERM))
     process.wait()
     process.stdin.close()
@@ -136,7 +137,7 @@ def _signal_group(process: subprocess.Popen, number: int) -> None:
 
 
 def _reason(job: Job, exit_code: int) -> str:
-    """One line: the error in the log, or how the process ended."""
+    """Summarise in one line: the error in the log, or how the process ended."""
     with open(job.log, "rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
         lines = [line.strip() for line in log.read().decode(errors="replace").splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""The trainings of a study, and how far each is; that is read from its files alone."""
+"""The trainings of a study and their progress, read from their files only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ROOTS = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_extTrainer", "nnUNet_exte
 
 
 class State(Enum):
-    """How far a training is; the value is said to people."""
+    """Progress of a training; values are shown to users."""
 
     NEW = "not started"
     CUT_OFF = "interrupted"
@@ -36,7 +36,7 @@ _FLAGS = {State.NEW: (), State.CUT_OFF: ("--c",), State.TRAINED: ("--val",)}
 
 @dataclass(frozen=True)
 class Job:
-    """One training: a method, a seed, a fold. Plain data, so that it can be sent to other machines."""
+    """One training: a method, a seed and a fold. Plain data, so it can be sent to other machines."""
 
     method: str
     seed: int
@@ -49,9 +49,9 @@ class Job:
     study_folder: Path
     model_folder: Path
     working_folder: Path
-    """where relative paths in the words start from"""
+    """base of relative paths in the words"""
     environment: Mapping[str, str]
-    """variables that differ from this process's"""
+    """variables to set or override in the training process"""
 
     @property
     def name(self) -> str:
@@ -72,7 +72,7 @@ class Job:
 
     @property
     def lock(self) -> Path:
-        """Held by the process that trains."""
+        """Lock file held by the training process."""
         return self.study_folder / "locks" / f"{self._file_name}.lock"
 
     @property
@@ -80,24 +80,24 @@ class Job:
         return f"{self.method}__seed_{self.seed}__fold_{self.fold}"
 
     def state(self) -> State:
-        """How far the training is."""
+        """Determine the progress from the files on disk."""
         if (self.fold_folder / FINAL).is_file():
             return State.DONE if _is_validated(self.fold_folder / "validation") else State.TRAINED
         is_begun = any((self.fold_folder / name).is_file() for name in (LATEST, BEST))
         return State.CUT_OFF if is_begun else State.NEW
 
     def command_words(self, state: State) -> list[str]:
-        """Words behind the name of the command, for a training that is not done."""
+        """Arguments of the training command for an unfinished training."""
         return [*self.words, *(self.start_words if state is State.NEW else ()), *_FLAGS[state]]
 
     def command_line(self, state: State) -> str:
-        """The command as it is typed, with the variables that it needs."""
+        """The command as typed in a shell, including the variables that it needs."""
         variables = {"nnUNet_results": str(self.results), **self.environment}
         assignments = [f"{name}={shlex.quote(value)}" for name, value in variables.items()]
         return " ".join([*assignments, self.program, shlex.join(self.command_words(state))])
 
     def full_environment(self) -> dict[str, str]:
-        """Variables of the process that trains; roots stay right in another working folder."""
+        """Environment of the training process; roots become absolute, since its working folder differs."""
         variables = {**os.environ, **self.environment, "nnUNet_results": str(self.results), "PYTHONUNBUFFERED": "1"}
         for name in _ROOTS:
             if variables.get(name):
@@ -106,17 +106,17 @@ class Job:
         return variables
 
     def epoch_seconds(self) -> list[float]:
-        """Duration of each epoch so far."""
+        """Durations of the recorded epochs."""
         lines = read_metrics(self.fold_folder / JSONL)
         return [line["seconds"] for line in lines if line["type"] == EPOCH and line.get("seconds") is not None]
 
 
 def _is_validated(folder: Path) -> bool:
-    """Whether there are scores, and every segmentation that they are of."""
+    """True if scores exist together with every segmentation they were computed from."""
     try:
         cases = dict(read_json(folder / "summary.json")).get("metric_per_case", [])
         names = [Path(case["prediction_file"]).name for case in cases]
-    except (NNUNetError, OSError, TypeError, ValueError, KeyError):  # none yet, or what a full disk left
+    except (NNUNetError, OSError, TypeError, ValueError, KeyError):  # missing, or truncated by a full disk
         return False
     return all((folder / name).is_file() for name in names)
 
@@ -129,9 +129,9 @@ def results_folder(study_folder: Path, method: str, seed: int) -> Path:
 def jobs_of(
     config: StudyConfig, methods: tuple[Method, ...], dataset: str, study_folder: Path, base: Path
 ) -> tuple[Job, ...]:
-    """All trainings: seed by seed, fold by fold, the methods next to each other.
+    """Create all trainings in the order seed, fold, method.
 
-    So a study that is stopped early has trained every method about as often.
+    A study that is stopped early has thus trained all methods about equally often.
     """
     common = ["-device", config.device, *(["-num_gpus", str(config.num_gpus)] if config.num_gpus > 1 else [])]
     common += [word for name, value in config.budget.given().items() for word in (f"--{name}", str(value))]

@@ -1,4 +1,4 @@
-"""From the models that a study names to what their training commands need."""
+"""Resolve the models of a study to their training commands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Method:
-    """A model of a study, checked."""
+    """A validated model of a study."""
 
     name: str
     trainer: str
@@ -37,47 +37,48 @@ class Method:
     program: str
     """console command that trains it"""
     module: str
-    """where that command is"""
+    """module of that command"""
     config_flag: str | None
-    """of the command, for a file of settings"""
+    """flag of the command for a settings file"""
     config_path: str | None
     settings: tuple[str, ...]
-    """`key=value` words"""
+    """`key=value` arguments"""
     start_words: tuple[str, ...]
-    """of the command, at the start of a training alone"""
+    """arguments for starting, but not for resuming, a training"""
     num_epochs: int
     num_iterations_per_epoch: int
     batch_size: int
     patch_size: tuple[int, ...]
     protocol: FoldProtocol
-    """what its trainings will record, which has to be the same for all methods"""
+    """conditions that its trainings will record and that must match across methods"""
     definition: Mapping[str, Any]
-    """everything that its weights depend on, as JSON keeps it"""
+    """everything that determines its weights, as JSON data"""
 
     @property
     def words(self) -> tuple[str, ...]:
-        """Of the command: its settings."""
+        """Settings as arguments of the command."""
         return (*([] if self.config_path is None else [self.config_flag, self.config_path]), *self.settings)
 
     def trainer_arguments(self) -> dict[str, Any]:
-        """What the constructor of its trainer takes for these settings."""
+        """Constructor arguments of the trainer for these settings."""
         return settings_arguments(find_by_name("trainer", self.trainer), self.config_path, self.settings)
 
     @property
     def model_folder(self) -> str:
-        """Name of the folder of its folds."""
+        """Name of the model folder, the parent of its folds."""
         return f"{self.trainer}__{self.plans}__{self.configuration}"
 
 
 def resolve_methods(config: StudyConfig, dataset: str, base: Path) -> tuple[Method, ...]:
-    """Checks the models of a study as far as that goes without training; nothing is written.
+    """Resolve and validate the models of a study without training; writes nothing.
 
     Args:
-        dataset: name of the dataset's folder.
-        base: folder that relative paths start from.
+        dataset: name of the dataset folder.
+        base: base of relative paths.
 
     Raises:
-        UsageError: no such plans, configuration, fold, trainer, file or setting, or settings against the budget.
+        UsageError: unknown plans, configuration, fold, trainer, file or setting, or settings that conflict with the
+            budget.
     """
     _require_folds(config, dataset)
     methods = []
@@ -137,14 +138,14 @@ def _resolve(name: str, section: ModelSection, config: StudyConfig, dataset: str
 
 
 def settings_words(settings: Mapping[str, Any] | list[str]) -> list[str]:
-    """Settings as `key=value` words of a command line; those in a mapping may be nested or have dotted names."""
+    """Convert settings to `key=value` arguments; mappings may be nested or use dotted names."""
     if not isinstance(settings, Mapping):
         return list(settings)
     return [f"{key}={_as_text(value)}" for key, value in dotted_items(dict(settings)).items()]
 
 
 def _as_text(value: Any) -> str:
-    """YAML of one line that is read back as the value."""
+    """Format a value as one line of YAML that parses back to it."""
     import yaml
 
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What the trainings of a method will record, as far as its trainer tells before the first of them."""
+"""Predict what the trainings of a method will record, as far as the trainer determines it before training."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ KNOWN_ITEMS = (
     "precision",
     "mirroring",
 )
-"""of a comparison, those that are known before the training"""
+"""items of a comparison that are known before training"""
 
 
 @dataclass(frozen=True)
 class PlannedSources:
-    """Stands for the files of a fold that is not trained."""
+    """Replaces the files of a fold before it is trained."""
 
     model_folder: Path
     run_line: Mapping[str, Any]
@@ -45,14 +45,14 @@ class PlannedSources:
     debug: Mapping[str, Any] = field(default_factory=dict)
 
     def debug_value(self, name: str) -> None:
-        """Nothing: there is no file that would tell."""
+        """Empty: no file records this."""
 
 
 def planned_protocol(trainer: nnUNetTrainer, fold: str, device: str) -> FoldProtocol:
-    """The conditions of a training, from its trainer on the CPU.
+    """Derive the conditions of a training from its trainer, built on the CPU.
 
     Args:
-        device: `cuda`, `cpu` or `mps`, which it will be trained on.
+        device: device of the later training: `cuda`, `cpu` or `mps`.
     """
     manager = trainer.configuration_manager
     line = {
@@ -65,7 +65,7 @@ def planned_protocol(trainer: nnUNetTrainer, fold: str, device: str) -> FoldProt
         "probabilistic_oversampling": bool(trainer.probabilistic_oversampling),
         **_augmentation(trainer),
     }
-    # The folder of its model is not there yet, and has no place as long as nnUNet_results is not set.
+    # The model folder does not exist yet, and has no path at all while nnUNet_results is unset.
     plans, folder = trainer.plans_manager.plans, Path(trainer.preprocessed_dataset_folder_base)
     sources = PlannedSources(folder, line, plans, manager.configuration, trainer.dataset_json)
     return FoldProtocol(fold, (), sources)
@@ -76,13 +76,13 @@ def _precision(trainer: nnUNetTrainer, device: str) -> str:
 
 
 def _augmentation(trainer: nnUNetTrainer) -> dict[str, Any]:
-    """Transforms and mirror axes; nothing of a trainer that decides on them later."""
+    """Transforms and mirror axes; empty for a trainer with its own data loaders, which may choose others."""
     hook = "get_dataloaders"
     if next(owner for owner in type(trainer).__mro__ if hook in vars(owner)).__name__ != "nnUNetTrainer":
         return {}
     try:
         transforms = trainer.get_transforms().training
-    except Exception as err:  # hooks of a user's trainer may need more than there is before the training
+    except Exception as err:  # a user's trainer may depend on state that exists only during training
         _log.info("The augmentation of %s is not known before its training (%s)", type(trainer).__name__, err)
         return {}
     axes = list(trainer.inference_allowed_mirroring_axes or ())

@@ -1,4 +1,4 @@
-"""A whole study: checked before anything is trained, its trainings one after the other, then the comparison."""
+"""Run a study: validate everything first, train one model after the other, then compare them."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingsFailedError(NNUNetError, RuntimeError):
-    """Trainings of a study that ended without a validated model."""
+    """Some trainings of a study ended without a validated model."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study that was checked against its dataset."""
+    """A study validated against its dataset."""
 
     config: StudyConfig
     dataset: str
@@ -56,10 +56,10 @@ class Study:
 
 
 def read_study(path: Path) -> Study:
-    """Reads the file of a study and checks it as far as that goes without training; nothing is written.
+    """Read and validate a study file without training; writes nothing.
 
     Raises:
-        UsageError: anything in it that no training could be started with, or that differs from what was trained.
+        UsageError: a setting that no training could start with, or a method that differs from its existing trainings.
     """
     config = load_study(path)
     base, folder = path.absolute().parent, study_folder(config, path)
@@ -72,7 +72,7 @@ def read_study(path: Path) -> Study:
 
 
 def require_known_items(allow: Sequence[str]) -> None:
-    """Rejects items of `compare.allow` that no comparison checks.
+    """Reject items of `compare.allow` that no comparison checks.
 
     Raises:
         UsageError: names the accepted items.
@@ -83,17 +83,17 @@ def require_known_items(allow: Sequence[str]) -> None:
 
 
 def require_fair(methods: Sequence[Method], allow: Sequence[str]) -> None:
-    """Rejects methods that the comparison would reject once they are trained.
+    """Reject methods before training if the comparison would reject them afterwards.
 
     Raises:
-        NotComparableError: with one line for each inequality.
+        NotComparableError: lists one line per difference.
     """
     if found := _inequalities(methods, allow):
         raise NotComparableError("\n".join(found))
 
 
 def _inequalities(methods: Sequence[Method], allow: Sequence[str]) -> list[str]:
-    """One line for each item in which methods differ without that being allowed."""
+    """One line per item in which the methods differ and may not."""
     protocols = {method.name: [method.protocol] for method in methods}
     items = [item for item in ITEMS if item.name in KNOWN_ITEMS and not {item.name, ALLOW_ALL} & set(allow)]
     lines = []
@@ -105,13 +105,13 @@ def _inequalities(methods: Sequence[Method], allow: Sequence[str]) -> list[str]:
 
 
 def train_all(study: Study) -> None:
-    """Carries out all trainings that are not finished, one after the other; one that fails does not stop the others.
+    """Run all unfinished trainings one after the other; a failure does not stop the others.
 
-    Folds that another process trains are waited for at the end.
+    Folds that another process is training are awaited at the end.
 
     Raises:
-        UsageError: there is something to train, and not the device for it.
-        TrainingsFailedError: some failed; each has been logged with its reason.
+        UsageError: the device for the remaining trainings is not available.
+        TrainingsFailedError: some trainings failed; each is logged with its reason.
     """
     todo = study.unfinished()
     if todo:
@@ -119,7 +119,7 @@ def train_all(study: Study) -> None:
     write_definitions(study.methods, study.folder)
     logger.info("%d of %d trainings are finished", len(study.jobs) - len(todo), len(study.jobs))
     if len(study.config.seeds) < MIN_SEEDS:
-        logger.info("With fewer than %d seeds nothing can be said about methods, only about these models", MIN_SEEDS)
+        logger.info("With fewer than %d seeds, conclusions hold for these models only, not for the methods", MIN_SEEDS)
     failed: list[Outcome] = []
     with stopped_by_signals():
         elsewhere = [job for job in todo if not _try(job, todo, failed, wait=False)]
@@ -135,11 +135,11 @@ def train_all(study: Study) -> None:
 
 
 def compare_all(study: Study) -> Comparison:
-    """Compares all methods of a study whose trainings are finished; the report goes to `comparison` of its folder.
+    """Compare all methods of a finished study; the report goes to the folder `comparison` of the study.
 
     Raises:
-        UsageError: a training is not finished.
-        NotComparableError: the models are not comparable, and that was not allowed.
+        UsageError: a training is unfinished.
+        NotComparableError: the models differ in something that is not allowed to differ.
     """
     from nnunetv2.comparison.compare import compare
 
@@ -166,13 +166,13 @@ def compare_all(study: Study) -> Comparison:
 
 
 def listed(jobs: Sequence[Job]) -> str:
-    """The first few trainings by name, with the number of the others."""
+    """Join the first few trainings by name and count the rest."""
     more = f"; and {len(jobs) - _SHOWN_JOBS} more" if len(jobs) > _SHOWN_JOBS else ""
     return "; ".join(job.name for job in jobs[:_SHOWN_JOBS]) + more
 
 
 def _try(job: Job, todo: Sequence[Job], failed: list[Outcome], *, wait: bool) -> bool:
-    """Whether the training was this process's to do, or is done."""
+    """Run a training; False if another process is running it."""
     logger.info("[%d/%d] %s: %s, log in %s", todo.index(job) + 1, len(todo), job.name, job.state().value, job.log)
     started = time.monotonic()
     outcome = run_job(job, wait=wait)

@@ -1,4 +1,4 @@
-"""The trainings of a study as one Slurm array."""
+"""Submit the trainings of a study as one Slurm array."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class SlurmTraining:
-    """What one task of the array does. It is queued again when its time is over, or when it has to make room."""
+    """Task of the array that runs one training; requeued on timeout or preemption."""
 
     job: Job
 
@@ -41,22 +41,22 @@ class SlurmTraining:
         return f"{self.job.name}: finished"
 
     def checkpoint(self) -> DelayedSubmission:
-        """Called by submitit before Slurm ends the task; the training goes on from the last checkpoint in its files."""
+        """Called by submitit before Slurm ends the task; the training resumes from its last checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def submit(study: Study, path: str) -> list[str]:
-    """Submits all trainings that are not finished, and says how to go on.
+    """Submit all unfinished trainings and log how to continue.
 
-    A training that is submitted twice is carried out once: its second task ends at once.
+    Submitting twice is safe: the second task of a training ends at once.
 
     Args:
-        path: of the study's file, for the message.
+        path: of the study file, for the log message.
 
     Returns:
-        The ids of the tasks.
+        The task ids.
 
     Raises:
         UsageError: submitit is not installed, or this machine cannot submit to Slurm.
@@ -82,11 +82,11 @@ def _comparison(path: str) -> str:
 
 
 def make_executor(folder: Path, section: SlurmSection, name: str, cluster: str = "slurm") -> Executor:
-    """What submits to Slurm as a section of the study's file says.
+    """Create the submitit executor for a `slurm` section of the study file.
 
     Args:
-        folder: for what submitit keeps of each task.
-        cluster: `local` runs the tasks as processes of this machine.
+        folder: where submitit stores its files of each task.
+        cluster: `local` runs the tasks as processes on this machine.
     """
     try:
         import submitit
@@ -100,7 +100,7 @@ def make_executor(folder: Path, section: SlurmSection, name: str, cluster: str =
 
 
 def parameters(section: SlurmSection) -> dict[str, Any]:
-    """What submitit calls the values of a section; those that are not given are left to the cluster."""
+    """Translate a section to submitit's parameter names; unset values are left to the cluster's defaults."""
     values = {
         "timeout_min": max(1, round(section.time * _MINUTES)),
         "cpus_per_task": section.cpus,

@@ -1,4 +1,4 @@
-"""The file of a study: which models, folds and seeds are trained, with which budget, and how they are compared."""
+"""The study file: models, folds, seeds, budget, and the settings of the comparison."""
 
 from __future__ import annotations
 
@@ -22,56 +22,56 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 @dataclass(frozen=True)
 class ModelSection:
-    """One method: what is trained under its name."""
+    """One method of a study."""
 
     trainer: str = "nnUNetTrainer"
-    """Class name of the trainer, which decides on the training command."""
+    """Class name of the trainer; selects the training command."""
     plans: str | None = None
-    """Name of the plans; null: those of the study."""
+    """Name of the plans; null uses those of the study."""
     configuration: str | None = None
-    """Configuration in the plans; null: that of the study."""
+    """Configuration in the plans; null uses that of the study."""
     config: str | None = None
-    """File of settings, for trainers of vision transformers."""
+    """Settings file, for trainers of vision transformers."""
     settings: dict[str, Any] | list[str] = field(default_factory=dict)
-    """Settings that go before the file: `model.backbone: dinov2`, or a list of key=value words."""
+    """Settings that override the file: `model.backbone: dinov2`, or a list of key=value arguments."""
     pretrained_weights: str | None = None
-    """Checkpoint of the same architecture to start from."""
+    """Checkpoint of the same architecture with the initial weights."""
 
 
 @dataclass(frozen=True)
 class CompareSection(CompareSettings):
-    """How the models are compared, see nnUNetv2_compare."""
+    """Settings of the comparison, see nnUNetv2_compare."""
 
     allow: tuple[str, ...] = ()
-    """Things that may differ between the models although that makes the comparison less fair."""
+    """Items that may differ between the models, at the cost of a less fair comparison."""
 
     def settings(self) -> CompareSettings:
-        """Without what is no setting of the statistics."""
+        """The settings of the comparison proper, without `allow`."""
         return CompareSettings(**{each.name: getattr(self, each.name) for each in fields(CompareSettings)})
 
 
 @dataclass(frozen=True)
 class SlurmSection:
-    """What each training asks Slurm for."""
+    """Resources that each training requests from Slurm."""
 
     partition: str | None = None
-    """Partition; null: the cluster's own."""
+    """Partition; null uses the cluster's default."""
     gpus: int = 1
-    """GPUs of a training, all on one machine."""
+    """GPUs per training, all on one machine."""
     cpus: int = 12
-    """Processors of a training."""
+    """CPU cores per training."""
     memory: float | None = None
-    """GiB of main memory; null: as much as the cluster gives."""
+    """Main memory in GiB; null uses the cluster's default."""
     time: float = 24.0
-    """Hours until a training is interrupted and queued again."""
+    """Time limit in hours, after which a training is interrupted and requeued."""
     array_parallelism: int = 8
-    """Trainings at a time."""
+    """Maximum number of concurrent trainings."""
     max_requeues: int = 50
-    """How often a training that ran out of time is queued again."""
+    """How often a training is requeued after a timeout."""
     setup: tuple[str, ...] = ()
-    """Lines of shell that prepare a node, such as `module load cuda`."""
+    """Shell commands that prepare a node, such as `module load cuda`."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Further options of sbatch by name: {account: x, qos: y}."""
+    """Additional sbatch options by name: {account: x, qos: y}."""
 
     def __post_init__(self) -> None:
         require_range("slurm.gpus", self.gpus, 0)
@@ -84,7 +84,7 @@ class SlurmSection:
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """All that a study is."""
+    """Settings of a study."""
 
     dataset: str = ""
     """Number or name of a preprocessed dataset."""
@@ -93,22 +93,22 @@ class StudyConfig:
     plans: str = "nnUNetPlans"
     """Name of the plans."""
     folds: tuple[int | str, ...] = (0, 1, 2, 3, 4)
-    """Folds of the cross-validation that are trained."""
+    """Folds of the cross-validation to train."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Each model is trained once with each; what is said about methods, not about single models, needs three."""
+    """Each model is trained once per seed; conclusions about methods, rather than single models, need three seeds."""
     device: str = "cuda"
     """cuda, cpu or mps."""
     num_gpus: int = 1
-    """GPUs of one training."""
+    """GPUs per training."""
     output: str | None = None
-    """Folder for trainings, logs and the comparison; null: beside this file, named like it."""
+    """Folder for trainings, logs and the comparison; null uses a folder beside this file, named after it."""
     budget: Budget = field(default_factory=Budget)
     models: dict[str, Any] = field(default_factory=dict)
-    """Methods by their names, under which the report shows them."""
+    """Methods by name; the names appear in the report."""
     compare: CompareSection = field(default_factory=CompareSection)
     slurm: SlurmSection = field(default_factory=SlurmSection)
     environment: dict[str, str] = field(default_factory=dict)
-    """Environment variables of the trainings."""
+    """Environment variables for the trainings."""
 
     def __post_init__(self) -> None:
         if not self.dataset:
@@ -130,10 +130,10 @@ class StudyConfig:
             raise UsageError(f"compare.baseline is {baseline!r}; the models are {', '.join(self.models)}")
 
     def sections(self) -> dict[str, ModelSection]:
-        """The models by name.
+        """Parse the models by name.
 
         Raises:
-            UsageError: a name that is no name of a folder, an unknown key, or a value of the wrong type.
+            UsageError: a name that cannot be a folder name, an unknown key, or a value of the wrong type.
         """
         lower = [name.lower() for name in self.models]
         for name in self.models:
@@ -146,10 +146,10 @@ class StudyConfig:
 
 
 def load_study(path: str | os.PathLike) -> StudyConfig:
-    """Reads and checks the file of a study; nothing else is looked at.
+    """Read and validate a study file; accesses no other file.
 
     Raises:
-        UsageError: the file is missing or not YAML, or a key or value is wrong.
+        UsageError: the file is missing or not YAML, or a key or value is invalid.
     """
     config = load_config(StudyConfig, path)
     config.sections()
@@ -157,10 +157,10 @@ def load_study(path: str | os.PathLike) -> StudyConfig:
 
 
 def study_folder(config: StudyConfig, path: str | os.PathLike) -> Path:
-    """Where a study keeps everything, absolute: `output`, else `STUDY` for the file `STUDY.yaml`.
+    """Absolute path of the study's folder: `output`, else `STUDY` for the file `STUDY.yaml`.
 
     Raises:
-        UsageError: the file has no suffix to leave out.
+        UsageError: the file name has no suffix to strip.
     """
     path = Path(path).absolute()
     if config.output is not None:

@@ -1,9 +1,10 @@
-"""A training command in a process that ends, with all processes it started, when the one that started it does.
+"""Run a training command in a process that dies, with all its children, as soon as its starter does.
 
     python training_process.py MODULE PROGRAM WORD ...
 
-runs the training command PROGRAM, which is in MODULE. The starter holds the other end of the standard input, makes this
-process the leader of a group of its own, and writes nothing. When it ends, even by SIGKILL, the input ends.
+runs the training command PROGRAM of MODULE. The starter makes this process the leader of its own process group and
+holds the other end of its standard input without ever writing to it. When the starter ends, even by SIGKILL, the input
+reaches its end.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ import threading
 from pathlib import Path
 
 _STDIN = 0
-_PASSED_OVER = ("SIGUSR1", "SIGUSR2")  # Slurm sends one to every process of a job; submitit answers it
+_PASSED_OVER = ("SIGUSR1", "SIGUSR2")  # Slurm signals every process of a job; only submitit's process handles it
 
 
 def main() -> int:
-    """Carries out the command; returns its exit code."""
+    """Run the command; return its exit code."""
     module, *command_line = sys.argv[1:]
     sys.argv = command_line
-    sys.path[:1] = []  # the folder of this file, whose modules are no top-level ones
+    sys.path[:1] = []  # this file's folder, whose modules must not shadow top-level ones
     sys.path.append(str(Path(__file__).resolve().parents[2]))
     for name in _PASSED_OVER:
         if hasattr(signal, name):

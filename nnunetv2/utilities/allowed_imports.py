@@ -1,4 +1,4 @@
-"""Resolve dotted names that come from data files, within packages that are known to be harmless."""
+"""Resolve dotted names from data files, restricted to packages known to be harmless."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _FUNCTIONS = "torch.nn.functional"
 
 
 def import_allowed(path: str) -> Any:
-    """Returns what a dotted path like `torch.nn.LeakyReLU` names; None if it does not exist.
+    """Import the object that a dotted path such as `torch.nn.LeakyReLU` names; None if it does not exist.
 
-    That can be a `torch.nn.Module` class of one of `ALLOWED_PACKAGES`, a function of `torch.nn.functional`, or
-    anything from a file in the user's own folders of trainers. Other functions of the packages are refused: called with
-    keywords from the same data file, some of them would write files.
+    Allowed are `torch.nn.Module` classes of `ALLOWED_PACKAGES`, functions of `torch.nn.functional`, and anything from
+    files in the user's trainer folders. Other functions of the packages are rejected: called with keyword arguments
+    from the same data file, some of them would write files.
 
     Raises:
-        DataError: the path is none of these. Nothing was imported from a package that is not allowed.
+        DataError: the path is not allowed; packages outside the list are never imported.
     """
     module_name, _, name = path.rpartition(".") if isinstance(path, str) else ("", "", "")
     if not module_name or not all(part.isidentifier() for part in path.split(".")):

@@ -1,4 +1,4 @@
-"""A case's name becomes part of many paths; keep those paths inside their folders."""
+"""Check case identifiers, which become part of many paths, so that these paths stay inside their folders."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import re
 
 from nnunetv2.errors import DataError
 
-_MAX_BYTES = 200  # file systems allow 255 for a name, and nnU-Net appends endings such as `_0000.nii.gz`
+_MAX_BYTES = 200  # file systems allow 255 per name, and nnU-Net appends endings such as `_0000.nii.gz`
 _FORBIDDEN = re.compile(r"[/\\:\x00-\x1f\x7f]")
 
 
 def check_case_identifier(identifier: str) -> str:
-    """Returns the identifier if it can be a file's name.
+    """Return the identifier if it is a valid file name.
 
     Raises:
         DataError: it is empty, too long, a relative folder (`..`), or has a path separator or control character.

@@ -1,4 +1,4 @@
-"""Read and write checkpoints. Reading runs no code from the file; writing never leaves half a file."""
+"""Read and write checkpoints: reading executes no code from the file, writing is atomic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnunetv2.utilities.numpy_in_pickles import PickledDtype, scalar, stand_ins
 
 
 def _numpy_numbers() -> list[tuple[Any, str]]:
-    """What upstream's checkpoints need beside tensors and plain data: the losses in its log are numpy's numbers."""
+    """Types that upstream's checkpoints need besides tensors and plain data: the logged losses are numpy scalars."""
     names = stand_ins().items()
     return [(stand_in, f"{module}.{name}") for (module, name), stand_in in names if stand_in in (PickledDtype, scalar)]
 
@@ -22,15 +22,15 @@ def _numpy_numbers() -> list[tuple[Any, str]]:
 def load_checkpoint(
     path: str | os.PathLike, map_location: str | torch.device = "cpu", *, mmap: bool = False
 ) -> dict[str, Any]:
-    """Reads a checkpoint of this project or of upstream nnU-Net.
+    """Read a checkpoint of this project or of upstream nnU-Net.
 
-    Tensors, plain Python data and numpy scalars are read; nothing in the file is executed.
+    Supports tensors, plain Python data and numpy scalars; nothing in the file is executed.
 
     Args:
-        mmap: read a tensor only when it is looked at; for zip files, on the CPU.
+        mmap: load tensors lazily; only for zip files, on the CPU.
 
     Raises:
-        DataError: the file is missing or damaged, holds something else, or is not a checkpoint.
+        DataError: the file is missing or damaged, has unsupported content, or is not a checkpoint.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -42,7 +42,7 @@ def load_checkpoint(
         raise DataError(_refusal(path)) from err
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as err:
         raise DataError(
-            f"The checkpoint {path} is damaged or incomplete; remove it to go on from another one ({_first_line(err)})"
+            f"The checkpoint {path} is damaged or incomplete; remove it to resume from another one ({_first_line(err)})"
         ) from err
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a checkpoint: it holds a {type(content).__name__} where a dict is expected")
@@ -68,7 +68,7 @@ def _first_line(err: BaseException) -> str:
 
 
 def save_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> None:
-    """Writes a checkpoint; the file at `path` is the old one or the new one at any time, never half of one."""
-    # Given a name, torch would store it in the file, and equal checkpoints would differ in their bytes.
+    """Write a checkpoint atomically: at any time `path` holds the complete old or the complete new file."""
+    # Given a path, torch would store its name in the file, and equal checkpoints would differ in their bytes.
     with replace_when_complete(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)

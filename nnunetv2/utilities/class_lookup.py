@@ -1,4 +1,4 @@
-"""Find a class or function of a package by its name, importing nothing but the module that defines it."""
+"""Find a class or function of a package by name, importing only the module that defines it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nnunetv2.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
-# Both are os.pathsep-separated lists of folders of users.
+# Both variables hold os.pathsep-separated lists of users' folders.
 EXTERNAL_TRAINERS = "nnUNet_extTrainer"  # trainers
 EXTENSIONS = "nnUNet_extensions"  # trainers, readers, and everything else of `nnunetv2.utilities.extensions`
 
@@ -36,20 +36,20 @@ _PACKAGES = {
     "network architecture": "dynamic_network_architectures.architectures",
 }
 
-# Kinds that are also looked for in folders of users; messages name the first variable.
+# Kinds that are also looked for in folders of users.
 _VARIABLES = {"trainer": (EXTERNAL_TRAINERS, EXTENSIONS), "image reader/writer": (EXTENSIONS,)}
 
 _SHARED_BASES = {"AbstractPrimus"}  # of trainers; they cannot train, so none of them is meant
 
 
 def find_by_name(kind: str, name: str) -> Any:
-    """Returns the class or function `name` of the given kind, for example `("trainer", "nnUNetTrainer")`.
+    """Find the class or function `name` of a kind, for example `("trainer", "nnUNetTrainer")`.
 
     Trainers and readers are also looked for in the folders of the environment variable `nnUNet_extensions`, trainers in
     those of `nnUNet_extTrainer` as well.
 
     Raises:
-        UsageError: nothing of that name is defined; the message lists the nearest names.
+        UsageError: the name is not defined; the message suggests similar names.
     """
     package = _PACKAGES[kind]
     folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])
@@ -71,10 +71,10 @@ def find_by_name(kind: str, name: str) -> Any:
 
 
 def find_in_folder(folder: Path, name: str, package: str | None = None) -> Any:
-    """Returns the class or function `name` that a file below `folder` defines, or None.
+    """Find the class or function `name` in the files below `folder`; None if no file defines it.
 
     Args:
-        package: dotted name of the folder, if it is a package that can be imported.
+        package: dotted name of the folder, if it is an importable package.
     """
     path = definitions_below(folder).get(name)
     if path is None:
@@ -85,9 +85,9 @@ def find_in_folder(folder: Path, name: str, package: str | None = None) -> Any:
 
 
 def definitions_below(folder: Path) -> dict[str, Path]:
-    """Maps each top-level class and function name to its file; the file nearest to `folder` wins a tie.
+    """Map each top-level class and function name to its file; for duplicates the file nearest to `folder` wins.
 
-    A file that is not valid Python is skipped with a warning.
+    Files that are not valid Python are skipped with a warning.
     """
     found: dict[str, Path] = {}
     for path in sorted(python_files(folder), key=lambda p: (len(p.parts), str(p))):
@@ -102,18 +102,18 @@ def definitions_below(folder: Path) -> dict[str, Path]:
     return found
 
 
-_definitions_of_package = functools.cache(definitions_below)  # users' files may change while a notebook runs
+_definitions_of_package = functools.cache(definitions_below)  # users' folders are not cached: they may change
 
 
 def python_files(folder: Path) -> Iterator[Path]:
-    """The Python files in a folder and below it, hidden folders and `__pycache__` left out."""
+    """Yield the Python files below a folder, skipping hidden folders and `__pycache__`."""
     for parent, subfolders, names in os.walk(folder):
         subfolders[:] = [name for name in subfolders if not name.startswith((".", "__"))]
         yield from (Path(parent, name) for name in names if name.endswith(".py"))
 
 
 def folders_of_variable(variable: str) -> list[Path]:
-    """The folders that an environment variable lists. Raises `UsageError` if one of them does not exist."""
+    """Folders listed in an environment variable. Raises `UsageError` if one of them does not exist."""
     folders = [Path(entry) for entry in os.environ.get(variable, "").split(os.pathsep) if entry.strip()]
     for folder in folders:
         if not folder.is_dir():
@@ -122,12 +122,12 @@ def folders_of_variable(variable: str) -> list[Path]:
 
 
 def external_trainer_folders() -> list[Path]:
-    """Where trainers of users are looked for. Raises `UsageError` if one of the folders does not exist."""
+    """Folders searched for users' trainers. Raises `UsageError` if one of them does not exist."""
     return folders_of_variable(EXTERNAL_TRAINERS) + folders_of_variable(EXTENSIONS)
 
 
 def import_external_module(name: str) -> ModuleType | None:
-    """Imports a module by its dotted name from the folders of users' trainers; None if none of them has it."""
+    """Import a module by dotted name from the users' trainer folders; None if no folder has it."""
     for folder in external_trainer_folders():
         base = folder.joinpath(*name.split("."))
         for path in (base.with_suffix(".py"), base / "__init__.py"):
@@ -150,9 +150,9 @@ def make_importable(folder: Path) -> None:
 
 
 def import_file(path: Path, root: Path) -> ModuleType:
-    """Imports one file of a user's folder; the folder joins `sys.path` so that the file can import its neighbours.
+    """Import a file of a user's folder; the folder is added to `sys.path`, so that the file can import its neighbours.
 
-    Where its name already stands for another module (`utils.py` in two folders), it is imported under a longer one.
+    If its name already belongs to another module (`utils.py` in two folders), it is imported under a unique alias.
     """
     path = path.resolve()
     root = root.resolve()
@@ -168,6 +168,7 @@ def import_file(path: Path, root: Path) -> ModuleType:
     if alias not in sys.modules:
         spec = importlib.util.spec_from_file_location(alias, path)
         module = importlib.util.module_from_spec(spec)
+        # Registered before execution: dataclasses resolve annotations through sys.modules.
         sys.modules[alias] = module
         try:
             spec.loader.exec_module(module)

@@ -1,4 +1,4 @@
-"""Put the results of an epoch's steps together."""
+"""Collate the step outputs of an epoch."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 
 def collate_outputs(outputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Joins dictionaries with the same keys: scalars become a list, lists are chained, arrays get a new first axis.
+    """Merge dictionaries with the same keys: scalars become a list, lists are chained, arrays are stacked.
 
     Raises:
-        TypeError: an entry is neither scalar nor list nor array.
+        TypeError: an entry is not a scalar, list or array.
     """
     return {key: _collate(key, [output[key] for output in outputs]) for key in outputs[0]}
 

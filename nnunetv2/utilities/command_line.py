@@ -1,4 +1,4 @@
-"""Console commands of nnU-Net: one-line errors, exit codes, logging."""
+"""Decorator of nnU-Net's console commands: one-line errors, exit codes, logging."""
 
 from __future__ import annotations
 

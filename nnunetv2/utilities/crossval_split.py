@@ -1,4 +1,4 @@
-"""Split the training cases for cross-validation, the same way each time."""
+"""Split the training cases for cross-validation, deterministically."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nnunetv2.utilities.message_parts import counted
 def generate_crossval_split(
     train_identifiers: Sequence[str], seed: int = 12345, n_splits: int = 5
 ) -> list[dict[str, list[str]]]:
-    """Returns one `{"train": [...], "val": [...]}` per fold; each case is in exactly one `val`.
+    """Create one `{"train": [...], "val": [...]}` per fold; each case is in exactly one `val`.
 
     Args:
-        train_identifiers: the cases; their order matters, nnU-Net gives them sorted.
+        train_identifiers: the cases; the split depends on their order, and nnU-Net passes them sorted.
 
     Raises:
         DataError: there are fewer cases than folds.

@@ -1,4 +1,4 @@
-"""Datasets by number: `4` stands for the folder `Dataset004_Hippocampus` in any of the three roots."""
+"""Resolve dataset numbers: `4` refers to the folder `Dataset004_Hippocampus` in any of the three root folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _existing_roots() -> list[EnvironmentPath]:
 
 
 def _dataset_folders() -> dict[str, int]:
-    """The name of each dataset that has a folder in one of the roots, and its number."""
+    """Names and numbers of all datasets with a folder in one of the roots."""
     found: dict[str, int] = {}
     for root in _existing_roots():
         for entry in Path(root).iterdir():
@@ -27,12 +27,12 @@ def _dataset_folders() -> dict[str, int]:
 
 
 def find_candidate_datasets(dataset_id: int) -> list[str]:
-    """Returns the names of all datasets with this number, sorted, without repetition."""
+    """Sorted names of all datasets with this number."""
     return [name for name, number in _dataset_folders().items() if number == dataset_id]
 
 
 def convert_id_to_dataset_name(dataset_id: int) -> str:
-    """Returns the folder name of a dataset.
+    """Find the folder name of a dataset.
 
     Raises:
         UsageError: no dataset has this number, or several names share it.
@@ -62,7 +62,7 @@ def _searched() -> str:
 
 
 def convert_dataset_name_to_id(dataset_name: str) -> int:
-    """Returns the number in a dataset's folder name: 4 for `Dataset004_Hippocampus`."""
+    """Parse the number in a dataset's folder name: 4 for `Dataset004_Hippocampus`."""
     match = _DATASET.match(dataset_name)
     if not match:
         raise UsageError(f"{dataset_name!r} is not a dataset name; it must look like Dataset004_Hippocampus")
@@ -70,10 +70,10 @@ def convert_dataset_name_to_id(dataset_name: str) -> int:
 
 
 def maybe_convert_to_dataset_name(dataset_name_or_id: int | str) -> str:
-    """Returns the folder name of a dataset given by its name, which is taken as it is, or by its number.
+    """Resolve a dataset's folder name from its number; a name is returned unchanged.
 
     Raises:
-        UsageError: the text is neither, or the number stands for no dataset.
+        UsageError: the text is neither, or no dataset has the number.
     """
     if isinstance(dataset_name_or_id, str) and dataset_name_or_id.startswith("Dataset"):
         if re.search(r"[/\\\0]", dataset_name_or_id):

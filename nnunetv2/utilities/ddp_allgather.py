@@ -1,4 +1,4 @@
-"""Gather a tensor from all processes of a distributed training in such a way that gradients flow back."""
+"""Gather a tensor from all processes of a distributed training, with gradients."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ logger = logging.getLogger(__name__)
 
 
 def print_if_rank0(*args: Any) -> None:
-    """Logs its arguments in the process of rank 0 alone."""
+    """Log the arguments in the process of rank 0 only."""
     if distributed.get_rank() == 0:
         logger.info(" ".join(str(arg) for arg in args))
 
 
 class AllGatherGrad(torch.autograd.Function):
-    """Stacks one tensor per process: `AllGatherGrad.apply(x)` has shape (world size, *x.shape) in every process.
+    """Stack one tensor per process: `AllGatherGrad.apply(x)` has shape (world size, *x.shape) in every process.
 
-    The loss is the same in all processes and each sees all parts, so the gradient of a part is the sum over processes.
+    Every process computes the same loss from all parts, so the gradient of a part is the sum over the processes.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""How many processes augment training data for one GPU."""
+"""Number of data augmentation processes per GPU."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _DEFAULT = 12
 
 
 def get_allowed_n_proc_DA() -> int:
-    """Number of augmentation processes per GPU: `nnUNet_n_proc_DA`, or 12, but never more than there are CPUs.
+    """Number of augmentation processes per GPU: `nnUNet_n_proc_DA`, else 12; at most the number of CPUs.
 
-    0 means that the training process does it itself.
+    0 augments in the training process itself.
     """
     value = os.environ.get(_VARIABLE, str(_DEFAULT))
     if not value.strip().isdecimal():

@@ -1,12 +1,12 @@
-"""What can be added without an edit: heads, losses, metrics, backbones and readers, found by the names they register.
+"""Registry of extensions (heads, losses, metrics, backbones, readers), found by their registered names.
 
 A file registers a class by a decorator with a literal name, for example
 
     @register_head("dpt")
     class DPTHead(DenseHead): ...
 
-The package's own files lie in one folder per kind. Files of users lie in the folders that the environment variable
-`nnUNet_extensions` names, all kinds together. Files are parsed, and imported only when their name is asked for.
+The package's own files are in one folder per kind. Users' files are in the folders listed in the environment variable
+`nnUNet_extensions`, all kinds together. Files are parsed first, and imported only when their name is requested.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from nnunetv2.utilities.partial_import import nested_class
 
 logger = logging.getLogger(__name__)
 
-CONFIG = "Config"  # name of the nested class with the settings of what is registered
+CONFIG = "Config"  # name of the nested settings class
 
 _PACKAGES = {
     "head": "nnunetv2.model.heads",
@@ -49,18 +49,18 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class Extension:
-    """One class that a file registers under a name."""
+    """A class that a file registers under a name."""
 
     kind: str
-    """Key of the table of kinds, such as `head`; the decorator is `register_<kind>`."""
+    """Kind of extension, such as `head`; the decorator is `register_<kind>`."""
     name: str
     definition: str
     """Name of the class."""
     path: Path
     root: Path
-    """Folder that the file belongs to: a package, or a folder of a user."""
+    """Folder of the file: a package, or a user's folder."""
     package: str | None
-    """Dotted name of `root`; None for a folder of a user."""
+    """Dotted name of `root`; None for a user's folder."""
     summary: str
     """First line of the class's docstring."""
 
@@ -70,11 +70,11 @@ class Extension:
 
     @property
     def sha256(self) -> str:
-        """Hash of the file."""
+        """SHA-256 of the file."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def load(self) -> Any:
-        """Imports the file and returns the class."""
+        """Import the file and return the class."""
         if self.is_external:
             return getattr(import_file(self.path, self.root), self.definition)
         return getattr(importlib.import_module(self._module), self.definition)
@@ -89,7 +89,7 @@ class Extension:
         return found
 
     def nested(self, name: str) -> type:
-        """A class in the body of the registered one, read without importing the rest of the file where it is there."""
+        """A class nested in the registered one; read without importing the rest of the file if possible."""
         if not self.is_external and self._module in sys.modules:
             return getattr(self.load(), name)
         if self.is_external:
@@ -104,15 +104,15 @@ class Extension:
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """The registered names of a kind: the package's own in alphabetical order, then those of users."""
+    """Registered names of a kind: the package's own in alphabetical order, then those of users."""
     return tuple(_all(kind))
 
 
 def find(kind: str, name: str) -> Extension:
-    """Returns what is registered under a name.
+    """Find the extension registered under a name.
 
     Raises:
-        UsageError: nothing is, with the names that are; or two files register the same name.
+        UsageError: the name is unknown (lists the known ones), or registered by two files.
     """
     known = _all(kind)
     if name in known:
@@ -124,7 +124,7 @@ def find(kind: str, name: str) -> Extension:
 
 
 def extension_folders() -> list[Path]:
-    """The folders that `nnUNet_extensions` names. Raises `UsageError` if one of them does not exist."""
+    """Folders listed in `nnUNet_extensions`. Raises `UsageError` if one of them does not exist."""
     return folders_of_variable(EXTENSIONS)
 
 
@@ -142,7 +142,7 @@ def _all(kind: str) -> dict[str, Extension]:
     return found
 
 
-@functools.cache  # users' files may change while a notebook runs, the package's do not
+@functools.cache  # users' files may change while a notebook is running, the package's own do not
 def _of_package(kind: str) -> dict[str, Extension]:
     package = _PACKAGES[kind]
     spec = importlib.util.find_spec(package)
@@ -153,6 +153,7 @@ def _of_package(kind: str) -> dict[str, Extension]:
 def _below(kind: str, folder: Path, package: str | None) -> Iterator[Extension]:
     for path in sorted(python_files(folder)):
         text = path.read_bytes()
+        # A substring test is far cheaper than parsing, and most files register nothing of this kind.
         if f"register_{kind}".encode() not in text:
             continue
         try:
@@ -166,7 +167,7 @@ def _below(kind: str, folder: Path, package: str | None) -> Iterator[Extension]:
 
 
 def _registrations(tree: ast.Module, decorator: str) -> Iterator[tuple[ast.ClassDef, str]]:
-    """Each decorated class and the name that it registers."""
+    """Yield each decorated class with its registered name."""
     for node in tree.body:
         for call in node.decorator_list if isinstance(node, ast.ClassDef) else ():
             if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] == decorator and call.args:

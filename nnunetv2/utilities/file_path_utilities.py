@@ -1,4 +1,4 @@
-"""Names of model folders, fold folders and ensembles, and the way back from a path to what it stands for."""
+"""Names of model folders, fold folders and ensembles, and the parsing of such names and paths."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MODEL_FOLDER = "TRAINER__PLANS__CONFIGURATION"
 
 
 def convert_trainer_plans_config_to_identifier(trainer_name: str, plans_identifier: str, configuration: str) -> str:
-    """Returns the name of a model folder."""
+    """Format the name of a model folder."""
     return f"{trainer_name}__{plans_identifier}__{configuration}"
 
 
 def convert_identifier_to_trainer_plans_config(identifier: str | os.PathLike) -> list[str]:
-    """Returns [trainer, plans, configuration] of a model folder, given by its name or path."""
+    """Parse the name or path of a model folder as [trainer, plans, configuration]."""
     parts = Path(identifier).name.split("__")
     if len(parts) != 3:
         raise UsageError(f"{os.fspath(identifier)!r} is not a model folder; its name must be {_MODEL_FOLDER}")
@@ -34,7 +34,7 @@ def get_output_folder(
     configuration: str = "3d_fullres",
     fold: str | int | None = None,
 ) -> str:
-    """Returns the path of a model folder below `nnUNet_results`, or of one of its folds."""
+    """Path of a model folder in `nnUNet_results`, or of one of its folds."""
     folder = os.path.join(
         nnUNet_results,
         maybe_convert_to_dataset_name(dataset_name_or_id),
@@ -44,10 +44,10 @@ def get_output_folder(
 
 
 def parse_dataset_trainer_plans_configuration_from_path(path: str | os.PathLike) -> tuple[str, str, str, str]:
-    """Returns (dataset, trainer, plans, configuration) of a path to a model folder or to something inside it.
+    """Parse (dataset, trainer, plans, configuration) from the path of a model folder or of something inside it.
 
     Raises:
-        UsageError: the path has no part DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION.
+        UsageError: the path does not contain DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION.
     """
     parts = Path(path).parts
     for dataset, model in reversed(list(zip(parts, parts[1:], strict=False))):
@@ -58,7 +58,7 @@ def parse_dataset_trainer_plans_configuration_from_path(path: str | os.PathLike)
 
 
 def get_ensemble_name(model1_folder: str, model2_folder: str, folds: Sequence[int | str]) -> str:
-    """Returns the folder name of an ensemble of two models."""
+    """Format the folder name of an ensemble of two models."""
     models = "___".join(Path(folder).name for folder in (model1_folder, model2_folder))
     return f"ensemble___{models}___{folds_tuple_to_string(folds)}"
 
@@ -66,12 +66,12 @@ def get_ensemble_name(model1_folder: str, model2_folder: str, folds: Sequence[in
 def get_ensemble_name_from_d_tr_c(
     dataset: str | int, tr1: str, p1: str, c1: str, tr2: str, p2: str, c2: str, folds: Sequence[int | str]
 ) -> str:
-    """Returns the folder name of an ensemble of two models of one dataset."""
+    """Format the folder name of an ensemble of two models of one dataset."""
     return get_ensemble_name(get_output_folder(dataset, tr1, p1, c1), get_output_folder(dataset, tr2, p2, c2), folds)
 
 
 def convert_ensemble_folder_to_model_identifiers_and_folds(ensemble_folder: str | os.PathLike) -> tuple[list[str], str]:
-    """Returns the model folders' names and the folds, as text, of an ensemble's folder."""
+    """Parse the folder of an ensemble as the names of its model folders and its folds, as text."""
     parts = Path(ensemble_folder).name.split("___")
     if parts[0] != "ensemble" or len(parts) < 3:
         raise UsageError(
@@ -81,10 +81,10 @@ def convert_ensemble_folder_to_model_identifiers_and_folds(ensemble_folder: str 
 
 
 def folds_tuple_to_string(folds: Sequence[int | str]) -> str:
-    """Joins folds for use in a folder name: (0, 1, 4) becomes `0_1_4`."""
+    """Join folds for a folder name: (0, 1, 4) becomes `0_1_4`."""
     return "_".join(str(fold) for fold in folds)
 
 
 def folds_string_to_tuple(folds_string: str) -> list[int | str]:
-    """Splits text like `0_1_4` into folds; what is not a number, like `all`, stays text."""
+    """Split text such as `0_1_4` into folds; non-numeric parts such as `all` remain text."""
     return [int(fold) if fold.isdecimal() else fold for fold in folds_string.split("_")]

@@ -1,4 +1,4 @@
-"""Upstream's way to find classes by name, on top of `class_lookup`."""
+"""Upstream's interface for finding classes by name, implemented with `class_lookup`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnunetv2.utilities.class_lookup import find_in_folder
 
 @contextmanager
 def temporarily_extend_syspath(path: str | os.PathLike) -> Iterator[None]:
-    """Puts a folder in front of `sys.path` while the block runs, unless it is there already."""
+    """Prepend a folder to `sys.path` within a block, unless it is already there."""
     entry = os.path.abspath(path)
     added = entry not in sys.path
     if added:
@@ -29,7 +29,7 @@ def temporarily_extend_syspath(path: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def temporarily_cleanup_imports_from_path(path: str | os.PathLike) -> Iterator[None]:
-    """Forgets, at the end of the block, the modules that the block imported from below `path`."""
+    """Unload, at the end of a block, the modules that it imported from below `path`."""
     root = Path(path).resolve()
     before = set(sys.modules)
     try:
@@ -53,15 +53,15 @@ def recursive_find_python_class(
     verbose: bool = False,
     cleanup_imports_from_base_folder: bool = False,
 ) -> Any:
-    """Returns the class or function of that name that a file below `folder` defines, or None.
+    """Find the class or function of this name in the files below `folder`; None if no file defines it.
 
-    Only the module that defines it is imported.
+    Imports only the defining module.
 
     Args:
-        current_module: dotted name of `folder`, or None if it is no package.
+        current_module: dotted name of `folder`, or None if it is not a package.
         base_folder: folder to import from, by default `folder`.
-        verbose: has no effect; the search imports nothing that could be worth a message.
-        cleanup_imports_from_base_folder: forget the modules imported from `base_folder` afterwards.
+        verbose: ignored; kept for upstream's callers.
+        cleanup_imports_from_base_folder: unload the modules imported from `base_folder` afterwards.
     """
     base = folder if base_folder is None else base_folder
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Find a trainer by the name that a command or a checkpoint gives."""
+"""Find a trainer by the name given by a command or stored in a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from nnunetv2.utilities.class_lookup import find_by_name
 
 
 def recursive_find_trainer_class_by_name(trainer_name: str) -> type:
-    """Returns the trainer class, from nnU-Net or from the folders that `nnUNet_extTrainer` names.
+    """Find a trainer class in nnU-Net or in the users' trainer folders.
 
     Raises:
-        UsageError: there is no such class, or it does not derive from nnUNetTrainer.
+        UsageError: the class does not exist, or does not derive from nnUNetTrainer.
     """
     found = find_by_name("trainer", trainer_name)
     base = find_by_name("trainer", "nnUNetTrainer")
     if not (inspect.isclass(found) and issubclass(found, base)):
-        raise UsageError(f"{trainer_name} (in {found.__module__}) is no trainer: it must derive from nnUNetTrainer")
+        raise UsageError(f"{trainer_name} (in {found.__module__}) is not a trainer: it must derive from nnUNetTrainer")
     return found

@@ -1,4 +1,4 @@
-"""Make the network that the `architecture` entry of a configuration describes."""
+"""Build the network described by the `architecture` entry of a configuration."""
 
 from __future__ import annotations
 
@@ -25,22 +25,21 @@ def get_network_from_plans(
     allow_init: bool = True,
     deep_supervision: bool | None = None,
 ) -> nn.Module:
-    """Builds a network with fresh weights.
+    """Build a network with newly initialised weights.
 
     The class is called with `input_channels`, `num_classes`, `arch_kwargs` and, unless it is None,
-    `deep_supervision`. If the network has a function `initialize`, it is applied to each of its modules.
+    `deep_supervision`. If the network has a method `initialize`, it is applied to each of its modules.
 
     Args:
         arch_class_name: dotted path of a `torch.nn.Module` in one of the allowed packages.
-        arch_kwargs: keywords of that class, as JSON can hold them.
-        arch_kwargs_req_import: those among them whose value is a dotted path and stands for what it names.
+        arch_kwargs: keyword arguments of that class, as JSON data.
+        arch_kwargs_req_import: keywords whose value is a dotted path, to be replaced by the object that it names.
         output_channels: number of outputs, see `LabelManager.num_segmentation_heads`.
-        allow_init: whether `initialize` is applied.
+        allow_init: whether to apply `initialize`.
         deep_supervision: whether the network returns outputs at several resolutions.
 
     Raises:
-        DataError: a name is not in an allowed package or does not exist; raised before anything is imported from
-            a package that is not allowed.
+        DataError: a name does not exist or is outside the allowed packages, in which case nothing is imported.
     """
     keywords = dict(arch_kwargs)
     for name in arch_kwargs_req_import:
@@ -66,7 +65,7 @@ def _network_class(path: str) -> type[nn.Module]:
     found = import_allowed(path)
     if found is None:
         name = path.rpartition(".")[2]
-        try:  # classes have moved between the modules of this package in the past
+        try:  # the package has moved classes between modules, and old plans name their former place
             found = find_by_name("network architecture", name)
         except UsageError as err:
             raise DataError(f"The plans' architecture names the network {path!r}, which does not exist; {err}") from err

@@ -1,4 +1,4 @@
-"""Small things that several packages need from torch."""
+"""Small torch helpers shared by several packages."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def softmax_helper_dim1(x: torch.Tensor) -> torch.Tensor:
 
 
 def empty_cache(device: torch.device) -> None:
-    """Gives unused memory of an accelerator back; does nothing on the CPU."""
+    """Release unused memory of an accelerator; does nothing on the CPU."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -27,7 +27,7 @@ def empty_cache(device: torch.device) -> None:
 
 
 class dummy_context(contextlib.AbstractContextManager):
-    """A context that does nothing, where an autocast would stand on other devices."""
+    """A context manager that does nothing, for devices without autocast."""
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None

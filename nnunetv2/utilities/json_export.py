@@ -1,4 +1,4 @@
-"""Turn numpy's numbers and arrays, and torch devices, into what JSON can hold."""
+"""Convert numpy scalars and arrays, and torch devices, to JSON types."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 
 def json_ready(value: Any) -> Any:
-    """Returns the value with numpy scalars as Python numbers and arrays as lists, at any depth.
+    """Convert numpy scalars to Python numbers and arrays to lists, at any depth.
 
-    Containers are copied, keys that are numpy integers become integers, and a `torch.device` its name. What is none
-    of these is returned as it is.
+    Containers are copied, numpy integer keys become integers, and a `torch.device` becomes its name. Other values are
+    returned unchanged.
     """
     if isinstance(value, dict):
         return {_plain_key(key): json_ready(entry) for key, entry in value.items()}
@@ -25,7 +25,7 @@ def json_ready(value: Any) -> Any:
         return value.tolist()
     if isinstance(value, np.generic):
         return value.item()
-    torch = sys.modules.get("torch")  # without torch in memory nothing can be a device
+    torch = sys.modules.get("torch")  # avoids importing torch: if it is not loaded, no value is a device
     if torch is not None and isinstance(value, torch.device):
         return str(value)
     return value
@@ -36,12 +36,12 @@ def _plain_key(key: Any) -> Any:
 
 
 def recursive_fix_for_json_export(my_dict: dict) -> None:
-    """Makes a dictionary ready for JSON, in place; `json_ready` returns a copy instead."""
+    """Convert a dictionary to JSON types in place; `json_ready` returns a copy instead."""
     converted = json_ready(my_dict)
     my_dict.clear()
     my_dict.update(converted)
 
 
 def fix_types_iterable(iterable: Iterable, output_type: Callable[[list], Any]) -> Any:
-    """Returns the entries, ready for JSON, in a container of the given type."""
+    """Convert the entries to JSON types and collect them in a container of the given type."""
     return output_type([json_ready(entry) for entry in iterable])

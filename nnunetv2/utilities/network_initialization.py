@@ -1,4 +1,4 @@
-"""Initial weights of U-Nets."""
+"""Weight initialisation of U-Nets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class InitWeights_He:
-    """For `network.apply`: convolutions get He-normal weights and zero biases, other modules stay as they are.
+    """For `network.apply`: He-normal weights and zero biases for convolutions; other modules stay unchanged.
 
     Args:
         neg_slope: slope of the leaky ReLU below zero.

@@ -1,7 +1,7 @@
-"""Rebuild numpy's numbers and arrays from a pickle without trusting what the pickle says about their memory.
+"""Rebuild numpy scalars and arrays from a pickle without trusting its description of their memory.
 
-numpy restores a dtype by handing it the flags that the file names. With chosen flags numbers are taken for addresses of
-Python objects. Here a dtype is only ever made from its name, such as `f4`, and its byte order.
+numpy restores a dtype with flags taken from the file. Crafted flags make it interpret numbers as addresses of Python
+objects. Here a dtype is created only from its name, such as `f4`, and its byte order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PLAIN = frozenset("?bBhHiIlLqQefdgFDGSU")  # numbers and fixed-length text
 
 
 class PickledDtype:
-    """Stands for `numpy.dtype` while a pickle is read: takes the same arguments and state, and holds a plain dtype."""
+    """Replaces `numpy.dtype` while a pickle is read: same arguments and state, but restricted to plain dtypes."""
 
     def __init__(self, name: str, align: bool = False, copy: bool = False) -> None:
         dtype = np.dtype(str(name))
@@ -31,24 +31,24 @@ class PickledDtype:
 
 
 def scalar(dtype: PickledDtype, data: bytes) -> np.generic:
-    """Stands for `numpy._core.multiarray.scalar`."""
+    """Replaces `numpy._core.multiarray.scalar`."""
     return np.ndarray((), dtype=_plain(dtype), buffer=data)[()]
 
 
 def from_buffer(data: bytes | bytearray, dtype: PickledDtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    """Stands for `numpy._core.numeric._frombuffer`, by which arrays come in pickles of protocol 5."""
+    """Replaces `numpy._core.numeric._frombuffer`, used for arrays in pickles of protocol 5."""
     return np.frombuffer(data, dtype=_plain(dtype)).reshape(shape, order=order)
 
 
 def empty_array(kind: type, shape: tuple[int, ...], typecode: bytes) -> np.ndarray:
-    """Stands for `numpy._core.multiarray._reconstruct`; `set_array_state` fills the array."""
+    """Replaces `numpy._core.multiarray._reconstruct`; `set_array_state` fills the array."""
     if kind is not np.ndarray:
         raise pickle.UnpicklingError(f"an array of type {kind}")
     return np.empty(0, dtype=np.int8)
 
 
 def set_array_state(array: np.ndarray, state: tuple) -> None:
-    """Does what `ndarray.__setstate__` does, for an array that `empty_array` made."""
+    """Replaces `ndarray.__setstate__` for an array created by `empty_array`."""
     version, shape, dtype, is_fortran, data = state
     array.__setstate__((version, shape, _plain(dtype), is_fortran, data))
 
@@ -60,7 +60,7 @@ def _plain(dtype: Any) -> np.dtype:
 
 
 def stand_ins() -> dict[tuple[str, str], Callable]:
-    """The names by which pickles of numpy 1 and 2 ask for the above."""
+    """Map the names in pickles of numpy 1 and 2 to the replacements above."""
     names: dict[tuple[str, str], Callable] = {("numpy", "dtype"): PickledDtype}
     for package in ("numpy.core", "numpy._core"):
         names[f"{package}.multiarray", "scalar"] = scalar

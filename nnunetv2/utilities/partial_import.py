@@ -1,4 +1,4 @@
-"""Import one nested class of a file with the definitions it refers to, and nothing else of that file."""
+"""Import one nested class of a file together with the definitions that it refers to, but nothing else of the file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import CodeType
 
 
 class _SliceLoader(importlib.abc.InspectLoader):
-    """Runs the statements of a file that a nested class needs."""
+    """Executes the statements of a file that a nested class needs."""
 
     def __init__(self, path: Path, outer: str, inner: str) -> None:
         self.path, self.outer, self.inner = path, outer, inner
@@ -21,20 +21,20 @@ class _SliceLoader(importlib.abc.InspectLoader):
         return self.path.read_text(encoding="utf-8")
 
     def get_code(self, fullname: str) -> CodeType:
-        # InspectLoader keeps no bytecode: a cached slice would be taken for the whole module.
+        # InspectLoader writes no bytecode: cached bytecode of a slice would be loaded as the whole module.
         return self.source_to_code(slice_for(ast.parse(self.get_source(fullname)), self.outer, self.inner), self.path)
 
 
 def nested_class(path: Path, outer: str, inner: str) -> type | None:
-    """Returns the class `inner` that stands in the body of the class `outer`, without importing the file.
+    """Import the class `inner` nested in the class `outer`, without importing the whole file.
 
-    Settings of a network can thus stand beside the network and be read without importing torch: imports, constants and
-    functions of the file run only if the nested class refers to them.
+    The settings of a network can thus be defined beside the network and read without importing torch: imports,
+    constants and functions of the file run only if the nested class refers to them.
 
     Args:
         path: Python file.
-        outer: name of a class at its top level.
-        inner: name of a class in the body of that class.
+        outer: name of a top-level class.
+        inner: name of a class nested in it.
 
     Returns:
         The class, whose module is a partial one; None if the file has no such class.
@@ -57,7 +57,7 @@ def nested_class(path: Path, outer: str, inner: str) -> type | None:
 
 
 def slice_for(tree: ast.Module, outer: str, inner: str) -> ast.Module:
-    """The part of a module that a nested class needs, that class standing at the top level."""
+    """Part of a module that a nested class needs, with this class moved to the top level."""
     target = _find(tree, outer, inner)
     bound_by = {name: statement for statement in tree.body for name in _bound_names(statement)}
     used: set[str] = set()
@@ -107,7 +107,7 @@ def _bound_by_alias(alias: ast.alias) -> str:
 
 
 def _names_in(node: ast.AST) -> Iterator[str]:
-    """Names that a statement reads; those of string annotations are plain names under `from __future__`."""
+    """Yield the names that a statement reads; annotations are names too, under `from __future__ import annotations`."""
     for child in ast.walk(node):
         if isinstance(child, ast.Name):
             yield child.id

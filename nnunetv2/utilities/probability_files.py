@@ -1,4 +1,4 @@
-"""What ensembling needs beside a segmentation: `CASE.npz` with scores, `CASE.pkl` with the image's properties."""
+"""Files for ensembling beside a segmentation: `CASE.npz` with scores, `CASE.pkl` with the image properties."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnunetv2.utilities.restricted_pickle import save_pickle
 
 
 def write_probabilities(scores: np.ndarray, properties: dict[str, Any], output_file_truncated: str) -> None:
-    """Writes the scores (K, Z, Y, X), under the name `probabilities`, and the properties.
+    """Write the scores (K, Z, Y, X) under the name `probabilities`, and the image properties.
 
     Args:
         output_file_truncated: path of the segmentation without its ending.
@@ -23,10 +23,10 @@ def write_probabilities(scores: np.ndarray, properties: dict[str, Any], output_f
 
 
 def remove_probabilities(output_file_truncated: str) -> None:
-    """Deletes those of an older segmentation, which would be ensembled in place of the new one.
+    """Delete the files of an older segmentation, which would otherwise be ensembled instead of the new one.
 
-    Call it before the new segmentation is written: an older one without scores is complete, a newer one with the
-    scores of the older one is not.
+    Call this before writing the new segmentation: after an interruption, an old segmentation without scores is still
+    consistent, a new one with old scores is not.
     """
     for ending in (".npz", ".pkl"):
         Path(f"{output_file_truncated}{ending}").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Read .pkl files that hold plain data and numpy arrays; refuse those that would run code."""
+"""Read .pkl files with plain data and numpy arrays; reject those that would execute code."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _BUILTINS = (
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """Stands for `_codecs.encode`, by which bytes come in pickles of protocols below 3."""
+    """Replaces `_codecs.encode`, which pickle protocols below 3 use for bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"text encoded as {encoding}")
     return text.encode("latin1")
@@ -51,7 +51,7 @@ def _allowed_names() -> dict[tuple[str, str], Any]:
 
 
 class _RestrictedUnpickler(pickle._Unpickler):
-    """Python's unpickler in Python: the one in C offers no way to control how objects get their state."""
+    """Based on the pure-Python unpickler, since the C one cannot control how objects restore their state."""
 
     dispatch = dict(pickle._Unpickler.dispatch)
 
@@ -79,14 +79,14 @@ class _RestrictedUnpickler(pickle._Unpickler):
 
 
 def load_restricted(path: str | os.PathLike, extra: Mapping[tuple[str, str], Any] | None = None) -> Any:
-    """Reads a pickle of Python's containers and scalars and of numpy arrays and scalars.
+    """Read a pickle of Python containers and scalars and of numpy arrays and scalars.
 
     Args:
-        extra: further names that the file may use, for example `{("package.module", "function"): function}`; the file
-            gets the object given here.
+        extra: additional names that the file may use, for example `{("package.module", "function"): function}`; the
+            file receives the object given here.
 
     Raises:
-        DataError: the file needs anything else (nothing of it was run), or is damaged or missing.
+        DataError: the file needs anything else (no code from it is executed), or is damaged or missing.
     """
     path = os.fspath(path)
     try:
@@ -99,11 +99,11 @@ def load_restricted(path: str | os.PathLike, extra: Mapping[tuple[str, str], Any
             f"{path} was not opened: it is damaged, or holds more than plain data and numpy arrays ({err}); "
             f"make the file again with nnU-Net, and do not trust one that others sent"
         ) from err
-    except Exception as err:  # damaged bytes can mean anything to an unpickler
+    except Exception as err:  # on damaged bytes, the unpickler can raise anything
         raise DataError(f"{path} is damaged ({type(err).__name__}: {err}); make it again") from err
 
 
 def save_pickle(content: Any, path: str | os.PathLike) -> None:
-    """Writes a pickle, atomically."""
+    """Write a pickle atomically."""
     with replace_when_complete(path) as temporary, open(temporary, "wb") as file:
         pickle.dump(content, file)

@@ -1,4 +1,4 @@
-"""The commands that train: which one takes the settings of a trainer, and which one trained a fold."""
+"""Training commands: which one passes settings to a trainer, and which one trained a model."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _PATH, _OVERRIDES = "config_path", "overrides"
 
 @dataclass(frozen=True)
 class TrainingCommand:
-    """A console command."""
+    """A console command that trains."""
 
     program: str
-    """Its name."""
+    """Name of the command."""
     module: str
-    """Dotted name of the module behind it."""
+    """Dotted name of its module."""
     prefix: str | None
-    """`m2f_` stands for the flag `--m2f_config`, the file `m2f_config.yaml` in the folder of a fold, and the trainer's
-    arguments `m2f_config_path` and `m2f_overrides`; None: there are no settings."""
+    """`m2f_` implies the flag `--m2f_config`, the file `m2f_config.yaml` in a fold's folder, and the trainer arguments
+    `m2f_config_path` and `m2f_overrides`; None if the command takes no settings."""
 
     @property
     def config_flag(self) -> str | None:
-        """The flag that takes a file of settings."""
+        """Flag for a settings file."""
         return None if self.prefix is None else f"--{self.prefix}config"
 
 
@@ -41,19 +41,19 @@ WITH_SETTINGS = (
 
 
 def programs_with_settings() -> str:
-    """Their names, for a message."""
+    """Names of the commands with settings, for messages."""
     *names, last = (command.program for command in WITH_SETTINGS)
     return f"{', '.join(names)} and {last}"
 
 
 def command_of_trainer(trainer_class: type) -> TrainingCommand:
-    """The command that gives a trainer its settings; `nnUNetv2_train` for one that takes none."""
+    """Command that passes settings to a trainer; `nnUNetv2_train` for a trainer without settings."""
     prefix = settings_prefix(trainer_class)
     return next((command for command in WITH_SETTINGS if command.prefix == prefix), WITHOUT_SETTINGS)
 
 
 def command_of_model(model_folder: Path) -> tuple[TrainingCommand, Path | None]:
-    """The command that trained the folds of a model, and the settings of one of them, if they have settings."""
+    """Command that trained the folds of a model, and the settings file of the first one, if any."""
     for command in WITH_SETTINGS:
         for settings in sorted(model_folder.glob(f"fold_*/{command.prefix}config.yaml")):
             return command, settings
@@ -61,13 +61,13 @@ def command_of_model(model_folder: Path) -> tuple[TrainingCommand, Path | None]:
 
 
 def settings_prefix(trainer_class: type) -> str | None:
-    """`m2f_` for a trainer with the arguments `m2f_config_path` and `m2f_overrides`; None for one without settings."""
+    """`m2f_` for a trainer with the arguments `m2f_config_path` and `m2f_overrides`; None if it takes no settings."""
     parameters = inspect.signature(trainer_class.__init__).parameters
     prefixes = [name.removesuffix(_PATH) for name in parameters if name.endswith(_PATH)]
     return next((prefix for prefix in prefixes if f"{prefix}{_OVERRIDES}" in parameters), None)
 
 
 def settings_arguments(trainer_class: type, config_path: str | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Arguments that give a trainer its settings; none if it takes none."""
+    """Arguments that pass settings to a trainer; empty if it takes none."""
     prefix = settings_prefix(trainer_class)
     return {} if prefix is None else {f"{prefix}{_PATH}": config_path, f"{prefix}{_OVERRIDES}": list(overrides)}

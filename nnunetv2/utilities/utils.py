@@ -24,7 +24,7 @@ def _files_of_folder(folder: str | os.PathLike, file_ending: str) -> list[str]:
 
 
 def _files_by_case(folder: str | os.PathLike, file_ending: str) -> dict[str, list[str]]:
-    """The channel files' names of each case, both in ascending order."""
+    """File names of the channels of each case, both in ascending order."""
     cases: dict[str, list[str]] = defaultdict(list)
     for name in _files_of_folder(folder, file_ending):
         match = _CHANNEL.fullmatch(name[: len(name) - len(file_ending)])
@@ -38,16 +38,16 @@ def _files_by_case(folder: str | os.PathLike, file_ending: str) -> dict[str, lis
 
 
 def get_identifiers_from_splitted_dataset_folder(folder: str | os.PathLike, file_ending: str) -> list[str]:
-    """Returns the case identifiers of a folder of images, sorted.
+    """List the case identifiers of a folder of images, sorted.
 
     Raises:
-        DataError: there is no such folder, or a file with the ending has no channel number.
+        DataError: the folder does not exist, or a file with the ending has no channel number.
     """
     return list(_files_by_case(folder, file_ending))
 
 
 def create_paths_fn(folder: str | os.PathLike, files: Iterable[str], file_ending: str, f: str) -> list[str]:
-    """Returns the paths of the channel files of case `f` among the files of a folder, in the order given."""
+    """Select the channel files of case `f` among the files of a folder; returns paths in the given order."""
     pattern = re.compile(re.escape(f) + r"_\d{4}" + re.escape(file_ending))
     return [os.path.join(folder, name) for name in files if pattern.fullmatch(name)]
 
@@ -58,11 +58,11 @@ def create_lists_from_splitted_dataset_folder(
     identifiers: Sequence[str] | None = None,
     num_processes: int | None = None,
 ) -> list[list[str]]:
-    """Returns the paths of the channel files of each case; empty lists for cases that have none.
+    """List the channel files of each case; empty for cases without files.
 
     Args:
-        identifiers: the cases, by default all in the folder, sorted.
-        num_processes: has no effect; upstream starts processes for this.
+        identifiers: the cases; by default all in the folder, sorted.
+        num_processes: ignored; upstream starts processes for this.
     """
     cases = _files_by_case(folder, file_ending)
     wanted = cases if identifiers is None else identifiers
@@ -72,13 +72,13 @@ def create_lists_from_splitted_dataset_folder(
 def get_filenames_of_train_images_and_targets(
     raw_dataset_folder: str | os.PathLike, dataset_json: dict | None = None
 ) -> dict[str, dict[str, str | list[str]]]:
-    """Returns `{case: {"images": [path per channel], "label": path}}` of a dataset's training cases.
+    """Map the training cases of a dataset to `{"images": [path per channel], "label": path}`.
 
-    They come from the entry `dataset` of dataset.json if it has one, where paths may be relative to the dataset's
-    folder and contain environment variables, else from `imagesTr` and `labelsTr`.
+    The cases come from the entry `dataset` of dataset.json if present, whose paths may be relative to the dataset
+    folder and contain environment variables, and otherwise from `imagesTr` and `labelsTr`.
 
     Raises:
-        DataError: dataset.json lacks an entry, or a case's name cannot be a file name.
+        DataError: dataset.json lacks an entry, or a case name is not a valid file name.
     """
     if dataset_json is None:
         dataset_json = read_json(os.path.join(raw_dataset_folder, "dataset.json"))

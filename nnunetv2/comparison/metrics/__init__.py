@@ -1,4 +1,4 @@
-"""One file per metric: how it is computed, its unit, direction, definition, and rule for empty masks.
+"""One file per metric: computation, unit, direction, definition and empty-mask rule.
 
-A file here, or in a folder that `nnUNet_extensions` names, is all that a metric needs: see docs/extending.md.
+A new metric needs only a file here or in a folder listed in `nnUNet_extensions`: see docs/extending.md.
 """

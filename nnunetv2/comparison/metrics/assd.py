@@ -1,4 +1,4 @@
-"""The mean distance between two surfaces."""
+"""Mean distance between two surfaces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnunetv2.comparison.metric import AS_DISTANCE, DISTANCES, Metric, register_
 class ASSD(Metric):
     """Average symmetric surface distance.
 
-    MONAI's `compute_average_surface_distance(symmetric=True)`: each edge voxel of both masks counts the same.
+    MONAI's `compute_average_surface_distance(symmetric=True)`: every edge voxel of both masks has the same weight.
 
     Source: Taha and Hanbury, "Metrics for evaluating 3D medical image segmentation", 2015.
     """

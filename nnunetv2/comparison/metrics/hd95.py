@@ -1,4 +1,4 @@
-"""The largest distance between two surfaces, without outliers."""
+"""Largest distance between two surfaces, robust to outliers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PERCENTILE = 95
 class HD95(Metric):
     """95th percentile of the Hausdorff distance.
 
-    MONAI's `compute_hausdorff_distance`: the percentile of the distances of each mask, then the larger of the two.
+    As MONAI's `compute_hausdorff_distance`: the percentile per direction, then the larger of the two.
 
     Source: Taha and Hanbury, "Metrics for evaluating 3D medical image segmentation", 2015.
     """

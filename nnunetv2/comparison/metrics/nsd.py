@@ -12,7 +12,7 @@ from nnunetv2.comparison.metric import AS_OVERLAP, DISTANCES, Metric, register_m
 class NSD(Metric):
     """Normalised surface Dice.
 
-    MONAI's `compute_surface_dice` without subvoxels: edge voxels are counted, not the area of the surface around them.
+    As MONAI's `compute_surface_dice` without subvoxels: counts edge voxels instead of measuring surface area.
 
     Source: Nikolov et al., "Clinically applicable segmentation of head and neck anatomy for radiotherapy", 2021.
     """
@@ -27,5 +27,5 @@ class NSD(Metric):
     reads = (DISTANCES,)
 
     def compute(self, pair: MaskPair) -> float:
-        # Distances have single precision, so one that equals the tolerance is within it only if that is rounded too.
+        # Distances are float32: without rounding the tolerance too, a distance equal to it could fall outside.
         return float(np.mean(pair.distances.both <= np.float32(pair.tolerance)))

@@ -1,4 +1,4 @@
-"""The report of a comparison: tables for programs and papers, and one HTML file to read."""
+"""The report of a comparison: machine-readable tables, LaTeX, and one self-contained HTML file."""
 
 from nnunetv2.comparison.report.report_files import write_report
 

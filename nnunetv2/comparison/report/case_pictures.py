@@ -1,4 +1,4 @@
-"""Pictures of single cases that deserve a look: the image, the reference, and what each method made of it."""
+"""Pictures of the cases worth a look: image, reference, and the segmentation of each method."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nnunetv2.evaluation.confusion import LabelOrRegion
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
-MOST_CASES = 10  # shown, by default
+MOST_CASES = 10  # pictures per report, by default
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,9 @@ class Panel:
     """One segmentation of a case."""
 
     title: str
-    """method, or what else is shown"""
+    """method, or what else the panel shows"""
     layer: bytes | None
-    """transparent PNG to lay over the image; None: the image alone"""
+    """transparent PNG overlay; None shows the image alone"""
     note: str = ""
     is_method: bool = False
 
@@ -49,20 +49,20 @@ class CasePicture:
     ground: bytes
     """PNG of the image"""
     size: tuple[int, int]
-    """width and height in pixels of all panels"""
+    """width and height of each panel, in pixels"""
     panels: tuple[Panel, ...]
     classes: tuple[tuple[int, str], ...]
-    """positions, from 0, and names of the classes that are seen"""
+    """index (from 0) and name of each visible class"""
 
 
 @dataclass(frozen=True)
 class ChosenCase:
-    """A case to show, and why."""
+    """A case to show, with the reason."""
 
     case: str
     reason: str
     scores: Mapping[str, str]
-    """of the shown run of each method, as text; with the mean where the method has several trainings"""
+    """score of each method's shown run as text, with the mean if the method has several trainings"""
 
 
 def worst_case_pictures(
@@ -73,7 +73,7 @@ def worst_case_pictures(
     classes: Mapping[str, LabelOrRegion],
     ignore_label: int | None = None,
 ) -> list[CasePicture]:
-    """Pictures of the cases that `worst_cases` chooses; see `case_pictures`."""
+    """Draw the cases that `worst_cases` selects; see `case_pictures`."""
     chosen = worst_cases(comparison)
     runs = shown_runs(comparison.scores)
     return case_pictures(chosen, images, references, runs, reader_writer, classes, ignore_label)
@@ -88,15 +88,15 @@ def case_pictures(
     classes: Mapping[str, LabelOrRegion],
     ignore_label: int | None = None,
 ) -> list[CasePicture]:
-    """Draws the slice of each case in which the runs differ most from the reference.
+    """Draw, for each case, the slice in which the runs differ most from the reference.
 
     Args:
-        images: files of each case, one per channel; the first is shown, in colour if it holds three channels and is the
-            only one. Cases without image are drawn on a plain ground.
-        references: of each case.
+        images: files of each case, one per channel. The first is shown, in colour if it is the only one and has three
+            channels. Cases without an image get a plain background.
+        references: reference file of each case.
         runs: one per method, in the order of the panels.
-        classes: labels or regions by their names. Where regions overlap, the one of fewer labels is on top.
-        ignore_label: in the reference; such voxels are shown in none of the segmentations.
+        classes: labels or regions by name. Where regions overlap, the one with fewer labels is drawn on top.
+        ignore_label: in the reference; its voxels are hidden in every segmentation.
 
     Raises:
         DataError: a segmentation cannot be read.
@@ -144,8 +144,9 @@ def _picture(
 
 
 def _positions(labels: np.ndarray, classes: Mapping[str, LabelOrRegion], is_ignored: np.ndarray) -> np.ndarray:
-    """(Z, Y, X) labels -> positions of the classes from 1, 0 where there is none."""
+    """Map (Z, Y, X) labels to class positions, counted from 1; 0 is background."""
     members = [np.atleast_1d(label) for label in classes.values()]
+    # Large regions first, so that the regions inside them stay visible.
     positions = np.zeros(labels.shape, dtype=np.int16)
     for position in sorted(range(len(members)), key=lambda place: -len(members[place])):
         positions[np.isin(labels, members[position])] = position + 1
@@ -154,7 +155,7 @@ def _positions(labels: np.ndarray, classes: Mapping[str, LabelOrRegion], is_igno
 
 
 def _image(files: Sequence[Path], reader_writer: BaseReaderWriter, shape: tuple[int, ...]) -> np.ndarray | None:
-    """(Z, Y, X), or (3, Z, Y, X) of a colour image; None where there is none that fits the segmentations."""
+    """(Z, Y, X) image, or (3, Z, Y, X) if it is in colour; None if it is missing or does not match the segmentation."""
     if not files:
         return None
     try:
@@ -176,9 +177,10 @@ def shown_runs(table: ScoreTable) -> list[Run]:
 
 
 def worst_cases(comparison: Comparison, most: int = MOST_CASES) -> list[ChosenCase]:
-    """Cases with the lowest score, mean over the methods, and cases in which the methods disagree most, by turns.
+    """Alternate between the cases with the worst mean score and those in which the methods disagree most.
 
-    The score is the primary one, mean over the classes and over the trainings of a method. Ties go by name.
+    Scores are those of the primary metric, averaged over classes and over the trainings of a method. Ties keep the
+    order of the case names.
     """
     metric, table = comparison.settings.primary, comparison.scores
     scores = table.case_scores(metric.name)
@@ -200,6 +202,7 @@ def worst_cases(comparison: Comparison, most: int = MOST_CASES) -> list[ChosenCa
         if ranges[number] > 0
     ]
     chosen: dict[int, str] = {}
+    # A case in both lists appears once, with its first reason.
     for entry in chain.from_iterable(zip_longest(lowest, apart)):
         if entry is not None and len(chosen) < most:
             chosen.setdefault(int(entry[0]), entry[1])
@@ -212,11 +215,11 @@ def worst_cases(comparison: Comparison, most: int = MOST_CASES) -> list[ChosenCa
 def _scores_in_words(
     comparison: Comparison, scores: np.ndarray, trainings: Mapping[str, Sequence[int]]
 ) -> dict[str, str]:
-    """Of each method: the score of the run that is shown, and that of the method where it has several trainings.
+    """Score of each method's shown run, followed by the mean if the method has several trainings.
 
     Args:
         scores: (R,) of the runs in one case.
-        trainings: positions of the distinct runs of each method.
+        trainings: indices of the distinct runs of each method.
     """
     metric = comparison.settings.metrics[0]
     texts = {}

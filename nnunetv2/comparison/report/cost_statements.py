@@ -1,4 +1,4 @@
-"""What the methods cost, in words."""
+"""Sentences about the costs of the methods."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnunetv2.comparison.results import Comparison, MethodCost
 
 @dataclass(frozen=True)
 class CostKind:
-    """One thing that a method costs."""
+    """One kind of cost."""
 
     name: str
     unit: str
@@ -21,7 +21,7 @@ class CostKind:
 
     @property
     def title(self) -> str:
-        """Name and unit, for axes and columns."""
+        """Name and unit, for axes and table columns."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
@@ -39,9 +39,9 @@ COST_KINDS = (
 
 
 def cost_statements(comparison: Comparison) -> Iterator[Statement]:
-    """One sentence for each kind of cost that is known of any method, and one for the rest.
+    """Yield one sentence per kind of cost known for any method, and one that lists the unknown kinds.
 
-    Nothing is said where all methods are predictions alone, of which no cost can be known.
+    Yields nothing if all methods are folders of predictions, whose costs cannot be known.
     """
     best = means_of(comparison)[0].method
     unknown = []
@@ -63,6 +63,7 @@ def _sentence(kind: CostKind, known: dict[str, float], best: str, methods: list[
     least = min(known, key=lambda method: known[method])
     most = max(known, key=lambda method: known[method])
     parts = [f"{priced(best)} (best by score{_ratio(known, best, least)})"] if best in known else []
+    # Compared as printed: a difference that rounding hides would read as a contradiction.
     if amount(known[least]) != amount(known[most]):
         parts += [f"{word} {priced(name)}" for word, name in (("least", least), ("most", most)) if name != best]
     elif len(known) > 1:

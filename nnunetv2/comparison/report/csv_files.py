@@ -1,4 +1,4 @@
-"""The results for spreadsheets and programs: numbers in full, an empty cell for what is not known."""
+"""CSV files for spreadsheets and programs: unrounded numbers, empty cells for unknown values."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from nnunetv2.comparison.results import Comparison
 from nnunetv2.comparison.statistics.volume_agreement import volume_agreement
 
-_ALL_CLASSES = "(mean)"  # over the classes
-_STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_ALL_CLASSES = "(mean)"  # in the class column: mean over the classes
+_STARTS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # first characters of text that spreadsheets execute
 
 
 def csv_texts(comparison: Comparison) -> dict[str, str]:
-    """The content of every CSV file by its name."""
+    """Content of each CSV file, by file name."""
     return {
         "per_case.csv": _csv(_PER_CASE, _per_case(comparison)),
         "summary.csv": _csv(_SUMMARY, _summary(comparison)),
@@ -134,7 +134,7 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _field(value: object) -> object:
-    """What a cell holds. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    """Convert a value to a cell; text that a spreadsheet would run as a formula is prefixed with an apostrophe."""
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_STARTS_FORMULA) else value
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What the numbers of a report mean, and what they were computed with."""
+"""Definitions of the numbers in a report, and the package versions that computed them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EMPTY = {
 
 
 def definitions(settings: CompareSettings) -> Iterator[tuple[str, str]]:
-    """Terms and what they mean here."""
+    """Yield terms with their definitions under these settings."""
     for name in settings.metrics:
         yield name, _meaning(METRICS[name], settings)
     if any(DISTANCES in METRICS[name].reads for name in settings.metrics):
@@ -87,7 +87,7 @@ def _missed(settings: CompareSettings) -> str:
 
 
 def _own_rules(settings: CompareSettings) -> str:
-    """What holds for metrics that follow neither the rule of overlaps nor that of distances."""
+    """Describe empty-mask rules other than the standard ones for overlaps and distances."""
     text = ""
     for name in settings.metrics:
         rule = METRICS[name].empty_masks
@@ -121,7 +121,7 @@ def _intervals(settings: CompareSettings) -> str:
 
 
 def package_versions() -> Iterator[tuple[str, str]]:
-    """Names and versions of what computes the numbers."""
+    """Yield names and versions of the packages that compute the numbers."""
     for name in _PACKAGES:
         try:
             yield name, version(name)

@@ -1,4 +1,4 @@
-"""Cases to look at: classes of which nothing is predicted, and the worst scores."""
+"""Tables of failures: missed classes and the worst scores."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nnunetv2.comparison.report.table import Cell, Table, method_cell, number_ce
 from nnunetv2.comparison.results import Comparison
 from nnunetv2.comparison.statistics.trainings import distinct_runs
 
-MOST_EMPTY, MOST_WORST = 30, 10
+MOST_EMPTY, MOST_WORST = 30, 10  # rows of each table
 
 
 def failure_tables(comparison: Comparison) -> list[Table]:
-    """The failure list; tables without rows are left out."""
+    """Build the failure tables; empty ones are dropped."""
     return [table for table in (_empty_predictions(comparison), _worst_scores(comparison)) if table.rows]
 
 
@@ -50,7 +50,7 @@ def _empty_predictions(comparison: Comparison) -> Table:
 
 
 def _worst_scores(comparison: Comparison) -> Table:
-    """By the first distance, or the primary metric where there is none; the mean over the runs of a method."""
+    """Worst values of the first distance metric, else of the primary metric; means over the runs of a method."""
     table = comparison.scores
     distances = [name for name in comparison.settings.metrics if METRICS[name].is_distance]
     metric = METRICS[distances[0] if distances else comparison.settings.metrics[0]]

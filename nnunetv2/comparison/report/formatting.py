@@ -1,4 +1,4 @@
-"""Numbers as text: one number of digits for each metric, a true minus sign, a dash for what is not known."""
+"""Format numbers: fixed decimals per metric, a true minus sign, a dash for unknown values."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from nnunetv2.comparison.settings import CompareSettings
 
 UNKNOWN = "–"
 _MINUS = "\N{MINUS SIGN}"
-_SMALLEST_P = 0.001  # smaller ones are written as smaller than this
+_SMALLEST_P = 0.001  # smaller values are written as `< 0.001`
 _PREFIXES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def digits_of(metric: str) -> int:
-    """Digits behind the point: those that the metric sets, else 3 for a share, 2 for what has a unit."""
+    """Decimals of a metric: its own setting, else 3 for a fraction and 2 for a value with a unit."""
     if METRICS[metric].digits is not None:
         return METRICS[metric].digits
     return 2 if METRICS[metric].unit else 3
 
 
 def plain_number(value: float | None, digits: int, *, signed: bool = False) -> str:
-    """For example 0.912; with `signed` also +0.021. What rounds to zero has no sign."""
+    """Format as 0.912, or as +0.021 with `signed`; values that round to zero have no sign."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     text = f"{abs(value):.{digits}f}"
@@ -33,48 +33,48 @@ def plain_number(value: float | None, digits: int, *, signed: bool = False) -> s
 
 
 def score(value: float | None, metric: str, *, signed: bool = False) -> str:
-    """A score, or with `signed` a difference of scores, without its unit."""
+    """Format a score, or with `signed` a difference of scores, without unit."""
     return plain_number(value, digits_of(metric), signed=signed)
 
 
 def with_unit(value: float | None, metric: str) -> str:
-    """A score with its unit, where the metric has one."""
+    """Format a score with its unit, if any."""
     unit = METRICS[metric].unit
     return f"{score(value, metric)} {unit}" if unit else score(value, metric)
 
 
 def is_known(interval: Interval | None) -> bool:
-    """Whether an interval has two ends."""
+    """Whether both ends of an interval are finite."""
     return interval is not None and math.isfinite(interval.low) and math.isfinite(interval.high)
 
 
 def bounds(interval: Interval | None, metric: str, *, signed: bool = False) -> str:
-    """Both ends of an interval, for example 0.901 to 0.922."""
+    """Format an interval as `0.901 to 0.922`."""
     if not is_known(interval):
         return UNKNOWN
     return f"{score(interval.low, metric, signed=signed)} to {score(interval.high, metric, signed=signed)}"
 
 
 def p_value(p: float | None) -> str:
-    """For example 0.012, or < 0.001."""
+    """Format as `0.012`, or `< 0.001`."""
     if p is None or not math.isfinite(p):
         return UNKNOWN
     return f"< {_SMALLEST_P}" if p < _SMALLEST_P else f"{p:.3f}"
 
 
 def p_equals(p: float | None) -> str:
-    """`p = 0.012` or `p < 0.001`, for sentences."""
+    """Format as `p = 0.012` or `p < 0.001`, for sentences."""
     text = p_value(p)
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
 def percent(share: float | None) -> str:
-    """A share as percentage, for example 12 %."""
+    """Format a fraction as percentage: 12 %."""
     return UNKNOWN if share is None or not math.isfinite(share) else f"{100 * share:.0f} %"
 
 
 def amount(value: float | None) -> str:
-    """Three significant digits and a prefix: 31.2 M, 1.05 k, 0.123."""
+    """Format with three significant digits and a prefix: 31.2 M, 1.05 k, 0.123."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     for size, prefix in _PREFIXES:
@@ -92,10 +92,10 @@ def _three_digits(value: float) -> str:
 
 
 def listed(parts: list[str], conjunction: str = "and") -> str:
-    """`a`, `a and b`, `a, b and c`."""
+    """Join as `a`, `a and b`, `a, b and c`."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} {conjunction} {parts[-1]}"
 
 
 def coverage(settings: CompareSettings) -> str:
-    """What intervals are called: 95 % CI."""
+    """Name of the intervals, for example `95 % CI`."""
     return f"{100 * (1 - settings.alpha):g} % CI"

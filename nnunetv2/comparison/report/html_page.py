@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs neither network nor scripts."""
+"""The report as one self-contained HTML file, without network access or scripts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BREAKS_AFTER = re.compile(r"_+(?=[^_])")
 
 
 def html_report(comparison: Comparison, pictures: Sequence[CasePicture] = ()) -> str:
-    """The whole text of report.html."""
+    """Render report.html."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     folder = Path(__file__).parent
@@ -76,19 +76,19 @@ def html_report(comparison: Comparison, pictures: Sequence[CasePicture] = ()) ->
 
 
 def _columns_for(num_panels: int, most: int) -> int:
-    """Columns of a grid of as few rows as `most` columns allow, whose rows are about equally long."""
+    """Columns for a grid with the fewest rows of at most `most` columns, filled evenly."""
     rows = -(-num_panels // most)
     return -(-num_panels // rows)
 
 
 def _data_uri(content: str | bytes, kind: str) -> str:
-    """What an `img` shows without any other file."""
+    """Embed content as a data URI."""
     raw = content.encode() if isinstance(content, str) else content
     return f"data:{kind};base64,{base64.b64encode(raw).decode('ascii')}"
 
 
 def breakable(text: str) -> Markup:
-    """Escaped text that may break after underscores, but not within `p = 0.012`, `95 % CI` or `2 mm`."""
+    """Escape text, allowing line breaks after underscores but not within `p = 0.012`, `95 % CI` or `2 mm`."""
     from markupsafe import Markup, escape
 
     together = _TOGETHER.sub("\N{NO-BREAK SPACE}", text)
@@ -96,9 +96,10 @@ def breakable(text: str) -> Markup:
 
 
 def with_methods_marked(text: str, styles: Mapping[str, MethodStyle]) -> Markup:
-    """Escaped text in which the names of methods carry their letters and colours."""
+    """Escape text and decorate the method names in it with their letters and colours."""
     from markupsafe import Markup
 
+    # Longest names first: one may be the beginning of another.
     longest_first = sorted(styles, key=lambda name: (-len(name), name))
     names = re.compile(rf"(?<![\w-])({'|'.join(re.escape(name) for name in longest_first)})(?![\w-])")
     parts = names.split(text)  # every second part is a name

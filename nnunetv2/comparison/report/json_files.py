@@ -1,4 +1,4 @@
-"""The results for programs, as JSON: everything but the scores of single cases."""
+"""The results as JSON for programs: everything except the scores of single cases."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from nnunetv2.comparison.report.definitions import package_versions
 from nnunetv2.comparison.report.verdict import verdict_in_words
 from nnunetv2.comparison.results import Comparison
 
-FORMAT = 1  # raised if a key changes its meaning
+FORMAT = 1  # increase it if a key changes its meaning
 
 
 def json_texts(comparison: Comparison) -> dict[str, str]:
-    """The content of every JSON file by its name."""
+    """Content of each JSON file, by file name."""
     return {
         "comparability.json": _json(comparability_content(comparison)),
         "comparison.json": _json(comparison_content(comparison)),
@@ -69,7 +69,7 @@ def _metric_content(metric: Metric) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses as objects of their fields, mappings sorted by their keys, NaN and infinite as null."""
+    """Convert to JSON types: dataclasses to objects, mappings sorted by key, NaN and infinity to null."""
     if is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The table of methods for a paper, with booktabs."""
+"""LaTeX table of the methods for a paper, with booktabs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _ARROWS = {True: r"$\uparrow$", False: r"$\downarrow$"}
 
 
 def latex_table(comparison: Comparison) -> str:
-    """Every method in every metric, mean over the classes, as a table environment that needs `\\usepackage{booktabs}`.
+    """Render all methods and metrics (means over classes) as a table environment; needs `\\usepackage{booktabs}`.
 
-    Best means are bold; underlined are those that the paired test does not show to be worse than the best.
+    Best means are bold; those not significantly worse than the best are underlined.
     """
     metrics = comparison.settings.metrics
     heads = " & ".join(_head(metric) for metric in metrics)
@@ -45,7 +45,7 @@ def latex_table(comparison: Comparison) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that LaTeX prints as it is; lines may break after underscores."""
+    """Escape text for LaTeX, allowing line breaks after underscores."""
     escapes = "".join(_ESCAPES.get(character, character) for character in text)
     return _UNDERSCORES.sub(lambda found: found.group() + r"\allowbreak{}", escapes)
 
@@ -92,7 +92,7 @@ def _cell(comparison: Comparison, summary: MethodSummary, others: list[MethodSum
 
 
 def _is_not_worse_than_best(comparison: Comparison, summary: MethodSummary) -> bool:
-    """By the tests of the metric; False where the two were not tested against each other, or no case counts."""
+    """Whether the test finds it not worse than the best; False if the pair was not tested or no case counts."""
     if summary.num_cases == 0:
         return False
     best = means_of(comparison, summary.metric)[0].method

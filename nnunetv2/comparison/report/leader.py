@@ -1,4 +1,4 @@
-"""The method that the verdict speaks of first, and its pairs seen from its side."""
+"""The leading method of the verdict, and the pairs seen from its side."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OPPOSITE = {BETTER: WORSE, WORSE: BETTER}
 
 @dataclass(frozen=True)
 class OrientedPair:
-    """A pair of methods in which one that was chosen comes first. Advantages are above 0 where that one is better."""
+    """A pair of methods seen from a chosen first one; advantages are positive where the first is better."""
 
     first: str
     second: str
@@ -23,17 +23,17 @@ class OrientedPair:
 
     @property
     def advantage(self) -> float:
-        """Of the first in the mean, in the unit of the metric."""
+        """Mean advantage of the first, in the unit of the metric."""
         return self._sign * self.pair.mean_difference
 
     @property
     def trained_interval(self) -> Interval:
-        """Of the advantage, for these trained models."""
+        """Interval of the advantage, for these trained models."""
         return self._turned(self.pair.trained.interval)
 
     @property
     def methods_interval(self) -> Interval | None:
-        """Of the advantage, for the methods."""
+        """Interval of the advantage, for the methods."""
         interval = self.pair.methods.interval
         return None if interval is None else self._turned(interval)
 
@@ -47,13 +47,13 @@ class OrientedPair:
 
     @property
     def rank_biserial(self) -> float:
-        """Above 0 where the first is better by the ranks of the differences."""
+        """Rank-biserial effect; positive where the first is better."""
         effect = self.pair.trained.rank_biserial
         return -effect if self._is_swapped else effect
 
     @property
     def non_inferior(self) -> tuple[bool, bool] | None:
-        """Whether the first is worse than the second by less than the margin, and the second than the first."""
+        """Whether the first is worse than the second by less than the margin, and vice versa."""
         answers = self.pair.non_inferior
         return answers if answers is None or not self._is_swapped else (answers[1], answers[0])
 
@@ -78,12 +78,12 @@ class OrientedPair:
 
 
 def negated(interval: Interval) -> Interval:
-    """The interval of the differences the other way round."""
+    """Interval of the differences with the opposite sign."""
     return Interval(-interval.high, -interval.low)
 
 
 def means_of(comparison: Comparison, metric: str | None = None, class_name: str | None = None) -> list[MethodSummary]:
-    """The summaries of a metric (by default the primary one), best mean first; equal ones in the order of methods."""
+    """Summaries of a metric (default: the primary one), best mean first; ties keep the order of the methods."""
     name = metric or comparison.settings.metrics[0]
     summaries = comparison.summaries_of(name, class_name)
     worst = -np.inf if METRICS[name].higher_is_better else np.inf
@@ -96,7 +96,7 @@ def means_of(comparison: Comparison, metric: str | None = None, class_name: str 
 
 
 def pairs_of_leader(comparison: Comparison) -> list[OrientedPair]:
-    """The baseline, or else the method with the best mean, against each other method, the best of those first."""
+    """Pairs of the baseline, or of the method with the best mean, with the others, best of those first."""
     order = [summary.method for summary in means_of(comparison)]
     leader = comparison.settings.baseline or order[0]
     pairs = [
@@ -108,7 +108,7 @@ def pairs_of_leader(comparison: Comparison) -> list[OrientedPair]:
 
 
 def case_advantages(comparison: Comparison, pair: OrientedPair) -> np.ndarray:
-    """(N,) advantages of the first on the cases that count, by the means over the trainings and over the classes."""
+    """(N,) advantages of the first on the cases that count, from means over trainings and classes."""
     scores = method_scores(comparison.scores, pair.pair.metric, ALL_CLASSES)
     means = {method.method: method.case_means for method in scores}
     sign = 1 if METRICS[pair.pair.metric].higher_is_better else -1

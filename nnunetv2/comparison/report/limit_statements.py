@@ -1,4 +1,4 @@
-"""What a comparison cannot say, in words."""
+"""Sentences about the limits of a comparison."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from nnunetv2.comparison.statistics.trained_models import smallest_p
 from nnunetv2.training.protocol.weights import NO_WEIGHTS, RANDOM_WEIGHTS
 from nnunetv2.utilities.message_parts import counted
 
-_MOST_ITEMS = 6  # named, more are counted
+_MOST_ITEMS = 6  # listed by name; more are counted
 
 
 def limit_statements(comparison: Comparison) -> Iterator[Statement]:
-    """One statement for each reason to read the results with care."""
+    """Yield one statement per reason to interpret the results with care."""
     yield from _broken(comparison)
     yield from _unrecorded(comparison)
     yield from _too_few_cases(comparison)
@@ -78,7 +78,7 @@ def _other_weights(comparison: Comparison) -> Iterator[Statement]:
 
 
 def _weights(recorded: str | None) -> str:
-    """Random weights are alike, whatever the network."""
+    """Normalise recorded weights: random initialisation is the same for every network."""
     if recorded is None:
         return NOT_RECORDED
     return RANDOM_WEIGHTS if recorded == NO_WEIGHTS or recorded.endswith(RANDOM_WEIGHTS) else recorded
@@ -102,7 +102,7 @@ def _shared_training_cases(comparison: Comparison) -> Iterator[Statement]:
 
 
 def _worst_distances(comparison: Comparison) -> Iterator[Statement]:
-    """The distances of a comparison share their empty predictions, so the first that has any speaks for all."""
+    """Report missed classes once: all distances share them, so the first one that has any covers the rest."""
     table = comparison.scores
     distances = [name for name in comparison.settings.metrics if name in table.num_worst_distances]
     for metric in distances:

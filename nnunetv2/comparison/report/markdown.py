@@ -1,4 +1,4 @@
-"""The report as Markdown: the verdict and the tables, for places that show no HTML."""
+"""The report as Markdown, for places that do not render HTML: the verdict and the tables."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SPECIAL = re.compile(r"([\\`*_\[\]|~#$])")
 
 
 def markdown_report(comparison: Comparison) -> str:
-    """The whole text of report.md."""
+    """Render report.md."""
     return "\n\n".join(_blocks(comparison)) + "\n"
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is: no markup, no HTML, no end of a table's cell."""
+    """Escape text for Markdown, so that it contains no markup, HTML or table delimiters."""
     return _SPECIAL.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 

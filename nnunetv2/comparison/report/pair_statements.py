@@ -1,4 +1,4 @@
-"""What is said about pairs of methods: as trained models on these cases, as methods, and within the margin."""
+"""Sentences about pairs of methods: as trained models on these cases, as methods, and relative to the margin."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TEST = "(signed-rank test)"
 
 
 def trained_statements(comparison: Comparison, pairs: list[OrientedPair]) -> Iterator[Statement]:
-    """The verdicts on trained models, pairs of one verdict together, and where test and interval do not agree."""
+    """Yield the verdicts on trained models, grouped, and point out where test and interval disagree."""
     cases = f"on {_these(pairs)}"
     differ = f"These trained models differ {cases} {_TEST}: {{}} is"
     identical = [pair for pair in pairs if _is_identical(comparison, pair)]
@@ -76,14 +76,14 @@ def trained_statements(comparison: Comparison, pairs: list[OrientedPair]) -> Ite
 
 
 def _both_directions(comparison: Comparison, pair: OrientedPair) -> str:
-    """Who is better by the ranks, and who in the mean."""
+    """Name the better method by ranks and the better one by mean."""
     advantages = case_advantages(comparison, pair)
     by_ranks, other, sign = (pair.first, pair.second, 1) if pair.rank_biserial > 0 else (pair.second, pair.first, -1)
     effect = plain_number(abs(pair.rank_biserial), 2, signed=True)
     wins = f"{int((sign * advantages > 0).sum())} of {len(advantages)} cases"
     lead = f"{by_ranks} is better than {other} in {wins} (rank-biserial {effect}; Holm-adjusted "
     lead += f"{p_equals(pair.pair.trained.p_holm)}), "
-    # The mean speaks for the other, so its interval is told from the other's side.
+    # The mean favours the other method, so its interval is given from the other's side.
     interval = pair.trained_interval if sign < 0 else negated(pair.trained_interval)
     interval_text = _interval_in_words(comparison, interval)
     if pair.advantage == 0:
@@ -120,7 +120,7 @@ def _count_of_pairs(comparison: Comparison) -> Iterator[Statement]:
 
 
 def _is_identical(comparison: Comparison, pair: OrientedPair) -> bool:
-    """Whether both have the same score in every case; each the mean over its trainings."""
+    """Whether both score the same in every case, on average over their trainings."""
     advantages = case_advantages(comparison, pair)
     return len(advantages) > 0 and not advantages.any()
 
@@ -131,7 +131,7 @@ def _these(pairs: list[OrientedPair]) -> str:
 
 
 def method_statements(comparison: Comparison, pairs: list[OrientedPair]) -> Iterator[Statement]:
-    """The verdicts on methods, pairs of one verdict together, and whether they are within the margin."""
+    """Yield the verdicts on methods, grouped, and whether they are within the margin."""
 
     def with_verdict(verdict: str) -> list[OrientedPair]:
         return [pair for pair in pairs if pair.methods_verdict == verdict]
@@ -150,7 +150,7 @@ def method_statements(comparison: Comparison, pairs: list[OrientedPair]) -> Iter
         detail,
         "That is no proof that the methods are equal.",
     )
-    # The only contradiction there can be: p rises when it is adjusted, and both rest on the same test of the mean.
+    # No other contradiction is possible: adjustment only raises p, and p and interval come from the same test.
     if found := [pair for pair in with_verdict(NO_DIFFERENCE) if _excludes_zero(pair.methods_interval)]:
         yield Statement(
             f"Test and interval do not agree for {_against(found)}: p is adjusted for the number of pairs, the "
@@ -188,7 +188,7 @@ def _numbers_of_seeds(comparison: Comparison, seeds: dict[str, int]) -> str:
 
 
 def _non_inferiority_statements(comparison: Comparison, pairs: Sequence[OrientedPair]) -> Iterator[Statement]:
-    """Those for which it is shown, and all others, of methods and of trained models apart; none if it was not asked."""
+    """Yield where non-inferiority is shown and where not, separately for methods and trained models."""
     for kind, answers in _margin_answers(comparison, pairs).items():
         for answer, wording in ((True, "is shown"), (False, "is not shown")):
             if items := tuple(question for question, found in answers if found == answer):
@@ -196,7 +196,7 @@ def _non_inferiority_statements(comparison: Comparison, pairs: Sequence[Oriented
 
 
 def non_inferiority_note(comparison: Comparison, pairs: Sequence[PairResult]) -> str:
-    """What is below the table of the pairs; empty where it was not asked."""
+    """Note below the table of pairs; empty without a margin."""
     oriented = [OrientedPair(pair.first, pair.second, pair) for pair in pairs]
     return " ".join(_note(comparison, kind, found) for kind, found in _margin_answers(comparison, oriented).items())
 
@@ -210,7 +210,7 @@ def _note(comparison: Comparison, kind: str, answers: Sequence[tuple[str, bool]]
 
 
 def _margin_answers(comparison: Comparison, pairs: Sequence[OrientedPair]) -> dict[str, list[tuple[str, bool]]]:
-    """By what they are about: both ways for every pair; with a baseline, whether the other is worse than that."""
+    """Answers by subject, in both directions per pair; with a baseline, only whether the other method is inferior."""
     baseline = comparison.settings.baseline
     answers: dict[str, list[tuple[str, bool]]] = {}
     for pair in pairs:
@@ -231,7 +231,7 @@ def _margin_lead(comparison: Comparison, kind: str) -> str:
 def _grouped(
     pairs: list[OrientedPair], lead: str, detail: Callable[[OrientedPair], str], ending: str = ""
 ) -> Iterator[Statement]:
-    """One statement of all pairs, if there are any; `{}` in the lead stands for the method that they share."""
+    """Combine pairs into one statement, if there are any; `{}` in the lead stands for their common method."""
     if pairs:
         yield Statement(lead.replace("{}", pairs[0].first), tuple(detail(pair) for pair in pairs), ending)
 
@@ -239,7 +239,7 @@ def _grouped(
 def _difference_in_words(
     comparison: Comparison, pair: OrientedPair, verdict: str, interval: Interval | None, p_holm: float | None
 ) -> str:
-    """What follows a lead: the other method, and by how much."""
+    """Complete a lead with the other method and the difference."""
     metric = comparison.settings.metrics[0]
     amount = -pair.advantage if verdict == WORSE else pair.advantage
     if interval is not None and verdict == WORSE:
@@ -251,22 +251,22 @@ def _difference_in_words(
 
 
 def _interval_in_words(comparison: Comparison, interval: Interval | None) -> str:
-    """For example 95 % CI of the mean difference 0.010 to 0.030."""
+    """Format as `95 % CI of the mean difference 0.010 to 0.030`."""
     if not is_known(interval):
         return "no interval"
     return f"{coverage(comparison.settings)} of the mean difference {bounds(interval, comparison.settings.metrics[0])}"
 
 
 def _includes_zero(interval: Interval | None) -> bool:
-    """Whether no difference lies within an interval; False where there is none."""
+    """Whether the interval contains zero; False if there is no interval."""
     return is_known(interval) and interval.low <= 0 <= interval.high
 
 
 def _excludes_zero(interval: Interval | None) -> bool:
-    """Whether an interval lies on one side of no difference; False where there is none."""
+    """Whether the interval excludes zero; False if there is no interval."""
     return is_known(interval) and not _includes_zero(interval)
 
 
 def _against(pairs: list[OrientedPair]) -> str:
-    """The method that the pairs share, and all others."""
+    """Join the common method of the pairs and all others."""
     return f"{pairs[0].first} against {listed([pair.second for pair in pairs])}"

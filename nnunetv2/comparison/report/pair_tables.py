@@ -1,4 +1,4 @@
-"""Tables of the tests between pairs of methods."""
+"""Tables of pairwise tests."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from nnunetv2.comparison.results import (
     PairResult,
 )
 
-MOST_ROWS = 120  # of all tables per class; tests.csv has the others
+MOST_ROWS = 120  # over all per-class tables; beyond that only tests.csv has them
 _MOODS = {BETTER: "good", WORSE: "bad", MIXED: "mixed", NOT_TESTABLE: "open"}
 
 
 def pair_tables(comparison: Comparison) -> list[Table]:
-    """One table for each metric, mean over the classes; then one for each class in the primary metric."""
+    """Build one table per metric for the mean over classes, then one per class in the primary metric."""
     metrics = comparison.settings.metrics
     tables = [_table(comparison, metric, None) for metric in metrics]
     classes = comparison.scores.classes
@@ -86,7 +86,7 @@ def _methods_verdict(test: MethodsTest) -> Cell:
 
 
 def _note(comparison: Comparison, pairs: Sequence[PairResult], is_first: bool) -> str:
-    """What all tables share is said below the first."""
+    """Note below a table; what applies to all tables appears below the first only."""
     parts = []
     if is_first:
         parts.append(

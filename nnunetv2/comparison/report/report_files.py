@@ -1,4 +1,4 @@
-"""Write a comparison into a folder: tables, sheets, and the report."""
+"""Write the report of a comparison into a folder."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ REPORT = "report.html"
 
 
 def write_report(comparison: Comparison, folder: Path, overlays: Sequence[CasePicture] = ()) -> Path:
-    """Writes all files of a comparison, each complete or not at all, and report.html when the others are there.
+    """Write all files of a comparison atomically, report.html last.
 
-    All texts are made before the first file is written. They depend on the arguments alone: no date, no path.
+    All texts are rendered before the first file is written. They depend on the arguments only: no date, no path.
 
     Args:
-        folder: made if it is not there; files of an earlier report are replaced.
+        folder: created if missing; files of an earlier report are replaced.
         overlays: pictures of cases, see `worst_case_pictures`.
 
     Returns:
@@ -38,7 +38,7 @@ def write_report(comparison: Comparison, folder: Path, overlays: Sequence[CasePi
 
 
 def report_texts(comparison: Comparison, overlays: Sequence[CasePicture] = ()) -> dict[str, str]:
-    """The content of every file by its name, report.html last."""
+    """Content of each file by name, report.html last."""
     return {
         **csv_texts(comparison),
         **json_texts(comparison),

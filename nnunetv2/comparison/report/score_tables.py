@@ -13,13 +13,13 @@ _ARROWS = {True: "↑", False: "↓"}
 
 
 def metric_title(metric: str) -> str:
-    """Name, unit, and an arrow that points to where better scores are."""
+    """Name and unit of a metric, with an arrow pointing towards better scores."""
     unit = f" ({METRICS[metric].unit})" if METRICS[metric].unit else ""
     return f"{metric}{unit} {_ARROWS[METRICS[metric].higher_is_better]}"
 
 
 def methods_table(comparison: Comparison) -> Table:
-    """Every method in every metric, mean over the classes."""
+    """All methods and metrics, means over the classes."""
     metrics = comparison.settings.metrics
     columns = {metric: comparison.summaries_of(metric) for metric in metrics}
     rows = []
@@ -37,7 +37,7 @@ def methods_table(comparison: Comparison) -> Table:
 
 
 def class_tables(comparison: Comparison) -> list[Table]:
-    """One table for each metric: every class of every method. None where there is a single class."""
+    """One table per metric with all classes and methods; empty for a single class."""
     if len(comparison.scores.classes) < 2:
         return []
     return [_class_table(comparison, metric) for metric in comparison.settings.metrics]
@@ -84,13 +84,13 @@ def _class_cell(summary: MethodSummary | None, others: Sequence[MethodSummary]) 
 
 
 def interval_in_brackets(summary: MethodSummary) -> str:
-    """[0.901, 0.922]"""
+    """Format as `[0.901, 0.922]`."""
     low, high = (score(end, summary.metric) for end in (summary.interval.low, summary.interval.high))
     return f"[{low}, {high}]"
 
 
 def is_best(summary: MethodSummary, others: Sequence[MethodSummary]) -> bool:
-    """Whether none of the others has a better mean; NaN is never best."""
+    """Whether no other method has a better mean; False for NaN."""
     if METRICS[summary.metric].higher_is_better:
         return all(not each.mean > summary.mean for each in others) and summary.mean == summary.mean
     return all(not each.mean < summary.mean for each in others) and summary.mean == summary.mean

@@ -1,4 +1,4 @@
-"""Tables of ranks, of what is detected at all, of costs, and of what has to be equal."""
+"""Tables of ranks, detection, costs and comparability."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from nnunetv2.comparison.report.table import Cell, Table, method_cell, number_ce
 from nnunetv2.comparison.results import DIFFERS, NOT_RECORDED, Comparison, DetectionResult, Equality, MethodCost
 
 MOST_DETECTED = 300  # rows of the detection table
-MOST_RUNS = 6  # listed by name behind a value, more are counted
+MOST_RUNS = 6  # listed by name after a value; more are counted
 
 
 def rank_tables(comparison: Comparison) -> list[Table]:
-    """One table for each metric."""
+    """One table per metric."""
     return [table for metric in comparison.settings.metrics if (table := _rank_table(comparison, metric)).rows]
 
 
@@ -46,7 +46,7 @@ def _rank_table(comparison: Comparison, metric: str) -> Table:
 
 
 def detection_table(comparison: Comparison) -> Table:
-    """Classes that are absent from some case, or missed in some."""
+    """Classes that are absent from a case or missed in one."""
     classes = comparison.scores.classes
     shown = [each for each in comparison.detection if each.num_absent or each.missed_rate]
     shown.sort(key=lambda each: classes.index(each.class_name))
@@ -78,7 +78,7 @@ def _detection_row(result: DetectionResult) -> tuple[Cell, ...]:
 
 
 def compute_table(comparison: Comparison) -> Table:
-    """What is known of the costs; no rows but a note where nothing is."""
+    """Known costs; without any, only a note."""
     if all(cost == MethodCost(cost.method) for cost in comparison.costs):
         return Table("Costs", (), (), "Nothing is known of the costs of any method.")
     heads = (
@@ -118,7 +118,7 @@ def _compute_row(cost: MethodCost) -> tuple[Cell, ...]:
 
 
 def comparability_table(comparison: Comparison) -> Table:
-    """What has to be equal, whether it is, and the value of each run."""
+    """Checked equalities with their state and the value of each run."""
     moods = {DIFFERS: "bad", NOT_RECORDED: "open"}
     rows = tuple(
         (
@@ -133,7 +133,7 @@ def comparability_table(comparison: Comparison) -> Table:
 
 
 def values_of(equality: Equality) -> list[str]:
-    """Each value that runs have, with the runs that have it unless all do."""
+    """Distinct values, with the runs that have them unless all runs agree."""
     groups: dict[str, list[str]] = {}
     for run in sorted(equality.values):
         groups.setdefault(equality.values[run] or NOT_RECORDED, []).append(run)

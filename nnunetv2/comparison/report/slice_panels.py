@@ -1,4 +1,4 @@
-"""One slice of an image, and segmentations as transparent layers to lay over it."""
+"""Render one slice of an image as a picture, and segmentations as transparent overlays."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from PIL import Image
 from nnunetv2.comparison.report.palette import CLASS_COLOURS
 
 LONGEST_SIDE = 300  # pixels of a panel
-_GROUND = 40  # grey level where there is no image
-_GREY_STEP = 4  # of 256 levels; what differs by less cannot be seen, but takes space
+_GROUND = 40  # grey level of the background if there is no image
+_GREY_STEP = 4  # of 256 levels: smaller steps are invisible but cost file size
 _FILL_OPACITY = 120  # of 255
 _WHITE, _BLACK = len(CLASS_COLOURS) + 1, len(CLASS_COLOURS) + 2
 _SHOWN_PERCENTILES = (0.5, 99.5)
@@ -21,7 +21,7 @@ _SHOWN_PERCENTILES = (0.5, 99.5)
 
 @dataclass(frozen=True)
 class SliceWindow:
-    """The part of a case that is shown, and its size on the screen."""
+    """The displayed part of a case, and its size on screen."""
 
     index: int
     rows: slice
@@ -35,14 +35,15 @@ class SliceWindow:
 
 
 def choose_window(reference: np.ndarray, predictions: Sequence[np.ndarray], spacing: Sequence[float]) -> SliceWindow:
-    """The slice in which the predictions differ most from the reference, cut to the classes and some space around.
+    """Select the slice with the largest errors, cropped to the classes with a margin.
 
     Args:
-        reference, predictions: (Z, Y, X) positions of classes, 0 for none.
+        reference, predictions: (Z, Y, X) class positions, 0 for background.
         spacing: mm along each axis.
     """
     wrong = sum((prediction != reference).sum(axis=(1, 2)) for prediction in predictions)
     if not np.any(wrong):
+        # Without errors, take the slice that shows most of the classes.
         wrong = np.count_nonzero(reference, axis=(1, 2))
     index = int(np.argmax(wrong))
     is_something = np.any([segmentation[index] > 0 for segmentation in (reference, *predictions)], axis=0)
@@ -53,7 +54,7 @@ def choose_window(reference: np.ndarray, predictions: Sequence[np.ndarray], spac
 
 
 def _around(is_something: np.ndarray) -> slice:
-    """From the first to the last true entry and half as much on each side, at least 16 pixels; all if none is true."""
+    """Range of the true entries with a margin of half its length, at least 16 pixels; everything if none is true."""
     places = np.flatnonzero(is_something)
     if not len(places):
         return slice(0, len(is_something))
@@ -63,7 +64,7 @@ def _around(is_something: np.ndarray) -> slice:
 
 
 def ground_png(pixels: np.ndarray | None, window: SliceWindow) -> bytes:
-    """The slice as a PNG: grey, or colours if it has three channels (3, Y, X); plain where there is no image."""
+    """Render the slice as PNG: grey, or colour for three channels (3, Y, X); a plain background without an image."""
     if pixels is None:
         return _png(Image.new("L", window.size, _GROUND))
     low, high = np.percentile(pixels, _SHOWN_PERCENTILES)
@@ -76,10 +77,10 @@ def ground_png(pixels: np.ndarray | None, window: SliceWindow) -> bytes:
 
 
 def layer_png(filled: np.ndarray | None, outlined: np.ndarray | None, window: SliceWindow) -> bytes:
-    """A transparent PNG with classes filled in their colours and, on top, classes as white lines.
+    """Render a transparent PNG with filled classes and, on top, class outlines in white.
 
     Args:
-        filled, outlined: (Y, X) positions of classes, 0 for none.
+        filled, outlined: (Y, X) class positions, 0 for background.
     """
     width, height = window.size
     indices = np.zeros((height, width), dtype=np.uint8)
@@ -88,6 +89,7 @@ def layer_png(filled: np.ndarray | None, outlined: np.ndarray | None, window: Sl
         indices = np.where(shown > 0, (shown - 1) % len(CLASS_COLOURS) + 1, 0).astype(np.uint8)
     if outlined is not None:
         line = _borders(_resized(outlined, window))
+        # A dark rim keeps the white line visible on bright images.
         indices[_grown(line)] = _BLACK
         indices[line] = _WHITE
     picture = Image.frombytes("P", (width, height), indices.tobytes())
@@ -98,7 +100,7 @@ def layer_png(filled: np.ndarray | None, outlined: np.ndarray | None, window: Sl
 
 
 def _resized(labels: np.ndarray, window: SliceWindow) -> np.ndarray:
-    """Nearest neighbours: (Y, X) to the size on the screen."""
+    """Nearest-neighbour resampling of (Y, X) labels to the size on screen."""
     width, height = window.size
     rows = (np.arange(height) * labels.shape[0]) // height
     columns = (np.arange(width) * labels.shape[1]) // width
@@ -106,7 +108,7 @@ def _resized(labels: np.ndarray, window: SliceWindow) -> np.ndarray:
 
 
 def _borders(labels: np.ndarray) -> np.ndarray:
-    """Pixels on both sides of where classes meet each other or none."""
+    """Pixels on both sides of every boundary between classes or with the background."""
     border = np.zeros(labels.shape, dtype=bool)
     border[1:] |= labels[1:] != labels[:-1]
     border[:-1] |= labels[1:] != labels[:-1]

@@ -1,4 +1,4 @@
-"""One thing that is said: a sentence, or the beginning of one that goes on in several ways."""
+"""A statement of the report: a sentence, or a lead with several items that complete it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Statement:
-    """What is said of several methods at once; lists show it as such, running text as one sentence."""
+    """Statement about one or more methods, rendered as a list or as running text."""
 
     lead: str
-    """whole sentences if there are no items"""
+    """complete sentences if there are no items"""
     items: tuple[str, ...] = ()
-    """each ends the lead"""
+    """each completes the lead"""
     ending: str = ""
-    """whole sentences that follow"""
+    """complete sentences after the items"""
 
     def as_sentence(self) -> str:
-        """The statement as running text."""
+        """Render as running text."""
         if not self.items:
             return " ".join(part for part in (self.lead, self.ending) if part)
         return " ".join(part for part in (f"{self.lead} {'; '.join(self.items)}.", self.ending) if part)

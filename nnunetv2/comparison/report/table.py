@@ -1,4 +1,4 @@
-"""Tables of text that any of the documents can show."""
+"""Format-independent text tables, rendered by every document type."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ class Cell:
     """One cell of a table."""
 
     lines: tuple[str, ...]
-    """the first is what counts, the rest is smaller print"""
+    """the main line first, the others in smaller print"""
     methods: tuple[str, ...] = ()
-    """names that are shown instead of the lines, each with its colour"""
+    """method names shown instead of the lines, in their colours"""
     is_number: bool = False
     is_best: bool = False
     mood: str = ""
-    """good, bad, mixed, or open: how a verdict is coloured"""
+    """colour of a verdict: good, bad, mixed or open"""
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """All that is written in the cell."""
+        """All text in the cell."""
         return self.methods or self.lines
 
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table; the first cell of a row is its head."""
+    """A titled table; the first cell of each row is its header."""
 
     title: str
     columns: tuple[Cell, ...]

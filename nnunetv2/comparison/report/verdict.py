@@ -1,4 +1,4 @@
-"""The verdict in words: who is better, by how much, how surely, at what cost, and what cannot be said."""
+"""The verdict in words: who is better, by how much, with what certainty, at what cost, and what remains open."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nnunetv2.utilities.message_parts import counted
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a comparison says. Iterating over it gives running text, in the order of a reader's questions."""
+    """Statements of a comparison; iteration yields running text in the order of a reader's questions."""
 
     headline: Statement
     trained: tuple[Statement, ...]
@@ -26,7 +26,7 @@ class Verdict:
     """about other trainings and other cases"""
     cost: tuple[Statement, ...]
     limits: tuple[Statement, ...]
-    """what cannot be said"""
+    """what the comparison cannot show"""
 
     def __iter__(self) -> Iterator[str]:
         for statement in (self.headline, *self.trained, *self.methods, *self.cost, *self.limits):
@@ -34,7 +34,7 @@ class Verdict:
 
 
 def verdict_in_words(comparison: Comparison) -> Verdict:
-    """The verdict by the primary metric, mean over the classes: the best against all others, or the baseline."""
+    """Verdict in the primary metric, mean over classes: the baseline or the best method against all others."""
     pairs = pairs_of_leader(comparison)
     return Verdict(
         headline=_headline(comparison),

@@ -1,4 +1,4 @@
-"""The statistics of a comparison: from the scores of all runs to summaries, tests, intervals and ranks."""
+"""Statistics of a comparison: summaries, tests, intervals and ranks from the scores of all runs."""
 
 from nnunetv2.comparison.statistics.pairs import pairs
 from nnunetv2.comparison.statistics.ranking import ranks

@@ -1,4 +1,4 @@
-"""Whether methods differ, beyond the trainings and the cases at hand: the test of a pair, and of a family of pairs."""
+"""Test whether methods differ beyond the given trainings and cases, for one pair and for a family of pairs."""
 
 from __future__ import annotations
 
@@ -17,52 +17,52 @@ from nnunetv2.comparison.statistics.verdicts import holm, verdict
 
 
 class MethodDifference(NamedTuple):
-    """Estimated difference of the means of two methods; scalars, or arrays over the leading axes of the scores."""
+    """Estimated difference of the means of two methods; scalars, or arrays over leading axes."""
 
     difference: np.ndarray
     variance: np.ndarray
     """of the difference, over other trainings and other cases"""
     degrees_of_freedom: np.ndarray
-    """NaN where nothing varies"""
+    """NaN if nothing varies"""
 
     def p_value(self) -> np.ndarray:
-        """Two-sided; NaN where nothing varies."""
+        """Two-sided p-value; NaN if nothing varies."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return 2 * stdtr(self.degrees_of_freedom, -np.abs(self.difference) / np.sqrt(self.variance))
 
     def interval(self, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the interval that covers the difference in 1 - alpha of all studies."""
+        """Ends of the interval that covers the difference in a share 1 - alpha of studies."""
         half_width = stdtrit(self.degrees_of_freedom, 1 - alpha / 2) * np.sqrt(self.variance)
         return self.difference - half_width, self.difference + half_width
 
 
 def method_difference(first: np.ndarray, second: np.ndarray) -> MethodDifference:
-    """Compares methods whose trainings and cases are both samples.
+    """Compare two methods, treating both trainings and cases as random samples.
 
-    A score is the sum of the method, the case, what the method makes of the case, the luck of the training, and a rest.
-    With the means of trainings T (S x N scores, one method), the variance of the difference is
+    A score is modelled as the sum of method, case, method-case interaction, training, and residual. With the means of
+    the trainings T (S x N scores, one method), the variance of the difference is
 
         sum over methods of max(var(means of trainings) / S, rest)  +  max(var(differences of cases) / N - rests, 0)
 
-    The rest of the scores is in both terms, hence it is subtracted once: `rest` is the mean square of the interaction
-    of trainings and cases, by N S. The degrees of freedom are Satterthwaite's, of all these variances. Trainings of two
-    methods are independent, also where their seeds are equal.
+    The residual enters both terms, so it is subtracted once: `rest` is the mean square of the training-case
+    interaction, divided by N S. Degrees of freedom follow Satterthwaite over all these variances. Trainings of two
+    methods count as independent, even with equal seeds.
 
-    This is the analysis of many readers on many cases, with trainings as readers that belong to a method. It was chosen
-    by simulation (50 cases, rest 0.03 per case and training, 4 methods, 3000 studies of each kind; error of the six
-    pairs together after Holm, aimed at 0.05; benchmarks/method_test_calibration.py):
+    This is the multi-reader multi-case analysis, with trainings as readers nested in a method. It was chosen by
+    simulation (50 cases, residual 0.03 per case and training, 4 methods, 3000 studies per setting; family-wise error
+    of the six pairs after Holm, nominal 0.05; benchmarks/method_test_calibration.py):
 
-    - Welch's test on the means of trainings takes the cases for the only ones there are. Where methods differ in which
-      cases are hard to them (standard deviation 0.02 to 0.04), its error rises to 0.7.
-    - The two-level bootstrap resamples three trainings as if they were many: its error is 0.10 to 0.15 for a standard
+    - Welch's test on the means of trainings treats the cases as fixed. If methods differ in which cases are hard for
+      them (standard deviation 0.02 to 0.04), its error rises to 0.7.
+    - The two-level bootstrap underestimates the spread of three trainings: its error is 0.10 to 0.15 for a standard
       deviation of 0.01 between trainings.
-    - Adding the variances without subtracting the rest keeps the error below 0.06. With three trainings it finds about
-      as much. With five it finds a difference of 0.02 in 89 pairs out of 100 where this finds 91 (as one of six pairs:
-      66 and 73), if what methods make of cases varies by 0.02.
-    - This keeps the error below 0.06 in all of them, with unequal variances and numbers of trainings, too.
+    - Adding the variances without subtracting the residual keeps the error below 0.06 and has similar power with three
+      trainings. With five, it detects a difference of 0.02 in 89 of 100 pairs where this test detects 91 (as one of
+      six pairs: 66 and 73), for a method-case interaction of 0.02.
+    - This test keeps the error below 0.06 in all settings, including unequal variances and numbers of trainings.
 
-    A training of all folds is one unit. Folds are not taken as trainings of their own: with one seed they begin from
-    the same weights.
+    A training of all folds is one unit. Folds do not count as separate trainings: with one seed they start from the
+    same weights.
 
     Args:
         first: (..., S, N) scores of the S trainings of one method on N cases; S and N above 1.
@@ -85,7 +85,7 @@ def method_difference(first: np.ndarray, second: np.ndarray) -> MethodDifference
 
 
 def _variances(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of the mean of (..., S, N) scores: what the trainings add as observed, and what the rest alone would."""
+    """Variance of the mean of (..., S, N) scores: the observed part of the trainings, and that due to the residual."""
     num_trainings, num_cases = scores.shape[-2:]
     of_trainings = scores.mean(axis=-1, keepdims=True)
     of_cases = scores.mean(axis=-2, keepdims=True)
@@ -98,7 +98,7 @@ def _variances(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def methods_tests(
     pairs: Sequence[tuple[MethodScores, MethodScores]], metric: Metric, settings: CompareSettings
 ) -> list[MethodsTest]:
-    """The tests of a family of pairs. Pairs that are not testable are no part of it."""
+    """Test a family of pairs; pairs that are not testable do not count in the adjustment."""
     sign = 1 if metric.higher_is_better else -1
     tests = [_unadjusted(first, second, settings.alpha) for first, second in pairs]
     testable = [position for position, test in enumerate(tests) if test.p is not None]
@@ -118,6 +118,7 @@ def _unadjusted(first: MethodScores, second: MethodScores, alpha: float) -> Meth
     if first.num_cases < 2:
         return replace(nothing, reason=f"{first.num_cases or 'no'} case counts; at least 2 are needed")
     result = method_difference(first.runs, second.runs)
+    # Scores are exact to DECIMALS only, so a smaller spread is rounding error.
     if result.variance < 10.0 ** (-2 * DECIMALS):
         if _rounded_difference(first, second) == 0:
             return replace(nothing, p=1.0, interval=Interval(0.0, 0.0), verdict=NO_DIFFERENCE)

@@ -1,4 +1,4 @@
-"""Every pair of methods in every metric and class: differences, tests, verdicts."""
+"""Pairs of methods in every metric and class: differences, tests and verdicts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from nnunetv2.errors import UsageError
 
 
 def pairs(scores: ScoreTable, settings: CompareSettings) -> tuple[PairResult, ...]:
-    """Every metric, within it the mean over the classes and then every class, within it every pair.
+    """Compare all pairs, nested as metric, class (mean over classes first), pair.
 
-    Of a pair the one that comes first in `scores.methods` is the first; with a baseline, the baseline is the second.
-    In a class that counts in no case all numbers are NaN and both verdicts `not testable`.
+    The first method of a pair is the one that comes first in `scores.methods`; a baseline is always the second. For a
+    class that counts in no case, all numbers are NaN and both verdicts `not testable`.
 
     Raises:
-        UsageError: the baseline is none of the methods.
+        UsageError: the baseline is not one of the methods.
     """
     if settings.baseline is not None and settings.baseline not in scores.methods:
         raise UsageError(f"The baseline {settings.baseline} is none of the methods: {', '.join(scores.methods)}")
@@ -39,7 +39,7 @@ def pairs(scores: ScoreTable, settings: CompareSettings) -> tuple[PairResult, ..
 
 
 def differences_of(methods: Sequence[tuple[MethodScores, MethodScores]]) -> np.ndarray:
-    """(N, P) first - second on each case, for each pair."""
+    """(N, P) differences first - second per case and pair."""
     return np.stack([np.round(first.case_means - second.case_means, DECIMALS) for first, second in methods], axis=1)
 
 
@@ -48,7 +48,7 @@ def _family(scores: ScoreTable, metric: str, class_name: str | None, settings: C
     if not methods:
         return []
     differences = differences_of(methods)
-    # One stream for all pairs: their intervals rest on the same samples of the cases, and none depends on the others.
+    # One stream for all pairs: their intervals use the same samples, and none depends on which other pairs exist.
     stream = random_stream(settings.seed, metric, class_name)
     intervals = bca_intervals(differences, settings.alpha, settings.num_resamples, stream)
     trained = trained_models_tests(differences, intervals, METRICS[metric], settings)
@@ -79,7 +79,7 @@ def _family(scores: ScoreTable, metric: str, class_name: str | None, settings: C
 def _non_inferiority(
     trained: TrainedModelsTest, methods: MethodsTest, metric: Metric, margin: float | None
 ) -> tuple[bool, bool]:
-    """Of the methods where they can be tested, or else of the trained models; shown of neither where nothing can."""
+    """Judge by the methods if testable, otherwise by the trained models; not shown if neither is testable."""
     if margin is None or (methods.interval is None and trained.verdict == NOT_TESTABLE):
         return False, False
     return non_inferiority(methods.interval or trained.interval, metric, margin)

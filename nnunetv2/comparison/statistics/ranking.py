@@ -1,4 +1,4 @@
-"""Ranks of the methods by three schemes, how far they depend on the cases, and groups without a difference."""
+"""Rank the methods by three schemes, measure the stability of the ranks, and group methods that do not differ."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Pair = frozenset[str]
 
 
 def ranks(scores: ScoreTable, settings: CompareSettings) -> tuple[tuple[RankResult, ...], tuple[RankStability, ...]]:
-    """Ranks by the means over the classes, in every metric. A metric without a case that counts has none.
+    """Rank by the means over classes, in every metric that has a case that counts.
 
-    A baseline makes no difference here: test-based ranks need the tests of all pairs.
+    A baseline is ignored: test-based ranks need the tests of all pairs.
 
     Source: Wiesenfarth et al., "Methods and open-source toolkit for analyzing and visualizing challenge results",
     Scientific Reports 11 (2021).
@@ -41,18 +41,18 @@ def ranks(scores: ScoreTable, settings: CompareSettings) -> tuple[tuple[RankResu
 
 
 def mean_ranks(scores: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis of (..., M), 1 for the highest; ties share their mean rank."""
+    """Ranks along the last axis of (..., M), 1 for the highest score; ties share their mean rank."""
     better, equal = _compared(scores)
     return 1 + better + (equal - 1) / 2
 
 
 def best_ranks(scores: np.ndarray) -> np.ndarray:
-    """Ranks along the last axis of (..., M), 1 for the highest; ties all have their best rank."""
+    """Ranks along the last axis of (..., M), 1 for the highest score; ties take their best rank."""
     return 1 + _compared(scores)[0]
 
 
 def schemes_agree(*schemes: np.ndarray) -> bool:
-    """Whether no two methods change places between the schemes, each (M,) ranks; a tie is no place of its own."""
+    """Whether no two methods swap order between the schemes, each (M,) ranks; a tie agrees with either order."""
     signs = np.array([np.sign(ranks[:, None] - ranks[None, :]) for ranks in schemes])
     return not np.any((signs.max(axis=0) > 0) & (signs.min(axis=0) < 0))
 
@@ -78,7 +78,7 @@ def _ranks_of(
 
 
 def _significant_wins(methods: list[MethodScores], sign: int, alpha: float) -> np.ndarray:
-    """(M,) number of methods that each is significantly better than on these cases."""
+    """(M,) number of methods that each one significantly outperforms on these cases."""
     wins = np.zeros(len(methods))
     contests = list(combinations(range(len(methods)), 2))
     if not contests:
@@ -93,7 +93,7 @@ def _significant_wins(methods: list[MethodScores], sign: int, alpha: float) -> n
 
 
 def _tau_interval(resampled: np.ndarray, means: np.ndarray) -> Interval:
-    """Of the rankings of samples of cases with the ranking; NaN where all methods are equal, or there is only one."""
+    """Interval of tau between bootstrap rankings and the ranking; NaN if undefined, as for a single method."""
     tau = kendall_tau(resampled, means)
     defined = tau[~np.isnan(tau)]
     if len(defined) == 0:
@@ -103,13 +103,13 @@ def _tau_interval(resampled: np.ndarray, means: np.ndarray) -> Interval:
 
 
 def _compared(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each of (..., M) scores how many are higher, and how many equal, itself included."""
+    """For each of (..., M) scores, the number of higher ones and of equal ones, including itself."""
     own, other = scores[..., :, None], scores[..., None, :]
     return (other > own).sum(axis=-1), (other == own).sum(axis=-1)
 
 
 def kendall_tau(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b of each row of (B, M) with the reference (M,), from -1 to 1; NaN where either is one tie.
+    """Kendall's tau-b of each row of (B, M) with the reference (M,), from -1 to 1; NaN if all entries are tied.
 
     Source: Kendall, "The treatment of ties in ranking problems", Biometrika 33 (1945).
     """
@@ -122,18 +122,18 @@ def kendall_tau(scores: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def groups_without_difference(ranks: Mapping[str, float], differing: Collection[Pair]) -> list[tuple[str, ...]]:
-    """The longest ranges of ranks in which no two methods differ.
+    """Find the maximal ranges of ranks in which no two methods differ.
 
-    A group has all methods of its range, those of equal rank together. So a bar from its lowest to its highest rank
-    never covers a method that differs from one of the group.
+    A group contains all methods within its range, and methods of equal rank stay together. A bar from its lowest to
+    its highest rank therefore never covers a method that differs from a member.
 
     Args:
         ranks: of each method.
-        differing: pairs of methods that are shown to differ.
+        differing: pairs of methods that differ.
 
     Returns:
-        Groups of at least two methods, none within another, by rising rank; methods of a group likewise, those of equal
-        rank in the order of `ranks`.
+        Groups of at least two methods, none contained in another, sorted by rank; members are sorted by rank too, with
+        ties in the order of `ranks`.
 
     Source: Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006), section 3.2.2; with
     tests of pairs as in Benavoli et al., "Should we really use post-hoc tests based on mean-ranks?", JMLR 17 (2016).
@@ -156,7 +156,7 @@ def groups_without_difference(ranks: Mapping[str, float], differing: Collection[
 def pairs_in_no_group(
     ranks: Mapping[str, float], differing: Collection[Pair], groups: Collection[tuple[str, ...]]
 ) -> list[tuple[str, str]]:
-    """Pairs that are not shown to differ, but are apart: a method in between differs from one of its neighbours."""
+    """Pairs that do not differ but share no group, because a method between them differs from one of its neighbours."""
     order = sorted(ranks, key=lambda method: ranks[method])
     return [
         pair

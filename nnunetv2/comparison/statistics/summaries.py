@@ -1,4 +1,4 @@
-"""What each method reaches in each metric and class, and which classes it misses."""
+"""Summarise the scores of each method per metric and class, and its detection of classes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from nnunetv2.comparison.statistics.trainings import MethodScores, distinct_runs
 
 
 def summaries(scores: ScoreTable, settings: CompareSettings) -> tuple[MethodSummary, ...]:
-    """Every metric, within it the mean over the classes and then every class, within it every method.
+    """Summarise all scores, nested as metric, class (mean over classes first), method.
 
-    Numbers that do not exist are NaN: all of a class that counts in no case; interval and deviation of a single case.
+    Undefined numbers are NaN: all of a class that counts in no case; interval and deviation for a single case.
     """
     return tuple(
         summary
@@ -59,7 +59,7 @@ def _summary(method: MethodScores, metric: str, class_name: str | None, interval
 
 
 def detection(scores: ScoreTable) -> tuple[DetectionResult, ...]:
-    """Every class, within it every method. The cases of a kind are the same for all methods: the reference decides."""
+    """Rates of false detections and misses, nested as class, method; the reference alone selects the cases."""
     return tuple(
         _detection_of(scores, method, position) for position in range(len(scores.classes)) for method in scores.methods
     )

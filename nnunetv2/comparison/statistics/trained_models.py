@@ -1,4 +1,4 @@
-"""Whether trained models differ on the cases at hand: signed-rank tests over cases, adjusted within their family."""
+"""Test whether trained models differ on the given cases: signed-rank tests, Holm-adjusted within their family."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.comparison.statistics.trainings import DECIMALS
 from nnunetv2.comparison.statistics.verdicts import holm, verdict_of_ranks
 
-BISECTIONS = 64  # halve the range of the values down to their rounding
+BISECTIONS = 64  # enough to narrow the range of values down to rounding error
 
 
 def signed_rank_family(differences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """p-values of the pairs of a family, plain and adjusted; NaN where there is no case.
+    """Compute plain and adjusted p-values of a family of pairs; NaN without cases.
 
     Args:
-        differences: (N, P) first - second on each case, for each pair.
+        differences: (N, P) first - second per case and pair.
     """
     p_values = np.array([signed_rank_p(column) for column in differences.T])
     return p_values, holm(p_values)
 
 
 def smallest_p(num_cases: int, num_pairs: int) -> float:
-    """The adjusted p-value where one model is better in every case and all other pairs show nothing."""
+    """Smallest attainable adjusted p-value: one model is better in every case, and no other pair shows anything."""
     return min(1.0, num_pairs * 2.0 ** (1 - num_cases))
 
 
 def trained_verdict(advantages: np.ndarray, p_holm: float, alpha: float) -> str:
-    """What is said about the first of two trained models by its advantages (N,), positive where it is better."""
+    """Verdict on the first of two trained models from its advantages (N,), positive where it is better."""
     if not len(advantages):
         return NOT_TESTABLE
     return verdict_of_ranks(rank_biserial(advantages), round(float(advantages.mean()), DECIMALS), p_holm, alpha)
@@ -38,10 +38,10 @@ def trained_verdict(advantages: np.ndarray, p_holm: float, alpha: float) -> str:
 def trained_models_tests(
     differences: np.ndarray, intervals: tuple[Interval, ...], metric: Metric, settings: CompareSettings
 ) -> list[TrainedModelsTest]:
-    """The tests of a family of pairs; see `signed_rank_family`.
+    """Test a family of pairs; see `signed_rank_family`.
 
-    A verdict follows the signed ranks, that is what happens in most cases. It is mixed where the mean difference has
-    the other sign because few cases differ much. Where there are too few cases for any verdict, models that differ are
+    Verdicts follow the signed ranks, i.e. the majority of cases. They are mixed if the mean difference has the
+    opposite sign because a few cases differ a lot. With too few cases to reach significance, models that differ are
     not testable.
     """
     sign = 1 if metric.higher_is_better else -1
@@ -66,11 +66,11 @@ def trained_models_tests(
 
 
 def signed_rank_p(differences: np.ndarray) -> float:
-    """Two-sided p-value of paired differences (N,) of which none would be expected to be positive rather than negative.
+    """Two-sided p-value of paired differences (N,), under the hypothesis that they are symmetric around zero.
 
-    Differences of zero are left out (`zero_method="wilcox"`). Exact up to 50 cases without zeros and ties, and up to 13
-    with them; beyond, the normal approximation with the variance corrected for ties. That is what
-    `scipy.stats.wilcoxon` does unasked. Where all differences are zero, p is 1; where there is no case, NaN.
+    Zero differences are dropped (`zero_method="wilcox"`). Exact up to 50 cases without zeros and ties, and up to 13
+    with them; beyond that the tie-corrected normal approximation, which is the default of `scipy.stats.wilcoxon`. If
+    all differences are zero, p is 1; without cases, NaN.
 
     Source: Wilcoxon, "Individual comparisons by ranking methods", Biometrics Bulletin 1 (1945).
     """
@@ -86,8 +86,8 @@ def signed_rank_p(differences: np.ndarray) -> float:
 def rank_biserial(differences: np.ndarray) -> float:
     """Matched-pairs rank-biserial correlation of differences (N,), from -1 (all negative) to 1 (all positive).
 
-    The share of the rank sum that speaks for positive differences, less the share that speaks against. Zeros are left
-    out; 0 where all are zero, NaN where there is no case.
+    Share of the rank sum of positive differences minus that of negative ones. Zeros are dropped; 0 if all are zero,
+    NaN without cases.
 
     Source: Kerby, "The simple difference formula", Comprehensive Psychology 3 (2014).
     """
@@ -101,9 +101,9 @@ def rank_biserial(differences: np.ndarray) -> float:
 
 
 def hodges_lehmann(differences: np.ndarray) -> float:
-    """Pseudo-median of differences (N,): the median of the means of all pairs of cases, each case with itself included.
+    """Pseudo-median of differences (N,): median of the means of all pairs of cases, including each case with itself.
 
-    It is the shift for which the signed-rank test sees no difference. NaN where there is no case.
+    It is the shift at which the signed-rank test finds no difference. NaN without cases.
 
     Source: Hodges and Lehmann, "Estimates of location based on rank tests", Annals of Mathematical Statistics 34
     (1963).
@@ -117,11 +117,12 @@ def hodges_lehmann(differences: np.ndarray) -> float:
 
 
 def _smallest_mean(ascending: np.ndarray, number: int) -> float:
-    """The `number`-th smallest mean of two values, by bisection: thousands of cases have too many means to hold."""
+    """The `number`-th smallest mean of two values, by bisection: all means of thousands of cases exceed the memory."""
     low, high = float(ascending[0]), float(ascending[-1])
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         ordered = int(np.searchsorted(ascending, 2 * middle - ascending, side="right").sum())
+        # `ordered` counts every pair twice, except those of a case with itself.
         with_itself = int(np.searchsorted(ascending, middle, side="right"))
         if (ordered + with_itself) // 2 >= number:
             high = middle

@@ -1,4 +1,4 @@
-"""The scores of a method as the statistics see them: distinct trainings on the cases that count."""
+"""Scores of a method prepared for the statistics: distinct trainings on the cases that count."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 
 from nnunetv2.comparison.scores import ScoreTable
 
-# Scores are quotients of whole numbers. Further decimals depend on the order in which numbers are added, and would make
-# a difference out of none.
+# Scores are quotients of integers. Further decimals depend on the order of summation and would turn equal scores into
+# different ones.
 DECIMALS = 12
 
 
 @dataclass(frozen=True, eq=False)
 class MethodScores:
-    """What one method reaches in one metric and class."""
+    """Scores of one method in one metric and class."""
 
     method: str
     runs: np.ndarray
-    """(S, N): trainings by cases"""
+    """(S, N) scores of trainings by cases"""
     num_repeated: int
-    """runs left out because another has the very same scores"""
+    """runs dropped because their scores duplicate another run"""
 
     @cached_property
     def case_means(self) -> np.ndarray:
@@ -35,10 +35,10 @@ class MethodScores:
 
 
 def method_scores(scores: ScoreTable, metric: str, class_name: str | None) -> list[MethodScores]:
-    """Every method in one metric and class, in the order of `scores.methods`.
+    """Collect the scores of every method in one metric and class, in the order of `scores.methods`.
 
-    Cases are ordered by their identifiers, trainings by their scores, so that nothing depends on the order in which
-    runs and cases are given.
+    Cases are sorted by identifier and trainings by score, so that results do not depend on the given order of runs
+    and cases.
     """
     by_run = scores.case_scores(metric, class_name)
     counts = np.flatnonzero(~np.isnan(by_run[0]))
@@ -53,10 +53,10 @@ def method_scores(scores: ScoreTable, metric: str, class_name: str | None) -> li
 
 
 def distinct_runs(scores: ScoreTable, method: str) -> list[int]:
-    """Positions of the trainings of a method.
+    """Indices of the distinct trainings of a method.
 
-    Runs that agree in every score and in the size of every prediction are copies of one training. Counted as several
-    they would feign that training again gives the same model.
+    Runs that agree in all scores and predicted sizes are copies of one training. Counting them separately would
+    suggest that retraining reproduces the same model.
     """
     first_of: dict[bytes, int] = {}
     for position in scores.runs_of(method):

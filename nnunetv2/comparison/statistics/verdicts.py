@@ -1,4 +1,4 @@
-"""From p-values of a family of tests to verdicts: Holm's adjustment, then a word for each pair."""
+"""From p-values of a family of tests to verdicts: Holm's adjustment, then one verdict per pair."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from nnunetv2.comparison.results import BETTER, DIFFERENT, MIXED, NO_DIFFERENCE,
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Adjusted p-values of one family of tests: rejecting those below alpha keeps the family-wise error at alpha.
+    """Adjust the p-values of a family: rejecting those below alpha keeps the family-wise error at alpha.
 
-    Holds whatever the tests have to do with each other.
+    Valid under any dependence between the tests.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6
     (1979).
@@ -27,11 +27,11 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 
 def verdict(effect: float, p_adjusted: float, alpha: float) -> str:
-    """What is said about the first of two methods.
+    """Verdict on the first of two methods.
 
     Args:
         effect: positive where the first is better, in the sense of the metric.
-        p_adjusted: NaN where there was nothing to test.
+        p_adjusted: NaN if there was nothing to test.
     """
     if isnan(p_adjusted):
         return NOT_TESTABLE
@@ -41,20 +41,20 @@ def verdict(effect: float, p_adjusted: float, alpha: float) -> str:
 
 
 def verdict_of_ranks(rank_effect: float, mean_effect: float, p_adjusted: float, alpha: float) -> str:
-    """What a test of ranks says about the first of two methods; mixed where it finds a difference that the mean denies.
+    """Verdict of a rank test on the first of two methods; mixed if the mean contradicts a significant difference.
 
     Args:
         rank_effect, mean_effect: positive where the first is better, in the sense of the metric.
-        p_adjusted: NaN where there was nothing to test.
+        p_adjusted: NaN if there was nothing to test.
     """
     found = verdict(rank_effect, p_adjusted, alpha)
     return MIXED if found in DIFFERENT and rank_effect * mean_effect <= 0 else found
 
 
 def non_inferiority(interval: Interval, metric: Metric, margin: float) -> tuple[bool, bool]:
-    """Whether the first is worse than the second by less than the margin, and the second than the first.
+    """Whether the first is worse than the second by less than the margin, and vice versa.
 
-    Each even at the end of the interval of first - second that speaks most against it; False of a NaN interval.
+    Both are judged at the unfavourable end of the interval of first - second; False for a NaN interval.
     """
     first_is_higher = (interval.low > -margin, interval.high < margin)
     return first_is_higher if metric.higher_is_better else first_is_higher[::-1]

@@ -1,4 +1,4 @@
-"""How far predicted volumes are from those of the reference."""
+"""Agreement of predicted with reference volumes."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from nnunetv2.comparison.results import Interval
 from nnunetv2.comparison.scores import ScoreTable
 from nnunetv2.comparison.statistics.trainings import distinct_runs
 
-_NORMAL_QUANTILE = 1.96  # 95 % of a normal distribution lie within so many standard deviations
+_NORMAL_QUANTILE = 1.96  # standard deviations that enclose 95 % of a normal distribution
 
 
 @dataclass(frozen=True, eq=False)
 class VolumeAgreement:
-    """Volumes of one class as one method predicts them, in mm^3, or mm^2 of images with two dimensions.
+    """Predicted volumes of one class and method, in mm^3, or mm^2 for 2D images.
 
-    Only cases whose reference has the class count, as for the scores: they are the same for all methods.
+    Only cases whose reference has the class count, as for the scores, so they are the same for all methods.
     """
 
     method: str
     class_name: str
     means: np.ndarray
-    """(N,) of predicted and reference volume; the predicted one is the mean over the trainings"""
+    """(N,) means of predicted and reference volume; the prediction is averaged over the trainings"""
     differences: np.ndarray
     """(N,) predicted - reference"""
     bias: float
-    """mean difference; NaN without a case"""
+    """mean difference; NaN without cases"""
     limits: Interval
-    """of agreement; NaN of fewer than two cases"""
+    """limits of agreement; NaN for fewer than two cases"""
 
 
 def volume_agreement(scores: ScoreTable) -> list[VolumeAgreement]:
-    """Every class, within it every method."""
+    """Compute the agreement, nested as class, method."""
     return [_agreement(scores, method, place) for place in range(len(scores.classes)) for method in scores.methods]
 
 
 def limits_of_agreement(differences: np.ndarray) -> tuple[float, Interval]:
-    """The mean of (N,) differences, and the range in which 95 % of them lie if they are normally distributed.
+    """Mean of (N,) differences, and the range that contains 95 % of them if they are normally distributed.
 
     Source: Bland and Altman, "Statistical methods for assessing agreement between two methods of clinical measurement",
     The Lancet 327 (1986): mean +- 1.96 standard deviations.

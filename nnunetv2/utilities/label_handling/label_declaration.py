@@ -1,4 +1,4 @@
-"""Check the entries `labels` and `regions_class_order` of a dataset.json."""
+"""Validate the entries `labels` and `regions_class_order` of a dataset.json."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _EXAMPLE = '{"background": 0, "liver": 1, "tumor": 2}'
 
 
 def members(entry: Entry) -> tuple[int, ...]:
-    """The integers that a label stands for."""
+    """Integers that a label contains."""
     values = entry if isinstance(entry, (list, tuple)) else (entry,)
     return tuple(int(value) for value in values)
 
 
 def is_region(entry: Entry) -> bool:
-    """Whether a label stands for several integers."""
+    """Whether a label contains several integers."""
     return isinstance(entry, (list, tuple)) and len(entry) > 1
 
 
@@ -35,15 +35,15 @@ def has_any_region(labels: Mapping[str, Entry]) -> bool:
 def check_declaration(
     labels: Mapping[str, Entry], regions_class_order: Sequence[int] | None, *, use_regions: bool = True
 ) -> None:
-    """Checks the labels of a dataset.json.
+    """Validate the labels of a dataset.json.
 
     Args:
         labels: the entry `labels`.
-        regions_class_order: the entry of that name, if there is one.
-        use_regions: whether regions, if there are any, are used as such.
+        regions_class_order: the entry of that name, if any.
+        use_regions: whether regions, if any, are treated as such.
 
     Raises:
-        DataError: names the key that is wrong, and how it should look.
+        DataError: names the invalid key and the expected form.
     """
     if not isinstance(labels, Mapping):
         raise DataError(f'dataset.json: "labels" is {labels!r}; it must map names to integers, like {_EXAMPLE}')

@@ -1,4 +1,4 @@
-"""What the labels of a dataset mean: classes or overlapping regions, ignored voxels, and the way back from scores."""
+"""Interpret the labels of a dataset: classes or overlapping regions, ignored voxels, conversion of scores to labels."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ IGNORE = "ignore"
 class LabelManager:
     """The labels of one dataset.
 
-    A dataset whose labels are integers has one output per class, background included. As soon as one label is a list
-    of several integers, all foreground labels are *regions*: one output each, which may overlap. The label named
-    `ignore` marks voxels without annotation and has no output.
+    If all labels are integers, there is one output per class, background included. If any label is a list of several
+    integers, all foreground labels are *regions*: one output each, which may overlap. The label `ignore` marks voxels
+    without annotation and has no output.
 
     Args:
         label_dict: the entry `labels` of dataset.json.
-        regions_class_order: the value that each region writes, in the order of the foreground entries of `labels`;
-            where regions overlap the later one wins. Only for datasets with regions.
+        regions_class_order: integer that each region writes, in the order of the foreground entries of `labels`;
+            where regions overlap, the later one wins. Only for datasets with regions.
         force_use_labels: treat a dataset with regions as one with plain labels.
-        inference_nonlin: turns logits (K, ...) into scores in 0..1; default softmax, with regions sigmoid.
+        inference_nonlin: maps logits (K, ...) to scores in 0..1; default softmax, or sigmoid with regions.
 
     Raises:
-        DataError: the labels are not declared as nnU-Net needs them.
+        DataError: the declaration of the labels is invalid.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class LabelManager:
 
     @functools.cached_property
     def all_labels(self) -> list[Label]:
-        """All integer labels in ascending order, with background, without the ignore label."""
+        """Integer labels in ascending order, including background, excluding the ignore label."""
         return self._get_all_labels()
 
     @functools.cached_property
     def all_regions(self) -> list[Region] | None:
-        """The foreground regions in the order of `labels`; None for a dataset without regions."""
+        """Foreground regions in the order of `labels`; None for a dataset without regions."""
         return self._get_regions()
 
     @property
@@ -106,24 +106,24 @@ class LabelManager:
 
     @property
     def num_segmentation_heads(self) -> int:
-        """Number of outputs K of a network for this dataset."""
+        """Number of network outputs K for this dataset."""
         return len(self.foreground_regions) if self.has_regions else len(self.all_labels)
 
     @staticmethod
     def filter_background(classes_or_regions: Sequence[Region]) -> list[Region]:
-        """Returns the entries that are not just background; a region that contains it among others stays."""
+        """Drop entries that contain only background; a region that contains more is kept."""
         return [entry for entry in classes_or_regions if not only_background(entry)]
 
     def apply_inference_nonlin(self, logits: Array) -> torch.Tensor:
-        """Turns logits (K, ...) into scores (K, ...) in 0..1, float32, without gradients."""
+        """Convert logits (K, ...) to scores (K, ...) in 0..1, float32, without gradients."""
         with torch.no_grad():
             return self.inference_nonlin(torch.as_tensor(logits).float())
 
     def convert_probabilities_to_segmentation(self, predicted_probabilities: Array) -> Array:
-        """Turns scores (K, ...) into a label map (...): the largest score, or with regions all scores above 0.5.
+        """Convert scores (K, ...) to a label map (...) by argmax, or with regions by a threshold of 0.5.
 
         Returns:
-            Labels in the kind of array that was given: int64, with regions uint16 (numpy) or int16 (torch).
+            Labels as the same kind of array: int64, or with regions uint16 (numpy) or int16 (torch).
         """
         if not isinstance(predicted_probabilities, (np.ndarray, torch.Tensor)):
             raise TypeError(f"expected a numpy array or a tensor, got {type(predicted_probabilities).__name__}")
@@ -139,15 +139,15 @@ class LabelManager:
     def _paint_regions(self, scores: Array) -> Array:
         if isinstance(scores, np.ndarray):
             segmentation = np.zeros(scores.shape[1:], dtype=np.uint16)
-        else:  # torch can hardly compute with uint16
+        else:  # torch supports few operations on uint16
             segmentation = torch.zeros(scores.shape[1:], dtype=torch.int16, device=scores.device)
         for score, value in zip(scores, self.regions_class_order, strict=True):
             segmentation[score > 0.5] = value
         return segmentation
 
     def convert_logits_to_segmentation(self, predicted_logits: Array) -> Array:
-        """Turns logits (K, ...) into a label map (...); see `convert_probabilities_to_segmentation`."""
-        if not self.has_regions:  # the largest logit is the largest probability
+        """Convert logits (K, ...) to a label map (...); see `convert_probabilities_to_segmentation`."""
+        if not self.has_regions:  # argmax is the same for logits and probabilities
             return self.convert_probabilities_to_segmentation(predicted_logits)
         scores = self.apply_inference_nonlin(predicted_logits)
         if isinstance(predicted_logits, np.ndarray):
@@ -157,13 +157,13 @@ class LabelManager:
     def revert_cropping_on_probabilities(
         self, predicted_probabilities: Array, bbox: Sequence[Sequence[int]], original_shape: Sequence[int]
     ) -> Array:
-        """Puts scores (K, ...) of a crop back into the whole image.
+        """Paste scores (K, ...) of a crop into the whole image.
 
-        Outside the crop the scores say background: 1 for class 0, and 0 for every region. Not meant for logits.
+        Outside the crop the scores denote background: 1 for class 0, and 0 for every region. Not meant for logits.
 
         Args:
             bbox: [start, end) of the crop on each axis.
-            original_shape: shape of the whole image, without the axis of the outputs.
+            original_shape: shape of the whole image, without the output axis.
         """
         shape = (predicted_probabilities.shape[0], *original_shape)
         if isinstance(predicted_probabilities, np.ndarray):
@@ -180,24 +180,24 @@ def _argmax_first_axis(scores: Array) -> Array:
     if isinstance(scores, np.ndarray):
         return scores.argmax(0)
     if scores.device.type == "cpu" and scores.dtype != torch.bfloat16:
-        return torch.from_numpy(scores.detach().numpy().argmax(0))  # several times faster than torch's on a CPU
+        return torch.from_numpy(scores.detach().numpy().argmax(0))  # several times faster than torch on the CPU
     return scores.argmax(0)
 
 
 def get_labelmanager_class_from_plans(plans: dict) -> type[LabelManager]:
-    """Returns the class that the plans name as `label_manager`, by default `LabelManager`."""
+    """Class that the plans name as `label_manager`, by default `LabelManager`."""
     return find_by_name("label manager", plans.get("label_manager", "LabelManager"))
 
 
 def convert_labelmap_to_one_hot(
     segmentation: Array, all_labels: Sequence[int] | Array, output_dtype: Any = None
 ) -> Array:
-    """Returns one mask per label, stacked in a new first axis; a value that is not among the labels is in no mask.
+    """Create one mask per label, stacked along a new first axis; values not among the labels are in no mask.
 
     Args:
-        segmentation: integer label map of any shape, numpy array or tensor; a tensor's masks stay on its device.
-        all_labels: the labels, in the order of the masks; gaps are allowed.
-        output_dtype: type of the masks, by default unsigned 8 bit (16 if a label is 255 or more).
+        segmentation: integer label map of any shape, numpy array or tensor; masks stay on the tensor's device.
+        all_labels: labels in the order of the masks; gaps are allowed.
+        output_dtype: type of the masks, by default uint8 (uint16 if a label is 255 or more).
     """
     shape = (len(all_labels), *segmentation.shape)
     wide = max(all_labels) >= 255
@@ -224,9 +224,9 @@ class _Plans(Protocol):
 def determine_num_input_channels(
     plans_manager: _Plans, configuration_or_config_manager: str | _Configuration, dataset_json: dict
 ) -> int:
-    """Number of input channels of a network: image channels, and in a cascade one per foreground label.
+    """Number of network input channels: image channels, plus in a cascade one per foreground label.
 
-    Takes a `PlansManager` and a `ConfigurationManager`; those import this module, hence the protocols.
+    Takes a `PlansManager` and a `ConfigurationManager`; these import this module, hence the protocols.
     """
     configuration = configuration_or_config_manager
     if isinstance(configuration, str):

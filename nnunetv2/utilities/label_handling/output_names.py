@@ -1,4 +1,4 @@
-"""Names of the classes or regions that a model is scored for, as dataset.json has them."""
+"""Names of a model's scored classes or regions, from dataset.json."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nnunetv2.utilities.label_handling.label_handling import IGNORE, LabelManage
 
 
 def foreground_names(labels: LabelManager) -> dict[Region, str]:
-    """The name of each foreground label, or region, in the order in which scores come."""
+    """Map each foreground label or region to its name, in the order of the scores."""
     foreground = labels.foreground_regions if labels.has_regions else labels.foreground_labels
     named = {_key(entry, labels.has_regions): name for name, entry in labels.label_dict.items() if name != IGNORE}
     return {label: named.get(label, str(label)) for label in foreground}

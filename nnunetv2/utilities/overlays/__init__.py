@@ -1,1 +1,1 @@
-"""Pictures of training cases under the colours of their labels."""
+"""Pictures of training cases with their labels as coloured overlay."""

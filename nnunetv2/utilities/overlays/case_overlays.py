@@ -1,4 +1,4 @@
-"""Draw one slice of a case, or of many cases in several processes, into picture files."""
+"""Draw one slice per case into picture files, for many cases in several processes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def plot_overlay(
     output_file: str,
     overlay_intensity: float = 0.6,
 ) -> None:
-    """Draws one slice of an image file, of several channels the first, under its labels.
+    """Draw one slice of an image file (of its first channel) with its labels.
 
     Args:
-        output_file: picture to write; its ending says in which format.
-        overlay_intensity: how much of a label's colour is added.
+        output_file: picture to write; the ending selects the format.
+        overlay_intensity: weight of the label colour.
 
     Raises:
         DataError: a file cannot be read, or image and labels have different shapes.
@@ -47,7 +47,7 @@ def plot_overlay(
 def plot_overlay_preprocessed(
     dataset: nnUNetBaseDataset, k: str, output_folder: str, overlay_intensity: float = 0.6, channel_idx: int = 0
 ) -> None:
-    """Draws one slice of the preprocessed case `k` under its labels into `output_folder/k.png`.
+    """Draw one slice of the preprocessed case `k` with its labels to `output_folder/k.png`.
 
     Raises:
         UsageError: the case has no channel `channel_idx`.
@@ -55,7 +55,7 @@ def plot_overlay_preprocessed(
     """
     data, segmentation, _, _ = dataset.load_case(k)
     require_channel(channel_idx, data.shape[0])
-    labels = np.maximum(segmentation[0], 0)  # -1 marks what lies outside the image
+    labels = np.maximum(segmentation[0], 0)  # -1 marks voxels outside the nonzero region
     _draw(data[channel_idx], labels, os.path.join(output_folder, f"{k}.png"), overlay_intensity)
 
 
@@ -79,7 +79,7 @@ def multiprocessing_plot_overlay(
     overlay_intensity: float,
     num_processes: int = 8,
 ) -> None:
-    """Calls `plot_overlay` for each image, its segmentation and its picture; see there and `map_cases`."""
+    """Call `plot_overlay` for each triple of image, segmentation and picture, in parallel; see `map_cases`."""
     files = zip(list_of_image_files, list_of_seg_files, list_of_output_files, strict=True)
     jobs = [(image, labels, image_reader_writer, output, overlay_intensity) for image, labels, output in files]
     _draw_all(plot_overlay, jobs, num_processes, [Path(output).stem for output in list_of_output_files])
@@ -92,7 +92,7 @@ def multiprocessing_plot_overlay_preprocessed(
     num_processes: int = 8,
     channel_idx: int = 0,
 ) -> None:
-    """Calls `plot_overlay_preprocessed` for each case of the dataset; see there and `map_cases`."""
+    """Call `plot_overlay_preprocessed` for each case of the dataset, in parallel; see `map_cases`."""
     jobs = [(dataset, case, output_folder, overlay_intensity, channel_idx) for case in dataset.identifiers]
     _draw_all(plot_overlay_preprocessed, jobs, num_processes, dataset.identifiers)
 

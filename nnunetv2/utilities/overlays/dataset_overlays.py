@@ -29,16 +29,16 @@ def generate_overlays_from_raw(
     channel_idx: int = 0,
     overlay_intensity: float = 0.6,
 ) -> None:
-    """Writes `CASE.png` for each training case of a raw dataset; the slice is that of `select_slice_to_plot2`.
+    """Draw `CASE.png` for each training case of a raw dataset; `select_slice_to_plot2` selects the slice.
 
     Args:
         dataset_name_or_id: the dataset, by name or number.
         num_processes: upper limit for worker processes.
-        channel_idx: which of a case's image files to draw.
-        overlay_intensity: how much of a label's colour is added, 0 to 1.
+        channel_idx: index of the image file to draw.
+        overlay_intensity: weight of the label colours, 0 to 1.
 
     Raises:
-        UsageError: there is no such dataset or channel, or the intensity is out of its range.
+        UsageError: the dataset or channel does not exist, or the intensity is out of range.
         DataError: files are missing or cannot be read.
     """
     _require_intensity(overlay_intensity)
@@ -68,15 +68,15 @@ def generate_overlays_from_preprocessed(
     plans_identifier: str = "nnUNetPlans",
     overlay_intensity: float = 0.6,
 ) -> None:
-    """Writes `CASE.png` for each preprocessed case; see `generate_overlays_from_raw`.
+    """Draw `CASE.png` for each preprocessed case; see `generate_overlays_from_raw`.
 
     Args:
         configuration: by default 3d_fullres if the plans have it, else 2d.
         plans_identifier: name of the plans.
 
     Raises:
-        UsageError: there is no such dataset, configuration or channel, it was not preprocessed, or the intensity is out
-            of its range.
+        UsageError: the dataset, configuration or channel does not exist, the data are not preprocessed, or the
+            intensity is out of range.
         DataError: a case cannot be read.
     """
     _require_intensity(overlay_intensity)

@@ -1,4 +1,4 @@
-"""The command nnUNetv2_plot_overlay_pngs: a picture of each training case, to see at a glance whether labels fit."""
+"""The command nnUNetv2_plot_overlay_pngs: one picture per training case, for a quick check of the labels."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from nnunetv2.utilities.command_line import command
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_plot_overlay_pngs",
-        description="Draw for each training case the slice that shows most of its labels, in colour, as CASE.png. "
-        "Spacing is not taken into account.",
+        description="Draw the slice of each training case that shows most of its labels, in colour, as CASE.png. "
+        "Spacing is ignored.",
     )
     add = parser.add_argument
     add("-d", type=str, required=True, help="dataset, by number or by name")
     add("-o", type=str, required=True, help="folder for the pictures")
-    add("-np", type=int, default=get_default_num_processes(), help="largest number of processes; default: %(default)s")
+    add("-np", type=int, default=get_default_num_processes(), help="maximum number of processes; default: %(default)s")
     add("-channel_idx", type=int, default=0, help="channel to draw, 0 for CASE_0000; default: %(default)s")
     add("--use_raw", action="store_true", help="draw the raw data instead of the preprocessed")
     add("-p", type=str, default="nnUNetPlans", help="plans, for preprocessed data; default: %(default)s")

@@ -1,4 +1,4 @@
-"""A grey image under the colours of its labels."""
+"""Overlay a grey image with the colours of its labels."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ color_cycle = (
 
 
 def hex_to_rgb(hex: str) -> tuple[int, int, int]:
-    """Returns red, green and blue, 0 to 255, of a colour written like `4363d8`."""
+    """Parse a colour such as `4363d8` as red, green and blue, 0 to 255."""
     try:
         red, green, blue = bytes.fromhex(hex)
     except ValueError as err:
-        raise UsageError(f"{hex!r} is no colour; it must be six hexadecimal digits, like 4363d8") from err
+        raise UsageError(f"{hex!r} is not a colour; it must be six hexadecimal digits, like 4363d8") from err
     return red, green, blue
 
 
@@ -32,19 +32,19 @@ def generate_overlay(
     color_cycle: Sequence[str] = color_cycle,
     overlay_intensity: float = 0.6,
 ) -> np.ndarray:
-    """Adds the colour of each pixel's label to the image.
+    """Add the colour of each pixel's label to the image.
 
     Args:
-        input_image: (H, W), (H, W, 1) or (H, W, 3), any range; it is scaled to its own lowest and highest value.
+        input_image: (H, W), (H, W, 1) or (H, W, 3), any range; scaled from its minimum and maximum.
         segmentation: (H, W) labels.
-        mapping: for each label the index of its colour. By default the labels in this segmentation get the colours
-            in their order, the lowest the first one.
-        color_cycle: colours like `4363d8`. Indices beyond the last go on with the second, as the first is for the
-            background.
-        overlay_intensity: how much of a colour is added.
+        mapping: index of the colour of each label. By default the labels of this segmentation are assigned in
+            ascending order, starting with the first colour.
+        color_cycle: colours such as `4363d8`. Indices beyond the last wrap to the second, since the first is reserved
+            for the background.
+        overlay_intensity: weight of the colour.
 
     Returns:
-        (H, W, 3) uint8; the brightest value is 255.
+        (H, W, 3) uint8; the maximum is 255.
     """
     image = _stretched(_with_three_channels(input_image, segmentation.shape))
     if mapping is None:
@@ -55,7 +55,7 @@ def generate_overlay(
 
 
 def _with_three_channels(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(H, W, 3) floating point; float32 images stay float32."""
+    """Expand to (H, W, 3), floating point; float32 images stay float32."""
     channels = image[..., None] if image.ndim == 2 else image
     if channels.ndim != 3 or channels.shape[2] not in (1, 3) or channels.shape[:2] != shape:
         raise UsageError(
@@ -71,7 +71,7 @@ def _stretched(image: np.ndarray) -> np.ndarray:
 
 
 def _up_to_255(image: np.ndarray) -> np.ndarray:
-    """Scales so that the highest value is 255; an image without any value above 0 stays."""
+    """Scale the maximum to 255; images without positive values stay unchanged."""
     highest = image.max()
     return image / highest * 255 if highest > 0 else image
 

@@ -1,4 +1,4 @@
-"""Choose the slice of an image that shows most of its labels."""
+"""Select the slice of an image that shows most of its labels."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import numpy as np
 
 
 def select_slice_to_plot(image: np.ndarray, segmentation: np.ndarray) -> int:
-    """Returns the index along the first axis of the slice with the largest foreground, whatever its labels.
+    """Index along the first axis of the slice with the largest foreground.
 
     Args:
-        image: (Z, Y, X); it has no influence, but may have in functions that take the place of this one.
-        segmentation: (Z, Y, X) labels; everything but 0 is foreground.
+        image: (Z, Y, X); unused, but replacements of this function may use it.
+        segmentation: (Z, Y, X) labels; nonzero values are foreground.
     """
     return int(np.count_nonzero(segmentation, axis=(1, 2)).argmax())
 
 
 def select_slice_to_plot2(image: np.ndarray, segmentation: np.ndarray) -> int:
-    """Returns the index of the slice that holds, as a mean over the labels, the largest share of a label's voxels.
+    """Index of the slice with the largest share of each label's voxels, averaged over the labels.
 
-    Small structures count as much as large ones. Without foreground it is the first slice.
+    Small structures thus count as much as large ones. Without foreground, the first slice is returned.
 
     Args:
-        image: (Z, Y, X); it has no influence, but may have in functions that take the place of this one.
-        segmentation: (Z, Y, X) labels; those above 0 are foreground.
+        image: (Z, Y, X); unused, but replacements of this function may use it.
+        segmentation: (Z, Y, X) labels; positive values are foreground.
     """
     labels = np.unique(segmentation)
     labels = labels[labels > 0]

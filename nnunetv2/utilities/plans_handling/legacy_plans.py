@@ -1,4 +1,4 @@
-"""Describe the network of plans that were written before nnU-Net had the `architecture` entry."""
+"""Derive the network of plans written before nnU-Net introduced the `architecture` entry."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _REPLACED_KEYS = (
 
 
 def with_architecture(configuration: dict) -> dict:
-    """Returns the configuration as it is if it has an `architecture` entry, else a copy that has one.
+    """Return the configuration unchanged if it has an `architecture` entry, else a copy with a derived one.
 
     Raises:
-        DataError: the configuration has neither that entry nor the keys it can be derived from.
+        DataError: it has neither this entry nor the keys to derive it from.
     """
     if "architecture" in configuration:
         return configuration
@@ -59,6 +59,7 @@ def _architecture_from_old_keys(old: dict, class_path: str, blocks_keyword: str)
     widths = [
         min(old["UNet_base_num_features"] * 2**stage, old["unet_max_num_features"]) for stage in range(num_stages)
     ]
+    # The keywords not read from `old` were fixed in that format.
     keywords = {
         "n_stages": num_stages,
         "features_per_stage": widths,

@@ -1,4 +1,4 @@
-"""Plans files of a preprocessed dataset: which there are, how a new one may be named, which of them made a folder."""
+"""Plans files of a preprocessed dataset: list them, validate new names, and find the one that produced a folder."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.utilities.message_parts import preprocessing_command
 
-_OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")  # what lies beside plans, without .json
+_OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")  # JSON files beside the plans, without ending
 
 
 def plans_in(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
-    """The plans in a folder by the names that commands take (file names without `.json`), sorted.
+    """Plans in a folder, sorted by the names that commands accept (file names without `.json`).
 
-    Plans are told from other JSON files by what they contain, as they may have any name.
+    Plans are detected from their content, since they may have any name.
     """
     paths = (path for path in visible_files(folder, ".json") if path.stem not in _OTHER_FILES)
     contents = {path.stem: _content(path) for path in paths}
@@ -27,7 +27,7 @@ def plans_in(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
 def _content(path: Path) -> Any:
     try:
         return read_json(path)
-    except (DataError, UnicodeDecodeError):  # whose it may be
+    except (DataError, UnicodeDecodeError):  # an unrelated file, so not an error
         return None
 
 
@@ -36,18 +36,18 @@ def _are_plans(content: Any) -> bool:
 
 
 def listed_plans(folder: str | os.PathLike) -> str:
-    """The names of the plans in a folder, for a message."""
+    """Names of the plans in a folder, for messages."""
     return ", ".join(plans_in(folder)) or "none"
 
 
 def require_plans_name(name: str) -> str:
-    """Refuses names that cannot be those of a file and of a part of `TRAINER__PLANS__CONFIGURATION`.
+    """Reject names that are invalid as a file name or as a part of `TRAINER__PLANS__CONFIGURATION`.
 
     Returns:
         The name.
 
     Raises:
-        UsageError: accordingly.
+        UsageError: names the reason.
     """
     reason = None
     if not name.strip() or name.startswith("."):
@@ -64,7 +64,7 @@ def require_plans_name(name: str) -> str:
 
 
 def command_that_makes(cases_folder: str | os.PathLike) -> str:
-    """The command that preprocesses into a folder, by the plans beside it; without words if none of them names it."""
+    """Command that preprocesses into a folder, derived from the plans beside it; without arguments if none match."""
     folder = Path(cases_folder)
     for name, plans in plans_in(folder.parent).items():
         configurations = plans["configurations"]

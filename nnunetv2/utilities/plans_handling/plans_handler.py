@@ -1,4 +1,4 @@
-"""Read access to a plans file: what a configuration says, and the classes that it names."""
+"""Read access to a plans file: the values of its configurations, and the classes that they name."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class ConfigurationManager:
     """One configuration of the plans, for example `3d_fullres`, with its inheritance resolved.
 
-    `configuration` is the dictionary itself. Configurations from before nnU-Net described networks by an
-    `architecture` entry get one derived from their old keys; the dictionary that was given stays as it is.
+    `configuration` is the resolved dictionary. Configurations from before the `architecture` entry get one derived from
+    their old keys; the given dictionary is not modified.
     """
 
     def __init__(self, configuration_dict: dict) -> None:
@@ -53,7 +53,7 @@ class ConfigurationManager:
 
     @property
     def patch_size(self) -> list[int]:
-        """Voxels per axis, in transposed order; two entries for 2-D configurations."""
+        """Voxels per axis, in transposed order; two entries for 2D configurations."""
         return self._get("patch_size")
 
     @property
@@ -62,7 +62,7 @@ class ConfigurationManager:
 
     @property
     def spacing(self) -> list[float]:
-        """Target spacing in mm per axis, in transposed order; two entries for 2-D configurations."""
+        """Target spacing in mm per axis, in transposed order; two entries for 2D configurations."""
         return self._get("spacing")
 
     @property
@@ -85,12 +85,12 @@ class ConfigurationManager:
 
     @property
     def network_arch_init_kwargs_req_import(self) -> list[str]:
-        """The keywords whose values are dotted paths that stand for what they name."""
+        """Keywords whose values are dotted paths, to be replaced by the objects that they name."""
         return self._get("architecture")["_kw_requires_import"]
 
     @property
     def pool_op_kernel_sizes(self) -> list[list[int]]:
-        """Strides of the network's stages. Only for architectures whose keywords say them."""
+        """Strides of the network stages. Only for architectures that have them as keyword argument."""
         return _required(self.network_arch_init_kwargs, "strides", "The `arch_kwargs` of this architecture")
 
     @functools.cached_property
@@ -114,13 +114,13 @@ class ConfigurationManager:
 
     @property
     def next_stage_names(self) -> list[str] | None:
-        """Configurations of the cascade that start from this one's predictions."""
+        """Next cascade stages, which use the predictions of this configuration."""
         names = self.configuration.get("next_stage")
         return [names] if isinstance(names, str) else names
 
     @property
     def previous_stage_name(self) -> str | None:
-        """Configuration of the cascade whose predictions are this one's additional input."""
+        """Previous cascade stage, whose predictions are an additional input."""
         return self.configuration.get("previous_stage")
 
 
@@ -128,7 +128,7 @@ class PlansManager:
     """A plans file, or the dictionary that it holds.
 
     Args:
-        plans_file_or_dict: path of a plans.json, or its content. A dictionary is referred to, never changed.
+        plans_file_or_dict: path of a plans.json, or its content. A dictionary is referenced and never modified.
     """
 
     def __init__(self, plans_file_or_dict: str | os.PathLike | dict) -> None:
@@ -147,7 +147,7 @@ class PlansManager:
     def _internal_resolve_configuration_inheritance(
         self, configuration_name: str, visited: tuple[str, ...] = ()
     ) -> dict:
-        """Returns a copy of the configuration on top of its `inherits_from` ancestors; top-level keys replace."""
+        """Copy of a configuration merged over its `inherits_from` ancestors; top-level keys override."""
         if configuration_name in visited:
             chain = " -> ".join((*visited, configuration_name))
             raise DataError(f"The plans' configurations inherit in a circle ({chain}); remove one `inherits_from`")
@@ -171,11 +171,11 @@ class PlansManager:
         )
 
     def get_configuration(self, configuration_name: str) -> ConfigurationManager:
-        """Returns the manager of one configuration; the same object each time.
+        """Manager of one configuration; repeated calls return the same object.
 
         Raises:
             UsageError: the plans have no such configuration.
-            DataError: `inherits_from` runs in a circle, or the configuration is of an unknown old format.
+            DataError: `inherits_from` is circular, or the configuration has an unknown old format.
         """
         if configuration_name not in self._managers:
             resolved = self._internal_resolve_configuration_inheritance(configuration_name)
@@ -230,7 +230,7 @@ class PlansManager:
         return find_by_name("label manager", self.plans.get("label_manager", "LabelManager"))
 
     def get_label_manager(self, dataset_json: dict, **kwargs: Any) -> LabelManager:
-        """Returns the label manager of a dataset; further keywords go to its constructor."""
+        """Create the label manager of a dataset; additional keyword arguments go to its constructor."""
         return self.label_manager_class(
             label_dict=_required(dataset_json, "labels", "dataset.json"),
             regions_class_order=dataset_json.get("regions_class_order"),

@@ -1,12 +1,12 @@
-"""Worker processes of nnU-Net: who starts them, how many there are, and what happens when one fails or dies.
+"""Worker processes of nnU-Net: how they are started and limited, and how their failures are handled.
 
-- `command_processes`: a command runs in one process or in a group of several (`-num_gpus`, `torchrun`).
-- `shared_prediction`: the processes of such a group predict some of the cases each, and all know what failed.
-- `case_pool`: one function over all cases of a dataset (planning, preprocessing, evaluation, postprocessing).
-- `worker_pool`: a few calls at a time in the background (preprocessing ahead of a prediction, export behind it).
-- `case_failures`: collects the errors of single cases in `failures.json`, so that the others are finished.
+- `command_processes`: run a command in one process or in a group of several (`-num_gpus`, `torchrun`).
+- `shared_prediction`: distribute cases over the processes of such a group, and share which ones failed.
+- `case_pool`: map a function over all cases of a dataset (planning, preprocessing, evaluation, postprocessing).
+- `worker_pool`: a few background calls at a time (preprocessing ahead of prediction, export after it).
+- `case_failures`: collect errors of single cases in `failures.json`, so that the others still finish.
 
-All of them spawn their workers; none forks, because threads and a CUDA context do not survive a fork. The workers that
-augment training data are the exception, see `nnunetv2.training.dataloading.augmenters`. The parts that know nothing of
-nnU-Net are in `dinov3.utils.processes`.
+All workers are spawned, not forked, because threads and a CUDA context do not survive a fork. The exception are the
+workers that augment training data, see `nnunetv2.training.dataloading.augmenters`. The parts independent of nnU-Net are
+in `dinov3.utils.processes`.
 """

@@ -1,4 +1,4 @@
-"""Go on when a case fails, and report the failed cases at the end."""
+"""Continue after the failure of a case, and report the failed cases at the end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PartialPredictionError(NNUNetError, RuntimeError):
 
 
 class CaseFailures:
-    """Collects the errors of cases."""
+    """Collects errors per case."""
 
     def __init__(self) -> None:
         self.begun: set[str] = set()
@@ -31,7 +31,7 @@ class CaseFailures:
 
     @contextmanager
     def of(self, case: str) -> Iterator[None]:
-        """Records an error of the block as that of a case, and goes on; only the death of a worker is raised."""
+        """Record an error in the block as that of a case and continue; only the death of a worker is raised."""
         self.begun.add(case)
         try:
             yield
@@ -43,7 +43,7 @@ class CaseFailures:
             logger.debug("Details of the failure of %s", case, exc_info=err)
 
     def raise_any(self, num_cases: int) -> None:
-        """Raises if a case failed: the case's own error if no other succeeded, else `PartialPredictionError`."""
+        """Raise if a case failed: the case's own error if no other succeeded, else `PartialPredictionError`."""
         if not self.errors:
             return
         case, error = next(iter(self.errors.items()))
@@ -60,9 +60,9 @@ class CaseFailures:
         return ", ".join(shown) + (f" and {len(self.errors) - 3} more" if len(self.errors) > 3 else "")
 
     def write(self, folder: str) -> None:
-        """Updates `failures.json`, {case: reason}, which lists the cases that have failed and not succeeded since.
+        """Update `failures.json`, {case: reason}: the cases that failed and have not succeeded since.
 
-        The file is removed when it would be empty. Cases of other runs into the same folder keep their entries.
+        An empty file is removed. Entries of other runs into the same folder are kept.
         """
         path = os.path.join(folder, FAILURES_FILE)
         with _one_at_a_time(folder):
@@ -77,7 +77,7 @@ class CaseFailures:
 
 @contextmanager
 def _one_at_a_time(folder: str) -> Iterator[None]:
-    """Locks the folder against other processes that predict into it; does nothing where there are no such locks."""
+    """Lock the folder against other processes that predict into it; does nothing if locks are not supported."""
     with ExitStack() as stack:
         with suppress(ImportError, OSError):  # Windows, and some network file systems
             import fcntl

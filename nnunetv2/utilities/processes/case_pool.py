@@ -1,6 +1,6 @@
-"""Apply a function to every case, in worker processes where that pays, and report which case failed.
+"""Apply a function to every case, in worker processes where this is faster, and report which case failed.
 
-`map_cases` stops at the first case that fails; `write_every_case` goes on and reports the failed cases at the end.
+`map_cases` stops at the first failure; `write_every_case` continues and reports the failed cases at the end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from nnunetv2.utilities.processes.case_failures import CaseFailures
 
 
 class WorkerLostError(NNUNetError):
-    """A worker process ended without a Python error, most often because the machine ran out of memory."""
+    """A worker process died without a Python error, most often because the machine ran out of memory."""
 
 
 def map_cases(
@@ -34,30 +34,30 @@ def map_cases(
     description: str = "",
     show_progress: bool = False,
 ) -> Iterator[Any]:
-    """Yields `function(*job)` for each job, in the order of `jobs`; stops at the first that fails.
+    """Yield `function(*job)` for each job, in order; stops at the first failure.
 
-    Workers are spawned and never outnumber the jobs or the processor cores. A single worker would only add its start-up
-    time, so everything runs in this process instead.
+    Workers are spawned and never outnumber the jobs or the processor cores. A single worker would only add its startup
+    time, so in that case everything runs in this process.
 
     Args:
-        function: importable by name; what it takes and returns travels between processes.
-        jobs: the arguments of each call.
-        num_processes: upper limit for the number of workers, at least 1.
-        names: of the cases; with them an error begins with the name of its case.
-        description: shown beside the progress bar.
-        show_progress: whether to draw a progress bar, if the output is a terminal.
+        function: importable by name; arguments and results must be picklable.
+        jobs: arguments of each call.
+        num_processes: maximum number of workers, at least 1.
+        names: of the cases; prefixed to error messages if given.
+        description: label of the progress bar.
+        show_progress: draw a progress bar, if the output is a terminal.
 
     Raises:
         UsageError: `num_processes` is below 1.
         WorkerLostError: a worker was killed, most often because memory ran out.
         NNUNetError: of the type that the case raised.
-        RuntimeError: from any other error of a named case.
+        RuntimeError: for any other error of a named case.
     """
     if num_processes < 1:
         raise UsageError(f"The number of processes is {num_processes}; it must be at least 1")
     num_workers = min(num_processes, len(jobs), num_available_cores())
     results = _here(function, jobs) if num_workers <= 1 else _in_workers(function, jobs, num_workers, names)
-    # Closed here: the garbage collector may close it in a thread of the pool, which cannot wait for itself.
+    # Close the generator here: the garbage collector may close it in a thread of the pool, which cannot join itself.
     with tqdm(total=len(jobs), desc=description, disable=None if show_progress else True) as progress, closing(results):
         for number, result in enumerate(results):
             value = result() if names is None else _named(names[number], result)
@@ -75,16 +75,16 @@ def write_every_case(
     description: str = "",
     show_progress: bool = False,
 ) -> None:
-    """Calls `function(*job)` for each case, which writes `{case}{file_ending}` into the folder.
+    """Call `function(*job)` for each case, which writes `{case}{file_ending}` into the folder.
 
-    Cases that fail are in `failures.json` of the folder, with the reason. For the other arguments see `map_cases`.
+    Failed cases are listed in the folder's `failures.json` with the reason. For the other arguments see `map_cases`.
 
     Args:
-        jobs: the arguments by case.
+        jobs: arguments per case.
 
     Raises:
         PartialPredictionError: some cases failed; the others are complete.
-        NNUNetError: of the type of the first case, if all failed.
+        NNUNetError: all cases failed; has the type of the first error.
         WorkerLostError: a worker was killed; no more cases were written.
     """
     failures = CaseFailures()
@@ -103,13 +103,13 @@ def write_every_case(
 def _error_of(function: Callable[..., Any], job: tuple) -> Exception | None:
     try:
         function(*job)
-    except Exception as err:  # of any kind: it is reported with the name of its case
+    except Exception as err:  # of any kind: it is reported under the name of its case
         return err
     return None
 
 
 def _with_older_file(error: Exception, path: str) -> Exception:
-    """Adds to the error of a case that its file is there, but from an earlier run."""
+    """Note in the error of a case that its output file exists, but from an earlier run."""
     if not os.path.exists(path):
         return error
     note = f"{os.path.basename(path)} is there from an earlier run"
@@ -126,6 +126,7 @@ def _here(function: Callable[..., Any], jobs: Sequence[tuple]) -> Generator[Call
 def _in_workers(
     function: Callable[..., Any], jobs: Sequence[tuple], num_workers: int, names: Sequence[str] | None
 ) -> Generator[Callable[[], Any], None, None]:
+    # Threads and a CUDA context do not survive a fork.
     context = multiprocessing.get_context("spawn")
     executor = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_use_one_thread)
     try:
@@ -151,7 +152,7 @@ def _named(case: str, call: Callable[[], Any]) -> Any:
 
 
 def _unfinished(futures: Sequence[Future], names: Sequence[str] | None, at_most: int = 4) -> str:
-    """Names the first cases without a result; the lost worker was at one of them."""
+    """List the first unfinished cases; the lost worker was processing one of them."""
     if names is None:
         return ""
     cases = [name for name, future in zip(names, futures, strict=True) if not future.done() or future.exception()]
@@ -160,8 +161,8 @@ def _unfinished(futures: Sequence[Future], names: Sequence[str] | None, at_most:
 
 
 def _use_one_thread() -> None:
-    """Limits a worker to one thread: the workers share the cores, and more threads would compete for them."""
+    """Limit a worker to one thread: the workers share the cores, and more threads would compete for them."""
     from threadpoolctl import threadpool_limits
 
-    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries that are loaded later on
+    os.environ["OMP_NUM_THREADS"] = "1"  # for libraries loaded later
     threadpool_limits(1)

@@ -1,4 +1,4 @@
-"""Run a command in this process, as one of those that `torchrun` started, or in several new ones."""
+"""Run a command in this process, in one that `torchrun` started, or in several new processes."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ _FOREVER = timedelta(days=365)
 
 @dataclass(frozen=True)
 class Group:
-    """How the processes of a command work together; plain data, so that it can be sent to them."""
+    """How the processes of a command cooperate; picklable, since it is sent to them."""
 
     device_type: str
-    """cuda: one GPU for each process; cpu: they share the cores"""
+    """cuda: one GPU per process; cpu: the processes share the cores"""
     advice: str
-    """what the user can do after a process died; ends the message"""
+    """what the user can do after a process died; appended to the message"""
     computes_together: bool = True
-    """False: each works on its own, finishes even if another one fails, and waits for the others only at the end"""
+    """False: each process works on its own, finishes even if another fails, and only synchronises at the end"""
 
 
 def train_in_processes(train: Callable[..., None], args: tuple, num_gpus: int, device_type: str) -> None:
-    """Calls `train(*args)` in every process that takes part, see `run_in_processes`."""
+    """Call `train(*args)` in every participating process, see `run_in_processes`."""
     if num_gpus <= 1 and num_started_processes() == 1:
         _warn_of_independent_tasks()
     run_in_processes(train, args, num_gpus, _training_group(device_type))
 
 
 def train_as_one_of_several(train: Callable[..., None], args: tuple, device_type: str) -> None:
-    """Joins the group that the environment describes and calls `train(*args)`."""
+    """Join the process group described by the environment and call `train(*args)`."""
     run_as_one_of_several(train, args, _training_group(device_type))
 
 
@@ -58,17 +58,17 @@ def _warn_of_independent_tasks() -> None:
 
 
 def run_in_processes(function: Callable[..., None], args: tuple, num_gpus: int, group: Group) -> None:
-    """Calls `function(*args)` in every process that takes part.
+    """Call `function(*args)` in every participating process.
 
     Args:
-        function: importable by name; it asks torch whether it is one of several.
-        num_gpus: the command's `-num_gpus`; above 1, that many processes are started here.
+        function: importable by name; it queries torch for its process group.
+        num_gpus: the command's `-num_gpus`; if above 1, that many processes are started here.
 
     Raises:
-        UsageError: `num_gpus` is below 1 or above the GPUs of this machine, `torchrun` has started processes as well,
-            or the device cannot be used by a group.
-        ProcessDiedError: one of the processes was killed, or met an error that is not meant for users.
-        ConnectionLostError: likewise, seen from one of the processes that `torchrun` started.
+        UsageError: `num_gpus` is below 1 or exceeds the GPUs of this machine, `torchrun` has also started processes,
+            or the device does not support process groups.
+        ProcessDiedError: a process was killed, or failed with an error that is not meant for users.
+        ConnectionLostError: the same, seen from a process that `torchrun` started.
     """
     require_num_gpus(num_gpus)
     num_started = num_started_processes()
@@ -92,13 +92,13 @@ def run_in_processes(function: Callable[..., None], args: tuple, num_gpus: int, 
 
 
 def require_num_gpus(num_gpus: int) -> None:
-    """Raises `UsageError` for a number of processes below 1."""
+    """Raise `UsageError` for a number of processes below 1."""
     if num_gpus < 1:
         raise UsageError(f"-num_gpus is {num_gpus}; it must be at least 1")
 
 
 def num_started_processes() -> int:
-    """Returns how many processes `torchrun` started for this command; 1 without it."""
+    """Number of processes that `torchrun` started for this command; 1 without it."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         return 1
     from dinov3.utils.processes.process_group import world_size_in_environment
@@ -107,12 +107,13 @@ def num_started_processes() -> int:
 
 
 def run_as_one_of_several(function: Callable[..., None], args: tuple, group: Group) -> None:
-    """Joins the group that the environment describes and calls `function(*args)`."""
+    """Join the process group described by the environment and call `function(*args)`."""
     import torch
 
     from dinov3.utils.processes import process_group
 
     log_the_first_process_only()
+    # Independent processes only meet at the end, possibly hours apart: no GPU backend, no time limit.
     settings = {} if group.computes_together else {"backend": "gloo", "timeout": _FOREVER}
     with _line_on_sigterm_of_torchrun(group.advice):
         try:
@@ -127,7 +128,7 @@ def run_as_one_of_several(function: Callable[..., None], args: tuple, group: Gro
 
 
 def log_the_first_process_only() -> None:
-    """Limits all but the first process of a group, which the environment describes, to warnings."""
+    """Limit the logging of all but the first process of a group to warnings."""
     if os.environ.get("RANK", "0") != "0":
         logging.getLogger().setLevel(logging.WARNING)
 
@@ -145,7 +146,7 @@ def _require_gpus(device_type: str, num_gpus: int) -> None:
 
 
 def _line_on_sigterm_of_torchrun(advice: str) -> AbstractContextManager:
-    """Under `torchrun`, which stops the others when one process ends, points to its report on SIGTERM."""
+    """Under `torchrun`, which stops all processes when one ends, refer to its report on SIGTERM."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.name == "nt":
         return contextlib.nullcontext()
     from dinov3.utils.processes.process_end import line_on_sigterm

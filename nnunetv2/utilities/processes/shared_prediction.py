@@ -1,4 +1,4 @@
-"""A prediction by several processes: each predicts some of the cases, and all of them know what failed."""
+"""Predict with several processes: each takes a share of the cases, and all learn what failed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ADVICE = "Predict the missing cases with --continue_prediction"
 
 
 class Outcome(NamedTuple):
-    """How the share of one process ended."""
+    """Result of the share of one process."""
 
     has_cases: bool
     error: type[Exception] | None = None
@@ -23,20 +23,20 @@ class Outcome(NamedTuple):
 
 
 def predict_in_processes(predict: Callable[..., list | None], args: tuple, num_gpus: int, device_type: str) -> None:
-    """Calls `predict(*args)` in every process that takes part, see `run_in_processes`.
+    """Call `predict(*args)` in every participating process, see `run_in_processes`.
 
     Args:
-        predict: importable by name; predicts the share of its process, or returns None if there is none.
+        predict: importable by name; predicts the share of its process, or returns None if the share is empty.
 
     Raises:
-        PartialPredictionError: some cases failed, in any process; the others are complete.
+        PartialPredictionError: some cases failed in any process; the others are complete.
     """
     group = Group(device_type, advice=_ADVICE, computes_together=False)
     run_in_processes(predict_share, (predict, args), num_gpus, group)
 
 
 def predict_share(predict: Callable[..., list | None], args: tuple) -> None:
-    """Runs in each process. It waits for the others, because `torchrun` would stop them once one has failed."""
+    """Predict in one process, then wait for the others, because `torchrun` would stop them once one has failed."""
     from dinov3.utils.processes.process_group import gather, is_distributed
 
     if not is_distributed():
@@ -47,13 +47,13 @@ def predict_share(predict: Callable[..., list | None], args: tuple) -> None:
     except NNUNetError as err:
         outcome = Outcome(True, type(err), str(err))
     except Exception as err:
-        logger.exception("The prediction of this process stopped")  # in the end another error is raised
+        logger.exception("The prediction of this process stopped")  # the combined error hides this traceback
         outcome = Outcome(True, RuntimeError, f"{type(err).__name__}: {err}")
     raise_any(gather(outcome))
 
 
 def raise_any(outcomes: Sequence[Outcome]) -> None:
-    """Raises what a single process would: the error itself if no case succeeded, else that some cases are missing.
+    """Raise what a single process would: the error itself if no case succeeded, else that some cases are missing.
 
     Args:
         outcomes: of all processes, by rank.
@@ -64,6 +64,7 @@ def raise_any(outcomes: Sequence[Outcome]) -> None:
     failed = {number: outcome for number, outcome in busy.items() if outcome.error is not None}
     if not failed:
         return
+    # Equal messages are reported once, under the lowest rank.
     messages = {outcome.message: number for number, outcome in reversed(failed.items())}
     first = next(iter(failed.values()))
     if len(failed) == len(busy) and not any(outcome.error is PartialPredictionError for outcome in failed.values()):
@@ -73,5 +74,5 @@ def raise_any(outcomes: Sequence[Outcome]) -> None:
 
 
 def share_of(part_id: int, num_parts: int, rank: int, world_size: int) -> dict[str, Any]:
-    """Returns `part_id` and `num_parts` with which one process predicts its share of a part of the cases."""
+    """Compute `part_id` and `num_parts` for the share of one process within a part of the cases."""
     return {"part_id": part_id + rank * num_parts, "num_parts": num_parts * world_size}

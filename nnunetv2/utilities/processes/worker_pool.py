@@ -1,4 +1,4 @@
-"""Run functions in a few worker processes, a bounded number at a time, or in this one; notice workers that die."""
+"""Run functions in worker processes with a bounded queue, or in this process; detect workers that die."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from nnunetv2.errors import NNUNetError, UsageError
 
 
 class BackgroundWorkerError(NNUNetError, RuntimeError):
-    """A worker process ended while its work was still awaited."""
+    """A worker process died while its result was awaited."""
 
 
 class WorkerPool(AbstractContextManager):
-    """Processes for work on whole cases; with 0 of them everything runs in this process, at once.
+    """Processes for per-case work; with 0 of them everything runs immediately in this process.
 
-    A process is started only when work waits for it. Leaving the context finishes all work; after an exception, work
-    that has not begun is dropped.
+    Processes are started on demand. Leaving the context waits for all work; after an exception, queued work is
+    cancelled.
 
     Args:
-        num_processes: at least 0; never more than there are cores.
-        num_waiting: how many calls may wait for a free process; together with those that run this bounds the memory
-            for their arguments.
+        num_processes: at least 0; capped at the number of cores.
+        num_waiting: number of calls that may wait for a free process; together with the running ones, this bounds the
+            memory for their arguments.
 
     Raises:
         UsageError: `num_processes` is negative.
@@ -54,7 +54,7 @@ class WorkerPool(AbstractContextManager):
             )
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future:
-        """Returns the future of `function(*args)`; waits first while too much is unfinished."""
+        """Return the future of `function(*args)`; blocks while the queue is full."""
         if self._executor is None:
             return call_here(function, *args)
         while len(self._unfinished) >= self.capacity:
@@ -71,7 +71,7 @@ class WorkerPool(AbstractContextManager):
 
 
 def call_here(function: Callable[..., Any], *args: Any) -> Future:
-    """The finished future of a call in this process."""
+    """Run a call in this process and return its completed future."""
     future: Future = Future()
     try:
         future.set_result(function(*args))
@@ -81,10 +81,10 @@ def call_here(function: Callable[..., Any], *args: Any) -> Future:
 
 
 def result_of(future: Future) -> Any:
-    """Waits for a future of a `WorkerPool` and returns its result or raises its error.
+    """Wait for a future of a `WorkerPool`; return its result or raise its error.
 
     Raises:
-        BackgroundWorkerError: a process was killed, and with it the pool.
+        BackgroundWorkerError: a process was killed, which breaks the whole pool.
     """
     try:
         return future.result()
@@ -101,17 +101,17 @@ def check_workers_alive_and_busy(
     results_list: Sequence[AsyncResult],
     allowed_num_queued: int = 0,
 ) -> bool:
-    """Says whether a pool of `multiprocessing` has enough work: one task for each worker and some that wait.
+    """Whether a `multiprocessing` pool has enough work: one task per worker, plus some that wait.
 
     For programs that manage their own pools; upstream's path is `nnunetv2.utilities.file_path_utilities`.
 
     Args:
-        worker_list: the pool's processes as they were at its start (a pool replaces dead ones silently).
-        results_list: results that were asked for, finished or not.
-        allowed_num_queued: how many tasks may wait for a free worker.
+        worker_list: the pool's initial processes (a pool silently replaces dead ones).
+        results_list: results requested so far, finished or not.
+        allowed_num_queued: number of tasks that may wait for a free worker.
 
     Raises:
-        BackgroundWorkerError: one of the processes is no longer alive.
+        BackgroundWorkerError: one of the processes has died.
     """
     dead = [worker for worker in worker_list if not worker.is_alive()]
     if dead:
@@ -134,6 +134,6 @@ def _describe_end(exit_code: int | None) -> str:
 
 
 def _prepare_worker(num_threads: int) -> None:
-    """Gives this worker its share of the cores, and makes it end with the process that started it."""
+    """Give this worker its share of the cores, and make it exit with its parent process."""
     use_threads(num_threads)
     end_with_parent()

@@ -1,1 +1,1 @@
-"""The figures of a report, one module each."""
+"""Figures of a report, one module each."""

@@ -1,4 +1,4 @@
-"""Case by case: the best method against the second best."""
+"""Scatter plot of the best method against the second best, case by case."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from nnunetv2.comparison.statistics.trainings import method_scores
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_POINTS = 3000  # an SVG holds each; more are thinned out evenly
+MOST_POINTS = 3000  # limits the size of the SVG; larger sets are thinned evenly
 
 
 def draw_best_two(comparison: Comparison, styles: dict[str, MethodStyle]) -> Figure | None:
-    """A point per case, the mean over the trainings, in the primary metric; points on the line score alike."""
+    """Draw the primary metric, one point per case (mean over the trainings); on the diagonal both score alike."""
     metric = comparison.settings.metrics[0]
     order = means_of(comparison)
     if len(order) < 2:

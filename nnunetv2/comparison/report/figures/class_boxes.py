@@ -1,4 +1,4 @@
-"""Box and strip of every method, for the mean over the classes and for each class."""
+"""Box and strip plots of every method, for the mean over classes and for each class."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_CLASSES = 11  # drawn beside the mean; those in which the methods differ most
-MOST_POINTS = 200  # of a strip; more are thinned out
-_MOST_POINTS_IN_ALL = 6000  # an SVG holds each of them
+MOST_CLASSES = 11  # drawn beside the mean: those in which the methods differ most
+MOST_POINTS = 200  # per strip; more are thinned out
+_MOST_POINTS_IN_ALL = 6000  # limits the size of the SVG
 _MOST_COLUMNS = 3
 
 
 def draw_class_boxes(comparison: Comparison, styles: dict[str, MethodStyle]) -> Iterator[Figure]:
-    """Figures of up to a page, in the primary metric."""
+    """Yield figures of at most one page each, in the primary metric."""
     panels: list[str | None] = [None]
     if len(comparison.scores.classes) > 1:
         panels += drawn_classes(comparison)
@@ -40,7 +40,7 @@ def draw_class_boxes(comparison: Comparison, styles: dict[str, MethodStyle]) -> 
 
 
 def drawn_classes(comparison: Comparison, most: int = MOST_CLASSES) -> list[str]:
-    """All classes, or where there are many those with the largest range of the methods' means, in their order."""
+    """All classes, or the `most` with the largest range of method means; in dataset order."""
     classes = comparison.scores.classes
     if len(classes) <= most:
         return list(classes)
@@ -114,7 +114,7 @@ def _draw_panel(
 
 
 def thinned(values: np.ndarray, most: int) -> np.ndarray:
-    """The values in order, evenly thinned out to at most so many; the lowest and the highest stay."""
+    """Sort the values and thin them out evenly to at most `most`; minimum and maximum stay."""
     ascending = np.sort(values)
     if len(ascending) <= most:
         return ascending
@@ -122,12 +122,12 @@ def thinned(values: np.ndarray, most: int) -> np.ndarray:
 
 
 def _offsets(number: int) -> np.ndarray:
-    """Heights that keep neighbouring values apart, without chance: fractions of the golden ratio's multiples."""
+    """Deterministic jitter: multiples of the golden ratio modulo 1 keep neighbouring values apart."""
     return (np.arange(number) * 0.618034 % 1 - 0.5) * 0.44
 
 
 def _limits(comparison: Comparison, panels: list[str | None]) -> tuple[float, float]:
-    """One range of scores for all panels."""
+    """One score range for all panels."""
     metric = comparison.settings.metrics[0]
     methods = [method for name in panels for method in method_scores(comparison.scores, metric, name)]
     values = np.concatenate([method.case_means for method in methods])

@@ -1,4 +1,4 @@
-"""Score against each cost that is known, with the front of those that no other method beats in both."""
+"""Score against each known cost, with the Pareto front of the methods."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_APART = 15  # points of the screen between letters that do not touch
-_CORNERS = ((1, 1), (-1, 1), (1, -1), (-1, -1))  # of a point, for its letters; the first that has room
-_ENOUGH = 12  # points of the screen around the middle of a text
+_APART = 15  # pixels between the letters of points that are labelled separately
+_CORNERS = ((1, 1), (-1, 1), (1, -1), (-1, -1))  # candidate label positions around a point, in order of preference
+_ENOUGH = 12  # pixels of free space around the middle of a label
 _PANEL_HEIGHT = 2.5
 
 
 def draw_cost_panels(comparison: Comparison, styles: dict[str, MethodStyle]) -> Figure | None:
-    """A panel per cost that is known and above 0 of at least two methods; None if there is none."""
+    """Draw a panel per cost that is known and positive for at least two methods; None if there is none."""
     kinds = [(kind, known) for kind in COST_KINDS if len(known := _known(comparison, kind)) > 1]
     if not kinds:
         return None
@@ -40,6 +40,7 @@ def draw_cost_panels(comparison: Comparison, styles: dict[str, MethodStyle]) -> 
         axes.set_xlabel(kind.title)
     for axes in grid[:, 0]:
         axes.set_ylabel(metric_title(comparison.settings.metrics[0]))
+    # The layout must be final before labels are placed in screen coordinates.
     figure.draw_without_rendering()
     for axes, (_, known) in zip(grid.flat, kinds, strict=False):
         _write_letters(axes, comparison, styles, known)
@@ -74,7 +75,7 @@ def _draw_panel(axes: Axes, comparison: Comparison, styles: dict[str, MethodStyl
 
 
 def _scale_cost_axis(axes: Axes, lowest: float, highest: float) -> None:
-    """Logarithmic from a factor of three on; below that such an axis would have no more than one round number."""
+    """Use a log scale for ranges beyond a factor of three; on a shorter one it would show a single round number."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     as_amount = FuncFormatter(lambda value, _: amount(value))
@@ -93,7 +94,7 @@ def _scale_cost_axis(axes: Axes, lowest: float, highest: float) -> None:
 
 
 def _write_letters(axes: Axes, comparison: Comparison, styles: dict[str, MethodStyle], known: dict[str, float]) -> None:
-    """Letters beside the points, away from other points; points that are close share one text."""
+    """Label the points away from their neighbours; close points share one label."""
     means = _means(comparison)
     places = {method: axes.transData.transform((cost, means[method])) for method, cost in known.items()}
     groups: list[tuple[np.ndarray, list[str]]] = []
@@ -121,13 +122,13 @@ def _write_letters(axes: Axes, comparison: Comparison, styles: dict[str, MethodS
 
 
 def _room(corner: tuple[int, int], num_letters: int, others: list[np.ndarray]) -> float:
-    """Distance of the nearest other point from the middle of a text in a corner of a point; above _ENOUGH all alike."""
+    """Distance from a label's middle to the nearest other point, capped at _ENOUGH so that roomy corners tie."""
     middle = np.array([corner[0] * (5 + 3 * num_letters), corner[1] * 7])
     return min([_ENOUGH, *(float(np.abs(other - middle).max()) for other in others)])
 
 
 def pareto_front(costs: dict[str, float], scores: dict[str, float], higher_is_better: bool) -> list[str]:
-    """Methods, by rising cost, that score better than every cheaper one."""
+    """Methods in order of cost, keeping those that score better than every cheaper one."""
     sign = 1 if higher_is_better else -1
     front: list[str] = []
     for method in sorted(costs, key=lambda name: (costs[name], -sign * scores[name])):

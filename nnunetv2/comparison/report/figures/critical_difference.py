@@ -1,4 +1,4 @@
-"""Critical-difference diagram: methods by their mean rank, with bars over those that are not shown to differ."""
+"""Critical-difference diagram: methods by mean rank, with bars joining those not shown to differ."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 MIN_METHODS = 3
 _MOST_PAIRS = 6  # listed in the caption
 _FIRST_BAR, _BAR_STEP = 0.14, 0.1  # inches below the axis
-_HEAD = 0.48  # inches of the axis with its numbers and title
-_SIDE = 0.17  # of the width of the axis, for lines to the names
-_OVERHANG = 0.012  # of the width of the axis, by which a bar is longer than its range
+_HEAD = 0.48  # inches for the axis with its numbers and title
+_SIDE = 0.17  # of the axis width, for the lines to the names
+_OVERHANG = 0.012  # of the axis width, by which a bar extends beyond its range
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class _Row:
 
 
 def draw_critical_difference(comparison: Comparison, styles: dict[str, MethodStyle]) -> Figure | None:
-    """Mean ranks in the primary metric, the best on the left; None where methods are few or not all pairs were tested.
+    """Mean ranks in the primary metric, best on the left; None for fewer than MIN_METHODS or with a baseline.
 
     Source: Demšar, "Statistical comparisons of classifiers over multiple data sets", JMLR 7 (2006), figure 1.
     """
@@ -48,6 +48,7 @@ def draw_critical_difference(comparison: Comparison, styles: dict[str, MethodSty
     num_left = -(-len(order) // 2)
     top = _FIRST_BAR + _BAR_STEP * (max((level for _, level in bars), default=-1) + 1) + 0.04
     left = _rows(order[:num_left], styles, top)
+    # Worst method on top, so that the lines to the names on the right do not cross.
     right = _rows(order[num_left:][::-1], styles, top)
     bottom = max(side[-1].height for side in (left, right)) + 0.2
     figure = new_figure(bottom + _HEAD)
@@ -56,7 +57,7 @@ def draw_critical_difference(comparison: Comparison, styles: dict[str, MethodSty
     space = _SIDE * (high - low)
     for side, rows, edge in ((axes, left, low - space), (axes.twinx(), right, high + space)):
         _write_names(side, rows, bottom)
-        # The longest line first: where ranks are equal, the shorter ones stay visible on it.
+        # Longest line first: at equal ranks, the shorter ones stay visible on top of it.
         for row in reversed(rows):
             _draw_leader(axes, styles[row.method], ranks[row.method], row.height, edge)
     axes.set_xlim(low - space, high + space)
@@ -66,7 +67,7 @@ def draw_critical_difference(comparison: Comparison, styles: dict[str, MethodSty
 
 
 def critical_difference_caption(comparison: Comparison, styles: dict[str, MethodStyle]) -> str:
-    """What the axis and the bars mean, and what the bars cannot show."""
+    """Explain the axis and the bars, and list what the bars cannot show."""
     ranks, differing = _case_ranks(comparison), _differing(comparison)
     groups = groups_without_difference(ranks, differing)
     parts = [
@@ -100,7 +101,7 @@ def _differing(comparison: Comparison) -> set[frozenset[str]]:
 
 
 def bar_levels(groups: Sequence[tuple[str, ...]], ranks: Mapping[str, float]) -> list[tuple[tuple[str, ...], int]]:
-    """Each group with the level that its bar has, 0 on top: the first on which it is well apart from earlier ones."""
+    """Stack the bars: each group goes to the first level, 0 on top, where it clears the earlier bars."""
     apart = 4 * _OVERHANG * (max(ranks.values()) - min(ranks.values()))
     ends: list[float] = []
     result = []
@@ -123,7 +124,7 @@ def _rows(methods: Sequence[str], styles: dict[str, MethodStyle], top: float) ->
 
 
 def _scale(axes: Axes, ranks: Sequence[float]) -> tuple[float, float]:
-    """Draws the axis from the whole number below the ranks to the one above, and returns both."""
+    """Draw the axis between the integers enclosing the ranks, and return both ends."""
     low, high = math.floor(min(ranks)), math.ceil(max(ranks))
     if low == high:
         low, high = 1, len(ranks)
@@ -147,7 +148,7 @@ def _write_names(axes: Axes, rows: Sequence[_Row], bottom: float) -> None:
 
 
 def _draw_leader(axes: Axes, style: MethodStyle, rank: float, height: float, edge: float) -> None:
-    """From the place on the axis down and to the name, with the rank beside it."""
+    """Draw the line from the axis down and across to the name, labelled with the rank."""
     axes.plot([rank, rank, edge], [0, height, height], color=style.colour, linewidth=0.9, solid_joinstyle="miter")
     axes.plot([edge], [height], style.marker, color=style.colour, markersize=4.5, clip_on=False)
     is_left = edge < rank
@@ -163,7 +164,7 @@ def _draw_leader(axes: Axes, style: MethodStyle, rank: float, height: float, edg
 
 
 def _draw_bar(axes: Axes, members: Sequence[str], ranks: Mapping[str, float], height: float, overhang: float) -> None:
-    """A little longer than its range, so that methods of equal rank have one, too; but it touches no other method."""
+    """Draw a bar slightly longer than its range, so that equal ranks show one, without touching other methods."""
     first, last = ranks[members[0]], ranks[members[-1]]
     others = [rank for method, rank in ranks.items() if method not in members]
     before = min([overhang, *(0.4 * (first - rank) for rank in others if rank < first)])

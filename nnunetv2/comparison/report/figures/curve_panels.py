@@ -1,4 +1,4 @@
-"""Learning curves: pseudo Dice of all methods, and the validation loss of each."""
+"""Learning curves: pseudo Dice of all methods in one panel, and the validation loss of each method."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_POINTS = 150  # of a curve; epochs are averaged in groups
+MOST_POINTS = 150  # per curve; longer ones are averaged over groups of epochs
 _COLUMNS = 4
 
 
 def draw_pseudo_dice(comparison: Comparison, styles: dict[str, MethodStyle]) -> Figure | None:
-    """Mean over folds and runs of a method, and the range of them behind it."""
+    """Draw the mean of each method over folds and runs, with their range as a band."""
     figure = new_figure(3.1)
     axes = figure.subplots()
     drawn = [_draw_band(axes, style, _curves(comparison, style.name), "pseudo_dice") for style in styles.values()]
@@ -31,7 +31,7 @@ def draw_pseudo_dice(comparison: Comparison, styles: dict[str, MethodStyle]) -> 
 
 
 def draw_losses(comparison: Comparison, styles: dict[str, MethodStyle]) -> Figure | None:
-    """A panel per method, each with a range of its own, since methods have losses of their own."""
+    """Draw a panel per method with its own scale, since methods use different losses."""
     shown = [style for style in styles.values() if _has_values(_curves(comparison, style.name), "val_loss")]
     if not shown:
         return None
@@ -74,9 +74,9 @@ def _draw_band(axes: Axes, style: MethodStyle, curves: Sequence[LearningCurve], 
 
 
 def grouped_values(curves: Sequence[LearningCurve], quantity: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the middle epoch of each group of epochs (G,), and the means of the groups (C, G) of C curves.
+    """Return the middle epoch of each group of epochs (G,), and the group means (C, G) of C curves.
 
-    A curve is NaN in groups that it has no value of.
+    A curve is NaN in groups where it has no values.
     """
     last = max(max(curve.epochs) for curve in curves)
     size = last // MOST_POINTS + 1

@@ -1,4 +1,4 @@
-"""All figures of a report, in their order, as SVG with titles and words."""
+"""All figures of a report in order, as SVG with titles and captions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure that is ready for a document."""
+    """A rendered figure, ready to be embedded."""
 
     title: str
     caption: str
@@ -41,11 +41,11 @@ class Drawing:
     width: float
     """inches"""
     has_legend: bool = False
-    """whether the figure shows methods by letter or colour alone"""
+    """whether methods are identified by letter or colour only, so that a legend is needed"""
 
 
 def draw_all(comparison: Comparison, styles: dict[str, MethodStyle]) -> list[Drawing]:
-    """Draws what there is data for."""
+    """Render the figures for which there is data."""
     with report_style():
         return [
             Drawing(title, caption, svg_of(figure), float(figure.get_figwidth()), has_legend)

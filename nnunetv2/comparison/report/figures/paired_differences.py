@@ -1,4 +1,4 @@
-"""The difference of every pair of methods, with its intervals."""
+"""Differences of all pairs of methods, with their intervals."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_NAMED = 15  # pairs whose methods are written out; more are shown by their letters
-MOST_ROWS = 45  # of a figure
+MOST_NAMED = 15  # pairs shown with full method names; beyond that with letters
+MOST_ROWS = 45  # per figure
 _COLOURS = {BETTER: BETTER_COLOUR, WORSE: WORSE_COLOUR, MIXED: MIXED_COLOUR}
 
 
 def draw_paired_differences(comparison: Comparison, styles: dict[str, MethodStyle]) -> Iterator[Figure]:
-    """A dot and an interval per pair in the primary metric; thin and below it the interval of the methods.
+    """Draw a dot with an interval per pair in the primary metric, and thinner below it the interval of the methods.
 
-    Figures of up to a page, with one range of differences.
+    Yields figures of at most one page each, all on one scale.
     """
     pairs = comparison.pairs_of(comparison.settings.metrics[0])
     limits = _limits(pairs)

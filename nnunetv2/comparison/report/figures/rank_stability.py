@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def draw_rank_stability(comparison: Comparison, styles: dict[str, MethodStyle]) -> Figure | None:
-    """A field per method and rank in the primary metric, in the method's colour, as strong as the share is large."""
+    """Draw a cell per method and rank in the primary metric; the opacity of the method's colour is the share."""
     from matplotlib.patches import Rectangle
 
     ranks = [rank for rank in comparison.ranks if rank.metric == comparison.settings.metrics[0]]

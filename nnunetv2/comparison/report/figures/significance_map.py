@@ -1,4 +1,4 @@
-"""Which methods differ from which: as trained models, and as methods."""
+"""Significance map: which methods differ, as trained models and as methods."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _COLOURS = {
     NOT_TESTABLE: "white",
 }
 _HATCHES = {MIXED: "xxxx", NOT_TESTABLE: "////"}
-_MOST_WRITTEN = 12  # methods up to which fields hold their p
+_MOST_WRITTEN = 12  # methods; larger maps leave out the p-values
 
-Field = tuple[str, float | None]  # verdict from the row's side, p after Holm
+Field = tuple[str, float | None]  # verdict for the method of the row, Holm-adjusted p
 
 
 def draw_significance_map(comparison: Comparison, styles: dict[str, MethodStyle]) -> Figure | None:
-    """Two maps in the primary metric: trained models, methods."""
+    """Draw two maps in the primary metric: for the trained models and for the methods."""
     pairs = comparison.pairs_of(comparison.settings.metrics[0])
     if not pairs:
         return None
@@ -55,7 +55,7 @@ def draw_significance_map(comparison: Comparison, styles: dict[str, MethodStyle]
 
 
 def _fields(pairs: list[tuple[str, str, str, float | None]]) -> dict[tuple[str, str], Field]:
-    """Each pair from both sides."""
+    """Enter each pair from both sides, with the verdict flipped for the second."""
     fields = {}
     for first, second, verdict, p in pairs:
         fields[first, second] = (verdict, p)
@@ -86,7 +86,7 @@ def _draw_map(axes: Axes, fields: dict[tuple[str, str], Field], styles: dict[str
             )
             if len(methods) <= _MOST_WRITTEN and verdict != NOT_TESTABLE:
                 colour = "white" if verdict in DIFFERENT else INK
-                # Of the field's colour, so that no hatch runs through the number.
+                # Background in the field's colour, so that no hatching crosses the number.
                 box = {"facecolor": _COLOURS[verdict], "edgecolor": "none", "pad": 0.8}
                 axes.text(column, row, short_p(p), ha="center", va="center", fontsize=5.5, color=colour, bbox=box)
     axes.set_xlim(-0.5, len(methods) - 0.5)
@@ -95,7 +95,7 @@ def _draw_map(axes: Axes, fields: dict[tuple[str, str], Field], styles: dict[str
 
 
 def short_p(p: float | None) -> str:
-    """A p in four characters: .012, <.001, 1."""
+    """Format p in at most five characters: .012, <.001, 1."""
     if p is None or np.isnan(p):
         return ""
     if p < 0.001:

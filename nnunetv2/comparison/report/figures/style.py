@@ -1,4 +1,4 @@
-"""How all figures look, and how they become SVG that is the same every time."""
+"""Style of all figures, and their conversion to reproducible SVG."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 7.2  # inches, the width of the text on A4
+WIDTH = 7.2  # inches, text width on A4
 TALLEST = 8.6  # inches, what fits on a page below a title
 LINE = 0.14  # inches, one line of small text
 _WORDS = re.compile(r"[^ _]*[ _]+|[^ _]+")
-_PARTS = re.compile(r".[^A-Z]*")  # of a word: each begins with a capital letter
+_PARTS = re.compile(r".[^A-Z]*")  # splits CamelCase words before capital letters
 
 _SETTINGS = {
     "font.family": "DejaVu Sans",  # comes with matplotlib
@@ -50,32 +50,32 @@ _SETTINGS = {
 
 @contextmanager
 def report_style() -> Iterator[None]:
-    """Within it figures look alike, whatever the user's matplotlibrc says; drawing and saving belong inside."""
+    """Apply the report's style and suspend the user's matplotlibrc; draw and save figures inside this context."""
     import matplotlib.style
 
     with matplotlib.style.context(["default", _SETTINGS]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # names are in the tables, too
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # the tables show these names too
         yield
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """A figure of its own, unknown to pyplot; sizes in inches."""
+    """Create a figure outside pyplot's registry; sizes in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def svg_of(figure: Figure) -> str:
-    """The figure as an SVG document without date, program or random identifiers."""
+    """Render a figure as SVG without date, program or random identifiers."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return text.getvalue()
 
 
 def wrapped(name: str, width: int = 26) -> str:
-    """Breaks a long name into as few lines as `width` characters allow, about equally long.
+    """Break a long name into the fewest lines of `width` characters, of about equal length.
 
-    Lines end after spaces or underscores; within words only where these are too long.
+    Lines break after spaces or underscores, and within words only if these exceed `width`.
     """
     fewest = len(_lines(name, width))
     longest_word = max((len(word.rstrip()) for word in _words(name, width)), default=1)
@@ -94,7 +94,7 @@ def _lines(name: str, width: int) -> list[str]:
 
 
 def _words(name: str, width: int) -> Iterator[str]:
-    """Words with the spaces or underscores behind them; longer ones in parts of at most `width` characters."""
+    """Yield words with their trailing spaces or underscores; longer words in parts of at most `width` characters."""
     for word in _WORDS.findall(name):
         if len(word.rstrip()) <= width:
             yield word
@@ -104,12 +104,12 @@ def _words(name: str, width: int) -> Iterator[str]:
 
 
 def height_of(labels: list[str], smallest: float) -> float:
-    """Inches that a row needs so that none of the labels touches the next."""
+    """Row height in inches that keeps the labels from touching."""
     return max(smallest, LINE * (1 + max((label.count("\n") for label in labels), default=0)) + 0.06)
 
 
 def label_rows(axes: Axes, labels: list[str]) -> None:
-    """One row per label, the first on top."""
+    """Label the rows, the first on top."""
     axes.set_yticks(range(len(labels)), labels, linespacing=1.25)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)

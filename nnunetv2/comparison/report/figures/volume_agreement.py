@@ -1,4 +1,4 @@
-"""Predicted against reference volumes: the difference over the mean of both, case by case."""
+"""Bland-Altman plots of predicted against reference volumes: difference over mean, case by case."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_POINTS_IN_ALL = 6000  # an SVG holds each; more are thinned out
+MOST_POINTS_IN_ALL = 6000  # limits the size of the SVG; more are thinned out
 _MOST_COLUMNS = 5
-_MOST_ROWS = 6  # of a page
-_ROW_HEIGHTS = ((1, 2.1), (3, 1.8), (_MOST_ROWS, 1.36))  # inches, for up to so many rows
+_MOST_ROWS = 6  # per page
+_ROW_HEIGHTS = ((1, 2.1), (3, 1.8), (_MOST_ROWS, 1.36))  # (largest number of rows, inches per row)
 
-Block = list[VolumeAgreement]  # one class, every method
+Block = list[VolumeAgreement]  # one class, all methods
 
 
 def draw_volume_agreement(comparison: Comparison, styles: dict[str, MethodStyle]) -> Iterator[Figure]:
-    """A panel per class and method, figures of up to a page; panels of a class have the same axes.
+    """Draw a panel per class and method, at most one page per figure; panels of a class share their axes.
 
     Source: Bland and Altman, "Statistical methods for assessing agreement between two methods of clinical measurement",
     The Lancet 327 (1986), figure 2.
@@ -44,7 +44,7 @@ def draw_volume_agreement(comparison: Comparison, styles: dict[str, MethodStyle]
 
 
 def drawn_blocks(comparison: Comparison) -> list[Block]:
-    """Classes that fit on a page: those that any case has and in which the methods' scores differ most, in order."""
+    """Classes that fit on one page: present in some reference and with the largest score differences, in order."""
     num_rows = -(-len(comparison.scores.methods) // _MOST_COLUMNS)
     of_class: dict[str, Block] = {}
     for each in volume_agreement(comparison.scores):
@@ -54,12 +54,12 @@ def drawn_blocks(comparison: Comparison) -> list[Block]:
 
 
 def points_apart(blocks: Sequence[Block]) -> int:
-    """1 where all points are drawn, otherwise every how manieth."""
+    """Stride for thinning the points; 1 draws all of them."""
     return -(-sum(len(each.means) for block in blocks for each in block) // MOST_POINTS_IN_ALL)
 
 
 def shown_points(agreement: VolumeAgreement, every: int) -> np.ndarray:
-    """(N,) whether a case is drawn: one of `every`, and all beyond the limits of agreement."""
+    """(N,) mask of the drawn cases: one in `every`, plus all beyond the limits of agreement."""
     differences, limits = agreement.differences, agreement.limits
     is_beyond = (differences < limits.low) | (differences > limits.high)
     return is_beyond | (np.arange(len(differences)) % every == 0)
@@ -114,7 +114,7 @@ def _draw_panel(axes: Axes, agreement: VolumeAgreement, style: MethodStyle, ever
 
 
 def _limits(block: Block) -> tuple[tuple[float, float], tuple[float, float]]:
-    """One range of mean volumes and one of differences, for all methods."""
+    """Shared ranges of mean volumes and of differences for all methods."""
     heights = [np.append(each.differences, [each.limits.low, each.limits.high, 0.0]) for each in block]
     return _with_space(np.concatenate([each.means for each in block])), _with_space(np.concatenate(heights))
 
