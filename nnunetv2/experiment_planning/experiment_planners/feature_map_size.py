@@ -40,8 +40,7 @@ def conv_feature_map_size(
     """Returns `network.compute_conv_feature_map_size(patch_size)` for the network of an architecture.
 
     For the two U-Nets of nnU-Net this is computed without building a network. Others are built on torch's device
-    "meta",
-    without memory for weights, and queried.
+    "meta", without memory for weights, and queried.
     """
     if arch_class_name in _COUNTED_DIRECTLY and not _STRUCTURAL & set(arch_kwargs):
         return _unet_feature_map_size(patch_size, output_channels, arch_class_name, arch_kwargs)

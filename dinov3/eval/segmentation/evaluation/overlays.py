@@ -83,8 +83,7 @@ def palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
     """Returns one colour (red, green, blue) per class, deterministically; a larger palette extends a smaller one.
 
     The first eight are distinguishable for colour-blind readers. Each further colour is the one of a regular grid that
-    is
-    farthest from all previous ones and from the grey of ignored pixels, by Euclidean distance in CIELAB.
+    is farthest from all previous ones and from the grey of ignored pixels, by Euclidean distance in CIELAB.
     """
     from skimage.color import rgb2lab  # slow to import, and only needed for pictures
 
@@ -104,8 +103,7 @@ def safe_stem(name: str) -> str:
     """Converts a name to a file name, without suffix, that is valid on every file system.
 
     Letters, digits, dots, hyphens and underscores are kept. A modified or shortened name gets a digest of the original
-    as
-    suffix, so that names cannot collide.
+    as suffix, so that names cannot collide.
     """
     cleaned = re.sub(r"[^\w.-]", "_", name).lstrip(".")
     shortened = cleaned.encode()[:LONGEST_STEM].decode(errors="ignore")

@@ -52,8 +52,8 @@ class ValidPixels:
     """The area of images with ignored pixels.
 
     Points are uniform over the valid area, so that a sparsely annotated image is compared at as many points as any
-    other.
-    An image without valid pixels also gets points (all in its first pixel), which `has_pixels` marks as meaningless.
+    other. An image without valid pixels also gets points (all in its first pixel), which `has_pixels` marks as
+    meaningless.
 
     Args:
         valid: (B, H, W) bool.

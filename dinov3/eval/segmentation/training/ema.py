@@ -17,8 +17,7 @@ class ExponentialMovingAverage:
     """Averages tensors over the updates of a training.
 
     Floating-point tensors, including batch statistics, are averaged in at least float32; others are copied. Frozen
-    weights
-    are not averaged, unlike in torch's `AveragedModel`, which would store a second backbone.
+    weights are not averaged, unlike in torch's `AveragedModel`, which would store a second backbone.
 
     Update n (from 1) uses the decay min(`decay`, (1 + n) / (10 + n)), so that the initial weights do not dominate a
     short training.

@@ -21,8 +21,7 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     """Returns the tensors of a model that the backbone's weight file does not contain.
 
     These are all parameters and buffers of adapter and head, and the trained parameters of the backbone: the LoRA
-    updates,
-    or all with full fine-tuning. Buffers of the backbone are omitted while any of its parameters is frozen.
+    updates, or all with full fine-tuning. Buffers of the backbone are omitted while any of its parameters is frozen.
 
     Args:
         model: Has an attribute `backbone`, like `FeatureDecoder`; may be wrapped for distributed training.

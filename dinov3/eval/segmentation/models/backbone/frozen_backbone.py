@@ -21,8 +21,7 @@ def hold_in_eval_mode(backbone: nn.Module) -> None:
     """Sets eval mode unless the backbone is trained; call it after setting the mode of the owner.
 
     In train mode, DINOv3 rescales its position encoding at random and other transformers drop paths, which would make
-    the
-    features of a frozen backbone noisy.
+    the features of a frozen backbone noisy.
     """
     if not is_trained(backbone):
         backbone.eval()
