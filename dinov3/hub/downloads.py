@@ -72,7 +72,7 @@ def _cached(url: str, *, check_hash: bool) -> Path:
                 _require_hash(temporary, name)
     except HTTPError as err:
         hint = f"; access to the released weights is granted at {_FORM}" if err.code in (401, 403) else ""
-        raise UsageError(f"{shown} was not given ({err.code} {err.reason}){hint}; {_LOCAL_FILE}") from err
+        raise UsageError(f"{shown} was refused ({err.code} {err.reason}){hint}; {_LOCAL_FILE}") from err
     except (OSError, HTTPException) as err:  # no network, no answer, no space
         reason = getattr(err, "reason", None) or str(err) or type(err).__name__
         raise UsageError(f"{shown} could not be downloaded ({reason}); {_LOCAL_FILE}") from err

@@ -92,4 +92,4 @@ def read_json(path: str | os.PathLike) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as err:
-        raise DataError(f"{path} is not valid JSON (line {err.lineno}: {err.msg}); mend or remove the file") from err
+        raise DataError(f"{path} is not valid JSON (line {err.lineno}: {err.msg}); correct or remove the file") from err

@@ -210,7 +210,7 @@ def preprocess_dataset(
         )
     for configuration, num in zip(configurations, processes, strict=True):
         if configuration not in plans.available_configurations:
-            logger.info("%s has no configuration %s; it is passed over", plans_file.name, configuration)
+            logger.info("%s has no configuration %s; it is skipped", plans_file.name, configuration)
             continue
         logger.info("Preprocessing %s, configuration %s", dataset_name, configuration)
         preprocessor = plans.get_configuration(configuration).preprocessor_class(verbose=verbose)

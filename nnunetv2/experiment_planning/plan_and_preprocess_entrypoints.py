@@ -128,7 +128,7 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="NAME",
         default=["2d", "3d_fullres", "3d_lowres"],
-        help="configurations; those that the plans lack are passed over; 3d_cascade_fullres uses the cases of "
+        help="configurations; those missing in the plans are skipped; 3d_cascade_fullres uses the cases of "
         "3d_fullres; default: 2d 3d_fullres 3d_lowres",
     )
     parser.add_argument(

@@ -191,7 +191,7 @@ def load_segmentation_config(words: Sequence[str]) -> SegmentationConfig:
     """
     files = [word.partition("=")[2] for word in words if word.startswith("config=")]
     if len(files) > 1:
-        raise UsageError(f"config= is given {len(files)} times; give one file and settle the rest by key=value")
+        raise UsageError(f"config= is given {len(files)} times; give one file and override it by key=value")
     path = _config_path(files[0]) if files else None
     keys = {word.partition("=")[0] for word in words}
     settings = [word for word in words if not word.startswith("config=")]

@@ -135,7 +135,7 @@ def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore
         values = ", ".join(str(value) for value in reference[strange].unique().tolist()[:10])
         raise DataError(
             f"The label map holds {values}; with {num_classes} classes it may hold 0 to {num_classes - 1} and "
-            f"{ignore_index} for pixels to ignore. Mend it or set num_classes and reduce_zero_label to what it holds."
+            f"{ignore_index} for pixels to ignore. Correct it, or set num_classes and reduce_zero_label to match it."
         )
     pairs = torch.bincount(reference * num_classes + predicted, minlength=num_classes**2)
     return pairs.view(num_classes, num_classes)

@@ -27,13 +27,13 @@ logger = logging.getLogger("dinov3.eval.segmentation.run")  # as a command, this
 
 EXAMPLES = """
 FILE is a path, or one of {shipped}.
-A word goes before the file, and the file before the defaults below.
+Words override the file, and the file overrides the defaults below.
 
 Train:
     config=config-ade20k-m2f-training model.dino_hub=dinov3_vitl16 datasets.root=ADEChallengeData2016 output_dir=run
-Go on with a training that was interrupted:
+Resume an interrupted training:
     config=run/segmentation_config.yaml resume=true
-Evaluate what was trained:
+Evaluate a trained model:
     config=run/segmentation_config.yaml load_from=run/model_final.pth output_dir=run/evaluation
 
 Settings and their defaults:

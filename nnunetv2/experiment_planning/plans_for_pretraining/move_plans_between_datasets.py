@@ -87,7 +87,7 @@ def _plans_file(folder: Path, name: str) -> Path:
     plans_file = folder / f"{name}.json"
     if not plans_file.is_file():
         there = listed_plans(folder)
-        raise UsageError(f"There is no {plans_file} (plans there: {there}); run nnUNetv2_plan_experiment, or mend -sp")
+        raise UsageError(f"There is no {plans_file} (plans there: {there}); run nnUNetv2_plan_experiment, or fix -sp")
     return plans_file
 
 

@@ -59,7 +59,7 @@ class MetricFiles:
         try:
             self._write()
         except OSError as err:
-            _log.warning("The metrics could not be written (%s); the training goes on, and tries again later", err)
+            _log.warning("The metrics could not be written (%s); the training goes on and retries later", err)
 
     def _write(self) -> None:
         text = "".join(map(_as_text, self._unwritten))

@@ -112,8 +112,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             said = getattr(self.config.training, name)
             if f"training.{name}" in self._words and said != value:
                 raise UsageError(
-                    f"training.{name}={said} contradicts --{name} {value}, which was given now or when the training "
-                    f"was started; leave out the first"
+                    f"training.{name}={said} contradicts --{name} {value}, which was set now or when the training "
+                    f"was started; leave out the setting"
                 )
         self.config = replace(self.config, training=replace(self.config.training, **values))
         self.trainer_config = plain_config(self.config)

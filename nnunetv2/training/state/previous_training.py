@@ -52,7 +52,7 @@ class PreviousTraining:
                 os.replace(path, target / path.name)
         except OSError as err:
             logger.warning(
-                "An older training in %s could not be moved into %s (%s); remove %s by hand, or --c may go on with it",
+                "An older training in %s could not be moved into %s (%s); remove %s by hand, or --c may resume it",
                 self._folder,
                 target,
                 err,

@@ -136,11 +136,11 @@ def start_or_resume(model: FeatureDecoder, config: SegmentationConfig) -> Traini
     latest = Path(config.output_dir) / CHECKPOINT_LATEST
     if config.resume and latest.is_file():
         restore_checkpoint(state, plain_config(config), latest)
-        logger.info("Going on from iteration %d of %s", state.iteration, latest)
+        logger.info("Resuming from iteration %d of %s", state.iteration, latest)
     elif config.resume:
         logger.warning("resume=true, but there is no %s; the training starts anew", latest)
     elif latest.is_file():
-        logger.warning("The training starts anew and will replace %s; resume=true would go on with it", latest)
+        logger.warning("The training starts anew and will replace %s; resume=true would resume it", latest)
     if len(iterations := set(gather(state.iteration))) > 1:
         raise UsageError(
             f"The processes are at different iterations ({', '.join(map(str, sorted(iterations)))}): not all of them "
