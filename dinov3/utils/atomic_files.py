@@ -35,7 +35,7 @@ def replace_when_complete(target: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+            os.fsync(written.fileno())  # otherwise a power loss could leave an empty file under the final name
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

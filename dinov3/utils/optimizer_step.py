@@ -50,13 +50,14 @@ def update_weights(
     source = loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
     if scaler is not None:
         scaler.scale(source).backward()
-        scaler.unscale_(optimizer)
+        scaler.unscale_(optimizer)  # clipping applies to the true gradients
     else:
         source.backward()
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), math.inf if clip_norm is None else clip_norm)
     values = torch.stack((loss.detach().float(), norm.float())).cpu().numpy()
     update = Update(values[0, ...], float(values[1]))
     if scaler is not None:
+        # The gradient norm is not checked: the scaler itself skips steps that overflow.
         guard.accepts(float(update.loss))
         scaler.step(optimizer)
         scaler.update()

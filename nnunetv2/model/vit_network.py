@@ -118,6 +118,7 @@ class ViTNetwork(nn.Module):
     @property
     def image_multiple(self) -> int:
         """Images are padded below and on the right until height and width are multiples of this."""
+        # The smallest size that `size_multiple` divides after upsampling by `input_scale`.
         return self.size_multiple // math.gcd(self.size_multiple, self.input_scale)
 
     def adapted(self, x: Tensor) -> Tensor:

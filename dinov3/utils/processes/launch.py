@@ -109,7 +109,7 @@ def _start(function: Callable[..., None], args: tuple, num_processes: int) -> li
             environment = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
             process = context.Process(target=_run, args=(function, args, environment, sender))
             process.start()
-            sender.close()
+            sender.close()  # only the child keeps it, so the pipe closes when the child ends
             ranks.append(_Rank(number, process, receiver))
     except BaseException:
         _stop(ranks)
@@ -154,6 +154,7 @@ def _stop(ranks: Sequence[_Rank]) -> None:
     """Terminates the running processes, and kills those that do not react."""
     for rank in ranks:
         rank.process.terminate()
+    # One deadline for all processes, not one per process.
     deadline = time.monotonic() + _SECONDS_TO_STOP
     for rank in ranks:
         rank.process.join(max(0.0, deadline - time.monotonic()))

@@ -278,7 +278,7 @@ class ExperimentPlanner:
         cache: dict = {}
         num_voxels = self._voxels_of_dataset(median_shape)
         configurations = {}
-        if median_shape[0] != 1:
+        if median_shape[0] != 1:  # datasets of 2-D images have no 3-D configurations
             identifier = self.generate_data_identifier("3d_fullres")
             fullres = self.get_plans_for_configuration(spacing, median_shape, identifier, num_voxels, cache)
             lowres = self._plan_lowres(fullres, spacing, median_shape, cache)

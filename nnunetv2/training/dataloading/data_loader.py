@@ -164,6 +164,7 @@ class nnUNetDataLoader(DataLoader):
         return keys, [self._draw_sample(key, self.get_do_oversample(index)) for index, key in enumerate(keys)]
 
     def _samples_of_streams(self, streams: SampleStreams) -> tuple[np.ndarray, list[tuple[torch.Tensor, Any]]]:
+        # Worker w of n makes the batches w, w + n, ..., so the number is known without communication.
         batch = self.thread_id + self._num_made * self.number_of_threads_in_multithreaded
         self._num_made += 1
         keys, samples = [], []

@@ -77,6 +77,7 @@ class MetricFiles:
             self._extend_table([_as_row(line) for line in epochs])
 
     def _extend_table(self, rows: Sequence[Line]) -> None:
+        # If writing fails below, the empty columns make the next call rebuild the table from the JSON lines.
         known, self._columns = self._columns, []
         if all(name in known for row in rows for name in row):
             _append(self._csv, _as_csv(rows, known))

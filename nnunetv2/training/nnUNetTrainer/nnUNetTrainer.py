@@ -61,7 +61,7 @@ class nnUNetTrainer(FoldTraining):
         """Creates network, optimiser, schedule and loss; called once."""
         if self.was_initialized:
             raise RuntimeError("initialize was called a second time; a trainer is initialised once")
-        seeding.start(self.seed)
+        seeding.start(self.seed)  # before the network draws its initial weights
         self._set_batch_size_and_oversample()
         managers = (self.plans_manager, self.configuration_manager)
         self.num_input_channels = determine_num_input_channels(*managers, self.dataset_json)
@@ -76,7 +76,7 @@ class nnUNetTrainer(FoldTraining):
             self.network = distributed.distribute(self.network, self.device, **known)
         self.loss = self._build_loss()
         if resolve_precision(self.precision, self.device) != "fp16":
-            self.grad_scaler = None
+            self.grad_scaler = None  # only fp16 needs loss scaling
         self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         self.was_initialized = True
         hyper_parameters = {name: getattr(self, name) for name in debug_information.HYPER_PARAMETERS}
@@ -212,7 +212,8 @@ class nnUNetTrainer(FoldTraining):
         require_same_architecture(self.output_folder_base, self.configuration_name, planned)
         if self.local_rank == 0:
             batches.unpack(self.dataset_class, self.preprocessed_dataset_folder)
-        process_group.wait_for_all()
+        process_group.wait_for_all()  # all processes read the unpacked files
+        # Starts the workers before anything is written: if they fail, the model folder is unchanged.
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         if self.local_rank == 0:
@@ -299,6 +300,7 @@ class nnUNetTrainer(FoldTraining):
         outputs = collate_outputs(val_outputs)
         losses = np.concatenate(process_group.gather(outputs["loss"]), axis=None)
         counts = (process_group.gather(outputs[key].sum(0)) for key in ("tp_hard", "fp_hard", "fn_hard"))
+        # Counts, not Dice scores, are combined over processes, which equals the Dice of all samples together.
         dice = online_metrics.pseudo_dice(*(np.sum(of_each_process, axis=0) for of_each_process in counts))
         self.logger.log("mean_fg_dice", online_metrics.mean_of_defined(dice), self.current_epoch)
         self.logger.log("dice_per_class_or_region", dice, self.current_epoch)
@@ -321,7 +323,7 @@ class nnUNetTrainer(FoldTraining):
     def on_train_end(self) -> None:
         self.save_checkpoint(os.path.join(self.output_folder, checkpoint.FINAL))
         if self.local_rank == 0:
-            checkpoint.remove(self.output_folder, checkpoint.LATEST)
+            checkpoint.remove(self.output_folder, checkpoint.LATEST)  # superseded by the final checkpoint
         batches.stop_augmenters(*self._loaders())
         empty_cache(self.device)
         self.print_to_log_file("Training done.")

@@ -134,6 +134,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def initialize(self) -> None:
         # Names the settings that differ from the other folds, before their weights fail to load.
         require_same_architecture(self.output_folder_base, self.configuration_name, self.configuration_manager)
+        # Missing weights are reported before the network is built.
         weights = self._find_backbone_weights() if self._needs_backbone_weights else None
         super().initialize()
         network, model = unwrap(self.network), self.config.model
@@ -161,7 +162,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         groups = [{key: group[key] for key in ("initial_lr", "weight_decay")} for group in self.optimizer.param_groups]
         try:
             super().load_checkpoint(filename_or_checkpoint)
-        except UsageError:
+        except UsageError:  # a ValueError, too, but it already explains itself
             raise
         except ValueError as err:  # raised by torch for the optimiser
             raise UsageError(
@@ -237,7 +238,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             self.label_manager.num_segmentation_heads,
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
-            size=padded_size(data.shape[-2:], network.image_multiple),
+            size=padded_size(data.shape[-2:], network.image_multiple),  # masks are predicted for the padded image
         )
         return self.loss.total(self.loss(output, targets, valid)), output
 

@@ -170,4 +170,5 @@ def _avoid(cost: np.ndarray, finite: np.ndarray) -> np.ndarray:
     The penalty stays close to the other costs: the largest float would round away the differences between them.
     """
     largest = np.abs(cost[finite]).max() if finite.any() else 0.0
+    # An assignment has at most min(shape) pairs, and exchanging a pair changes its cost by at most 2 * largest.
     return np.where(finite, cost, (2 * min(cost.shape) + 1) * largest + 1)
