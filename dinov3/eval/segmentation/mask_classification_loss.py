@@ -186,6 +186,7 @@ class MaskClassificationLoss(nn.Module):
         """(L,) sums of the binary cross entropies and of the Dice losses over the matched masks."""
         num_predictions, num_targets = matching.queries.shape
         if num_targets == 0:
+            # Zero, but part of the graph: every parameter must get a gradient, of 0.
             nothing = torch.stack([mask[..., :0].sum() for mask in masks]).to(dtype)
             return nothing, nothing
 

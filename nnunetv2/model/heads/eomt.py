@@ -113,6 +113,7 @@ class EoMT(QueryHead):
         return range(self.first_joint_block, self.encoder.num_blocks)
 
     def _encode_patches(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        # Without trainable parameters, no activations of the first blocks are needed: queries only enter later.
         needs_gradient = self.encoder.is_trainable or image.requires_grad
         with torch.set_grad_enabled(torch.is_grad_enabled() and needs_gradient):
             tokens, rotation = self.encoder.embed(image)

@@ -94,6 +94,7 @@ def training_transforms_of(augmentation: Augmentation) -> Callable[..., BasicTra
         if mirror_axes:
             transforms.append(MirrorTransform(allowed_axes=tuple(mirror_axes)))
         transforms += augmentation.after_mirroring(patch_size)
+        # Masking reads the label -1, so that label is removed only afterwards.
         transforms += [*masking(use_mask_for_norm), RemoveLabelTansform(_OUTSIDE, 0)]
         if is_cascaded:
             transforms += _previous_stage(foreground_labels)

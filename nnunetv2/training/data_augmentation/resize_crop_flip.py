@@ -135,6 +135,7 @@ def _draw_part(is_labelled: torch.Tensor, patch: int, length: int) -> slice:
     first, last = sorted((middle, middle + patch - length))
     start = np.random.randint(first, last + 1)
     within = torch.nonzero(is_labelled)
+    # Within the case as far as possible, and then always within the sample.
     if len(within) > 0:
         start = np.clip(start, *sorted((int(within[0]), int(within[-1]) + 1 - length)))
     start = int(np.clip(start, 0, size - length))

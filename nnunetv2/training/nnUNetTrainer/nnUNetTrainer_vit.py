@@ -170,6 +170,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
                 f"training.layer_decay and model.tuning of the training that wrote it"
             ) from err
         self.lr_scheduler.total_iter = self._num_iterations()  # a prolonged training uses the longer schedule
+        # The optimiser's state has brought the rates of the checkpoint; those of the settings are put back.
         self.lr_scheduler.base_lrs = [group["initial_lr"] for group in groups]
         for group, settings, rate in zip(self.optimizer.param_groups, groups, self.lr_scheduler.get_lr(), strict=True):
             group.update(settings, lr=rate)

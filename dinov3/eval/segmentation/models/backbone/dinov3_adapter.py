@@ -165,6 +165,7 @@ class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
 
         cells = query.transpose(1, 2).split([height * width for height, width in sizes], dim=-1)
         maps = [level.unflatten(-1, size) for level, size in zip(cells, sizes, strict=True)]
+        # The tokens start at 1/8 of the image; the map at 1/4 is upsampled from there.
         maps.insert(0, self.up(maps[0]) + finest)
         if self.add_vit_feature:
             maps = [
