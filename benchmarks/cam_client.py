@@ -1,12 +1,12 @@
-"""A client that was written for upstream, `nnunetv2-cam` (class activation maps), with a model that was trained here.
+"""Runs a client written for upstream, `nnunetv2-cam` (class activation maps), on a model trained with this project.
 
     pip install nnunetv2-cam
     python benchmarks/cam_client.py MODEL_FOLDER IMAGES OUTPUT [--fold 0] [--layer encoder.stages.1.0.convs.0]
         [--target_class 1] [--cam_type 3d] [--same_as OTHER_OUTPUT]
 
-Runs the client's command and its Python interface and checks that the maps have the size of the images, are finite and
-not constant. Run with the interpreter of an environment that has upstream, it does the same there, and `--same_as`
-compares the maps of both.
+Runs the client's command and Python interface and checks that the maps have the size of the images, are finite and not
+constant. With the interpreter of an upstream environment, it does the same there; `--same_as` compares the maps of
+both.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run_command(args: argparse.Namespace) -> int:
 
 
 def run_interface(args: argparse.Namespace) -> list[np.ndarray]:
-    """Maps of all images, (1, Z, Y, X) each, through a predictor as the client's documentation makes it."""
+    """Computes the maps of all images, (1, Z, Y, X) each, with a predictor created as in the client's documentation."""
     device = torch.device("cpu")
     predictor = nnUNetPredictor(use_mirroring=False, device=device, perform_everything_on_device=False)
     predictor.initialize_from_trained_model_folder(str(args.model), (args.fold,), "checkpoint_final.pth")

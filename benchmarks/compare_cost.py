@@ -1,11 +1,11 @@
-"""Time of scoring: 5 models on 100 cases of 256 x 256 x 32 voxels with three classes, on two processes.
+"""Measures the time of scoring 5 models on 100 cases of 256 x 256 x 32 voxels and three classes in two processes.
 
     python benchmarks/compare_cost.py [--cases 100] [--models 5] [--processes 2] [--folder FOLDER]
 
-Makes references and predictions (.nii.gz) in a temporary folder: a large, a middle and a small organ with uneven
-borders, and models that get these borders more or less wrong. Prints the wall and CPU seconds of scoring all metrics,
-with reading the files and starting the processes; then those of scoring again from the cache. On a machine that is busy
-with other things CPU seconds divided by the number of processes say more than wall seconds.
+Creates references and predictions (.nii.gz) in a temporary folder: a large, a medium and a small organ with uneven
+borders, and models with border errors of different size. Prints wall and CPU seconds of scoring all metrics, including
+reading files and starting processes, and of scoring again from the cache. On a busy machine, CPU seconds divided by the
+number of processes are more reliable than wall seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
-import numpy as np  # noqa: E402 - the number of threads is fixed before numpy starts them
+import numpy as np  # noqa: E402 - the number of threads must be set before numpy starts them
 
 SHAPE = (32, 256, 256)
 SPACING = (0.8, 0.8, 3.0)  # x, y, z in mm
@@ -35,7 +35,7 @@ CELL = (4, 8, 8)  # voxels between independent values of the unevenness
 
 
 def smooth_noise(random: np.random.Generator) -> np.ndarray:
-    """Returns a field of the image's shape, continuous, with values of the order of 1."""
+    """Returns a continuous field of the image's shape with values of order 1."""
     from scipy.ndimage import zoom
 
     coarse = random.standard_normal([length // cell for length, cell in zip(SHAPE, CELL, strict=True)])
@@ -43,7 +43,7 @@ def smooth_noise(random: np.random.Generator) -> np.ndarray:
 
 
 def organs(unevenness: np.ndarray) -> np.ndarray:
-    """Returns the label map in which the borders of all organs are moved by a field, relative to their radii."""
+    """Returns a label map in which organ borders are displaced by a field, relative to the radii."""
     labels = np.zeros(SHAPE, dtype=np.uint8)
     axes = np.ogrid[tuple(slice(length) for length in SHAPE)]
     for label, (centre, radii) in ORGANS.items():
@@ -64,7 +64,7 @@ def write(path: Path, labels: np.ndarray) -> Path:
 
 
 def make_files(folder: Path, num_models: int, num_cases: int) -> tuple[list, dict[str, Path]]:
-    """Writes all segmentations; returns the runs and the references. Model 0 is the best, each next one is worse."""
+    """Writes all segmentations; returns the runs and the references. Models are ordered from best to worst."""
     from nnunetv2.comparison.scores import Run
 
     references: dict[str, Path] = {}
@@ -82,7 +82,7 @@ def make_files(folder: Path, num_models: int, num_cases: int) -> tuple[list, dic
 
 
 def cpu_seconds() -> float:
-    """Of this process and of its children that have ended."""
+    """Returns CPU seconds of this process and its finished children."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 

@@ -1,11 +1,11 @@
-"""Which files two experiments left, what their names and keys are, and every difference between them.
+"""Compares the files of two experiments, their names and keys, and lists every difference.
 
     python benchmarks/compare_experiments.py FOLDER_OF_UPSTREAM FOLDER_OF_OURS [--numbers]
 
-The folders are those of whole_experiment.py. Compared are the names of all files, and of each file what programs rely
-on: keys of JSON files, pickles, npz archives and checkpoints; names in zip archives; shapes and types of images; the
-commands in the instructions. Values may differ; `--numbers` also shows how far Dice scores and segmentations are apart.
-Exit code 1 if anything differs that is not among the documented differences below.
+The folders are those of whole_experiment.py. Compares the names of all files and the content that programs rely on:
+keys of JSON files, pickles, npz archives and checkpoints; names in zip archives; shapes and types of images; the
+commands in the instructions. Values may differ; `--numbers` also shows the differences of Dice scores and
+segmentations. Exit code 1 if anything differs beyond the documented differences below.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nnunetv2.utilities.restricted_pickle import load_restricted
 COMPARED = ("preprocessed", "results", "installed", "predictions", "predictions_of_both", "predictions_installed")
 TIME_STAMP = re.compile(r"(training_log)(_\d+)+")
 
-# What may differ: patterns of "file: difference", and why.
+# Allowed differences: patterns of "file: difference", and the reasons.
 DOCUMENTED = {
     "*/metrics.jsonl: file only in the second": "numbers for programs, see docs/logging.md",
     "*/metrics.csv: file only in the second": "numbers for spreadsheets, see docs/logging.md",
@@ -56,7 +56,7 @@ REMOVE_COMPONENTS = (
 
 
 def json_keys(value: Any, path: str = "") -> Iterator[str]:
-    """Paths of all keys with the kind of their values; numbers are one kind, elements of sequences share a path."""
+    """Yields key paths with value types; all numbers are one type, elements of sequences share a path."""
     if isinstance(value, dict):
         yield f"{path}{{}}"
         for key, content in value.items():
@@ -71,7 +71,7 @@ def json_keys(value: Any, path: str = "") -> Iterator[str]:
 
 
 def pickle_keys(path: Path) -> Iterator[str]:
-    """As `json_keys`, for properties of cases and for postprocessing, whose function stands for itself by name."""
+    """Like `json_keys`, for properties of cases and for postprocessing, whose function is represented by its name."""
     yield from json_keys(load_restricted(path, {REMOVE_COMPONENTS: ".".join(REMOVE_COMPONENTS)}))
 
 
@@ -88,7 +88,7 @@ def image_shape(path: Path) -> Iterator[str]:
 
 
 def commands_in(path: Path) -> Iterator[str]:
-    """The commands of inference_instructions.txt; the sentences between them are each project's own."""
+    """Yields the commands of inference_instructions.txt; the text between them may differ."""
     lines = (" ".join(line.split()) for line in path.read_text().splitlines())
     yield from (line for line in lines if line.startswith("nnUNetv2_"))
 
@@ -109,7 +109,7 @@ def is_instruction(path: Path) -> bool:
 
 
 def files_of(folder: Path) -> dict[str, Path]:
-    """Files by their path below the folder, without the time in names of logs."""
+    """Maps paths below the folder to files, without time stamps in names of logs."""
     roots = [folder / root for root in COMPARED]
     found = [path for root in roots for path in root.rglob("*") if path.is_file()]
     found += folder.glob("model.zip")
@@ -122,7 +122,7 @@ def entries_of(path: Path, folder: Path) -> set[str]:
 
 
 def differences(theirs: Path, ours: Path) -> Iterator[tuple[str, str]]:
-    """(file, what differs)"""
+    """Yields (file, difference) pairs."""
     their_files, our_files = files_of(theirs), files_of(ours)
     for name in sorted(their_files.keys() | our_files.keys()):
         if name not in our_files:
@@ -136,12 +136,12 @@ def differences(theirs: Path, ours: Path) -> Iterator[tuple[str, str]]:
 
 
 def documented(name: str, difference: str) -> str | None:
-    """The pattern that allows a difference."""
+    """Returns the pattern that allows a difference, or None."""
     return next((pattern for pattern in DOCUMENTED if fnmatchcase(f"{name}: {difference}", pattern)), None)
 
 
 def print_numbers(theirs: Path, ours: Path) -> None:
-    """How far results are apart that follow from the same seeds."""
+    """Prints the differences between results of the same seeds."""
     their_files, our_files = files_of(theirs), files_of(ours)
     both = sorted(their_files.keys() & our_files.keys())
     for name in (name for name in both if name.endswith("summary.json")):

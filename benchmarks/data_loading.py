@@ -1,9 +1,9 @@
-"""Cost of making training batches in one process: loading alone, and loading with augmentation.
+"""Measures the cost of training batches in one process: loading alone, and loading with augmentation.
 
     python benchmarks/data_loading.py PREPROCESSED_DATASET CONFIGURATION [--plans nnUNetPlans] [--batches 20]
 
-PREPROCESSED_DATASET is a folder below nnUNet_preprocessed. Prints one JSON object; CPU milliseconds are the figure to
-compare, wall time depends on what else runs. Works with upstream's interpreter too.
+PREPROCESSED_DATASET is a folder below nnUNet_preprocessed. Prints one JSON object; compare CPU milliseconds, because
+wall time depends on other load. Also works with upstream's interpreter.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 
 
 def measure(loader: Any, num_batches: int) -> dict[str, float]:
-    """Mean milliseconds per batch, after one batch to warm up."""
+    """Returns mean milliseconds per batch, after one warm-up batch."""
     next(loader)
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(num_batches):
@@ -31,7 +31,7 @@ def measure(loader: Any, num_batches: int) -> dict[str, float]:
 
 
 def make_loaders(dataset: Path, plans_name: str, configuration_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The default trainer's training loader without and with augmentation, and a description of it."""
+    """Returns the default trainer's training loader without and with augmentation, and its description."""
     from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
     from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer

@@ -1,10 +1,10 @@
-"""Time and peak memory of fingerprint extraction, ours and, if its interpreter is given, upstream's.
+"""Measures time and peak memory of fingerprint extraction, ours and, if its interpreter is given, upstream's.
 
     python benchmarks/fingerprint_memory.py RAW_FOLDER DATASET_ID [--upstream PYTHON] [--processes 8]
 
 Runs `nnUNetv2_extract_fingerprint` on a raw dataset into a temporary folder. Memory is the proportional set size (PSS)
-of the whole process tree: pages that several processes share count once. Prints one line per program, their ratio, and
-by how much the two fingerprints differ.
+of the whole process tree: shared pages count once. Prints one line per program, their ratio, and the difference of the
+two fingerprints.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def tree_pss(process: psutil.Process) -> int:
     for member in [process, *process.children(recursive=True)]:
         try:
             rollup = Path(f"/proc/{member.pid}/smaps_rollup").read_text()
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         total += sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) * 1024
     return total
@@ -67,7 +67,7 @@ class PeakMemory(threading.Thread):
 def measure(python: str, raw: Path, dataset_id: int, num_processes: int) -> tuple[dict[str, float], dict]:
     """Extracts a fingerprint with one interpreter; returns seconds and MB, and the fingerprint."""
     with tempfile.TemporaryDirectory() as scratch:
-        script = Path(scratch, "extract.py")  # a file, because workers that are spawned import the main module
+        script = Path(scratch, "extract.py")  # a file, because spawned workers import the main module
         script.write_text(_CALL)
         environment = {
             **os.environ,

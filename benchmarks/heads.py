@@ -1,13 +1,13 @@
-"""Dice, seconds per step and parameters of every head on one backbone, beside the U-Net: same plans, fold and steps.
+"""Compares Dice, seconds per step and parameters of all heads and the U-Net: same backbone, plans, fold and steps.
 
     python benchmarks/heads.py DATASET --weights FILE [--steps 300] [--heads unet dpt ...]
         [--tunings frozen lora] [--configuration 2d] [--backbone dinov2] [--backbone_size small] [--output FOLDER]
         [key=value ...]
 
-The dataset must be preprocessed. Each training is one command, which is printed; its results go to a folder of its own
-below FOLDER, and one that is done is not repeated. `key=value` words are settings of all heads. Afterwards the training
-steps of all models take turns in this process, so that a busy machine slows all of them alike; on the CPU their time is
-CPU time. The table goes to FOLDER/DATASET.md, with the commands behind it.
+The dataset must be preprocessed. Each training is one command, which is printed; its results go to a separate folder
+below FOLDER, and finished trainings are skipped. `key=value` words apply to all heads. Afterwards, training steps of
+all models are timed in turn in this process, so that background load affects all equally; on the CPU, CPU time is
+measured. The table is written to FOLDER/DATASET.md, together with the commands.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class {UNET_TRAINER}(nnUNetTrainer):
 
 HEADS = extensions.names("head")
 PROGRAM, TRAINER = "nnUNetv2_train_vit", "nnUNetTrainer_vit"
-# Settings of single heads: recomputing activations saves memory that small models do not need.
+# Settings of single heads: small models need not save memory by recomputing activations.
 OWN_SETTINGS = {"m2f": ("model.gradient_checkpointing=false",), "fapm": ("model.gradient_checkpointing=false",)}
 
 
@@ -64,7 +64,7 @@ class Model:
 
 
 def models(args: argparse.Namespace) -> Iterator[Model]:
-    """The rows; the U-Net knows no tuning."""
+    """Yields the rows; the U-Net has no tuning."""
     common = (args.dataset, args.configuration, FOLD, "-device", args.device)
     if "unet" in args.heads:
         folder = args.output / "unet"
@@ -100,7 +100,7 @@ def summary_of(model: Model, dataset: str) -> Path:
 
 
 def train(model: Model, dataset: str) -> None:
-    """Carries out the command unless its result is there."""
+    """Runs the command unless its result exists."""
     print("$", " ".join(model.command), flush=True)
     if summary_of(model, dataset).is_file():
         return
@@ -112,9 +112,9 @@ def train(model: Model, dataset: str) -> None:
 
 
 def measure(rows: Sequence[Model], device: torch.device, repeats: int) -> dict[str, tuple[float, str]]:
-    """Median time of a training step of each model, on one batch, and its millions of parameters.
+    """Measures the median time of a training step of each model on one batch, and its parameters in millions.
 
-    The models take turns.
+    The models are timed in turn.
     """
     steps, parameters = {}, {}
     for model in rows:
@@ -133,7 +133,7 @@ def measure(rows: Sequence[Model], device: torch.device, repeats: int) -> dict[s
 
 
 def table(rows: Sequence[Model], dataset: str, measured: dict[str, tuple[float, str]]) -> str:
-    """Markdown: one line per model."""
+    """Formats a Markdown table with one line per model."""
     lines = [
         "| head | tuning | Dice | Dice of each class | s/step | parameters, trained / all (M) |",
         "|---|---|---|---|---|---|",

@@ -1,13 +1,13 @@
-"""Mask2Former head and loss against the components of transformers: one training step and one forward pass.
+"""Compares Mask2Former head and loss with those of transformers: one training step and one forward pass.
 
     python benchmarks/m2f_training_step.py [--device cuda] [--dtype bfloat16] [--threads 1] [--repeats 5]
         [--size 256] [--batch 2] [--heads 8] [--feedforward 1024]
 
 A frozen ViT-S with its adapter computes features once. Pixel decoder, mask transformer and loss of both libraries then
-see the same features and targets, start from the same weights, and take turns within one run. A training step is
+get the same features and targets, start from the same weights, and are timed in turn in one run. A training step is
 forward pass, loss of ten predictions, backward pass, clipping and AdamW. Prints one JSON object: parameters and times
-of both, theirs divided by ours, and how far the first outputs lie apart. On the CPU `ms` is CPU time of all threads; on
-CUDA it is wall time between synchronisations, with peak memory and how often the host waits for the device beside it.
+of both, theirs divided by ours, and the difference of the first outputs. On the CPU, `ms` is CPU time of all threads;
+on CUDA, it is wall time between synchronisations, with peak memory and the number of host waits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ENCODER_LAYERS, DECODER_LAYERS = 6, 9
 COEFFICIENTS = {"class": 2.0, "mask": 5.0, "dice": 5.0}
 NAMES = ("1", "2", "3", "4")
 
-# Our names, theirs; in order.
+# (our name, their name), in order.
 PIXEL_DECODER_NAMES = (
     (r"^input_convs", "input_projections"),
     (r"^encoder\.level_encoding", "level_embed"),
@@ -57,10 +57,10 @@ TRANSFORMER_NAMES = (
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two that are compared."""
+    """One of the two compared implementations."""
 
     head: nn.Module
-    """Takes the four feature maps and returns (classes, masks) of each prediction, the last at the end."""
+    """Takes the four feature maps and returns (classes, masks) of each prediction, the final one last."""
     loss: Callable[[Sequence[tuple[Tensor, Tensor]]], Tensor]
     """Weighted sum of the terms of all predictions."""
 
@@ -120,7 +120,7 @@ def their_config(heads: int, feedforward: int) -> object:
         dim_feedforward=feedforward,
         num_attention_heads=heads,
         encoder_layers=ENCODER_LAYERS,
-        decoder_layers=DECODER_LAYERS + 1,  # one less is built
+        decoder_layers=DECODER_LAYERS + 1,  # the library builds one less
         num_queries=NUM_QUERIES,
         num_labels=NUM_CLASSES,
         dropout=0.0,
@@ -131,7 +131,7 @@ def their_config(heads: int, feedforward: int) -> object:
 
 
 def renamed(state: dict[str, Tensor], names: Sequence[tuple[str, str]]) -> dict[str, Tensor]:
-    """Our tensors under their names; they keep the three projections of self-attention apart."""
+    """Renames our tensors to theirs; they keep the three projections of self-attention separate."""
     result = {}
     for key, value in state.items():
         for pattern, replacement in names:
@@ -175,7 +175,7 @@ def their_loss(targets: Sequence[dict[str, Tensor]]) -> Callable[[Sequence[tuple
 
 @torch.no_grad()
 def make_features(arguments: argparse.Namespace) -> list[Tensor]:
-    """Four maps of noise images, of a ViT-S with random weights."""
+    """Computes four maps of noise images with a randomly initialised ViT-S."""
     from dinov3.eval.segmentation.models.backbone.dinov3_adapter import DINOv3_Adapter
     from dinov3.hub.backbones import dinov3_vits16
 
@@ -221,7 +221,7 @@ def forward_pass(side: Side, features: Sequence[Tensor], arguments: argparse.Nam
 
 
 def largest_difference(ours: Side, theirs: Side, features: Sequence[Tensor]) -> float:
-    """Of the first prediction, before rounding can turn a masked cell into an open one."""
+    """Compares the first prediction, before rounding can unmask a cell."""
     with torch.no_grad():
         pairs = zip(ours.head(features)[0], theirs.head(features)[0], strict=True)
         return max(((left - right).abs().max() / right.abs().max()).item() for left, right in pairs)

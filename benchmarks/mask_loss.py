@@ -1,10 +1,10 @@
-"""Mask classification loss against that of transformers: time of one forward and backward pass, in one run.
+"""Compares the mask classification loss with that of transformers: time of one forward and backward pass.
 
     python benchmarks/mask_loss.py [--device cuda] [--batch 2] [--targets 8] [--size 512] [--layers 10] [--repeats 5]
 
-Both losses see the same predictions (a quarter of the image size) and targets, in turn. Prints one JSON object: the
+Both losses get the same predictions (a quarter of the image size) and targets, in turn. Prints one JSON object: the
 median milliseconds of each and theirs divided by ours. On the CPU these are CPU milliseconds of one thread; on CUDA,
-wall time between synchronisations, with the peak memory beside it and how often the host waits for the device.
+wall time between synchronisations, with peak memory and the number of host waits.
 """
 
 from __future__ import annotations

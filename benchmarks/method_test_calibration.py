@@ -1,11 +1,11 @@
-"""How often each test of methods errs, and what it finds, on simulated studies of which the truth is known.
+"""Estimates the error rate and power of each method test on simulated studies with known truth.
 
     python -m benchmarks.method_test_calibration [--studies 3000] [--bootstrap_studies 300]
 
-A study has 4 methods and 50 cases. Printed for every kind of study: without a difference, the share of studies in which
-Holm's procedure finds any of the six pairs different at 0.05; then with one method 0.02 Dice better, the share in which
-it is found to differ from the second, alone and as one of six pairs. The numbers are those that the choice in
-`nnunetv2.comparison.statistics.method_test` rests on.
+A study has 4 methods and 50 cases. For every kind of study, prints: without a difference, the share of studies in which
+Holm's procedure finds any of the six pairs different at 0.05; and with one method 0.02 Dice better, the share in which
+it is found to differ from the second, alone and as one of six pairs. The choice in
+`nnunetv2.comparison.statistics.method_test` is based on these numbers.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def welch(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def plain_sum(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Variances of trainings and cases added, the rest counted in both."""
+    """Sums the variances of trainings and cases; the residual is counted in both."""
     num_cases = first.shape[-1]
     parts = [((first.mean(axis=-2) - second.mean(axis=-2)).var(axis=-1, ddof=1) / num_cases, num_cases - 1)]
     for scores in (first, second):
@@ -50,7 +50,7 @@ def plain_sum(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def two_level_bootstrap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Trainings and cases are drawn with replacement; p from the share of samples on either side of 0."""
+    """Resamples trainings and cases with replacement; p is the share of samples on either side of 0."""
     rng = np.random.default_rng(0)
 
     def weights(count: int) -> np.ndarray:
@@ -66,7 +66,7 @@ def two_level_bootstrap(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def kinds_of_studies() -> list[tuple[Sequence[int], Sequence[float], float]]:
-    """Numbers of trainings, their deviations, and the deviation of what methods make of cases."""
+    """Numbers of trainings, their standard deviations, and that of the method-by-case interaction."""
     deviations = (0.0, 0.005, 0.010)
     kinds = [((n,) * 4, (s,) * 4, by_case) for n in (3, 5) for s in deviations for by_case in (0.0, 0.02, 0.04)]
     kinds += [(EQUAL, (0.002, 0.010, 0.002, 0.010), by_case) for by_case in (0.0, 0.02)]
@@ -74,7 +74,7 @@ def kinds_of_studies() -> list[tuple[Sequence[int], Sequence[float], float]]:
 
 
 def family_of(methods: Sequence[np.ndarray], test: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """(num_studies, pairs) p-values."""
+    """Returns p-values (num_studies, pairs)."""
     return np.stack([test(*pair) for pair in combinations(methods, 2)], axis=1)
 
 

@@ -1,11 +1,11 @@
-"""Time and exactness of the resampling functions beside those of upstream nnU-Net, on one thread.
+"""Compares time and accuracy of the resampling functions with upstream nnU-Net's, on one thread.
 
     python benchmarks/resampling.py --upstream UPSTREAM/bin/python
 
-`--upstream` names the interpreter of a virtual environment with upstream's nnunetv2; both are measured in the same run,
-on the same arrays. Without it, the comparison is with upstream's method put together from skimage, scipy and
-batchgenerators. Each row shows the least CPU and wall time of several calls of either, their ratios, and the largest
-difference between the results (for labels: the number of voxels that differ).
+`--upstream` is the interpreter of a virtual environment with upstream's nnunetv2; both are measured in the same run, on
+the same arrays. Without it, upstream's method is reproduced with skimage, scipy and batchgenerators. Each row shows the
+minimum CPU and wall time of several calls, their ratios, and the largest difference between the results (for labels:
+the number of different voxels).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 
-import numpy as np  # noqa: E402 - the number of threads is fixed before numpy starts them
+import numpy as np  # noqa: E402 - the number of threads must be set before numpy starts them
 
 OLD_SHAPE, NEW_SHAPE = (64, 128, 128), (96, 192, 192)
 ISOTROPIC, ANISOTROPIC = [1.0, 1.0, 1.0], [4.0, 1.0, 1.0]
@@ -30,7 +30,7 @@ Resample = Callable[..., np.ndarray]
 
 
 def workloads() -> dict[str, tuple[np.ndarray, dict]]:
-    """Array and keyword arguments of each row of the table."""
+    """Returns array and keyword arguments of each row of the table."""
     random = np.random.default_rng(0)
 
     def normal(channels: int) -> np.ndarray:
@@ -56,7 +56,7 @@ def workloads() -> dict[str, tuple[np.ndarray, dict]]:
 
 
 def _blobs(random: np.random.Generator, number: int) -> np.ndarray:
-    """Labels with smooth borders, about as many border voxels as an abdominal CT with organs."""
+    """Creates labels with smooth borders and about as many border voxels as an abdominal CT with organs."""
     from scipy.ndimage import gaussian_filter
 
     fields = [gaussian_filter(random.standard_normal(OLD_SHAPE), 6) for _ in range(number)]
@@ -64,7 +64,7 @@ def _blobs(random: np.random.Generator, number: int) -> np.ndarray:
 
 
 def measure(resample: Resample, array: np.ndarray, settings: dict, repeats: int) -> tuple[np.ndarray, float, float]:
-    """Returns the result and the least CPU and wall time in seconds."""
+    """Returns the result and the minimum CPU and wall time in seconds."""
     cpu, wall = [], []
     for _ in range(repeats):
         cpu_start, wall_start = time.process_time(), time.perf_counter()
@@ -83,7 +83,7 @@ def by_library_calls(
     current_spacing: Sequence[float],
     **_: object,
 ) -> np.ndarray:
-    """Upstream's method from public library calls: per channel in float64, slice by slice where z is separate."""
+    """Upstream's method from public library calls: per channel in float64, slice by slice if z is separate."""
     from batchgenerators.augmentations.utils import resize_segmentation
     from scipy.ndimage import map_coordinates
     from skimage.transform import resize
@@ -114,7 +114,7 @@ def run(resample: Resample, target: Path, repeats: int) -> None:
 
 
 def installed_function() -> Resample:
-    """The function of the nnunetv2 that this interpreter has."""
+    """Returns the function of the nnunetv2 installed for this interpreter."""
     import torch
 
     torch.set_num_threads(1)
@@ -126,7 +126,7 @@ def compare(upstream: str | None, repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, name) for name in ("other.npz", "ours.npz")]
         if upstream:
-            # From another folder, so that the interpreter finds its own nnunetv2 and not the one of this repository.
+            # Run in another folder, so that the interpreter imports its own nnunetv2 and not this repository's.
             command = [upstream, str(Path(__file__).resolve()), "--worker", str(files[0]), "--repeats", str(repeats)]
             subprocess.run(command, check=True, cwd=folder)
         else:

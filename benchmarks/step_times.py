@@ -1,4 +1,4 @@
-"""Times of steps that are measured in turn, in one run, so that a busy machine slows all of them alike."""
+"""Times steps in turn, in one run, so that background load affects all of them equally."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Step = Callable[[], Any]
 
 
 def milliseconds(step: Step, device: torch.device) -> dict[str, float]:
-    """Wall time of one call, and on the CPU the CPU time of all threads as well."""
+    """Measures the wall time of one call, and on the CPU also the CPU time of all threads."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -27,7 +27,7 @@ def milliseconds(step: Step, device: torch.device) -> dict[str, float]:
 
 
 def medians(steps: Mapping[str, Step], device: torch.device, repeats: int) -> dict[str, dict[str, float]]:
-    """Median times of each step; the first round warms up and does not count."""
+    """Measures median times of each step; the first round is a warm-up and is discarded."""
     rounds = [{name: milliseconds(step, device) for name, step in steps.items()} for _ in range(repeats + 1)][1:]
     return {
         name: {kind: round(statistics.median(times[name][kind] for times in rounds), 1) for kind in rounds[0][name]}
@@ -36,10 +36,10 @@ def medians(steps: Mapping[str, Step], device: torch.device, repeats: int) -> di
 
 
 def cuda_figures(step: Step, device: torch.device) -> dict[str, int]:
-    """Peak memory above what lies there already, and waits of the host for the device, of one call.
+    """Measures additional peak memory and host waits of one call.
 
-    Waits are counted twice: `waits` are the operations that torch knows to wait, `synchronisations` and
-    `copies_to_host` are what the profiler saw of the driver.
+    Waits are counted in two ways: `waits` are operations that torch reports as synchronising, `synchronisations` and
+    `copies_to_host` are driver calls recorded by the profiler.
     """
     resting = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -54,7 +54,7 @@ def cuda_figures(step: Step, device: torch.device) -> dict[str, int]:
 
 
 def driver_events(step: Step) -> dict[str, int]:
-    """How often one call makes the host wait for a stream or copies from device to host, by the profiler."""
+    """Counts stream synchronisations and device-to-host copies of one call with the profiler."""
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
         step()
     names = [event.name for event in profiler.events()]

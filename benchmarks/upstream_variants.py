@@ -1,14 +1,14 @@
-"""Upstream nnU-Net's own variant trainers on this repository's base class.
+"""Runs upstream nnU-Net's variant trainers on this repository's base class.
 
     python benchmarks/upstream_variants.py UPSTREAM_SITE_PACKAGES [TRAINER ...]
 
-UPSTREAM_SITE_PACKAGES is the folder that holds upstream's `nnunetv2`. Its `variants` and `primus` are copied into a
-temporary folder and found through `nnUNet_extTrainer`; they are unchanged apart from the names of their classes and
-modules, which would otherwise be taken for those of this repository. Every class trains two iterations on made-up
-volumes on the CPU, saves, is resumed for two more, and its model predicts. Prints one line per class and N of N.
+UPSTREAM_SITE_PACKAGES is the folder that contains upstream's `nnunetv2`. Its `variants` and `primus` are copied to a
+temporary folder and found through `nnUNet_extTrainer`. Only the names of classes and modules are changed, because they
+would otherwise resolve to those of this repository. Every class trains two iterations on synthetic volumes on the CPU,
+saves, is resumed for two more, and its model predicts. Prints one line per class and N of N.
 
-Networks of Primus have one block of 24 features here. Upstream's benchmarks refuse to run without a GPU; they are told
-that there is one. They save nothing to resume. The trainers with Adan need the package adan-pytorch.
+Primus networks are reduced to one block of 24 features. Upstream's benchmark trainers require a GPU, so one is faked;
+they save nothing to resume. The Adan trainers need the package adan-pytorch.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def copy_renamed(site_packages: Path, target: Path) -> list[str]:
 
 @contextlib.contextmanager
 def surroundings(site_packages: Path) -> Iterator[list[str]]:
-    """Roots with the tiny volumes, and the renamed trainers in `nnUNet_extTrainer`; gives their original names."""
+    """Sets up roots with tiny volumes and the renamed trainers in `nnUNet_extTrainer`; yields the original names."""
     from tests.training.tiny_volumes import tiny_primus, write_tiny_volumes
 
     with tempfile.TemporaryDirectory() as folder, tiny_primus():
@@ -67,7 +67,7 @@ def surroundings(site_packages: Path) -> Iterator[list[str]]:
 
 
 def outcome(name: str) -> str:
-    """Runs one trainer; "ok", or what it lacks, or how it failed."""
+    """Runs one trainer; returns "ok", what it lacks, or how it failed."""
     from tests.training import short_training
 
     if name in ABSTRACT:
@@ -87,7 +87,7 @@ def outcome(name: str) -> str:
 
 
 def outcomes(site_packages: Path, wanted: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
-    """Yields the name and outcome of each of upstream's variant trainers, or of those that are wanted."""
+    """Yields name and outcome of each of upstream's variant trainers, or of the selected ones."""
     with surroundings(site_packages) as names, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name in wanted or names:

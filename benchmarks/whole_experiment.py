@@ -1,4 +1,4 @@
-"""A whole nnU-Net experiment by its console commands alone, for whichever nnunetv2 a folder of commands belongs to.
+"""Runs a complete nnU-Net experiment with console commands only, for the nnunetv2 that the commands belong to.
 
     python benchmarks/whole_experiment.py BIN RAW_DATASET FOLDER [--cases 20] [--iterations 60]
     python benchmarks/compare_experiments.py FOLDER_OF_UPSTREAM FOLDER_OF_OURS
@@ -6,9 +6,9 @@
 BIN is the folder with the commands (`bin` of a virtual environment), RAW_DATASET a raw dataset with 3-D images, for
 example Dataset004_Hippocampus. In FOLDER: planning and preprocessing; five folds of a small 2-D and a small 3-D U-Net
 with a trainer from `nnUNet_extTrainer`, `--npz`; nnUNetv2_find_best_configuration; the commands in its
-inference_instructions.txt word by word; nnUNetv2_ensemble of both models; export, installation under another
-`nnUNet_results`, and the same prediction from there, which must have the same voxels. Trainings are seeded, so two
-environments can be compared number by number.
+inference_instructions.txt verbatim; nnUNetv2_ensemble of both models; export, installation under another
+`nnUNet_results`, and the same prediction from there, which must be identical. Trainings are seeded, so the numbers of
+two environments can be compared.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ class {TRAINER}(nnUNetTrainer):
 """
 
 
-ONE_CORE_SOURCE = "import os\n\nos.cpu_count = lambda: 1\n"  # for Python's start, as sitecustomize.py
+ONE_CORE_SOURCE = "import os\n\nos.cpu_count = lambda: 1\n"  # run at Python's start, as sitecustomize.py
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Where everything of one run lies, and how its commands are called."""
+    """Folders and environment of one run, and execution of its commands."""
 
     commands: Path
     folder: Path
@@ -79,7 +79,7 @@ class Experiment:
         return str(int(self.dataset[len("Dataset") :].split("_")[0]))
 
     def environment(self, results: str) -> dict[str, str]:
-        """For one thread: upstream starts as many as there are cores, so Python tells it that there is one."""
+        """Environment for a single thread: upstream starts one per core, so `os.cpu_count` is patched to 1."""
         roots = {f"nnUNet_{name}": str(self.folder / name) for name in ("raw", "preprocessed")}
         ours = {
             "nnUNet_results": str(self.folder / results),
@@ -96,7 +96,7 @@ class Experiment:
         return {**os.environ, **roots, **ours}
 
     def run(self, command: Sequence[str], results: str = "results", **variables: str) -> None:
-        """Runs one command, prints its CPU seconds, and ends the program if it fails."""
+        """Runs one command, prints its CPU seconds, and exits if it fails."""
         name, *words = command
         used = _cpu_seconds()
         log = self.folder / "log.txt"
@@ -122,7 +122,7 @@ def _cpu_seconds() -> float:
 
 
 def copy_dataset(source: Path, experiment: Experiment, num_cases: int) -> None:
-    """The first cases for training, the next ones as test images."""
+    """Copies the first cases as training cases and the next ones as test images."""
     target = experiment.folder / "raw" / experiment.dataset
     description = json.loads((source / "dataset.json").read_text())
     ending = description["file_ending"]
@@ -139,7 +139,7 @@ def copy_dataset(source: Path, experiment: Experiment, num_cases: int) -> None:
 
 
 def add_small_configurations(plans_file: Path) -> None:
-    """Small networks as configurations of their own, which inherit all else, by editing the plans as users do."""
+    """Adds small networks as configurations that inherit everything else, by editing the plans as users do."""
     plans = json.loads(plans_file.read_text())
     for name, (parent, patch_size, batch_size, features) in SMALL.items():
         architecture = json.loads(json.dumps(plans["configurations"][parent]["architecture"]))
@@ -170,7 +170,7 @@ def train(experiment: Experiment, iterations: int) -> None:
 def follow_instructions(experiment: Experiment, results: str, output: Path) -> Path:
     """Runs the commands of inference_instructions.txt; returns the folder of the postprocessed segmentations.
 
-    A path in them below one `nnUNet_results` is taken to the same place below another.
+    Paths below one `nnUNet_results` are mapped to another.
     """
     original, installed = (experiment.folder / name for name in ("results", results))
     text = (original / experiment.dataset / "inference_instructions.txt").read_text()
@@ -190,7 +190,7 @@ def _folder_for(word: str, images: Path, output: Path) -> str:
 
 
 def predict_ensemble(experiment: Experiment, output: Path) -> None:
-    """Both models together, also where one of them alone is the best configuration."""
+    """Predicts with the ensemble of both models, even if a single model is the best configuration."""
     images = experiment.folder / "raw" / experiment.dataset / "imagesTs"
     common = ("-d", experiment.number, "-i", str(images), "-tr", TRAINER, "-f", *FOLDS, "--save_probabilities")
     members = [str(output / configuration) for configuration in SMALL]

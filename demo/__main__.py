@@ -79,20 +79,20 @@ def say(message: str) -> None:
 
 
 def _environment(output: Path) -> dict[str, str]:
-    """The process environment with nnU-Net's three roots below `output`, which starts empty."""
+    """Process environment with nnU-Net's three roots below `output`, which is emptied first."""
     for name in ("raw", "preprocessed", "results", "held_out", "predictions", "overlays"):
         shutil.rmtree(output / name, ignore_errors=True)
     environment = dict(os.environ)
     for name in ("raw", "preprocessed", "results"):
         (output / name).mkdir(parents=True)
         environment[f"nnUNet_{name}"] = str(output / name)
-    environment["nnUNet_n_proc_DA"] = "0"  # two cores: a second process would only take time from the first
+    environment["nnUNet_n_proc_DA"] = "0"  # on two cores, a second process would only compete with the first
     environment.setdefault("OMP_NUM_THREADS", str(min(os.cpu_count() or 1, 8)))
     return environment
 
 
 def _runner(environment: dict[str, str]) -> Callable[..., None]:
-    """Returns `run(message, command, *arguments)`, which shows a command and stops the demonstration if it fails."""
+    """Returns `run(message, command, *arguments)`, which prints a command, runs it, and raises if it fails."""
 
     def run(message: str, program: str | Path, *arguments: str | Path) -> None:
         say(message)
@@ -147,7 +147,7 @@ def _dice_of_summary(summary: Path) -> dict[str, float]:
 
 
 def _score_baselines(raw_dataset: Path, held_out: HeldOut) -> dict[str, dict[str, float]]:
-    """Mean Dice per class of both baselines on the held-out frames; the forest learns from the training frames."""
+    """Mean Dice per class of both baselines on the held-out frames; the forest is trained on the training frames."""
     first_channels = sorted(raw_dataset.glob("imagesTr/*_0000.nii.gz"))
     training = [path for path in first_channels if path.name[: -len("_0000.nii.gz")] not in held_out.frames]
     labels = [_read(raw_dataset / "labelsTr" / path.name.replace("_0000", "")) for path in training]
@@ -165,7 +165,7 @@ def _score_baselines(raw_dataset: Path, held_out: HeldOut) -> dict[str, dict[str
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """Dice of two boolean masks; NaN where both are empty, as in nnU-Net's summary."""
+    """Dice of two boolean masks; NaN if both are empty, as in nnU-Net's summary."""
     total = prediction.sum() + reference.sum()
     return float(2 * (prediction & reference).sum() / total) if total else float("nan")
 

@@ -1,4 +1,4 @@
-"""Two simple segmenters that a deep network has to be compared with: thresholds, and a random forest on filters."""
+"""Two simple baselines for a deep network: thresholds, and a random forest on filter responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PIXELS_PER_FRAME = 4000
 def threshold_segmentation(frame: np.ndarray) -> np.ndarray:
     """Label map (H, W) of a frame (2, H, W): Otsu on the stain, Li on the log local deviation of the light.
 
-    Of the thresholds and scales tried on the reference labels this pair is a strong one: a fair opponent.
+    Among the thresholds and scales tried on the reference labels, this pair is strong: a fair baseline.
     """
     stain, oblique = (channel.astype(np.float64) for channel in frame)
     smooth = ndimage.gaussian_filter(stain, 1.0)

@@ -1,4 +1,4 @@
-"""A picture per case: the image, the reference and the prediction, one above the other."""
+"""One picture per case: image, reference and prediction, stacked vertically."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from demo.scratch_assay import LABELS
 from dinov3.utils.atomic_files import replace_when_complete
 
-COLOURS = {LABELS["cytoplasm"]: (0.95, 0.60, 0.10), LABELS["nucleus"]: (0.15, 0.65, 0.95)}  # also for the colour-blind
+COLOURS = {LABELS["cytoplasm"]: (0.95, 0.60, 0.10), LABELS["nucleus"]: (0.15, 0.65, 0.95)}  # safe for the colour-blind
 OPACITY = 0.45
 
 

@@ -1,4 +1,4 @@
-"""Turns the labelled scratch-assay recording of `ndev-sampledata` into a raw nnU-Net dataset.
+"""Converts the labelled scratch-assay recording of `ndev-sampledata` to a raw nnU-Net dataset.
 
 The recording is one time lapse of ten frames, 210 x 576 pixels of 0.619 um, with a nuclear stain and oblique light.
 Source: package ndev-sampledata 0.0.3 (BSD-3), file `scratch-assay-labeled-10T-2Ch.tiff`, axes CTYX.
@@ -25,7 +25,7 @@ NUM_FOLDS = 5
 
 
 def find_recording() -> Path:
-    """Path of the recording inside the installed package, which is located without being imported."""
+    """Locates the recording inside the installed package without importing it."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise DataError(
@@ -42,7 +42,7 @@ def label_map(nucleus_instances: np.ndarray, cell_instances: np.ndarray) -> np.n
 
 
 def block_splits(case_ids: list[str], num_folds: int = NUM_FOLDS) -> list[dict[str, list[str]]]:
-    """Folds of consecutive frames: neighbours in time look alike, so a random split would test on what it has seen."""
+    """Folds of consecutive frames: neighbours in time look alike, so a random split would leak test data."""
     blocks = [list(block) for block in np.array_split(sorted(case_ids), num_folds)]
     return [
         {

@@ -1,1 +1,1 @@
-"""DINOv3 vision transformers and the segmentation heads that go with them."""
+"""DINOv3 vision transformers and their segmentation heads."""

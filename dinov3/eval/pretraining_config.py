@@ -1,4 +1,4 @@
-"""Read which vision transformer a self-supervised training of DINOv3 made, from its YAML file."""
+"""Reads the vision transformer of a self-supervised DINOv3 training from its YAML file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from dinov3.models.vit_shapes import VIT_SHAPES
 from dinov3.utils.errors import UsageError
 
-_DEFAULTS = {"layerscale_init": 1e-5, "pos_embed_rope_dtype": "bf16"}  # where the file is silent
+_DEFAULTS = {"layerscale_init": 1e-5, "pos_embed_rope_dtype": "bf16"}  # values missing in the file
 _SAME_NAME = (
     "patch_size",
     "in_chans",
@@ -41,16 +41,16 @@ class DescribedModel:
     arguments: dict[str, Any]
     """Arguments of `DinoVisionTransformer`."""
     is_bfloat16: bool
-    """Whether it was trained in bfloat16, and so is evaluated in it."""
+    """True if it was trained in bfloat16 and is therefore evaluated in it."""
 
 
 def read_training_config(path: str | os.PathLike) -> DescribedModel:
-    """Reads the section `student` (the teacher is built like it) and `compute_precision.param_dtype`.
+    """Reads the section `student` (the teacher has the same architecture) and `compute_precision.param_dtype`.
 
-    What concerns training only, such as drop path, is passed over.
+    Settings that only affect training, such as drop path, are skipped.
 
     Raises:
-        UsageError: the file does not exist, is no YAML, or describes a model that cannot be built here.
+        UsageError: the file does not exist, is not YAML, or describes a model that cannot be built here.
     """
     content = _read_yaml(Path(path))
     student = content.get("student")
@@ -78,7 +78,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"model.config_file={path} does not exist; give the path of a YAML file")
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))  # as Meta does; to plain YAML 1e-5 is a word
+        content = OmegaConf.to_container(OmegaConf.load(path))  # as Meta does; plain YAML reads 1e-5 as a string
     except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as err:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(err).split())}") from err
     if not isinstance(content, dict):

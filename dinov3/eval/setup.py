@@ -1,4 +1,4 @@
-"""The backbone that a configuration names, on its device and ready for evaluation."""
+"""Builds the backbone of a configuration, on its device and ready for evaluation."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class ModelConfig:
-    """Which backbone, and which weights."""
+    """Selection of backbone and weights."""
 
     config_file: str | None = None
-    """YAML of a self-supervised training, whose `student` section describes the model; in place of `dino_hub`."""
+    """YAML file of a self-supervised training, whose `student` section describes the model; instead of `dino_hub`."""
     pretrained_weights: str | None = None
-    """File or URL of weights in any form; None takes the released weights of `dino_hub`."""
+    """File or URL of weights in any known format; None: the released weights of `dino_hub`."""
     dino_hub: str | None = None
     """A name of `dinov3.hub.backbones.BACKBONES`, such as dinov3_vitl16."""
     device: str | None = None
-    """cpu, cuda or mps; None takes CUDA where there is one, else the CPU."""
+    """cpu, cuda or mps; None: CUDA if available, else the CPU."""
     pretrained: bool = True
-    """False starts from random weights."""
+    """False: start from random weights."""
     kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments of `DinoVisionTransformer` that differ from the named model's, as in {drop_path_rate: 0.1}."""
+    """Overrides of the model's `DinoVisionTransformer` arguments, for example {drop_path_rate: 0.1}."""
 
     def __post_init__(self) -> None:
         if self.dino_hub is not None and self.config_file is not None:
@@ -47,26 +47,26 @@ class ModelConfig:
 
 
 class ModelContext(TypedDict):
-    """What whoever runs the model has to know."""
+    """What a caller needs to run the model."""
 
     autocast_dtype: torch.dtype
-    """Number format that the model is evaluated in; float32 means no autocast."""
+    """Precision of the evaluation; float32: no autocast."""
     device: torch.device
 
 
 def load_model_and_context(model_config: ModelConfig, output_dir: str) -> tuple[nn.Module, ModelContext]:
-    """Builds and fills the backbone.
+    """Builds the backbone and loads its weights.
 
     Args:
         model_config: see its fields.
-        output_dir: not used; kept for callers of Meta's function of this name.
+        output_dir: ignored; kept for compatibility with Meta's function.
 
     Returns:
         The model in evaluation mode on its device, and its context.
 
     Raises:
-        UsageError: no model or an unknown one is named, there is no such device, or the weights cannot be had.
-        DataError: the file of weights is damaged or does not fit.
+        UsageError: the model is missing or unknown, the device does not exist, or the weights are not available.
+        DataError: the weight file is damaged or does not fit.
     """
     import torch
 

@@ -1,1 +1,1 @@
-"""Released models: how each size is built, where its weights are, and how weights in any form get into it."""
+"""Released models: architectures, download of weights, and loading of weights in any known format."""

@@ -1,4 +1,4 @@
-"""The seven released sizes of the DINOv3 vision transformer: their numbers, and where their weights are.
+"""The seven released sizes of the DINOv3 vision transformer: architecture and weight URLs.
 
 Source: Meta's hub entries (`facebookresearch/dinov3`, `dinov3/hub/backbones.py`).
 """
@@ -17,7 +17,7 @@ _RELEASED_AT = "https://dl.fbaipublicfiles.com/dinov3"
 
 
 class Weights(Enum):
-    """Images that released weights were trained on."""
+    """Pretraining images of released weights."""
 
     LVD1689M = "LVD1689M"
     """1,689 million images from the web."""
@@ -27,19 +27,19 @@ class Weights(Enum):
 
 @dataclass(frozen=True)
 class VitSize:
-    """What tells one size from the others."""
+    """Architecture and released weights of one size."""
 
     embed_dim: int
     depth: int
     """Number of blocks."""
     num_heads: int
     hashes: Mapping[Weights, str]
-    """Beginning of the SHA-256 of each released file, which its name ends in."""
+    """Prefix of the SHA-256 of each released file, which is the suffix of its name."""
     ffn_layer: str = "mlp"
     ffn_ratio: float = 4.0
     qkv_bias: bool = True
     untied_norm: frozenset[Weights] = frozenset()
-    """Released weights with a norm of its own for the class tokens of local crops, which only pretraining uses."""
+    """Released weights with a separate norm for the class tokens of local crops, which only pretraining uses."""
 
 
 _LVD, _SAT = Weights.LVD1689M, Weights.SAT493M
@@ -58,7 +58,7 @@ SIZES: dict[str, VitSize] = {
 
 
 def constructor_arguments(size: VitSize) -> dict[str, Any]:
-    """Arguments of `DinoVisionTransformer` for a released size."""
+    """Returns the arguments of `DinoVisionTransformer` for a released size."""
     return {
         "img_size": 224,
         "patch_size": 16,
@@ -84,15 +84,15 @@ def constructor_arguments(size: VitSize) -> dict[str, Any]:
 
 
 def released_url(name: str, weights: Weights, other_hash: str | None = None) -> str:
-    """Where Meta keeps the weights of a size.
+    """Returns Meta's URL of the weights of a size.
 
     Args:
         name: a key of `SIZES`.
-        weights: what they were trained on.
-        other_hash: stands in the name of the file instead of the hash that is known here.
+        weights: pretraining images.
+        other_hash: overrides the known hash in the file name.
 
     Raises:
-        UsageError: this size was not released with these weights.
+        UsageError: these weights were not released for this size.
     """
     hashes = SIZES[name].hashes
     if weights not in hashes:
@@ -105,10 +105,10 @@ def released_url(name: str, weights: Weights, other_hash: str | None = None) -> 
 
 
 def describe_shapes(shapes: Mapping[str, Iterable[int]]) -> str | None:
-    """Says in words how large the transformer is whose tensors, with Meta's names, have these shapes.
+    """Describes the size of a transformer, given the shapes of its tensors with Meta's names.
 
     Returns:
-        For example `dinov3_vitb16 (768 wide, 12 blocks)`; None if there is no transformer among the tensors.
+        For example `dinov3_vitb16 (768 wide, 12 blocks)`; None if the tensors contain no transformer.
     """
     blocks = [int(match[1]) for match in (re.match(r"blocks\.(\d+)\.", name) for name in shapes) if match]
     if "cls_token" not in shapes or not blocks:

@@ -1,4 +1,4 @@
-"""DINOv3 vision transformers by name, with released weights, with those of a file, or with random ones.
+"""DINOv3 vision transformers by name, with released, own or random weights.
 
     model = dinov3_vitl16(weights="dinov3_vitl16_pretrain_lvd1689m-8aa4cbdd.pth")
 
@@ -47,19 +47,19 @@ def dinov3_vits16(
     """ViT-S/16: 384 wide, 12 blocks, 21.6 million parameters.
 
     Args:
-        pretrained: fill the model with weights; False leaves random ones.
-        weights: released ones, or a file or URL in any form that `read_weights` knows. A file for images of three
-            channels is adapted to `in_chans`.
+        pretrained: load weights; False: keep random weights.
+        weights: released weights, or a file or URL in any format that `read_weights` supports. Weights for three input
+            channels are adapted to `in_chans`.
         check_hash: compare the file with the hash in its name.
-        **kwargs: arguments of `DinoVisionTransformer` that differ from the released model's; and two that Meta's hub
-            takes: `hash`, to download the released file of another hash, and `version`, without effect.
+        **kwargs: overrides of the released model's `DinoVisionTransformer` arguments; and two arguments of Meta's hub:
+            `hash`, to download the released file with another hash, and `version`, which is ignored.
 
     Returns:
         The model in training mode, on the CPU.
 
     Raises:
-        UsageError: an unknown argument, a file that does not exist, weights that were not released for this size, or a
-            download that fails.
+        UsageError: an argument is unknown, a file does not exist, the weights were not released for this size, or the
+            download fails.
         DataError: the file is damaged or does not fit.
     """
     return _build("dinov3_vits16", pretrained, weights, check_hash, kwargs)
@@ -96,8 +96,8 @@ def dinov3_vitl16(
 ) -> DinoVisionTransformer:
     """ViT-L/16: 1024 wide, 24 blocks, 303 million parameters; arguments as for `dinov3_vits16`.
 
-    Weights trained on satellite images exist too; their file has a second norm, and the model is built with it. A file
-    is told by its content: its name may be any.
+    Weights trained on satellite images are also available; their file has a second norm, and the model is built with
+    it. The format is detected from the content of a file, not its name.
     """
     return _build("dinov3_vitl16", pretrained, weights, check_hash, kwargs)
 
@@ -149,17 +149,17 @@ BACKBONES: dict[str, Callable[..., DinoVisionTransformer]] = {
 def build_vision_transformer(
     arguments: Mapping[str, Any], source: str | os.PathLike | None, *, check_hash: bool = False
 ) -> DinoVisionTransformer:
-    """Builds a vision transformer and fills it.
+    """Builds a vision transformer and loads its weights.
 
     Args:
-        arguments: of `DinoVisionTransformer`. Whether it has the second norm of pretraining is read off the weights,
-            unless it is said here.
-        source: a file or URL of weights, see `read_weights`; None leaves random ones.
+        arguments: arguments of `DinoVisionTransformer`. The second norm of pretraining is detected from the weights
+            unless specified here.
+        source: a file or URL of weights, see `read_weights`; None: random weights.
         check_hash: compare the file with the hash in its name.
 
     Raises:
-        UsageError: an unknown argument, or weights that cannot be had.
-        DataError: weights that are damaged or do not fit.
+        UsageError: an argument is unknown, or the weights are not available.
+        DataError: the weights are damaged or do not fit.
     """
     known = list(inspect.signature(DinoVisionTransformer).parameters)
     for name in arguments:
@@ -175,13 +175,13 @@ def build_vision_transformer(
     arguments = {"untie_global_and_local_cls_norm": "local_cls_norm.weight" in state_dict} | dict(arguments)
     model = _without_values(arguments)
     state_dict = with_input_channels(state_dict, arguments.get("in_chans", RGB))
-    shown = os.fspath(source).partition("?")[0]  # the rest of a URL may be a signature that grants access
+    shown = os.fspath(source).partition("?")[0]  # hides the query of a URL, which may be a signature that grants access
     load_weights(model, state_dict, source_name=shown)
     return model
 
 
 def _without_values(arguments: Mapping[str, Any]) -> DinoVisionTransformer:
-    """A model whose memory is not filled: drawing weights that will be replaced takes a minute for the largest."""
+    """Builds a model with uninitialised memory: drawing random weights takes a minute for the largest model."""
     model = DinoVisionTransformer(**{**arguments, "device": "meta"})
     device = arguments.get("device")
     # Like `to_empty`, whose `empty_like` of a meta tensor makes torch import its compiler, which takes seconds.

@@ -1,4 +1,4 @@
-"""Read tensors from a file that somebody else wrote, recognised by what is in it; nothing in it is executed."""
+"""Reads tensors from third-party files without executing code; detects the format from the content."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ _SINGLE_FILE = "model.safetensors"
 _SINGLE_PICKLE = "pytorch_model.bin"
 _SHARD_INDEX = "model.safetensors.index.json"
 _NETWORKS = ("teacher", "model_ema", "ema", "model", "state_dict", "student")
-"""Entries that hold a network, best first: where there are two, the teacher or average is what its authors evaluate."""
+"""Entries that may hold a network, by priority: teacher or average come first, because authors evaluate these."""
 _SHOWN_ENTRIES = 5
 
 
 class _Ignored:
-    """Stands for settings that were saved beside the weights, and forgets them."""
+    """Placeholder for settings saved with the weights; discards them."""
 
     def __setstate__(self, state: object) -> None:
-        """Drops the state that the file holds."""
+        """Discards the state in the file."""
 
 
 class StoredNetwork(NamedTuple):
-    """The state dict of one network, and where in its file it was."""
+    """The state dict of a network, and its location in the file."""
 
     tensors: dict[str, Tensor]
-    """On the CPU. Those of a large file may stay on the disk until they are used."""
+    """On the CPU. Tensors of a large file may be loaded from disk on first use."""
     entry: str
-    """Such as `teacher` or `model.teacher`; empty if the network is all that the file holds."""
+    """For example `teacher` or `model.teacher`; empty if the file holds only the network."""
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The tensors of `read_network`, which says what files it takes and what it raises."""
+    """Returns the tensors of `read_network`; see there for supported files and errors."""
     return read_network(path).tensors
 
 
@@ -50,13 +50,13 @@ def read_network(path: str | os.PathLike) -> StoredNetwork:
     """Reads the names and tensors of one network.
 
     Args:
-        path: what `torch.save` (in either of its formats) or safetensors wrote, whatever its name ends in, or a folder
-            with a `model.safetensors`, in one piece or in several, or a `pytorch_model.bin`. A dict with the network in
-            one of its entries (`teacher`, `model_ema`, `ema`, `model`, `state_dict`, `student`) is opened.
+        path: file written by `torch.save` (either format) or safetensors, with any suffix; or a folder with
+            `model.safetensors`, single or sharded, or `pytorch_model.bin`. The network may be in an entry of a dict
+            (`teacher`, `model_ema`, `ema`, `model`, `state_dict`, `student`).
 
     Raises:
-        UsageError: there is no such file or folder.
-        DataError: the file is damaged, asks for code to be run, or holds no state dict.
+        UsageError: the file or folder does not exist.
+        DataError: the file is damaged, would execute code, or contains no state dict.
     """
     path = Path(path)
     if path.is_dir():
@@ -79,7 +79,7 @@ def _read_torch(path: Path, *, in_zip: bool) -> Any:
         with torch.serialization.safe_globals([(_Ignored, "argparse.Namespace")]):
             if in_zip and path.suffix != ".safetensors":
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            with open(path, "rb") as file:  # given the path, torch would go by its name
+            with open(path, "rb") as file:  # given a path, torch would infer the format from its name
                 return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
         asked_for = re.search(r"GLOBAL (\S+)", str(err))
@@ -140,7 +140,7 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
 
 
 def _network_in(content: Any, path: Path) -> StoredNetwork:
-    """The state dict in what a file held: itself, or in an entry of it."""
+    """Finds the state dict in a file's content: the content itself, or one of its entries."""
     opened = []
     while isinstance(content, Mapping):
         inner = [name for name in _NETWORKS if isinstance(content.get(name), Mapping)]

@@ -1,4 +1,4 @@
-"""From a path or URL to a file on this machine."""
+"""Resolves a path or URL to a local file."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _FORM = "https://ai.meta.com/resources/models-and-libraries/dinov3-downloads"
 
 
 def local_copy(path_or_url: str | os.PathLike, *, check_hash: bool = False) -> Path:
-    """Returns the path of a file, downloading it if it is a URL and not in torch.hub's cache yet.
+    """Returns the path of a local file; downloads a URL unless it is in torch.hub's cache.
 
     Args:
         path_or_url: a path, `~` allowed, or a URL that starts with https:// or file://.
-        check_hash: compare the file with the beginning of its SHA-256 that its name ends in, as in `-08c60483.pth`.
+        check_hash: verify the file against the SHA-256 prefix at the end of its name, as in `-08c60483.pth`.
 
     Raises:
-        UsageError: another kind of URL, a download that fails, or a name without a hash to check.
-        DataError: the hash is not that of the file.
+        UsageError: the URL scheme is not supported, the download fails, or the name has no hash to check.
+        DataError: the hash does not match.
     """
     text = os.fspath(path_or_url)
     scheme = text.partition("://")[0] if "://" in text else None
@@ -51,7 +51,7 @@ def local_copy(path_or_url: str | os.PathLike, *, check_hash: bool = False) -> P
 
 
 def _cached(url: str, *, check_hash: bool) -> Path:
-    """The file of a URL in torch.hub's cache, complete or not there at all."""
+    """Returns the file of a URL in torch.hub's cache; downloads are atomic."""
     import torch
 
     name = os.path.basename(unquote(urlparse(url).path))
@@ -62,7 +62,7 @@ def _cached(url: str, *, check_hash: bool) -> Path:
         if check_hash:
             _require_hash(path, name)
         return path
-    shown = url.partition("?")[0]  # what follows may be a signature that grants access
+    shown = url.partition("?")[0]  # hides the query, which may be a signature that grants access
     logger.info("Downloading %s to %s", shown, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def _cached(url: str, *, check_hash: bool) -> Path:
                 _require_hash(temporary, name)
     except HTTPError as err:
         hint = f"; access to the released weights is granted at {_FORM}" if err.code in (401, 403) else ""
-        raise UsageError(f"{shown} was not given ({err.code} {err.reason}){hint}; {_LOCAL_FILE}") from err
+        raise UsageError(f"{shown} was refused ({err.code} {err.reason}){hint}; {_LOCAL_FILE}") from err
     except (OSError, HTTPException) as err:  # no network, no answer, no space
         reason = getattr(err, "reason", None) or str(err) or type(err).__name__
         raise UsageError(f"{shown} could not be downloaded ({reason}); {_LOCAL_FILE}") from err
@@ -80,7 +80,7 @@ def _cached(url: str, *, check_hash: bool) -> Path:
 
 
 def _download(url: str, target: Path) -> None:
-    request = urllib.request.Request(url, headers={"User-Agent": "dinov3"})  # some servers refuse Python's own name
+    request = urllib.request.Request(url, headers={"User-Agent": "dinov3"})  # some servers reject Python's default
     with urllib.request.urlopen(request, timeout=_TIMEOUT) as response, open(target, "wb") as file:
         promised = _promised_size(response)
         while chunk := response.read(_CHUNK):

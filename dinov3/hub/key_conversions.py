@@ -1,9 +1,8 @@
-"""One vision transformer, three ways to name its tensors: Meta's, timm's and Hugging Face's.
+"""Converts the tensor names of DINOv3 vision transformers between Meta, timm and Hugging Face.
 
-The conversions are functions from a state dict to a new one. They rename, split and join tensors and invent none: what
-one side lacks (timm: the mask token; timm and Hugging Face: the periods of the rotary embedding and the bias mask) is
-absent from the result, and `load_weights` fills it. A name that is in no table passes unchanged, so that whoever loads
-the result sees it.
+The conversions map a state dict to a new one. They rename, split and concatenate tensors but create none: what a format
+lacks (timm: the mask token; timm and Hugging Face: the periods of the rotary embedding and the bias mask) is absent
+from the result, and `load_weights` fills it. Unknown names are kept, so that the caller can report them.
 
 Source: state dicts of `facebookresearch/dinov3`, `timm.models.eva.Eva` and `transformers.DINOv3ViTModel`.
 """
@@ -22,7 +21,7 @@ from dinov3.utils.errors import DataError
 Format = Literal["meta", "timm", "huggingface"]
 StateDict = Mapping[str, Tensor]
 
-# (Meta, timm, Hugging Face); a name stands for the tensor or for all tensors of the module.
+# (Meta, timm, Hugging Face); each name is a tensor or a module with all its tensors.
 _OUTSIDE_BLOCKS = (
     ("cls_token", "cls_token", "embeddings.cls_token"),
     ("storage_tokens", "reg_token", "embeddings.register_tokens"),
@@ -32,7 +31,7 @@ _OUTSIDE_BLOCKS = (
 )
 _IN_A_BLOCK = (
     ("norm1", "norm1", "norm1"),
-    ("attn.qkv", "attn.qkv", "attention.qkv"),  # Hugging Face has it in three parts
+    ("attn.qkv", "attn.qkv", "attention.qkv"),  # split in three in Hugging Face
     ("attn.proj", "attn.proj", "attention.o_proj"),
     ("ls1.gamma", "gamma_1", "layer_scale1.lambda1"),
     ("norm2", "norm2", "norm2"),
@@ -54,10 +53,10 @@ _SHOWN_NAMES = 3
 
 
 def detect_format(state_dict: StateDict) -> Format:
-    """Recognises whose names a DINOv3 vision transformer has.
+    """Detects the naming format of a DINOv3 vision transformer.
 
     Raises:
-        DataError: the names are those of something else, or of nothing known.
+        DataError: the names belong to another or an unknown model.
     """
     found = find_format(state_dict)
     if found is None:
@@ -69,7 +68,7 @@ def detect_format(state_dict: StateDict) -> Format:
 
 
 def find_format(state_dict: Iterable[str]) -> Format | None:
-    """Like `detect_format`, with None for tensors that are no DINOv3 vision transformer."""
+    """Like `detect_format`, but returns None if the tensors are not a DINOv3 vision transformer."""
     names = set(state_dict)
     inner = {match[2] for match in map(_BLOCK.fullmatch, names) if match}
     if not inner or "pos_embed" in names:
@@ -86,7 +85,7 @@ def find_format(state_dict: Iterable[str]) -> Format | None:
 
 
 def to_meta(state_dict: StateDict) -> dict[str, Tensor]:
-    """The same tensors with Meta's names, whichever of the three formats they come in.
+    """Converts tensors in any of the three formats to Meta's names.
 
     Raises:
         DataError: see `detect_format`.
@@ -98,16 +97,16 @@ def to_meta(state_dict: StateDict) -> dict[str, Tensor]:
 
 
 def meta_to_timm(state_dict: StateDict, *, qkv_bias: bool = False) -> dict[str, Tensor]:
-    """Renames for timm's `vit_*_patch16_dinov3`.
+    """Converts to the names of timm's `vit_*_patch16_dinov3`.
 
     Args:
-        state_dict: with Meta's names.
-        qkv_bias: make the tensors of the `*_qkvb` models, which have biases of the queries and values. The released
+        state_dict: tensors with Meta's names.
+        qkv_bias: create the tensors of the `*_qkvb` models, which have biases on queries and values. The released
             weights do not need it: their biases are masked to zero.
 
     Raises:
-        DataError: a bias that has an effect would be lost: of keys, which timm has not, or of queries and values where
-            `qkv_bias` is False.
+        DataError: a non-zero bias would be lost: on keys, which timm does not support, or on queries and values with
+            `qkv_bias=False`.
     """
     gated = _gated_blocks(state_dict)
     result = {}
@@ -130,7 +129,7 @@ def meta_to_timm(state_dict: StateDict, *, qkv_bias: bool = False) -> dict[str, 
 
 
 def timm_to_meta(state_dict: StateDict) -> dict[str, Tensor]:
-    """Renames the tensors of timm's `vit_*_patch16_dinov3` and `*_qkvb` models.
+    """Converts from the names of timm's `vit_*_patch16_dinov3` and `*_qkvb` models.
 
     The biases of the latter become `qkv.bias`, with zeros for the keys.
     """
@@ -147,14 +146,14 @@ def timm_to_meta(state_dict: StateDict) -> dict[str, Tensor]:
 
 
 def meta_to_hf(state_dict: StateDict, *, layer_prefix: str = "model.layer") -> dict[str, Tensor]:
-    """Renames for Hugging Face's `DINOv3ViTModel`.
+    """Converts to the names of Hugging Face's `DINOv3ViTModel`.
 
-    The joint projection of queries, keys and values is cut in three. A bias comes with its mask applied; that of the
-    keys is kept only if it has an effect (`key_bias=True` in the model's config).
+    The joint projection of queries, keys and values is split in three. Biases are masked; the key bias is kept only if
+    it is non-zero (`key_bias=True` in the model's config).
 
     Args:
         state_dict: with Meta's names.
-        layer_prefix: what block 0 is called before its number: `model.layer` in transformers 5, `layer` in 4.56.
+        layer_prefix: prefix of block numbers: `model.layer` in transformers 5, `layer` in 4.56.
     """
     gated = _gated_blocks(state_dict)
     result = {}
@@ -176,12 +175,12 @@ def meta_to_hf(state_dict: StateDict, *, layer_prefix: str = "model.layer") -> d
 
 
 def hf_to_meta(state_dict: StateDict) -> dict[str, Tensor]:
-    """Renames the tensors of Hugging Face's `DINOv3ViTModel`, as transformers 4.56 or 5 write them.
+    """Converts from the names of Hugging Face's `DINOv3ViTModel` in transformers 4.56 or 5.
 
-    Queries, keys and values are joined; where one of them has no bias, it is zero.
+    Queries, keys and values are concatenated; missing biases are zero.
 
     Raises:
-        DataError: a block has some of its queries, keys and values only.
+        DataError: a block lacks its queries, keys or values.
     """
     gated = _gated_blocks(state_dict)
     result = {}
@@ -204,14 +203,14 @@ def hf_to_meta(state_dict: StateDict) -> dict[str, Tensor]:
 
 
 def k_masked(length: int) -> Tensor:
-    """The mask of a joint bias of `length` 3 D that silences the keys: ones, with zeros in the middle third."""
+    """Mask of a joint bias of `length` 3 D that disables the key bias: ones, with zeros in the middle third."""
     mask = torch.ones(length)
     mask[length // 3 : 2 * length // 3] = 0
     return mask
 
 
 def _renamed(name: str, source: Format, target: Format, block_name: str, gated: set[str]) -> str:
-    """`name` in the other format; `block_name` is the target's path of a block with {} for its number."""
+    """Converts a name; `block_name` is the target's path of a block with {} for its number."""
     match = _BLOCK.fullmatch(name)
     if match is None:
         return _replaced(name, _OUTSIDE_BLOCKS, source, target)
@@ -229,7 +228,7 @@ def _replaced(name: str, table: tuple[tuple[str, str, str], ...], source: Format
 
 
 def _gated_blocks(state_dict: StateDict) -> set[str]:
-    """Numbers of the blocks whose feed-forward network has a gate."""
+    """Returns the numbers of the blocks with a gated feed-forward network."""
     gates = {f"{row}.weight" for row in _GATED_MLP[0]}
     return {match[1] for match in map(_BLOCK.fullmatch, state_dict) if match and match[2] in gates}
 
@@ -243,7 +242,7 @@ def _is_qkv_bias(name: str) -> bool:
 
 
 def _effective_biases(state_dict: StateDict, block: int) -> tuple[Tensor, Tensor, Tensor]:
-    """What is added to the queries, keys and values of a block, each (D,): the bias where its mask lets it through."""
+    """Returns the masked biases of queries, keys and values of a block, each (D,)."""
     prefix = f"blocks.{block}.attn.qkv"
     weight = _partner(state_dict, f"{prefix}.weight", f"blocks.{block}")
     bias = state_dict.get(f"{prefix}.bias")
@@ -251,7 +250,7 @@ def _effective_biases(state_dict: StateDict, block: int) -> tuple[Tensor, Tensor
         bias = weight.new_zeros(len(weight))
     mask = state_dict.get(f"{prefix}.bias_mask")
     if mask is not None:
-        if mask.isnan().any():  # never filled by the program that saved it
+        if mask.isnan().any():  # left uninitialised by the program that saved it
             mask = k_masked(len(bias))
         bias = torch.where(mask.to(bias.device) == 0, 0.0, bias * mask.to(bias))
     return bias.chunk(3)

@@ -1,4 +1,4 @@
-"""Fill a model from a file in any of the known forms, and say what did not fit."""
+"""Loads weights in any known format into a model, and reports mismatches."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _SHOWN_PROBLEMS = 3
 
 @dataclass(frozen=True)
 class LoadReport:
-    """How the tensors of a file compare with those of a model; names are the model's."""
+    """Comparison of the tensors in a file with those of a model; names are the model's."""
 
     missing: tuple[str, ...]
-    """In the model, not in the file; they keep the values they had."""
+    """In the model but not in the file; they keep their values."""
     unexpected: tuple[str, ...]
-    """In the file, not in the model."""
+    """In the file but not in the model."""
     filled: tuple[str, ...]
-    """Not in the file, or there without a value, and set to the one value that they can have."""
+    """Missing or uninitialised in the file, and set to the only possible value."""
     mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
     """Name, shape in the file, shape in the model."""
 
     def problems(self) -> list[str]:
-        """A sentence for each tensor that does not fit."""
+        """Returns one sentence per mismatched tensor."""
         return [
             *(f"{name} is missing" for name in self.missing),
             *(f"{name} is not part of the model" for name in self.unexpected),
@@ -47,7 +47,7 @@ class LoadReport:
 
 
 def compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> LoadReport:
-    """Compares names and shapes; nothing is filled."""
+    """Compares names and shapes without loading anything."""
     shapes = {
         name: (tuple(given[name].shape), tuple(tensor.shape)) for name, tensor in expected.items() if name in given
     }
@@ -67,25 +67,25 @@ def load_weights(
     allowed_unexpected: Sequence[str] = (),
     source_name: str = "The state dict",
 ) -> LoadReport:
-    """Fills a model, completely or not at all.
+    """Loads weights into a model; all tensors or none.
 
-    A tensor that some forms of file lack, and that can have one value only, gets it and is reported: the bias of the
-    queries, keys and values (zero) and its mask (0 for the keys), the mask token (zero), the periods of the rotary
-    embedding (computed), and the norm that pretraining applies to local crops (the identity).
+    Tensors that some formats lack and whose value is determined are filled and reported: the bias of queries, keys and
+    values (zero) and its mask (0 for the keys), the mask token (zero), the periods of the rotary embedding (computed),
+    and the norm that pretraining applies to local crops (the identity).
 
     Args:
         model: a `DinoVisionTransformer`, or any model with state dict names like those in `source`.
         source: a file or URL, read by `read_weights`, or tensors with the model's names.
-        allowed_missing: patterns such as `head.*` of names that may keep the values they have.
-        allowed_unexpected: patterns of names in `source` that are passed over.
-        source_name: what the messages call `source` if it is not a file.
+        allowed_missing: patterns such as `head.*` of names that may be missing and keep their values.
+        allowed_unexpected: patterns of names in `source` that are skipped.
+        source_name: name of `source` in messages if it is not a file.
 
     Returns:
-        What was missing, unexpected and filled. `mismatched` is empty.
+        Missing, unexpected and filled tensors; `mismatched` is empty.
 
     Raises:
         UsageError: see `read_weights`; or the model is on the meta device.
-        DataError: see `read_weights`; or names or shapes beyond what is allowed do not fit, or values are not finite.
+        DataError: see `read_weights`; or names or shapes do not match beyond what is allowed, or values are not finite.
     """
     if isinstance(source, Mapping):
         given = dict(source)
@@ -116,8 +116,8 @@ def load_weights(
 def with_input_channels(state_dict: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
     """Adapts the first convolution of an RGB model, with Meta's or timm's names, to another number of channels.
 
-    Channel c takes the kernels of colour c mod 3, times 3 / channels, so that what comes out keeps its size. A first
-    convolution with another number of channels than three is left as it is.
+    Channel c uses the kernels of colour c mod 3, times 3 / channels, which preserves the scale of the output. A first
+    convolution with other than three channels is not changed.
     """
     result = dict(state_dict)
     stem = result.get(_STEM)
@@ -128,13 +128,13 @@ def with_input_channels(state_dict: Mapping[str, Tensor], channels: int) -> dict
 
 
 def _defined_values(model: nn.Module, wanted: Collection[str], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Values for those of the wanted tensors that `given` lacks and that can have one value only."""
+    """Returns values for wanted tensors that `given` lacks and whose value is determined."""
     values = {}
     for name, tensor in model.state_dict().items():
         if name not in wanted:
             continue
         if name.endswith("attn.qkv.bias_mask"):
-            if name not in given or given[name].isnan().any():  # a program that never filled it may have saved it
+            if name not in given or given[name].isnan().any():  # may have been saved uninitialised
                 values[name] = _mask_of_bias(name, len(tensor), given)
         elif name in given:
             continue
@@ -144,7 +144,7 @@ def _defined_values(model: nn.Module, wanted: Collection[str], given: Mapping[st
             values[name] = torch.ones(tensor.shape)
         elif name.endswith("rope_embed.periods"):
             rope = copy.deepcopy(model.get_submodule(name.removesuffix(".periods")))
-            rope.reset_periods()  # a model that came from the meta device has no values of its own
+            rope.reset_periods()  # a model from the meta device has no values
             values[name] = rope.periods
     return values
 

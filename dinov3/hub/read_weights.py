@@ -1,4 +1,4 @@
-"""Find a DINOv3 vision transformer in a file or URL of any form, and give its tensors Meta's names."""
+"""Finds a DINOv3 vision transformer in a file or URL of any known format, and converts it to Meta's names."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _STEMS = (
 def read_weights(path_or_url: str | os.PathLike, *, check_hash: bool = False) -> dict[str, Tensor]:
     """Reads a DINOv3 vision transformer from a file or URL.
 
-    The file may be Meta's, timm's or Hugging Face's, and may hold the transformer inside a larger model or training
-    checkpoint: it is found wherever its first convolution is. See `read_state_dict` for the kinds of files.
+    The file may be Meta's, timm's or Hugging Face's, and the transformer may be part of a larger model or training
+    checkpoint: it is located by its first convolution. See `read_state_dict` for supported files.
 
     Returns:
         Tensors with Meta's names, on the CPU.
 
     Raises:
         UsageError: the file does not exist, or cannot be downloaded.
-        DataError: it is damaged, asks for code to be run, or holds something else.
+        DataError: the file is damaged, would execute code, or contains something else.
     """
     path = local_copy(path_or_url, check_hash=check_hash)
     state_dict = read_state_dict(path)
@@ -44,12 +44,13 @@ def read_weights(path_or_url: str | os.PathLike, *, check_hash: bool = False) ->
 
 
 def backbone_in(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the vision transformer inside a larger model, without the path to it in front of their names.
+    """Extracts the vision transformer from a larger model and strips the prefix of its names.
 
-    Of several transformers the teacher's or average's is taken. Tensors without any pass unchanged.
+    Among several transformers, the teacher or average is selected. Without a transformer, tensors are returned
+    unchanged.
 
     Raises:
-        DataError: there are several, and none of them is a teacher.
+        DataError: there are several transformers, and none is a teacher.
     """
     prefix = backbone_prefix(state_dict)
     inside = {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
@@ -59,12 +60,12 @@ def backbone_in(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def backbone_prefix(names: Iterable[str]) -> str:
-    """What stands in front of the names of a vision transformer, for example `module.backbone.`; often nothing.
+    """Finds the prefix of a vision transformer's names, for example `module.backbone.`; often empty.
 
-    Of several transformers the teacher's or average's is taken.
+    Among several transformers, the teacher or average is selected.
 
     Raises:
-        DataError: there are several, and none of them is a teacher.
+        DataError: there are several transformers, and none is a teacher.
     """
     prefixes = {
         name.removesuffix(stem) for name in names for stem in _STEMS if name == stem or name.endswith(f".{stem}")

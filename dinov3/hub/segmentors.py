@@ -1,4 +1,4 @@
-"""Segmentation models by name: a DINOv3 backbone, an adapter and a Mask2Former head, with released weights or others.
+"""Segmentation models by name: DINOv3 backbone, adapter and Mask2Former head, with released or own weights.
 
     model = dinov3_vit7b16_ms(weights="head.pth", backbone_weights="backbone.pth")
 
@@ -29,7 +29,7 @@ _BACKBONE = "segmentation_model.0.backbone."
 
 
 class SegmentorWeights(Enum):
-    """Datasets that released heads were trained on."""
+    """Training datasets of released heads."""
 
     ADE20K = "ADE20K"
     """150 classes of indoor and outdoor scenes."""
@@ -47,7 +47,7 @@ def dinov3_vit7b16_ms(
     autocast_dtype: torch.dtype = torch.bfloat16,
     **kwargs: Any,
 ) -> FeatureDecoder:
-    """Mask2Former on the ViT-7B/16: 6.7 billion parameters in the backbone (27 GB), 0.9 billion beside it (3.7 GB).
+    """Mask2Former on the ViT-7B/16: 6.7 billion parameters in the backbone (27 GB), 0.9 billion in the rest (3.7 GB).
 
     Arguments, result and errors are those of `make_m2f_segmentor`.
     """
@@ -71,22 +71,22 @@ def make_m2f_segmentor(
 
     Args:
         backbone_name: A key of `dinov3.hub.backbones.BACKBONES`.
-        pretrained: Fill the model with weights; False leaves random ones in all of it.
-        weights: Of adapter and head: released ones, or a file or URL. A file that holds the backbone too fills it.
-        backbone_weights: Of the backbone: released ones, or a file or URL, see the backbone's own hub entry. Not read
-            if `weights` holds the backbone.
+        pretrained: Load weights; False: random weights everywhere.
+        weights: Weights of adapter and head: released ones, or a file or URL. If a file also contains the backbone, it
+            is loaded.
+        backbone_weights: Weights of the backbone: released ones, or a file or URL, see the backbone's own hub entry.
+            Ignored if `weights` contains the backbone.
         check_hash: Compare files with the hashes in their names.
-        autocast_dtype: bfloat16 or float16 runs the model under autocast; float32 leaves precision to the caller.
-        backbone_kwargs: Arguments of the vision transformer that differ from the released one's.
-        **kwargs: Arguments of `build_segmentation_decoder` that differ from its defaults, such as `num_classes` and
-            `hidden_dim`.
+        autocast_dtype: bfloat16 or float16 runs the model under autocast; float32: the caller controls precision.
+        backbone_kwargs: Overrides of the released vision transformer's arguments.
+        **kwargs: Further arguments of `build_segmentation_decoder`, such as `num_classes` and `hidden_dim`.
 
     Returns:
         The model on the CPU, in eval mode, its backbone frozen unless `freeze_backbone=False` is given.
 
     Raises:
-        UsageError: An unknown backbone, or weights that were not released or cannot be had.
-        ValueError: Settings of the model that do not fit each other.
+        UsageError: The backbone is unknown, or the weights were not released or are not available.
+        ValueError: Settings of the model contradict each other.
         DataError: A file is damaged or does not fit.
     """
     if backbone_name not in BACKBONES:
@@ -110,7 +110,7 @@ def make_m2f_segmentor(
 
 
 def _source(backbone_name: str, weights: SegmentorWeights | str | os.PathLike) -> str | os.PathLike:
-    """The file or URL of weights; released heads lie beside the weights of their backbone."""
+    """Resolves weights to a file or URL; released heads are stored next to the weights of their backbone."""
     if isinstance(weights, str) and weights in SegmentorWeights.__members__:
         weights = SegmentorWeights[weights]
     if not isinstance(weights, SegmentorWeights):
@@ -126,4 +126,4 @@ def _source(backbone_name: str, weights: SegmentorWeights | str | os.PathLike) -
 
 
 def _shown(source: str | os.PathLike) -> str:
-    return os.fspath(source).partition("?")[0]  # the rest of a URL may be a signature that grants access
+    return os.fspath(source).partition("?")[0]  # hides the query of a URL, which may be a signature that grants access

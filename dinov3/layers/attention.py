@@ -13,20 +13,20 @@ from dinov3.layers.rope_position_encoding import Rotation, rotate
 
 
 class LinearKMaskedBias(nn.Linear):
-    """Queries, keys and values in one linear layer, whose bias is switched off for the keys.
+    """Joint linear layer for queries, keys and values, with the key bias masked.
 
-    A bias of the keys changes all logits of a query by the same amount, which the softmax takes away again. The mask is
-    a buffer, 1 for queries and values and 0 for keys, because released checkpoints hold one; where theirs is 0
-    throughout, the model has no bias at all.
+    A key bias shifts all logits of a query by the same amount, to which the softmax is invariant. The mask is a buffer,
+    1 for queries and values and 0 for keys, because released checkpoints contain one; an all-zero mask disables the
+    bias entirely.
 
     Args:
         in_features: Channels of the tokens.
         out_features: Channels of queries, keys and values together.
-        bias: Whether there is a bias to mask.
-        device: Where the parameters are created.
+        bias: Use a bias.
+        device: Device on which parameters are created.
 
     Raises:
-        ValueError: If `out_features` is no multiple of 3.
+        ValueError: If `out_features` is not a multiple of 3.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class LinearKMaskedBias(nn.Linear):
             self.reset_bias_mask()
 
     def reset_bias_mask(self) -> None:
-        """Masks the bias of the keys and nothing else."""
+        """Resets the mask: only the key bias is masked."""
         if self.bias is not None:
             self.bias_mask.fill_(1)
             self.bias_mask.chunk(3)[1].fill_(0)
@@ -54,7 +54,7 @@ class LinearKMaskedBias(nn.Linear):
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
-        # The mask of a model that was saved before its weights were initialised is NaN in the original.
+        # In the original, the mask of a model saved before initialisation is NaN.
         if self.bias is not None and not self.bias_mask.is_meta and self.bias_mask.isnan().any():
             self.bias_mask = torch.empty_like(self.bias_mask)  # the given tensor, if assigned, belongs to the caller
             self.reset_bias_mask()
@@ -66,10 +66,10 @@ class SelfAttention(nn.Module):
     Args:
         dim: Channels of the tokens, a multiple of `num_heads`.
         num_heads: Heads.
-        qkv_bias: Whether queries, keys and values have a bias.
-        mask_k_bias: Whether the bias of the keys is switched off.
-        proj_bias: Whether the output projection has a bias.
-        device: Where the parameters are created.
+        qkv_bias: Use a bias for queries, keys and values.
+        mask_k_bias: Mask the key bias.
+        proj_bias: Use a bias in the output projection.
+        device: Device on which parameters are created.
 
     Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2, arXiv:1706.03762.
     """
@@ -90,12 +90,12 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim, bias=proj_bias, device=device)
 
     def forward(self, tokens: Tensor, rotation: Rotation | None = None, attention_mask: Tensor | None = None) -> Tensor:
-        """Lets every token look at all tokens of its image, or at those that the mask leaves.
+        """Attends from every token to all tokens of its image, or to those that the mask allows.
 
         Args:
             tokens: (B, N, dim).
             rotation: Positions of the N tokens.
-            attention_mask: Added to the logits, broadcast to (B, heads, N, N); minus infinity hides a token.
+            attention_mask: Added to the logits, broadcast to (B, heads, N, N); minus infinity masks a token.
 
         Returns:
             (B, N, dim).

@@ -14,21 +14,21 @@ from dinov3.layers.rope_position_encoding import Rotation
 
 
 class SelfAttentionBlock(nn.Module):
-    """Attention between tokens, then a feed-forward layer; both normalise first and are added to their input.
+    """Pre-norm transformer block: self-attention and a feed-forward layer, both residual.
 
     Args:
         dim: Channels of the tokens.
         num_heads: Heads of the attention.
-        qkv_bias: Whether queries, keys and values have a bias.
-        mask_k_bias: Whether the bias of the keys is switched off.
-        proj_bias: Whether the output projection of the attention has a bias.
+        qkv_bias: Use a bias for queries, keys and values.
+        mask_k_bias: Mask the key bias.
+        proj_bias: Use a bias in the output projection of the attention.
         ffn_layer: Name of the feed-forward layer, see `dinov3.layers.ffn_layers`.
         ffn_ratio: Hidden width of the feed-forward layer, in units of `dim`.
-        ffn_bias: Whether the feed-forward layer has biases.
+        ffn_bias: Use biases in the feed-forward layer.
         norm_layer: Name of the normalisation, see `dinov3.layers.norms`.
-        init_values: First value of the layer scales; without (None or 0) there are none.
+        init_values: Initial value of the layer scales; None or 0: no layer scales.
         drop_path: Probability that a branch is dropped for a sample while training.
-        device: Where the parameters are created.
+        device: Device on which parameters are created.
     """
 
     def __init__(

@@ -7,15 +7,15 @@ from torch import Tensor, nn
 
 
 class DropPath(nn.Module):
-    """Drops a residual branch for whole samples and scales the others so that the expectation stays.
+    """Drops a residual branch for whole samples and scales the others to preserve the expectation.
 
-    In eval mode it does nothing.
+    No-op in eval mode.
 
     Args:
         rate: Probability in [0, 1) that the branch of a sample is dropped.
 
     Raises:
-        ValueError: If the rate lies outside [0, 1).
+        ValueError: If the rate is outside [0, 1).
 
     Source: Huang et al. 2016, "Deep Networks with Stochastic Depth", arXiv:1603.09382.
     """

@@ -1,4 +1,4 @@
-"""The feed-forward half of a transformer block, which treats every token alone."""
+"""Feed-forward layers of a transformer block, applied to each token separately."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 
 class Mlp(nn.Module):
-    """Two linear layers with a GELU between them.
+    """Two linear layers with a GELU in between.
 
     Args:
         in_features: Channels of the tokens, before and after.
-        hidden_features: Channels in between.
-        bias: Whether the linear layers have a bias.
-        device: Where the parameters are created.
+        hidden_features: Hidden channels.
+        bias: Use biases in the linear layers.
+        device: Device on which parameters are created.
     """
 
     def __init__(
@@ -33,17 +33,17 @@ class Mlp(nn.Module):
 
 
 class SwiGLUFFN(nn.Module):
-    """A linear layer (`w2`) gated by the SiLU of another (`w1`), then one back (`w3`).
+    """A linear layer (`w2`) gated by the SiLU of another (`w1`), followed by the output layer (`w3`).
 
-    Two thirds of the hidden width are used, so that the three matrices have about as many weights as the two of an
-    `Mlp` of that width.
+    The hidden width is reduced to two thirds, so that the three matrices have about as many weights as the two of an
+    `Mlp` of the given width.
 
     Args:
         in_features: Channels of the tokens, before and after.
-        hidden_features: Hidden width of the `Mlp` that is replaced.
-        bias: Whether the linear layers have a bias.
-        align_to: The hidden width is rounded up to a multiple of this, which matrix kernels like.
-        device: Where the parameters are created.
+        hidden_features: Hidden width of the equivalent `Mlp`.
+        bias: Use biases in the linear layers.
+        align_to: The hidden width is rounded up to a multiple of this, for efficient matrix kernels.
+        device: Device on which parameters are created.
 
     Source: Shazeer 2020, "GLU Variants Improve Transformer", equation 6, arXiv:2002.05202.
     """
@@ -80,10 +80,10 @@ FFN_LAYERS: dict[str, Callable[..., nn.Module]] = {
 def make_ffn(
     name: str, in_features: int, hidden_features: int, bias: bool = True, device: torch.device | str | None = None
 ) -> nn.Module:
-    """A feed-forward layer by the name that configurations use.
+    """Builds a feed-forward layer by its name in configurations.
 
     Raises:
-        ValueError: If the name is none of `FFN_LAYERS`.
+        ValueError: If the name is not in `FFN_LAYERS`.
     """
     if name not in FFN_LAYERS:
         raise ValueError(f"ffn_layer {name!r} is unknown; choose one of {', '.join(FFN_LAYERS)}.")

@@ -1,4 +1,4 @@
-"""A learned factor for every channel of a residual branch."""
+"""Learned per-channel scale of a residual branch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class LayerScale(nn.Module):
 
     Args:
         dim: Channels.
-        init_values: First value of all factors; small, so that a deep network starts close to the identity.
-        device: Where the factors are created.
+        init_values: Initial value of all factors; small, so that a deep network starts close to the identity.
+        device: Device on which the factors are created.
 
     Source: Touvron et al. 2021, "Going deeper with Image Transformers", equation 4, arXiv:2103.17239.
     """
@@ -23,7 +23,7 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((dim,), float(init_values), device=device))
 
     def reset_parameters(self) -> None:
-        """Sets all factors back to their first value."""
+        """Resets all factors to their initial value."""
         nn.init.constant_(self.gamma, self.init_values)
 
     def forward(self, branch: Tensor) -> Tensor:

@@ -15,30 +15,30 @@ def apply_lora(
     lora_dropout: float = 0.1,
     target_modules: Sequence[str] = ("qkv", "proj"),
 ) -> nn.Module:
-    """Adds a trainable low-rank update to chosen linear layers and freezes everything else.
+    """Adds a trainable low-rank update to selected linear layers and freezes everything else.
 
-    The layers are exchanged in place, so that the backbone keeps its class and methods. Its output does not change
-    until the updates are trained.
+    The layers are replaced in place, so that the backbone keeps its class and methods. Its output is unchanged until
+    the updates are trained.
 
     Args:
-        backbone: A vision transformer, or a module that holds one, with its blocks under `blocks`.
+        backbone: A vision transformer, or a module that contains one, with its blocks under `blocks`.
         r: Rank of the updates.
-        lora_alpha: The updates are scaled with `lora_alpha / r`.
-        lora_dropout: In [0, 1), of the input of the updates while training.
+        lora_alpha: The updates are scaled by `lora_alpha / r`.
+        lora_dropout: Dropout probability, in [0, 1), of the updates' input while training.
         target_modules: Last part of the names of the linear layers within a block, such as "qkv", "proj", "fc1", "fc2".
 
     Returns:
         The backbone.
 
     Raises:
-        ValueError: If the blocks have no such layer, or if the backbone reads the weights of a layer past it so that an
+        ValueError: If the blocks have no such layer, or if the backbone accesses a layer's weight directly, so that an
             update would have no effect (timm's `*_qkvb` models).
 
     Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    # Anchored to the blocks: "proj" alone would adapt the convolution patch_embed.proj too.
+    # Anchored to the blocks: a bare "proj" would also adapt the convolution patch_embed.proj.
     names = "|".join(re.escape(name) for name in target_modules)
     pattern = re.compile(rf"(?:.+\.)?blocks\.\d+\.(?:.+\.)?(?:{names})")
     linear = {name for name, module in backbone.named_modules() if isinstance(module, nn.Linear)}
@@ -67,13 +67,13 @@ def _refuse_bypassed_layers(backbone: nn.Module, names: set[str]) -> None:
 
 
 def merge_lora(backbone: nn.Module) -> nn.Module:
-    """Adds the updates to the weights and puts plain linear layers back, under their first names.
+    """Merges the updates into the weights and restores plain linear layers under their original names.
 
     Args:
-        backbone: What `apply_lora` returned, trained or not; changed in place. Without LoRA layers nothing happens.
+        backbone: Result of `apply_lora`, trained or not; modified in place. No-op without LoRA layers.
 
     Returns:
-        The backbone, whose output in eval mode is what it was.
+        The backbone, with unchanged output in eval mode.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
@@ -86,7 +86,7 @@ def merge_lora(backbone: nn.Module) -> nn.Module:
 
 
 def trainable_report(module: nn.Module) -> str:
-    """One line for the log: how many parameters are trained, of how many."""
+    """Formats one log line with the numbers of trained and of all parameters."""
     total = sum(parameter.numel() for parameter in module.parameters())
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     return f"{trained / 1e6:.3f} M of {total / 1e6:.3f} M parameters are trained ({trained / max(total, 1):.2%})"

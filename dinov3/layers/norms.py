@@ -1,4 +1,4 @@
-"""The normalisations that a vision transformer can be configured with."""
+"""Normalisation layers of vision transformers, by name."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NORM_LAYERS: dict[str, Callable[..., nn.Module]] = {
 
 
 def make_norm(name: str, dim: int, device: torch.device | str | None = None) -> nn.Module:
-    """A normalisation of the last axis, of `dim` channels.
+    """Builds a normalisation over the last axis of `dim` channels.
 
     Raises:
-        ValueError: If the name is none of `NORM_LAYERS`.
+        ValueError: If the name is not in `NORM_LAYERS`.
     """
     if name not in NORM_LAYERS:
         raise ValueError(f"norm_layer {name!r} is unknown; choose one of {', '.join(NORM_LAYERS)}.")

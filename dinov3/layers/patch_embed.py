@@ -1,4 +1,4 @@
-"""Images to tokens, one for each square patch."""
+"""Patch embedding: converts images to tokens, one per square patch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 
 class PatchEmbed(nn.Module):
-    """Projects every patch of an image to one token.
+    """Projects every patch of an image to a token.
 
     Args:
         patch_size: Side of the square patches in pixels; they do not overlap.
         in_chans: Channels of the images.
         embed_dim: Channels of the tokens.
-        device: Where the parameters are created.
+        device: Device on which parameters are created.
 
     Source: Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", equation 1, arXiv:2010.11929.
     """
@@ -32,20 +32,20 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size, device=device)
 
     def reset_parameters(self) -> None:
-        """Draws the projection anew, uniform within 1 / sqrt(values of a patch)."""
+        """Re-initialises the projection, uniform within 1 / sqrt(values per patch)."""
         self.proj.reset_parameters()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Cuts up and projects images.
+        """Splits images into patches and projects them.
 
         Args:
-            image: (B, in_chans, H, W); both sides multiples of the patch size, not only the size trained with.
+            image: (B, in_chans, H, W); H and W are any multiples of the patch size.
 
         Returns:
             (B, H / patch_size, W / patch_size, embed_dim).
 
         Raises:
-            ValueError: If the image has another number of axes or channels, or if a side is no multiple.
+            ValueError: If the number of axes or channels is wrong, or a side is not a multiple of the patch size.
         """
         self._check(image)
         return self.proj(image).permute(0, 2, 3, 1)  # (B, D, h, w) -> (B, h, w, D)

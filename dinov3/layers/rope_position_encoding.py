@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 NormalizeCoords = Literal["min", "max", "separate"]
-REMEMBERED_SIZES = 64  # one training run needs one or two, multi-scale testing about 20
+REMEMBERED_SIZES = 64  # a training run needs one or two, multi-scale testing about 20
 
 
 class Rotation(NamedTuple):
-    """Factors that turn the queries and keys of all tokens, prefix included, each (N, head_dim).
+    """Sines and cosines that rotate queries and keys of all tokens including the prefix, each (N, head_dim).
 
-    A prefix token (class, storage) has no place in the image: its cosines are 1 and its sines 0.
+    Prefix tokens (class, storage) have no position in the image and are not rotated: cosine 1, sine 0.
     """
 
     cosine: Tensor
@@ -25,11 +25,11 @@ class Rotation(NamedTuple):
 
 
 def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
-    """Turns each pair of channels (c, c + head_dim / 2) by the angle of its token.
+    """Rotates each pair of channels (c, c + head_dim / 2) by the angle of its token.
 
     Args:
-        vectors: (B, N, 2, num_heads, head_dim): queries and keys side by side, any floating dtype.
-        rotation: What `RopePositionEmbedding.rotation` returned.
+        vectors: (B, N, 2, num_heads, head_dim): stacked queries and keys, any floating dtype.
+        rotation: Result of `RopePositionEmbedding.rotation`.
 
     Returns:
         Like `vectors`; computed in the dtype of the rotation.
@@ -41,10 +41,10 @@ def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
 
 
 class RopePositionEmbedding(nn.Module):
-    """Angles for the centre of every patch: one half of the channels follows the row, the other the column.
+    """Angles for the centre of every patch: half of the channels encode the row, the other half the column.
 
-    Without weights. In train mode the coordinates are shifted, then stretched per axis (`jitter_coords`), then
-    stretched together (`rescale_coords`), as far as these are given; each call draws anew.
+    Has no weights. In train mode the coordinates are shifted (`shift_coords`), scaled per axis (`jitter_coords`) and
+    scaled jointly (`rescale_coords`), if these are given; each call draws new values.
 
     Args:
         embed_dim: Channels of the tokens, a multiple of `4 * num_heads`.
@@ -53,15 +53,15 @@ class RopePositionEmbedding(nn.Module):
             "min" its shorter side (the longer one then runs past the range).
         base: The periods run from 1 to (almost) `base`, in units of half the image side. None if both are given below.
         min_period: Smallest period, instead of `base`.
-        max_period: Largest period, reached exactly.
-        rescale_coords: Largest factor, at least 1; drawn log-uniformly from [1 / f, f], the same for both axes.
-        jitter_coords: Largest factor, at least 1; drawn log-uniformly from [1 / f, f] for each axis.
-        shift_coords: Largest shift, drawn uniformly for each axis.
-        dtype: Of the angles. Casting the model to a lower precision than this leaves it.
-        device: Where the periods are created.
+        max_period: Largest period (inclusive).
+        rescale_coords: Maximum factor f, at least 1; drawn log-uniformly from [1 / f, f], the same for both axes.
+        jitter_coords: Maximum factor f, at least 1; drawn log-uniformly from [1 / f, f] for each axis.
+        shift_coords: Maximum shift, drawn uniformly for each axis.
+        dtype: Dtype of the angles; casting the model to lower precision does not change it.
+        device: Device on which the periods are created.
 
     Raises:
-        ValueError: If an argument is outside what is said here.
+        ValueError: If an argument is out of range.
 
     Source: Simeoni et al. 2025, "DINOv3", section 3.2, arXiv:2508.10104; Su et al. 2021, "RoFormer", equation 34,
     arXiv:2104.09864.
@@ -101,14 +101,14 @@ class RopePositionEmbedding(nn.Module):
 
     @property
     def is_random(self) -> bool:
-        """Whether the next call draws an augmentation."""
+        """True if the next call draws an augmentation."""
         given = (self.shift_coords, self.jitter_coords, self.rescale_coords)
         return self.training and any(value is not None for value in given)
 
     @torch.no_grad()
     def reset_periods(self) -> None:
-        """Computes the periods from `base`, or from the smallest and largest."""
-        # On the CPU: the periods do not depend on the device then, and arithmetic on the meta device would import
+        """Computes the periods from `base`, or from the smallest and largest period."""
+        # On the CPU, for identical periods on every device; and arithmetic on the meta device would import
         # torch's compiler, which takes seconds.
         count, options = len(self.periods), {"device": "cpu", "dtype": self.dtype}
         if self.base is not None:
@@ -120,11 +120,11 @@ class RopePositionEmbedding(nn.Module):
         self._remembered.clear()
 
     def forward(self, *, H: int, W: int) -> tuple[Tensor, Tensor]:  # noqa: N803 - names of the original
-        """Sines and cosines for a map of H x W patches.
+        """Computes sines and cosines for a map of H x W patches.
 
         Returns:
-            Sine and cosine, each (H * W, head_dim), row after row; the second half of the channels repeats the first,
-            whose first half is for rows and second half for columns.
+            Sine and cosine, each (H * W, head_dim), row by row. The second half of the channels repeats the first,
+            which consists of the angles of the row and of the column.
         """
         coordinates = self._patch_centres(H, W)
         if self.is_random:
@@ -134,18 +134,18 @@ class RopePositionEmbedding(nn.Module):
         return angles.sin(), angles.cos()
 
     def rotation(self, height: int, width: int, num_prefix_tokens: int) -> Rotation:
-        """The rotation of a prefix and a map of height x width patches, shared between callers: do not write to it.
+        """Returns the rotation of a prefix and a map of height x width patches.
 
-        It is remembered for the last sizes, except where it is random.
+        Results are cached for the last sizes unless random, and shared between callers: do not write to them.
         """
         if self.is_random or torch.compiler.is_compiling():  # a traced tensor must not outlive its trace
             return self._make_rotation(height, width, num_prefix_tokens)
         key = (height, width, num_prefix_tokens)
         periods, rotation = self._remembered.get(key, (None, None))
-        if rotation is None or periods is not self.periods:  # another buffer after a move or cast
+        if rotation is None or periods is not self.periods:  # the buffer was replaced by a move or cast
             if len(self._remembered) >= REMEMBERED_SIZES:
                 self._remembered.clear()
-            with torch.inference_mode(False):  # what prediction made must be usable in training
+            with torch.inference_mode(False):  # tensors cached in prediction must be usable in training
                 rotation = self._make_rotation(height, width, num_prefix_tokens)
             self._remembered[key] = (self.periods, rotation)
         return rotation
@@ -154,7 +154,7 @@ class RopePositionEmbedding(nn.Module):
         return make_rotation(*self(H=height, W=width), num_prefix_tokens)
 
     def _patch_centres(self, height: int, width: int) -> Tensor:
-        """Row and column of every patch centre, (height * width, 2)."""
+        """Computes row and column of every patch centre, (height * width, 2)."""
         lengths = {
             "separate": (height, width),
             "max": (max(height, width),) * 2,
@@ -176,7 +176,7 @@ class RopePositionEmbedding(nn.Module):
         return coordinates
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RopePositionEmbedding:
-        # A model cast to half precision would otherwise turn by angles that are off by up to 0.01.
+        # Otherwise, casting the model to half precision would change angles by up to 0.01.
         before = self.periods
         super()._apply(fn, recurse)
         if self.periods.dtype.itemsize < self.dtype.itemsize:
@@ -188,11 +188,11 @@ class RopePositionEmbedding(nn.Module):
         self._remembered.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_remembered": {}}  # copies and files do without what can be computed
+        return {**self.__dict__, "_remembered": {}}  # the cache is neither copied nor saved
 
 
 def make_rotation(sine: Tensor, cosine: Tensor, num_prefix_tokens: int) -> Rotation:
-    """The rotation of tokens with these sines and cosines, each (N, head_dim), behind a prefix that is not rotated."""
+    """Creates the rotation of tokens with these sines and cosines, each (N, head_dim), after an unrotated prefix."""
     first, second = sine.chunk(2, dim=-1)
     prefix = (0, 0, num_prefix_tokens, 0)
     return Rotation(F.pad(cosine, prefix, value=1.0), F.pad(torch.cat((-first, second), dim=-1), prefix))

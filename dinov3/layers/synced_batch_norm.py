@@ -13,11 +13,11 @@ from dinov3.utils.processes.process_group import is_distributed
 
 
 class SyncedBatchNorm(_BatchNorm):
-    """`BatchNorm1d`, `2d` and `3d` whose statistics in train mode are those of the batches of all processes.
+    """`BatchNorm1d`, `2d` and `3d` with statistics over the batches of all processes in train mode.
 
-    It computes what one process with all the images would. torch's own `SyncBatchNorm` does so on CUDA alone; this one
-    is made of differentiable operations and works with gloo on CPU too. Parameters, buffers and their names are those
-    of `BatchNorm2d`, and outside of a group of processes, or in eval mode, so is the result.
+    The result equals that of a single process with all images. torch's `SyncBatchNorm` requires CUDA; this one consists
+    of differentiable operations and also works with gloo on the CPU. Parameters, buffers and names are those of
+    `BatchNorm2d`, and so is the result in eval mode or without a process group.
 
     Source: Ioffe and Szegedy 2015, "Batch Normalization", algorithm 1, arXiv:1502.03167.
     """
@@ -26,7 +26,7 @@ class SyncedBatchNorm(_BatchNorm):
         """Takes and returns (B, C, ...); B may differ between the processes.
 
         Raises:
-            ValueError: If there are no channels or, in train mode, less than two values of each.
+            ValueError: If there are no channels or, in train mode, fewer than two values per channel.
         """
         self._check_input_dim(input)
         if not (self.training and is_distributed()):
@@ -69,7 +69,7 @@ class SyncedBatchNorm(_BatchNorm):
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """Adds up a tensor of each process. Every process depends on every addend, so gradients are added up as well."""
+    """Sums a tensor over all processes. Every output depends on every addend, so gradients are summed as well."""
 
     @staticmethod
     def forward(ctx: Any, addend: Tensor) -> Tensor:
@@ -85,14 +85,14 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
-    """Replaces all batch norms of a network, in place, by ones that share their statistics between processes.
+    """Replaces all batch norms of a network in place by synchronised ones.
 
     Args:
-        network: Changed in place; parameters and buffers stay the same tensors under the same names.
-        device: On CUDA torch's `SyncBatchNorm` takes their place, elsewhere `SyncedBatchNorm`.
+        network: Modified in place; parameters and buffers stay the same tensors under the same names.
+        device: On CUDA, torch's `SyncBatchNorm` is used, elsewhere `SyncedBatchNorm`.
 
     Returns:
-        The network, or the new layer where the network itself is a batch norm.
+        The network, or the new layer if the network itself is a batch norm.
     """
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(network)

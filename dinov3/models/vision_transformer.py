@@ -20,44 +20,44 @@ ROPE_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloa
 
 
 class DinoVisionTransformer(nn.Module):
-    """A vision transformer with rotary positions and storage tokens, for images of any size that its patches tile.
+    """A vision transformer with rotary positions and storage tokens, for images of any multiple of the patch size.
 
-    The tokens are one class token, the storage tokens, then the patches row after row. Argument names and defaults are
-    those of the original. The released models were made with other values than the defaults, which
-    `dinov3.hub.backbones` knows; among them float32 positions, the epsilon of "layernormbf16", and layer scales.
+    Tokens are ordered as class token, storage tokens, patches row by row. Argument names and defaults are those of the
+    original. The released models use other values, defined in `dinov3.hub.backbones`, among them float32 positions, the
+    epsilon of "layernormbf16", and layer scales.
 
     Args:
-        img_size: Without effect, kept for configurations that name it.
+        img_size: Ignored; kept for configurations that set it.
         patch_size: Side of the patches in pixels.
         in_chans: Channels of the images.
         n_storage_tokens: Number of storage (register) tokens.
         embed_dim: Channels of the tokens, D.
         depth: Number of blocks.
         num_heads: Heads of the attention.
-        qkv_bias: Whether queries, keys and values have a bias.
-        mask_k_bias: Whether the bias of the keys is switched off.
-        proj_bias: Whether the output projections of the attention have a bias.
+        qkv_bias: Use a bias for queries, keys and values.
+        mask_k_bias: Mask the key bias.
+        proj_bias: Use a bias in the output projections of the attention.
         ffn_layer: "mlp", "swiglu", or "swiglu32", "swiglu64", "swiglu128" with the hidden width rounded up.
         ffn_ratio: Hidden width of the feed-forward layers in units of D.
-        ffn_bias: Whether the feed-forward layers have biases.
+        ffn_bias: Use biases in the feed-forward layers.
         norm_layer: "layernorm" (epsilon 1e-6), "layernormbf16" (1e-5) or "rmsnorm" (1e-5).
-        untie_cls_and_patch_norms: Whether class and storage tokens have a final norm of their own, `cls_norm`.
-        untie_global_and_local_cls_norm: Whether those of local crops have one, `local_cls_norm`; used in train mode
-            alone, for the second of several crops.
-        layerscale_init: First value of the layer scales; None for none.
+        untie_cls_and_patch_norms: Separate final norm `cls_norm` for class and storage tokens.
+        untie_global_and_local_cls_norm: Separate final norm `local_cls_norm` for those of local crops; only used in
+            train mode, for the second of several crops.
+        layerscale_init: Initial value of the layer scales; None: no layer scales.
         drop_path_rate: Probability in [0, 1) that a branch is dropped for a sample while training, in every block.
-        pos_embed_rope_dtype: "fp32", "fp16" or "bf16"; the last is coarse and there for models trained with it.
+        pos_embed_rope_dtype: "fp32", "fp16" or "bf16"; the last is imprecise and only for models trained with it.
         pos_embed_rope_normalize_coords: "separate", "max" or "min".
         pos_embed_rope_base: Largest period of the positions; this and the following: see `RopePositionEmbedding`.
         pos_embed_rope_min_period: Smallest period, instead of the base.
         pos_embed_rope_max_period: Largest period, instead of the base.
-        pos_embed_rope_rescale_coords: Random stretch of the positions while training.
-        pos_embed_rope_jitter_coords: Random stretch of the positions per axis while training.
+        pos_embed_rope_rescale_coords: Random scaling of the positions while training.
+        pos_embed_rope_jitter_coords: Random scaling of the positions per axis while training.
         pos_embed_rope_shift_coords: Random shift of the positions while training.
-        device: Where the parameters are created; "meta" for none.
+        device: Device on which parameters are created; "meta": no memory.
 
     Raises:
-        ValueError: If a name is unknown, or the numbers do not go together.
+        ValueError: If a name is unknown, or the numbers are incompatible.
 
     Source: Simeoni et al. 2025, "DINOv3", arXiv:2508.10104; Darcet et al. 2024, "Vision Transformers Need Registers",
     arXiv:2309.16588.
@@ -124,7 +124,7 @@ class DinoVisionTransformer(nn.Module):
         self.head = nn.Identity()
 
     def _add_embedding(self, device: torch.device | str | None) -> None:
-        """Creates what the tokens of the first block are made of."""
+        """Creates patch embedding, prefix tokens and position embedding."""
         self.patch_embed = PatchEmbed(self.patch_size, self.in_chans, self.embed_dim, device)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.embed_dim, device=device))
         if self.n_storage_tokens > 0:
@@ -133,7 +133,7 @@ class DinoVisionTransformer(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """Draws all weights anew, for training from scratch."""
+        """Initialises all weights, for training from scratch."""
         nn.init.normal_(self.cls_token, std=0.02)
         if self.n_storage_tokens > 0:
             nn.init.normal_(self.storage_tokens, std=0.02)
@@ -156,7 +156,7 @@ class DinoVisionTransformer(nn.Module):
         *,
         is_training: bool = False,
     ) -> Tensor | list[Tensor] | dict[str, Any] | list[dict[str, Any]]:
-        """The class token of the last block, (B, D), or with `is_training` what `forward_features` returns.
+        """Returns the class token of the last block, (B, D), or with `is_training` the result of `forward_features`.
 
         A sequence of images of several sizes gives a list.
         """
@@ -170,12 +170,12 @@ class DinoVisionTransformer(nn.Module):
     def forward_features(
         self, x: Tensor | Sequence[Tensor], masks: Tensor | Sequence[Tensor | None] | None = None
     ) -> dict[str, Any] | list[dict[str, Any]]:
-        """All tokens of the last block.
+        """Computes all tokens of the last block.
 
         Args:
             x: Images, (B, in_chans, H, W), or several such tensors with different sizes.
-            masks: Where patches are replaced by the mask token, bool (B, number of patches); or None. Of several images
-                a sequence of these.
+            masks: Patches to replace by the mask token, bool (B, number of patches); or None. A sequence for several
+                images.
 
         Returns:
             A dict, or one for each of several images: after the final norm "x_norm_clstoken" (B, D),
@@ -205,22 +205,21 @@ class DinoVisionTransformer(nn.Module):
         return_extra_tokens: bool = False,
         norm: bool = True,
     ) -> tuple[Tensor, ...] | tuple[tuple[Tensor, ...], ...]:
-        """Patch tokens after chosen blocks. Blocks past the last chosen one are not computed.
+        """Returns patch tokens after selected blocks. Blocks after the last selected one are not computed.
 
         Args:
             x: Images, (B, in_chans, H, W).
-            n: The last n blocks, or 0-based indices of blocks. The result is in the order of the blocks.
-            reshape: Whether to return maps (B, D, H / patch_size, W / patch_size), not tokens (B, patches, D).
-            return_class_token: Whether to add the class token, (B, D), to every layer.
-            return_extra_tokens: Whether to add the storage tokens, (B, n_storage_tokens, D), to every layer.
-            norm: Whether to apply the final norm to every layer.
+            n: The last n blocks, or 0-based block indices. The result is in block order.
+            reshape: Return maps (B, D, H / patch_size, W / patch_size) instead of tokens (B, patches, D).
+            return_class_token: Also return the class token, (B, D), of every block.
+            return_extra_tokens: Also return the storage tokens, (B, n_storage_tokens, D), of every block.
+            norm: Apply the final norm to every block's output.
 
         Returns:
-            For every block the patch tokens; or, if others are asked for too, a tuple of patch tokens, class token and
-            storage tokens, as far as asked for.
+            For every block the patch tokens; or a tuple of patch tokens, class token and storage tokens, as requested.
 
         Raises:
-            ValueError: If a block is asked for that does not exist, twice, or none.
+            ValueError: If a block does not exist or is requested twice, or no block is requested.
         """
         outputs = self._run_blocks(x, None, self._indices(n))
         if norm:
@@ -237,20 +236,20 @@ class DinoVisionTransformer(nn.Module):
         return tuple(patches) if len(columns) == 1 else tuple(zip(*columns, strict=True))
 
     def prepare_tokens_with_masks(self, x: Tensor, masks: Tensor | None = None) -> tuple[Tensor, tuple[int, int]]:
-        """What goes into the first block.
+        """Computes the input of the first block.
 
         Args:
             x: Images, (B, in_chans, H, W).
-            masks: Where patches are replaced by the mask token, bool (B, patches).
+            masks: Patches to replace by the mask token, bool (B, patches).
 
         Returns:
-            All tokens (B, 1 + n_storage_tokens + patches, D), and the height and width of the map of patches.
+            All tokens (B, 1 + n_storage_tokens + patches, D), and height and width of the patch grid.
         """
         embedded = self.patch_embed(x)
         batch, height, width, _ = embedded.shape
         patches, class_token = embedded.flatten(1, 2), self.cls_token
         if masks is None:
-            class_token = class_token + 0 * self.mask_token  # training on several devices needs all parameters used
+            class_token = class_token + 0 * self.mask_token  # DDP requires that all parameters are used
         else:
             patches = torch.where(masks.unsqueeze(-1), self.mask_token.to(patches.dtype), patches)
         prefix = [class_token, self.storage_tokens] if self.n_storage_tokens > 0 else [class_token]
@@ -268,7 +267,7 @@ class DinoVisionTransformer(nn.Module):
         }
 
     def _run_blocks(self, image: Tensor, masks: Tensor | None, indices: Sequence[int]) -> list[Tensor]:
-        """All tokens after each of some blocks, whose indices ascend."""
+        """Returns all tokens after each of the given blocks; indices must ascend."""
         tokens, (height, width) = self.prepare_tokens_with_masks(image, masks)
         layout = (height, width, 1 + self.n_storage_tokens)
         rotation = None if self.rope_embed.is_random else self.rope_embed.rotation(*layout)
@@ -309,7 +308,7 @@ def _rope_dtype(name: str) -> torch.dtype:
 
 
 def vit_small(patch_size: int = 16, **options: Any) -> DinoVisionTransformer:
-    """12 blocks of 384 channels; like its siblings it takes any argument of `DinoVisionTransformer`."""
+    """12 blocks of 384 channels; like the others, accepts any argument of `DinoVisionTransformer`."""
     return _of_shape("vit_small", patch_size, options)
 
 

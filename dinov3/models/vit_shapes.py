@@ -1,4 +1,4 @@
-"""The sizes of vision transformer that Meta's code has names for; nothing heavy is imported here."""
+"""Vision transformer sizes named in Meta's code; imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class VitShape(NamedTuple):
-    """Arguments of `DinoVisionTransformer` that tell one size from the others."""
+    """Arguments of `DinoVisionTransformer` that define a size."""
 
     embed_dim: int
     depth: int
     """Number of blocks."""
     num_heads: int
     ffn_ratio: float = 4.0
-    """Hidden width of the feed-forward network over `embed_dim`."""
+    """Hidden width of the feed-forward network relative to `embed_dim`."""
 
 
 VIT_SHAPES = {

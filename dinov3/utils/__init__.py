@@ -1,1 +1,1 @@
-"""What both trees share: files, configuration, commands, processes, devices."""
+"""Utilities shared by `dinov3` and `nnunetv2`: files, configuration, commands, processes, devices."""

@@ -1,4 +1,4 @@
-"""Settings as YAML text for people: one line per setting, with a comment in a column of its own."""
+"""Formats settings as annotated YAML: one line per setting, with comments in a separate column."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from dinov3.utils.config_sources import Source
 from dinov3.utils.settings_help import field_docstrings
 
 WIDTH = 120  # of a template's lines
-_GAP = 2  # blanks in front of a comment
+_GAP = 2  # spaces before a comment
 
 
 def config_template(schema: type) -> str:
-    """A file with every setting at its default, explained by the docstring under its field; it changes nothing."""
+    """Formats every setting with its default and the docstring of its field; loading it changes nothing."""
     comments: dict[str, str] = {}
     _collect_docstrings(schema, "", comments)
     return annotated_yaml(default_layer(schema), comments)
 
 
 def config_with_sources(config: Any, sources: Mapping[str, Source], remarks: Mapping[str, str] | None = None) -> str:
-    """All values of a configuration object, each with its source; it loads to an equal object.
+    """Formats all values of a configuration object, each with its source; loading it gives an equal object.
 
     Args:
-        config: what `load_with_sources` returned.
-        sources: what it returned too.
-        remarks: what to say of some settings behind their source, by dotted name.
+        config: configuration from `load_with_sources`.
+        sources: sources from `load_with_sources`.
+        remarks: notes to append to the sources of some settings, by dotted name.
     """
     remarks = remarks or {}
     comments = {key: "; ".join(filter(None, (source.place, remarks.get(key)))) for key, source in sources.items()}
@@ -38,12 +38,12 @@ def config_with_sources(config: Any, sources: Mapping[str, Source], remarks: Map
 
 
 def annotated_yaml(values: Mapping[str, Any], comments: Mapping[str, str], width: int | None = WIDTH) -> str:
-    """YAML in blocks, sections first, with comments on the right.
+    """Formats values as block YAML, sections first, with comments on the right.
 
     Args:
         values: plain values, nested like the sections.
-        comments: by dotted name, of settings and sections.
-        width: most characters of a line; longer comments go on below. None does not break them.
+        comments: comments on settings and sections, by dotted name.
+        width: maximum line length; longer comments are wrapped. None: no wrapping.
     """
     rows: list[tuple[str, str]] = []
     _collect_rows(values, comments, "", rows)
@@ -76,7 +76,7 @@ def _collect_rows(
 
 
 def _scalar(value: Any) -> str:
-    """A value in one line, written so that it is read back as it is."""
+    """Formats a value in one line such that it is read back unchanged."""
     import yaml
     from omegaconf import OmegaConf
 

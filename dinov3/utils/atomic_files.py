@@ -1,4 +1,4 @@
-"""Write files beside their target and rename them, so that no reader ever meets half a file."""
+"""Atomic writes: files are written under a temporary name and renamed, so that readers never see partial files."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _OLDEST_WRITE = 3600  # seconds
 
 @contextmanager
 def replace_when_complete(target: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary path beside `target`; on success it takes the target's place, on failure it is removed.
+    """Yields a temporary path next to `target`; on success it replaces the target, on failure it is removed.
 
-    The temporary name keeps the target's suffixes (`case.nii.gz`), because writers choose the format by them.
-    Two processes that write the same target do not disturb each other: the last to finish wins.
+    The temporary name keeps the target's suffixes (`case.nii.gz`), because writers infer the format from them.
+    Concurrent writes of the same target do not interfere: the last to finish wins.
 
     Raises:
         FileNotFoundError: the block ended without writing the temporary file.
@@ -35,16 +35,16 @@ def replace_when_complete(target: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
+            os.fsync(written.fileno())  # otherwise a power loss could leave an empty file under the final name
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def remove_interrupted_writes(folder: str | os.PathLike) -> None:
-    """Removes the temporary files that killed processes left in a folder, and not those of its subfolders.
+    """Removes temporary files that killed processes left in a folder, not in its subfolders.
 
-    A file that changed within the last hour stays, as it may be one that another process is writing.
+    Files modified within the last hour are kept, because another process may be writing them.
     """
     for path in Path(folder).glob(".*.tmp.*"):
         with suppress(FileNotFoundError):  # finished in the meantime
@@ -54,9 +54,9 @@ def remove_interrupted_writes(folder: str | os.PathLike) -> None:
 
 @contextmanager
 def replace_folder_when_complete(target: str | os.PathLike) -> Iterator[Path]:
-    """Yields an empty folder beside `target`; on success it takes the target's place, on failure it is removed.
+    """Yields an empty folder next to `target`; on success it replaces the target, on failure it is removed.
 
-    Until then the target keeps what it holds, so both need space. The next call removes what a killed process left.
+    Until then the target keeps its content, so both need space. The next call removes leftovers of a killed process.
     """
     target = Path(target)
     temporary = target.with_name(f".{target.name}.incomplete")
@@ -79,7 +79,7 @@ def write_json(content: Any, path: str | os.PathLike, *, indent: int = 4, sort_k
 
 
 def without_nonfinite(value: Any) -> Any:
-    """The same, at any depth, with None in place of nan and infinity, which JSON cannot express."""
+    """Replaces nan and infinity, which JSON cannot express, by None at any depth."""
     if isinstance(value, Mapping):
         return {key: without_nonfinite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -88,8 +88,8 @@ def without_nonfinite(value: Any) -> Any:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file; a file that is not JSON raises `DataError` with its path and the first bad line."""
+    """Reads a JSON file; invalid JSON raises `DataError` with the path and the first invalid line."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as err:
-        raise DataError(f"{path} is not valid JSON (line {err.lineno}: {err.msg}); mend or remove the file") from err
+        raise DataError(f"{path} is not valid JSON (line {err.lineno}: {err.msg}); correct or remove the file") from err

@@ -1,4 +1,4 @@
-"""What every console command shares: one-line errors, exit codes, logging."""
+"""Common behaviour of console commands: one-line errors, exit codes, logging."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ EXIT_INTERRUPTED = 130
 
 
 def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> Callable[..., int]:
-    """Turns `main(argv)` into a console entry point that returns an exit code.
+    """Wraps `main(argv)` as a console entry point that returns an exit code.
 
-    A `UserError` becomes one line on stderr and the error's exit code, and so does what the operating system says of
-    a file or folder (exit code 1). Any other exception is a defect of the program and keeps its traceback.
+    A `UserError` becomes one line on stderr and the error's exit code; so do file errors of the operating system (exit
+    code 1). Any other exception is a bug and keeps its traceback.
 
     Args:
-        traceback_variable: environment variable that, set to 1, shows where a `UserError` was raised.
+        traceback_variable: environment variable that enables tracebacks for `UserError` if set to 1.
     """
 
     @functools.wraps(main)
@@ -50,9 +50,10 @@ def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> C
 
 
 def _says_another_process() -> bool:
-    """Whether another process meets the same error and says so: one that `torchrun` started beside this one.
+    """True if another process started by `torchrun` reports the same error.
 
-    They have the same command line. Once they are a group, `process_group_from_environment` decides who speaks.
+    All of them have the same command line. After joining a group, `process_group_from_environment` decides which
+    process reports.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("LOCAL_RANK", "0") == "0":
         return False
@@ -61,5 +62,5 @@ def _says_another_process() -> bool:
 
 
 def is_switched_on(variable: str) -> bool:
-    """Whether an environment variable is set to anything but nothing or 0."""
+    """True if an environment variable is set to anything but an empty string or 0."""
     return os.environ.get(variable, "0") not in ("", "0")

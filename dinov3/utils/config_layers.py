@@ -1,6 +1,6 @@
-"""What a YAML file or a `key=value` word sets, checked against the dataclass that declares the settings.
+"""Layers of settings from YAML files and `key=value` words, checked against the dataclass of the settings.
 
-A layer is a dictionary of plain values, nested like the sections, that holds only what is set.
+A layer is a dictionary of plain values, nested like the sections, with only the values that are set.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 from dinov3.utils.errors import UsageError
 from dinov3.utils.typed_values import NotAcceptedError, convert, describe
 
-_LONGEST_ECHO = 60  # characters of a wrong value that a message repeats
+_LONGEST_ECHO = 60  # maximum characters of an invalid value in a message
 
 
 def default_layer(schema: type) -> dict[str, Any]:
-    """The defaults of all settings. Sections are not built: their checks are for the merged values."""
+    """Returns the defaults of all settings. Sections are not built, because their checks apply to merged values."""
     values = {}
     for field in fields(schema):
         if is_dataclass(field.default_factory):
@@ -32,10 +32,10 @@ def default_layer(schema: type) -> dict[str, Any]:
 
 
 def yaml_layer(schema: type, path: Path) -> dict[str, Any]:
-    """What a YAML file sets.
+    """Reads the settings in a YAML file.
 
     Raises:
-        UsageError: the file is missing or is not YAML, or a line of it is wrong, which is then named.
+        UsageError: the file is missing or is not YAML, or a line is invalid; the message names the line.
     """
     import yaml
     from omegaconf import OmegaConf
@@ -55,10 +55,10 @@ def yaml_layer(schema: type, path: Path) -> dict[str, Any]:
 
 
 def override_layer(schema: type, word: str) -> dict[str, Any]:
-    """What a `key=value` word sets.
+    """Parses a `key=value` word.
 
     Raises:
-        UsageError: it is no such word, there is no such setting, or the value does not fit it.
+        UsageError: the word has another form, the setting is unknown, or the value is invalid.
     """
     key, separator, text = word.partition("=")
     if key.startswith("-"):
@@ -78,12 +78,12 @@ def override_layer(schema: type, word: str) -> dict[str, Any]:
 
 
 def checked_value(hint: Any, value: Any, key: str, text: str | None = None, place: str = "") -> Any:
-    """The value as its annotation wants it; one that refers to other settings is left as it is until they are known.
+    """Converts a value to its annotated type; references to other settings are kept until they can be resolved.
 
     Args:
         key: dotted name of the setting.
-        text: how the value was written.
-        place: what stands in front of a message.
+        text: original text of the value.
+        place: prefix of error messages.
     """
     if "${" in str(value):
         return value
@@ -97,7 +97,7 @@ def checked_value(hint: Any, value: Any, key: str, text: str | None = None, plac
 
 
 def plain_config(config: Any) -> Any:
-    """A configuration object as dictionaries, lists, strings, numbers, booleans and None; members of enums by name."""
+    """Converts a configuration to dictionaries, lists, strings, numbers, booleans and None; enum members by name."""
     if is_dataclass(config):
         return {field.name: plain_config(getattr(config, field.name)) for field in fields(config)}
     if isinstance(config, Enum):
@@ -110,7 +110,7 @@ def plain_config(config: Any) -> Any:
 
 
 def dotted_items(config: Any) -> dict[str, Any]:
-    """The plain values of a configuration object, or of nested dictionaries, by dotted key (`lora.r`)."""
+    """Flattens a configuration object or nested dictionaries to plain values by dotted key (`lora.r`)."""
     items = {}
     for key, value in plain_config(config).items():
         if isinstance(value, dict) and value:
@@ -121,12 +121,12 @@ def dotted_items(config: Any) -> dict[str, Any]:
 
 
 def section_of(hint: Any) -> type | None:
-    """The dataclass that a field's annotation names, alone or as an alternative to None; None if it names none."""
+    """Returns the dataclass of a field's annotation, plain or optional; None if it is not a dataclass."""
     return next((kind for kind in (hint, *get_args(hint)) if is_dataclass(kind)), None)
 
 
 def dotted_keys(schema: type, prefix: str = "") -> list[str]:
-    """The names of all settings and sections, `prefix` in front."""
+    """Returns the names of all settings and sections, with `prefix`."""
     keys = []
     hints = get_type_hints(schema)
     for field in fields(schema):
@@ -138,7 +138,7 @@ def dotted_keys(schema: type, prefix: str = "") -> list[str]:
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """A hint with the closest known word: by the whole dotted name, else by its last part; empty if none is close."""
+    """Suggests the closest known word, by the full dotted name or its last part; empty if none is close."""
     near = [key for key in known if key.lower() == word.lower()]
     near = near or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     if not near:
@@ -148,18 +148,18 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 
 def nested(key: str) -> str:
-    """A dotted key as YAML of one line: `lora: {r: ...}`."""
+    """Formats a dotted key as one line of YAML: `lora: {r: ...}`."""
     *sections, name = key.split(".")
     return "".join(f"{section}: {{" for section in sections) + f"{name}: ..." + "}" * len(sections)
 
 
 def one_line(err: Exception) -> str:
-    """The message of an error of a library without line breaks, and without what OmegaConf appends for developers."""
+    """Formats a library's error message in one line, without OmegaConf's notes for developers."""
     return " ".join(str(err).split("\n    full_key:")[0].split())
 
 
 def _yaml_section(schema: type, node: Any, content: Any, path: str, prefix: str = "") -> dict[str, Any]:
-    """Walks the parsed YAML, whose nodes know their lines, beside its values and the dataclasses."""
+    """Traverses YAML nodes, which have line numbers, in parallel with their values and the dataclasses."""
     import yaml
 
     if not isinstance(node, yaml.MappingNode):
@@ -181,12 +181,12 @@ def _yaml_section(schema: type, node: Any, content: Any, path: str, prefix: str 
         elif content[name] is not None:
             values[name] = _yaml_section(section, value_node, content[name], path, f"{prefix}{name}.")
         elif section is not hints[name]:
-            values[name] = None  # the other kind of section keeps its defaults: all its lines are commented out
+            values[name] = None  # an empty section, with all lines commented out, keeps its defaults
     return values
 
 
 def _hint_of(schema: type, key: str) -> Any:
-    """The annotation of the setting with a dotted key, or of the values of the dictionary that the key leads into."""
+    """Returns the annotation of a dotted key, or of the values of the dictionary that the key points into."""
     hint: Any = schema
     for name in key.split("."):
         section = section_of(hint)

@@ -1,4 +1,4 @@
-"""Where the value of each setting comes from: the defaults, a line of the YAML file, or a word of the command line."""
+"""Sources of settings: defaults, a line of the YAML file, or a word of the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Source(NamedTuple):
     rank: int
     """0: default, 1: file, 2: word; higher ranks take precedence."""
     place: str
-    """For people, for example `my.yaml:3`."""
+    """Human-readable location, for example `my.yaml:3`."""
 
 
 DEFAULT = Source(0, "default")
@@ -25,16 +25,16 @@ FOLLOWS = "follows from other settings"
 def setting_sources(
     path: Path | None, file_layer: Mapping[str, Any], words: Sequence[str], word_layers: Sequence[Mapping[str, Any]]
 ) -> dict[str, Source]:
-    """The last source of each setting that is not a default, by dotted name.
+    """Returns the effective source of each non-default setting, by dotted name.
 
     Args:
         path: the YAML file, if any.
-        file_layer: what it sets.
+        file_layer: settings in the file.
         words: `key=value` words.
-        word_layers: what each of them sets.
+        word_layers: settings of each word.
     """
     lines = {} if path is None else _lines_of(path)
-    # A key such as `true`, which is no text, is not among the lines.
+    # Keys that are not strings, such as `true`, have no line.
     places = {key: f"{path}:{lines[key]}" if key in lines else str(path) for key in dotted_items(file_layer)}
     sources = {key: Source(1, place) for key, place in places.items()}
     for word, layer in zip(words, word_layers, strict=True):
@@ -43,7 +43,7 @@ def setting_sources(
 
 
 def _lines_of(path: Path) -> dict[str, int]:
-    """The line on which each key of a YAML file stands, sections and settings alike, from 1."""
+    """Maps each key of a YAML file, sections and settings, to its line, from 1."""
     import yaml
 
     return dict(_key_lines(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)))

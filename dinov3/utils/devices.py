@@ -1,4 +1,4 @@
-"""From the name of a device to one that is really there."""
+"""Resolves device names to available devices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEVICE_NAMES = ("cpu", "cuda", "mps")
 
 
 def available_devices() -> list[str]:
-    """The names of the devices of this machine that torch can use."""
+    """Names of the devices of this machine that torch can use."""
     import torch
 
     present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -24,11 +24,11 @@ def resolve_device(name: str | None, setting: str = "-device ") -> torch.device:
     """Returns the device of that name.
 
     Args:
-        name: cpu, cuda or mps; None takes CUDA where there is one, else the CPU.
-        setting: what a user writes in front of the name, for the messages.
+        name: cpu, cuda or mps; None: CUDA if available, else the CPU.
+        setting: flag or setting before the name, for error messages.
 
     Raises:
-        UsageError: the name is none of cpu, cuda, mps, or this machine has no such device.
+        UsageError: the name is not cpu, cuda or mps, or this machine does not have the device.
     """
     if name is None:
         name = "cuda" if "cuda" in available_devices() else "cpu"

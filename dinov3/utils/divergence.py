@@ -1,4 +1,4 @@
-"""Notice when training goes wrong: losses, gradients or weights that are not finite."""
+"""Detects diverging trainings: losses, gradients or weights that are not finite."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from dinov3.utils.errors import DivergedError
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 10  # bad optimiser steps in a row after which a run is given up
+PATIENCE = 10  # consecutive bad optimiser steps after which a run is aborted
 
 _ADVICE = "lower the initial learning rate, use precision fp32, or look for images with infinite or NaN voxels"
 
 
 class DivergenceGuard:
-    """Decides step by step whether an update may be taken; a single bad batch is skipped, a series stops the run."""
+    """Accepts or rejects each update: isolated bad steps are skipped, a series of them aborts the run."""
 
     def __init__(self, patience: int = PATIENCE) -> None:
         self.patience = patience
         self.bad_steps_in_a_row = 0
 
     def accepts(self, loss: float, gradient_norm: float = 0.0) -> bool:
-        """True if loss and gradient norm are finite; a bad step is counted and reported.
+        """Returns true if loss and gradient norm are finite; counts and reports bad steps.
 
         Raises:
-            DivergedError: this was the `patience`-th bad step in a row.
+            DivergedError: this was the `patience`-th consecutive bad step.
         """
         if math.isfinite(loss) and math.isfinite(gradient_norm):
             self.bad_steps_in_a_row = 0
@@ -56,10 +56,10 @@ def mean_of_finite_losses(losses: np.ndarray, epoch: int) -> float:
 
 
 def require_finite_parameters(network: nn.Module) -> None:
-    """Rejects a network that holds infinite or NaN parameters.
+    """Rejects a network with infinite or NaN parameters.
 
     Raises:
-        DivergedError: naming the first such parameter.
+        DivergedError: a parameter is not finite; the message names the first one.
     """
     for name, parameter in network.named_parameters():
         if not bool(parameter.detach().isfinite().all()):

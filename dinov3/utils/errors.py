@@ -1,20 +1,20 @@
-"""Errors that a user can act on. Commands print them as one line and exit with `exit_code`."""
+"""Errors that a user can fix. Commands print them as one line and exit with `exit_code`."""
 
 
 class UserError(Exception):
-    """Base of all errors whose message is meant for the user: what was given, what is accepted, what to do."""
+    """Base of all errors with a message for the user: what was given, what is accepted, what to do."""
 
     exit_code = 1
 
 
 class UsageError(UserError, ValueError):
-    """A wrong argument, setting, configuration key or environment variable."""
+    """An invalid argument, setting, configuration key or environment variable."""
 
     exit_code = 2
 
 
 class DataError(UserError, ValueError):
-    """A dataset, image, label or stored case that cannot be used as it is."""
+    """A dataset, image, label or stored case that cannot be used."""
 
     exit_code = 3
 
@@ -26,7 +26,7 @@ class DivergedError(UserError, ArithmeticError):
 
 
 class ProcessDiedError(UserError, RuntimeError):
-    """A process of a group ended without a message that is meant for the user."""
+    """A process of a group ended without a message for the user."""
 
 
 class ConnectionLostError(UserError, RuntimeError):

@@ -1,4 +1,4 @@
-"""Look through what distributed training and compilation put around a network."""
+"""Unwraps networks from distributed training and compilation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One update of the weights: backward pass, gradient clipping, and no step on gradients that are not finite."""
+"""One update of the weights: backward pass, gradient clipping, and skipping of non-finite gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dinov3.utils.divergence import DivergenceGuard
 
 
 class Update(NamedTuple):
-    """What one call of `update_weights` saw."""
+    """Loss and gradient norm of one call of `update_weights`."""
 
     loss: np.ndarray
     """Zero-dimensional, float32."""
@@ -29,34 +29,35 @@ def update_weights(
     clip_norm: float | None,
     guard: DivergenceGuard,
 ) -> Update:
-    """Takes one optimiser step along the gradient of `loss`, unless loss or gradient are not finite.
+    """Takes one optimiser step with the gradient of `loss`, unless loss or gradient are not finite.
 
-    The host waits for the device once, for loss and norm together.
+    Synchronises with the device once, for loss and norm together.
 
     Args:
         loss: scalar.
         scaler: for fp16; it skips steps whose scaled gradients overflow, which is part of finding its scale.
-        clip_norm: largest L2 norm of the gradient over all parameters; None does not clip.
-        guard: counts the steps that could not be taken.
+        clip_norm: maximum L2 norm of the gradient over all parameters; None: no clipping.
+        guard: counts skipped steps.
 
     Returns:
         Loss and gradient norm.
 
     Raises:
-        DivergedError: too many such steps in a row.
+        DivergedError: too many consecutive steps were skipped.
     """
-    # The gradient of an infinite loss may be finite. It must not be: of several processes, each with a loss of its own,
-    # all know the common gradient, and either all take the step or none.
+    # The gradient of an infinite loss may be finite, so it is made non-finite: processes have different losses but
+    # share the averaged gradient, so that either all of them take the step or none.
     source = loss * torch.where(loss.detach().isfinite(), 1.0, math.nan)
     if scaler is not None:
         scaler.scale(source).backward()
-        scaler.unscale_(optimizer)
+        scaler.unscale_(optimizer)  # clipping applies to the true gradients
     else:
         source.backward()
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), math.inf if clip_norm is None else clip_norm)
     values = torch.stack((loss.detach().float(), norm.float())).cpu().numpy()
     update = Update(values[0, ...], float(values[1]))
     if scaler is not None:
+        # The gradient norm is not checked: the scaler itself skips steps that overflow.
         guard.accepts(float(update.loss))
         scaler.step(optimizer)
         scaler.update()

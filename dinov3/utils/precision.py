@@ -1,4 +1,4 @@
-"""Number formats to train in."""
+"""Training precisions: fp32, fp16 and bf16."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def resolve_precision(precision: str | None, device: torch.device) -> str:
-    """The number format to train with; None means fp16 on CUDA and fp32 elsewhere.
+    """Resolves the training precision; None: fp16 on CUDA, fp32 elsewhere.
 
     Raises:
-        UsageError: an unknown name, or a format that the device cannot train in.
+        UsageError: the name is unknown, or the device does not support the precision.
     """
     if precision is None:
         return "fp16" if device.type == "cuda" else "fp32"
@@ -29,7 +29,7 @@ def resolve_precision(precision: str | None, device: torch.device) -> str:
 
 
 def precision_context(precision: str | None, device: torch.device) -> AbstractContextManager:
-    """Context for forward pass and loss: autocast for the half formats, nothing for fp32."""
+    """Context for forward pass and loss: autocast for half precision, no-op for fp32."""
     precision = resolve_precision(precision, device)
     if precision == "fp32":
         return nullcontext()

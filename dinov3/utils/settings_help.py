@@ -1,4 +1,4 @@
-"""The settings that a dataclass declares, as text for `--help`."""
+"""Formats the settings of a dataclass for `--help`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dinov3.utils.config_layers import default_layer, section_of
 
 
 def settings_help(schema: type, width: int = 100) -> str:
-    """One paragraph per setting: `key=default`, and below it the docstring that stands under the field.
+    """Formats one paragraph per setting: `key=default`, followed by the docstring below the field.
 
-    Sections are listed below the settings beside them, under their class's docstring.
+    Sections follow the settings of their level, under the docstring of their class.
 
     Args:
-        width: most characters of a line.
+        width: maximum line length.
     """
     return "\n".join(_section_lines(schema, "", width))
 
 
 def field_docstrings(schema: type) -> dict[str, str]:
-    """The string that stands under each field of a dataclass, in one line; inherited fields included."""
+    """Returns the docstring below each field of a dataclass, in one line, including inherited fields."""
     texts: dict[str, str] = {}
     for kind in reversed(schema.__mro__[:-1]):
         if not is_written(kind):
@@ -37,7 +37,7 @@ def field_docstrings(schema: type) -> dict[str, str]:
 
 
 def is_written(kind: type) -> bool:
-    """Whether a class stands in a file; one that was composed at run time has the docstrings of its bases."""
+    """True if a class is defined in a file; classes composed at run time use the docstrings of their bases."""
     try:
         inspect.getsource(kind)
     except (OSError, TypeError):
@@ -62,7 +62,7 @@ def _section_lines(schema: type, prefix: str, width: int) -> list[str]:
 
 
 def _as_word(value: Any) -> str:
-    """A default as it would be written on the command line."""
+    """Formats a default as on the command line."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Values as they come out of YAML, turned into what the annotation of a dataclass field asks for."""
+"""Converts values from YAML to the annotated types of dataclass fields."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _EXAMPLE = {int: "[1,2]", float: "[0.5,2]", bool: "[true,false]", str: "[a,b]"}
 
 
 class NotAcceptedError(ValueError):
-    """A value that does not fit an annotation."""
+    """A value that cannot be converted to an annotation."""
 
 
 def convert(value: Any, hint: Any, text: str | None = None) -> Any:
-    """The value as an object of the annotated type.
+    """Converts a value to the annotated type.
 
-    Numbers may be written as words ("inf", "1e-3"), a whole number as a float without fraction (1e4), an enumeration by
-    the name or the value of a member.
+    Numbers may be strings ("inf", "1e-3"), integers may be floats without fraction (1e4), and enum members may be given
+    by name or value.
 
     Args:
         value: None, a bool, a number, a string, or lists and dictionaries of those.
         hint: `int`, `float`, `bool`, `str`, an `Enum`, `list[...]`, `tuple[...]`, `dict[str, ...]`, `Any`, or a union
-            of them; of a union the first member that fits counts, `str` last.
-        text: How a number was written, for fields that hold text: a folder named 007 stays 007.
+            of them; in a union, the first matching member is used, `str` last.
+        text: Original text of a number, for string fields: a folder named 007 stays 007.
 
     Raises:
-        NotAcceptedError: it does not fit.
+        NotAcceptedError: the value cannot be converted.
     """
     if hint is Any or (isinstance(hint, type) and issubclass(hint, Enum) and isinstance(value, hint)):
         return value
@@ -50,7 +50,7 @@ def convert(value: Any, hint: Any, text: str | None = None) -> Any:
 
 
 def describe(hint: Any) -> str:
-    """What `convert` accepts for an annotation, to stand behind "give"."""
+    """Describes what `convert` accepts for an annotation, as object of the verb "give"."""
     origin = get_origin(hint) or hint
     if origin in (Union, types.UnionType):
         return " or ".join(describe(member) for member in get_args(hint))
@@ -77,7 +77,7 @@ def _sequence(value: Any, hint: Any, kind: type) -> Any:
     if not isinstance(value, (list, tuple)):
         raise NotAcceptedError
     items = get_args(hint) or (Any,)
-    if kind is list or len(items) == 1 or items[-1] is Ellipsis:  # Meta writes tuple[float] for any length
+    if kind is list or len(items) == 1 or items[-1] is Ellipsis:  # Meta annotates any length as tuple[float]
         items = items[:1] * len(value)
     if len(items) != len(value):
         raise NotAcceptedError

@@ -1,4 +1,4 @@
-"""The files of a folder that are data, which those with a leading dot are not."""
+"""Lists the data files of a folder, without hidden files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 
 def visible_files(folder: str | os.PathLike, ending: str = "") -> list[Path]:
-    """Returns the files of a folder whose names have this ending, sorted by name; none if there is no such folder.
+    """Returns the files of a folder with this ending, sorted by name; empty if the folder does not exist.
 
-    Names with a leading dot are left out: files that are being written, or were when their process was killed
-    (`atomic_files`), and the `._x` that macOS leaves beside `x`.
+    Hidden files are skipped: unfinished writes (`atomic_files`), and the `._x` that macOS creates next to `x`.
     """
     if not os.path.isdir(folder):
         return []

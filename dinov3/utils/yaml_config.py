@@ -1,4 +1,4 @@
-"""Typed configuration: dataclass defaults, overlaid by a YAML file, overlaid by `key=value` words of a command line."""
+"""Typed configuration: dataclass defaults, overridden by a YAML file, overridden by `key=value` words."""
 
 from __future__ import annotations
 
@@ -43,14 +43,13 @@ def load_config(schema: type[Config], path: str | os.PathLike | None = None, ove
     """Builds one `schema` object: its defaults < the YAML file `path` < the `overrides`.
 
     Args:
-        schema: A dataclass whose fields are annotated as `dinov3.utils.typed_values.convert` says, or with a further
-            dataclass (a section), or with a section or None. What is given for a dictionary is merged into what it
-            holds; `{}` empties it.
-        path: YAML file; None keeps the defaults. `${section.key}` in a value stands for another setting.
+        schema: A dataclass whose fields have types supported by `dinov3.utils.typed_values.convert`, or are dataclasses
+            (sections) or optional sections. Dictionaries are merged with their default; `{}` empties them.
+        path: YAML file; None: defaults. `${section.key}` in a value refers to another setting.
         overrides: Words such as `lora.r=16` or `training.patch_size=[512,512]`; the value is read as YAML.
 
     Returns:
-        A checked object: the `__post_init__` of every section has run.
+        A validated object: the `__post_init__` of every section has run.
 
     Raises:
         UsageError: the file is missing or is not YAML, a key is unknown, or a value has the wrong type.
@@ -61,13 +60,13 @@ def load_config(schema: type[Config], path: str | os.PathLike | None = None, ove
 def load_with_sources(
     schema: type[Config], path: str | os.PathLike | None = None, overrides: Sequence[str] = ()
 ) -> tuple[Config, dict[str, Source]]:
-    """Like `load_config`, and returns where the value of each setting comes from.
+    """Like `load_config`, but also returns the source of each setting.
 
-    A schema may have a class method `check_given(values, sources)` for what only this knows: settings that contradict
-    each other. It gets the merged values, sections as dictionaries, and the sources of those that are not defaults.
+    A schema may define a class method `check_given(values, sources)` to reject settings that contradict each other. It
+    receives the merged values, sections as dictionaries, and the sources of non-default settings.
 
     Returns:
-        The checked object, and the source of each of its values by dotted name.
+        The validated object, and the source of each value by dotted name.
 
     Raises:
         UsageError: see `load_config`.
@@ -87,14 +86,14 @@ def load_with_sources(
 
 
 def save_config(config: Any, path: str | os.PathLike) -> None:
-    """Writes a configuration object as YAML, so that `load_config` of its class gives an equal object back."""
+    """Writes a configuration object as YAML from which `load_config` restores an equal object."""
     text = config_as_yaml(config)
     with replace_when_complete(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def config_as_yaml(config: Any) -> str:
-    """The text that `save_config` writes."""
+    """Returns the text that `save_config` writes."""
     from omegaconf import OmegaConf
 
     return OmegaConf.to_yaml(OmegaConf.create(plain_config(config)))
@@ -107,7 +106,7 @@ def require_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def require_range(name: str, value: float, low: float, high: float = float("inf")) -> None:
-    """Raises `UsageError` unless `low <= value <= high`; not-a-number is outside every range."""
+    """Raises `UsageError` unless `low <= value <= high`; NaN is outside every range."""
     if not low <= value <= high or value == float("inf"):
         accepted = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
         accepted += "" if math.isfinite(value) else " and finite"

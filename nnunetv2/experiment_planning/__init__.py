@@ -1,1 +1,1 @@
-"""From a raw dataset to plans: integrity check, fingerprint, planners."""
+"""Planning of a raw dataset: integrity check, fingerprint, planners."""

@@ -1,4 +1,4 @@
-"""Fingerprint, plans and preprocessed cases of datasets, as Python functions."""
+"""Python API for fingerprints, plans and preprocessing of datasets."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def extract_fingerprint_dataset(
     *,
     allow_geometry_mismatch: bool = False,
 ) -> dict[str, Any]:
-    """Returns the fingerprint of a dataset, which is also written to its preprocessed folder.
+    """Extracts the fingerprint of a dataset, writes it to the preprocessed folder and returns it.
 
     Args:
         dataset_id: for example 4.
-        fingerprint_extractor_class: the class that does it.
+        fingerprint_extractor_class: class of the extractor.
         num_processes: upper limit for worker processes; by default `nnUNet_def_n_proc` or 8.
-        check_dataset_integrity: whether to verify the raw dataset first.
-        clean: whether to compute it again if there is one.
-        verbose: whether to log each case.
-        show_progress_bar: whether to draw one on a terminal.
+        check_dataset_integrity: verify the raw dataset first.
+        clean: recompute an existing fingerprint.
+        verbose: log each case.
+        show_progress_bar: draw a progress bar on a terminal.
         allow_geometry_mismatch: see `verify_dataset_integrity`.
     """
     dataset_name = convert_id_to_dataset_name(dataset_id)
@@ -73,7 +73,7 @@ def extract_fingerprints(
     *,
     allow_geometry_mismatch: bool = False,
 ) -> None:
-    """Calls `extract_fingerprint_dataset` for several datasets; the class is found by its name."""
+    """Calls `extract_fingerprint_dataset` for several datasets; the class is resolved by name."""
     extractor_class = find_by_name("fingerprint extractor", fingerprint_extractor_class_name)
     for dataset_id in dataset_ids:
         extract_fingerprint_dataset(
@@ -100,11 +100,11 @@ def plan_experiment_dataset(
 
     Args:
         dataset_id: for example 4.
-        experiment_planner_class: the class that does it.
-        gpu_memory_target_in_gb: in place of the planner's own target.
-        preprocess_class_name: the preprocessor that the plans name.
-        overwrite_target_spacing: mm per axis for `3d_fullres`, in place of the spacing found.
-        overwrite_plans_name: in place of the planner's own name for its plans.
+        experiment_planner_class: class of the planner.
+        gpu_memory_target_in_gb: overrides the planner's own target.
+        preprocess_class_name: preprocessor to record in the plans.
+        overwrite_target_spacing: mm per axis for `3d_fullres`; overrides the planned spacing.
+        overwrite_plans_name: overrides the planner's name for its plans.
     """
     given = {"plans_name": overwrite_plans_name, "gpu_memory_target_in_gb": gpu_memory_target_in_gb}
     planner = experiment_planner_class(
@@ -120,10 +120,10 @@ def plan_experiment_dataset(
 def require_planning_names(
     experiment_planner_class_name: str, preprocess_class_name: str, overwrite_plans_name: str | None
 ) -> None:
-    """Finds misspelt names before a fingerprint is extracted, which can take long.
+    """Rejects misspelt names before a fingerprint is extracted, which can take long.
 
     Raises:
-        UsageError: there is no such class, or plans cannot have the name.
+        UsageError: a class is unknown, or the plans name is invalid.
     """
     find_by_name("experiment planner", experiment_planner_class_name)
     find_by_name("preprocessor", preprocess_class_name)
@@ -141,10 +141,10 @@ def plan_experiments(
 ) -> str | None:
     """Calls `plan_experiment_dataset` for several datasets and returns the name of the plans.
 
-    The planner class is found by its name; see `plan_experiment_dataset` for the other arguments.
+    The planner class is resolved by name; see `plan_experiment_dataset` for the other arguments.
 
     Raises:
-        UsageError: see `require_planning_names`; older plans stay as they are.
+        UsageError: see `require_planning_names`; existing plans are not changed.
     """
     require_planning_names(experiment_planner_class_name, preprocess_class_name, overwrite_plans_name)
     if experiment_planner_class_name == "ExperimentPlanner":
@@ -171,19 +171,19 @@ def preprocess_dataset(
     verbose: bool = False,
     show_progress_bar: bool = True,
 ) -> None:
-    """Preprocesses the training cases for each configuration and copies the references beside them.
+    """Preprocesses the training cases for each configuration and copies the reference segmentations.
 
     Args:
         dataset_id: for example 4.
         plans_identifier: name of the plans file, without ending.
-        configurations: those that the plans do not have are passed over.
+        configurations: configurations to preprocess; those missing in the plans are skipped.
         num_processes: one number for all configurations, or one for each.
         verbose: passed to the preprocessor.
-        show_progress_bar: whether to draw one on a terminal.
+        show_progress_bar: draw a progress bar on a terminal.
 
     Raises:
-        UsageError: the plans have none of the configurations, or there are neither one nor as many numbers of processes
-            as configurations.
+        UsageError: the plans have none of the configurations, or the numbers of processes are neither one nor one per
+            configuration.
     """
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -210,7 +210,7 @@ def preprocess_dataset(
         )
     for configuration, num in zip(configurations, processes, strict=True):
         if configuration not in plans.available_configurations:
-            logger.info("%s has no configuration %s; it is passed over", plans_file.name, configuration)
+            logger.info("%s has no configuration %s; it is skipped", plans_file.name, configuration)
             continue
         logger.info("Preprocessing %s, configuration %s", dataset_name, configuration)
         preprocessor = plans.get_configuration(configuration).preprocessor_class(verbose=verbose)
@@ -233,7 +233,7 @@ def preprocess(
 
 
 def _copy_references(dataset_name: str) -> None:
-    """Copies label files to `gt_segmentations`, so that training can be validated where the raw data is not."""
+    """Copies label files to `gt_segmentations`, so that validation works without the raw data."""
     raw_folder = os.path.join(nnUNet_raw, dataset_name)
     dataset_json = read_json(os.path.join(raw_folder, "dataset.json"))
     references = Path(nnUNet_preprocessed, dataset_name, "gt_segmentations")

@@ -10,7 +10,7 @@ from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
 
 DEFAULT_NUM_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
-"""Processes for preprocessing a configuration, if the user gives none; larger images need more memory each."""
+"""Default numbers of processes per configuration; larger images need more memory per process."""
 NUM_PROCESSES_OF_OTHERS = 4
 
 
@@ -128,7 +128,7 @@ def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="NAME",
         default=["2d", "3d_fullres", "3d_lowres"],
-        help="configurations; those that the plans lack are passed over; 3d_cascade_fullres uses the cases of "
+        help="configurations; those missing in the plans are skipped; 3d_cascade_fullres uses the cases of "
         "3d_fullres; default: 2d 3d_fullres 3d_lowres",
     )
     parser.add_argument(
@@ -154,7 +154,7 @@ def _checked_datasets(args: argparse.Namespace) -> list[int]:
 
 
 def processes_per_configuration(configurations: Sequence[str], given: Sequence[int] | None) -> list[int]:
-    """Returns what the user gave, or a number for each configuration that keeps memory within bounds."""
+    """Returns the user's numbers, or defaults per configuration that limit memory."""
     if given is not None:
         return list(given)
     return [DEFAULT_NUM_PROCESSES.get(configuration, NUM_PROCESSES_OF_OTHERS) for configuration in configurations]

@@ -1,4 +1,4 @@
-"""Check a raw dataset before planning: files, dataset.json, and every training case."""
+"""Checks a raw dataset before planning: files, dataset.json, and every training case."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MAX_LISTED_VALUES = 5
 
 
 def verify_labels(label_file: str, readerclass: type[BaseReaderWriter], expected_labels: Sequence[int]) -> bool:
-    """Whether a label file holds only expected labels; logs what else it holds."""
+    """Returns true if a label file contains only expected labels; logs others."""
     segmentation, _ = readerclass().read_seg(label_file)
     problems = label_problems(segmentation, expected_labels, label_file)
     for problem in problems:
@@ -40,7 +40,7 @@ def verify_labels(label_file: str, readerclass: type[BaseReaderWriter], expected
 def check_cases(
     image_files: Sequence[str], label_file: str, expected_num_channels: int, readerclass: type[BaseReaderWriter]
 ) -> bool:
-    """Whether images and label of a case fit together, whatever labels it holds; logs what does not fit."""
+    """Returns true if images and label of a case match, ignoring label values; logs mismatches."""
     segmentation, _ = readerclass().read_seg(label_file)
     own_labels = sorted({int(value) for value in segmentation.ravel()[segmentation.ravel() % 1 == 0]})
     problems, placement, _ = find_case_problems(image_files, label_file, expected_num_channels, own_labels, readerclass)
@@ -54,16 +54,16 @@ def check_cases(
 def verify_dataset_integrity(folder: str, num_processes: int = 8, *, allow_geometry_mismatch: bool = False) -> None:
     """Checks a raw dataset and reports every problem found.
 
-    Checked are the keys of dataset.json, case names, number of cases, presence of all files, and per case: shape,
+    Checks the keys of dataset.json, case names, number of cases and presence of all files; and per case: shape,
     spacing, origin and direction of image and label, number of channels, NaN and infinite voxels, and labels.
 
     Args:
         folder: the raw dataset, with dataset.json, imagesTr and labelsTr (or a `dataset` section in dataset.json).
         num_processes: upper limit for worker processes.
-        allow_geometry_mismatch: whether different origins and directions of image and label are only warned about.
+        allow_geometry_mismatch: only warn about different origins and directions of image and label.
 
     Raises:
-        DataError: something is wrong; the log has one line per problem.
+        DataError: problems were found; the log has one line per problem.
     """
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
@@ -130,7 +130,7 @@ def _check_files(folder: str, dataset_json: dict[str, Any], dataset: dict[str, d
 
 
 def _expected_labels(dataset_json: dict[str, Any]) -> list[int]:
-    """Returns all labels that may occur, the ignore label included, which must be 0, 1, 2, ... without gaps."""
+    """Returns all allowed labels including the ignore label; they must be 0, 1, 2, ... without gaps."""
     entries = dataset_json["labels"]
     check_declaration(entries, dataset_json.get("regions_class_order"))
     labels = sorted({label for entry in entries.values() for label in members(entry)})
@@ -142,7 +142,7 @@ def _expected_labels(dataset_json: dict[str, Any]) -> list[int]:
 def _reported(
     identifier: str, problems: list[str], placement: list[str], notes: list[str], allow_geometry_mismatch: bool
 ) -> list[str]:
-    """Logs what was found in a case and returns what makes it unusable."""
+    """Logs the findings of a case and returns those that make it unusable."""
     fatal = problems if allow_geometry_mismatch else problems + placement
     for problem in fatal:
         logger.error("%s: %s", identifier, problem)
@@ -168,7 +168,7 @@ def find_case_problems(
 
     Returns:
         Problems that make the case unusable, differences in origin and direction between image and label, and notes
-        that may be intended. Each is one line that names its files.
+        about what may be intended. Each is one line with the file names.
     """
     reader = reader_class()
     try:
@@ -207,7 +207,7 @@ def grid_problems(
 def nonfinite_problems(image_files: Sequence[str], images: np.ndarray, label_file: str) -> list[str]:
     """Counts NaN and infinite voxels of a case.
 
-    NIfTI files are counted as stored, because SimpleITK replaces such voxels by 0 without a word.
+    NIfTI files are checked as stored, because SimpleITK silently replaces such voxels by 0.
     """
     problems = []
     for file in (*image_files, label_file):
@@ -221,7 +221,7 @@ def nonfinite_problems(image_files: Sequence[str], images: np.ndarray, label_fil
 
 
 def label_problems(segmentation: np.ndarray, expected_labels: Sequence[int], label_file: str) -> list[str]:
-    """Lists values that are not expected, with their number of voxels; NaN, fractions and negatives among them."""
+    """Lists unexpected values with their number of voxels, including NaN, fractions and negative values."""
     values, counts = np.unique(segmentation, return_counts=True)
     unexpected = ~np.isin(values, expected_labels)
     if not unexpected.any():

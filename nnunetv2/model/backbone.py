@@ -1,4 +1,4 @@
-"""What networks ask of a vision transformer, whichever library built it."""
+"""Interface of a vision transformer to the networks, independent of the library that implements it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nnunetv2.model.backbone_families import BackboneSize
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Sizes of a vision transformer that a head is built for."""
+    """Sizes of a vision transformer, as a head needs them to be built."""
 
     embed_dim: int
     """Width D of the tokens."""
@@ -24,25 +24,25 @@ class BackboneSpec:
     num_heads: int
     """Attention heads of a block."""
     num_prefix_tokens: int
-    """P, class token and registers."""
+    """P, number of prefix tokens: class token and registers."""
     in_channels: int
-    """Channels of the images that the backbone sees."""
+    """Channels of the backbone's input."""
     num_maps: int = 4
-    """n, the chosen blocks; a head gets as many maps."""
+    """n, number of selected blocks; the head receives one map per block."""
 
 
 @dataclass
 class Features:
-    """What a head gets: the image, and the tokens of n chosen blocks after the final norm, the shallowest first."""
+    """Input of a head: the image and the tokens of n selected blocks after the final norm, shallowest first."""
 
     image: Tensor
-    """(B, C', H, W) as the backbone sees it: adapted, padded, scaled."""
+    """(B, C', H, W), the input of the backbone: adapted, padded and scaled."""
     maps: list[Tensor]
     """Patch tokens of each block, (B, D, H/p, W/p)."""
     prefix_tokens: list[Tensor]
     """Class token and registers of each block, (B, P, D)."""
     rotation: Tensor | None = None
-    """Sines and cosines (HW/p^2, 2d) of the patches, for heads that ask for it; None with absolute positions."""
+    """Sines and cosines (HW/p^2, 2d) of the patches, for heads that request them; None with absolute positions."""
 
     @property
     def class_tokens(self) -> list[Tensor]:
@@ -51,13 +51,13 @@ class Features:
 
 
 class Backbone(nn.Module, abc.ABC):
-    """A vision transformer that hands out the patch tokens of chosen blocks.
+    """A vision transformer that returns the patch tokens of selected blocks.
 
-    A backbone without trainable parameters ignores `train()` and stays in eval mode. It records gradients only if its
-    input requires them.
+    A backbone without trainable parameters ignores `train()` and stays in eval mode. In that case gradients are
+    recorded only if the input requires them.
 
     Attributes:
-        vit: the transformer itself, whose names are those of the files of weights.
+        vit: the transformer itself; its parameter names match those in weight files.
         embed_dim: width D of the tokens.
         patch_size: side p of a patch in pixels.
         num_blocks: number of transformer blocks; `n_blocks`, Meta's name, is the same.
@@ -79,14 +79,14 @@ class Backbone(nn.Module, abc.ABC):
         """Builds a size of the family with random weights.
 
         Args:
-            row: of the family's table.
+            row: the size, from the family's table.
             in_channels: C.
         """
-        raise NotImplementedError(f"{cls.__name__} says nothing of how it is built; give it a class method create")
+        raise NotImplementedError(f"{cls.__name__} does not define how it is built; give it a class method create")
 
     @property
     def spec(self) -> BackboneSpec:
-        """Its sizes."""
+        """Returns the sizes of this backbone."""
         return BackboneSpec(
             embed_dim=self.embed_dim,
             num_blocks=self.num_blocks,
@@ -105,7 +105,7 @@ class Backbone(nn.Module, abc.ABC):
         return any(parameter.requires_grad for parameter in self.parameters())
 
     def freeze(self) -> None:
-        """Excludes every parameter from training."""
+        """Freezes every parameter."""
         self.requires_grad_(False)
         self.eval()
 
@@ -121,7 +121,7 @@ class Backbone(nn.Module, abc.ABC):
         return_class_token: bool = False,
         norm: bool = True,
     ) -> tuple[Tensor, ...] | tuple[tuple[Tensor, Tensor], ...]:
-        """Outputs of chosen blocks, in ascending order of the blocks.
+        """Returns the outputs of selected blocks, in ascending order of the blocks.
 
         Args:
             x: (B, C, H, W); H and W are multiples of the patch size.
@@ -142,7 +142,7 @@ class Backbone(nn.Module, abc.ABC):
         return tuple(patches for patches, _ in outputs)
 
     def features(self, image: Tensor, blocks: Sequence[int], *, with_rotation: bool = False) -> Features:
-        """What a head gets of an image.
+        """Computes the input of a head for an image.
 
         Args:
             image: (B, C, H, W); H and W are multiples of the patch size.
@@ -171,15 +171,15 @@ class Backbone(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def read_blocks(self, x: Tensor, blocks: Sequence[int], *, norm: bool) -> list[tuple[Tensor, Tensor]]:
-        """Patch tokens (B, N, D) and prefix tokens (B, P, D) after each of some blocks, whose numbers ascend."""
+        """Returns patch tokens (B, N, D) and prefix tokens (B, P, D) after each block; numbers must ascend."""
 
     @abc.abstractmethod
     def rotation(self, height: int, width: int) -> Tensor | None:
-        """Sines and cosines (height * width, 2d) that rotate a map of patch tokens; None with absolute positions."""
+        """Returns sines and cosines (height * width, 2d) for a map of patch tokens; None with absolute positions."""
 
     @abc.abstractmethod
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What enters the first block.
+        """Computes the input of the first block.
 
         Args:
             x: (B, C, H, W); H and W are multiples of the patch size.
@@ -193,15 +193,15 @@ class Backbone(nn.Module, abc.ABC):
     def run_block(
         self, block: int, tokens: Tensor, rotation: Tensor | None = None, attention_mask: Tensor | None = None
     ) -> Tensor:
-        """Output of one block.
+        """Runs one block.
 
         Args:
             block: its number.
             tokens: (B, N, D), the prefix tokens first.
-            rotation: of all tokens behind the prefix, see `embed`.
+            rotation: of all tokens after the prefix, see `embed`.
             attention_mask: added to the attention logits, broadcast to (B, heads, N, N).
         """
 
     @abc.abstractmethod
     def final_norm(self, tokens: Tensor) -> Tensor:
-        """The normalisation behind the last block."""
+        """Applies the normalisation that follows the last block."""

@@ -1,4 +1,4 @@
-"""What a row of a family's table says, and the families that are registered.
+"""Table rows of backbone families, and the registered families.
 
 A family is a class with a nested class `Sizes`, whose attribute `rows` holds a `BackboneSize` per size. The rows are
 read without importing the rest of the file, so settings load without torch.
@@ -21,21 +21,21 @@ class BackboneSize:
     """One size of a family."""
 
     timm_name: str | None
-    """Model of timm that is built; None: the family builds its own."""
+    """Name of the timm model to build; None: the family builds its own."""
     weights: str | None
     """Tag of the released weights on timm's hub; None: there are none."""
     shape: BackboneShape
-    """What weights must have to fit."""
+    """Shape that weights must have to be loaded."""
     options: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments that change the model."""
+    """Keyword arguments passed to the model's constructor."""
     request: str | None = None
-    """Which file to get, and where, if it cannot be downloaded without asking."""
+    """For gated weights: the file to request, and where."""
     in_tree_name: str | None = None
-    """The size of `dinov3.hub.architectures.SIZES` that is built instead of timm's model."""
+    """Entry of `dinov3.hub.architectures.SIZES` to build instead of timm's model."""
 
 
 class _Families(Mapping[str, Mapping[str, BackboneSize]]):
-    """The sizes of every registered family, by the family's name; looked up anew each time, as users may add some."""
+    """Sizes of every registered family by name; looked up on each access, because users may register more."""
 
     def __getitem__(self, name: str) -> Mapping[str, BackboneSize]:
         if name not in extensions.names("backbone"):
@@ -53,7 +53,7 @@ FAMILIES: Mapping[str, Mapping[str, BackboneSize]] = _Families()
 
 _TINY = {"embed_dim": 128, "depth": 4, "num_heads": 4}
 LAYER_SCALE = {"init_values": 0.1}  # large enough for a miniature to learn from scratch
-# Learned position embeddings belong to one size of images; for others they are resampled in the forward pass.
+# Learned position embeddings are tied to one image size; the forward pass resamples them for others.
 ANY_IMAGE_SIZE = {"dynamic_img_size": True}
 
 
@@ -61,15 +61,15 @@ def miniature(row: BackboneSize, **options: Any) -> BackboneSize:
     """An unreleased miniature of a size, for demonstrations and tests without a GPU.
 
     Args:
-        row: of which the architecture is taken.
-        options: further keyword arguments of the model.
+        row: size whose architecture is used.
+        options: further keyword arguments for the model.
     """
     shape = replace(row.shape, width=_TINY["embed_dim"], depth=_TINY["depth"])
     return replace(row, weights=None, request=None, shape=shape, options={**row.options, **_TINY, **options})
 
 
 def settings_for(shape: BackboneShape) -> list[str]:
-    """The settings that build a backbone of this shape, such as `model.backbone=dinov2 model.backbone_size=base`."""
+    """Settings that build a backbone of this shape, such as `model.backbone=dinov2 model.backbone_size=base`."""
     return [
         f"model.backbone={family} model.backbone_size={size}"
         for family, sizes in FAMILIES.items()

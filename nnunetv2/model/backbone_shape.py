@@ -1,6 +1,6 @@
 """Size and kind of a vision transformer, inferred from the names and shapes of its tensors.
 
-Settings use this through the table of families, so it loads without torch.
+Settings import this through the table of families, so it must load without torch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class BackboneShape:
     num_registers: int = 0
     """Register (storage) tokens beside the class token."""
     is_gated: bool = False
-    """Whether the feed-forward networks have a gate."""
+    """True if the feed-forward networks are gated."""
     positions: str | None = "learned"
     """`learned` (embeddings), `rotary`, or None: unknown."""
 
@@ -42,13 +42,13 @@ class BackboneShape:
         return ", ".join(words)
 
     def differs_from(self, other: BackboneShape) -> bool:
-        """Whether anything that is known of both is not the same."""
+        """True if a property that is known for both shapes differs."""
         pairs = zip(astuple(self), astuple(other), strict=True)
         return any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
 
 def shape_of(tensors: Mapping[str, Tensor]) -> BackboneShape | None:
-    """The shape of the transformer whose tensors have timm's or Meta's names; None if there is none among them."""
+    """Infers the shape of a transformer from tensors with timm's or Meta's names; None if they contain none."""
     blocks = [int(match[1]) for match in map(_BLOCK.match, tensors) if match]
     stem = tensors.get("patch_embed.proj.weight")
     if not blocks or stem is None or stem.ndim != 4:

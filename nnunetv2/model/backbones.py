@@ -1,4 +1,4 @@
-"""Vision transformers by the names of the settings; the families are in `nnunetv2.model.families`."""
+"""Builds vision transformers by the names used in settings; the families are in `nnunetv2.model.families`."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ BackboneClass = TypeVar("BackboneClass", bound="type[Backbone]")
 
 
 class TimmBackbone(Backbone):
-    """A vision transformer of timm: `VisionTransformer` (DINOv2, MAE, iBOT), or `Eva` (DINOv3)."""
+    """A vision transformer from timm: `VisionTransformer` (DINOv2, MAE, iBOT) or `Eva` (DINOv3)."""
 
     @classmethod
     def create(cls, row: BackboneSize, in_channels: int) -> TimmBackbone:
-        with warnings.catch_warnings():  # timm 1.0.22 uses, in a model that is none of ours, what torch 2.14 deprecates
+        with warnings.catch_warnings():  # timm 1.0.22 calls, in an unrelated model, what torch 2.14 deprecates
             warnings.filterwarnings("ignore", message="`torch.jit.interface` is deprecated", category=FutureWarning)
             import timm
         return cls(timm.create_model(row.timm_name, num_classes=0, in_chans=in_channels, **row.options))
@@ -79,7 +79,7 @@ class TimmBackbone(Backbone):
 
 
 def find_backbone(name: str, size: str) -> BackboneSize:
-    """The table row of a backbone; an unknown name or size raises `UsageError` with those that exist."""
+    """Looks up the table row of a backbone; for an unknown name or size, `UsageError` lists the valid ones."""
     if name not in FAMILIES:
         raise UsageError(
             f"model.backbone={name!r} is not known; choose one of {', '.join(FAMILIES)}, or name the folder with "
@@ -98,7 +98,7 @@ def _near(word: str, words: Iterable[str] | None = None) -> str:
 
 
 def register_backbone(name: str) -> Callable[[BackboneClass], BackboneClass]:
-    """Class decorator that names a family; the name must be a literal, as files are searched for it before they run.
+    """Class decorator that registers a family; the name must be a literal, because files are scanned before import.
 
     The class derives from `TimmBackbone`, or from `Backbone` with a class method `create(row, in_channels)`; its nested
     class `Sizes` holds the table, see `nnunetv2.model.backbone_families`.

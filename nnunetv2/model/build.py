@@ -1,4 +1,4 @@
-"""A network from the `architecture` entry of the plans, by allow-listed names."""
+"""Builds a network from the `architecture` entry of the plans; only allow-listed names are resolved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def build_network(
 ) -> nn.Module:
     """Builds a network with fresh weights; the first three arguments are the entry's three values.
 
-    See `get_network_from_plans`, which does it, for the arguments and errors.
+    See `get_network_from_plans` for the arguments and errors.
     """
     return get_network_from_plans(
         network_class_name,

@@ -11,16 +11,17 @@ from nnunetv2.model.head_config import DenseHeadConfig, HeadConfig, fits_number
 def chosen_blocks(
     num_blocks: int, layers: str | Sequence[int] | None, config: type[HeadConfig] = DenseHeadConfig
 ) -> list[int]:
-    """Numbers of the blocks that the setting `backbone_out_layers` stands for.
+    """Resolves the setting `backbone_out_layers` to block numbers.
 
     Args:
-        num_blocks: of the transformer.
+        num_blocks: number of blocks of the transformer.
         layers: `FOUR_EVEN_INTERVALS` ([4, 11, 17, 23] of 24 blocks), `FOUR_LAST`, `LAST`, or 0-based numbers,
             ascending; None: the head's default.
-        config: class of the head's settings, which says how many blocks it reads; by default four.
+        config: settings class of the head, which defines how many blocks it reads; by default four.
 
     Raises:
-        ValueError: an unknown name, or not as many different existing blocks in ascending order as the head reads.
+        ValueError: the name is unknown, or the list is not ascending, has a block that does not exist, or has another
+            length than the head needs.
     """
     if config.num_blocks == 0:
         return []

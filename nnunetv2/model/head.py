@@ -1,7 +1,7 @@
-"""What a head is: a module that turns the tokens of a vision transformer into classes of pixels or classified masks.
+"""Heads: modules that turn the tokens of a vision transformer into pixel classes or classified masks.
 
-A head is made as `Head(config, spec, num_classes)`; where it `owns_backbone`, the backbone and the numbers of the
-chosen blocks are further arguments. The network around it adapts and pads images, resizes logits and crops them, see
+A head is constructed as `Head(config, spec, num_classes)`. If it `owns_backbone`, the backbone and the selected block
+numbers follow as further arguments. The surrounding network adapts and pads images, and resizes and crops logits, see
 `nnunetv2.model.vit_network`.
 
 Shapes: B batch, D embed dim, p patch size, K classes or regions, Q queries.
@@ -32,14 +32,13 @@ class Head(nn.Module, abc.ABC):
         num_classes: K.
 
     Attributes:
-        name: under which it is registered.
+        name: name in the registry.
         Config: dataclass of its settings.
-        classifier: names of its submodules whose number of outputs is K; they start anew where weights of another
-            dataset are loaded.
-        part_labels: what to call submodules in `nnUNetv2_model_info`, by dotted name; others are called by their name.
-        reads_rotation: whether `Features.rotation` is needed.
-        owns_backbone: the constructor takes the backbone, which becomes part of the head, and the numbers of the chosen
-            blocks: for heads that run the blocks themselves. `Features.maps` is empty then, and `backbone` returns it.
+        classifier: submodules with K outputs; they are re-initialised when weights of another dataset are loaded.
+        part_labels: labels of submodules in `nnUNetv2_model_info`, by dotted name; the default is the submodule's name.
+        reads_rotation: the head needs `Features.rotation`.
+        owns_backbone: the head runs the blocks itself. Its constructor receives the backbone, which becomes a
+            submodule, and the selected block numbers; `Features.maps` is empty, and `backbone` returns the backbone.
     """
 
     name: ClassVar[str]
@@ -68,11 +67,11 @@ class Head(nn.Module, abc.ABC):
 
     @property
     def backbone(self) -> Backbone:
-        """The vision transformer, of heads that own it."""
+        """The vision transformer; only for heads that own it."""
         raise NotImplementedError
 
     def set_training_progress(self, progress: float) -> None:
-        """Updates what changes during a training; `progress` runs from 0 to 1."""
+        """Updates progress-dependent behaviour; `progress` runs from 0 to 1."""
 
 
 class DenseHead(Head):
@@ -82,7 +81,7 @@ class DenseHead(Head):
 
     @abc.abstractmethod
     def forward(self, features: Features) -> Tensor:
-        """Returns logits (B, K, h, w) that cover the padded image, of any resolution."""
+        """Returns logits (B, K, h, w) of any resolution that cover the padded image."""
 
 
 class QueryHead(Head):
@@ -97,16 +96,16 @@ class QueryHead(Head):
 
     @abc.abstractmethod
     def forward(self, features: Features) -> dict[str, Any]:
-        """Returns what the loss takes.
+        """Computes the input of the loss.
 
         Returns:
-            `pred_logits` (B, Q, K + 1), the last class being "no object"; `pred_masks` (B, Q, h, w), logits that cover
-            the padded image; and `aux_outputs`, a list of such dictionaries of earlier layers, which may be empty.
+            `pred_logits` (B, Q, K + 1) with "no object" as last class; `pred_masks` (B, Q, h, w), logits that cover the
+            padded image; and `aux_outputs`, a possibly empty list of such dictionaries from earlier layers.
         """
 
 
 def register_head(name: str) -> Callable[[HeadClass], HeadClass]:
-    """Class decorator that names a head; the name must be a literal, as files are searched for it before they run."""
+    """Class decorator that registers a head; the name must be a literal, because files are scanned before import."""
 
     def register(head: HeadClass) -> HeadClass:
         kind = QueryHeadConfig if issubclass(head, QueryHead) else DenseHeadConfig

@@ -1,4 +1,4 @@
-"""Settings of a head, and what training needs to know of it before torch is imported."""
+"""Settings of a head, and what training reads from them before torch is imported."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ _NETWORKS = {
 class HeadConfig:
     """Base of the settings of all heads; use `DenseHeadConfig` or `QueryHeadConfig`.
 
-    The settings are fields with their meaning in a string below each. They stand in the section `model` of a file,
-    beside those of the backbone. Checks belong in `__post_init__`, those that need the backbone in `check_backbone`;
-    both raise `UsageError`.
+    Each setting is a field with a docstring below it. In a config file, they are part of the section `model`, next to
+    those of the backbone. Checks belong in `__post_init__`, checks against the backbone in `check_backbone`; both raise
+    `UsageError`.
     """
 
     kind: ClassVar[str]
-    """`dense` or `queries`: which losses fit."""
+    """`dense` or `queries`; determines which losses are valid."""
     num_blocks: ClassVar[int] = 4
-    """How many blocks of the backbone are read; `ANY_NUMBER`: one or more, which `BackboneSpec.num_maps` tells; 0: the
+    """Number of backbone blocks that the head reads. `ANY_NUMBER`: one or more, see `BackboneSpec.num_maps`. 0: the
     head runs the backbone itself."""
     blocks: ClassVar[str] = "FOUR_EVEN_INTERVALS"
     """Default of the setting `backbone_out_layers`."""
     training_only: ClassVar[tuple[str, ...]] = ()
-    """Settings that change neither the weights' shapes nor predictions, in which the folds of a model may differ."""
+    """Settings that affect training only, not weight shapes or predictions; folds of a model may differ in them."""
     training: ClassVar[Mapping[str, Any]] = {}
-    """Defaults of the section `training` that suit this head, for example `{"lr": 1e-3}`."""
+    """Defaults of this head for the section `training`, for example `{"lr": 1e-3}`."""
     not_in_network: ClassVar[tuple[str, ...]] = ()
-    """Settings that the plans leave out, as they have one possible value."""
+    """Settings that the plans omit because only one value is possible."""
     network_class: ClassVar[str | None] = None
-    """Dotted name of the network in plans, for heads with a network of their own name, see `FlatNames`."""
+    """Dotted name of the network in plans, for heads with a named network, see `FlatNames`."""
 
     def check_backbone(self, shape: BackboneShape, place: str) -> None:
-        """Rejects settings that do not fit a backbone.
+        """Rejects settings that are incompatible with a backbone.
 
         Args:
-            shape: of the backbone.
-            place: what to call it in a message, such as `dinov3 large`.
+            shape: shape of the backbone.
+            place: name of the backbone in error messages, such as `dinov3 large`.
 
         Raises:
-            UsageError: they do not fit.
+            UsageError: settings and backbone are incompatible.
         """
 
 
@@ -77,10 +77,10 @@ class QueryHeadConfig(HeadConfig):
 
 
 def head_config_class(name: str) -> type[HeadConfig]:
-    """The class of the settings of a head.
+    """Returns the settings class of a head.
 
     Raises:
-        UsageError: there is no such head, or its class has no settings of the right kind.
+        UsageError: the head is unknown, or its `Config` is not a dataclass of the right kind.
     """
     extension = extensions.find("head", name)
     found = extension.config()
@@ -93,33 +93,33 @@ def head_config_class(name: str) -> type[HeadConfig]:
 
 
 def setting_names(config: type[HeadConfig]) -> tuple[str, ...]:
-    """Names of the settings of a head."""
+    """Returns the names of a head's settings."""
     return tuple(field.name for field in fields(config))
 
 
 def architecture_of_head(name: str, config: HeadConfig) -> tuple[str, dict[str, Any]]:
-    """What plans hold of a head.
+    """Describes a head for the plans.
 
     Returns:
-        Dotted name of the network around it, and the keyword arguments by which the network builds it.
+        Dotted name of the surrounding network, and its keyword arguments for the head.
     """
     settings = {key: getattr(config, key) for key in setting_names(type(config)) if key not in config.not_in_network}
     if config.network_class is not None:
         return config.network_class, settings
     head = {"name": name, "settings": settings}
     extension = extensions.find("head", name)
-    if extension.is_external:  # opening the model elsewhere needs the file, which is not run unless installed there
+    if extension.is_external:  # another machine needs the file to open the model; it runs only if installed there
         head |= {"file": extension.path.name, "sha256": extension.sha256}
     return _NETWORKS[config.kind], {"head": head}
 
 
 def block_choices(config: type[HeadConfig]) -> tuple[str, ...]:
-    """Names that the setting `backbone_out_layers` accepts, beside lists of block numbers."""
+    """Returns the names that `backbone_out_layers` accepts in addition to lists of block numbers."""
     return {1: ("LAST",), 4: ("FOUR_EVEN_INTERVALS", "FOUR_LAST"), 0: (config.blocks,)}.get(
         config.num_blocks, ("LAST", "FOUR_EVEN_INTERVALS", "FOUR_LAST")
     )
 
 
 def fits_number(config: type[HeadConfig], blocks: Sequence[int]) -> bool:
-    """Whether a list of blocks is as long as the head needs."""
+    """True if the list has as many blocks as the head needs."""
     return len(blocks) >= 1 if config.num_blocks == ANY_NUMBER else len(blocks) == config.num_blocks

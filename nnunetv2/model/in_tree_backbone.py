@@ -1,4 +1,4 @@
-"""The DINOv3 vision transformer of the `dinov3` package as a backbone, beside timm's."""
+"""The DINOv3 vision transformer of the `dinov3` package as a backbone, an alternative to timm's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _THEIR_NAMES = {"init_values": "layerscale_init"}  # timm's name of an option ->
 
 
 class InTreeBackbone(Backbone):
-    """`DinoVisionTransformer`, whose tensors have the names of Meta's files."""
+    """Wraps `DinoVisionTransformer`, which uses the tensor names of Meta's checkpoints."""
 
     def __init__(self, vit: DinoVisionTransformer) -> None:
         super().__init__()
@@ -42,11 +42,11 @@ class InTreeBackbone(Backbone):
         Args:
             name: key of `dinov3.hub.architectures.SIZES`.
             in_channels: C.
-            options: what differs from the released size, by timm's names.
+            options: overrides of the released size, by timm's names.
         """
         changes = {_THEIR_NAMES.get(option, option): value for option, value in options.items()}
-        # Positions are stretched at random in Meta's pretraining; timm's model, with which this one is
-        # interchangeable, does not have that, and a patch of a medical image has a known scale.
+        # Meta's pretraining rescales positions at random. timm's model, which must be interchangeable with this
+        # one, does not, and a patch of a medical image has a known scale.
         arguments = constructor_arguments(SIZES[name]) | {"pos_embed_rope_rescale_coords": None} | changes
         return cls(build_vision_transformer(arguments | {"in_chans": in_channels}, None))
 

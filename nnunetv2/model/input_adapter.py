@@ -1,4 +1,4 @@
-"""From the channels of a medical image to those of a network made for RGB photographs."""
+"""Adapts the channels of a medical image to a network pretrained on RGB photographs."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from nnunetv2.model.input_choices import CHANNEL_ADAPTATIONS, INPUT_CONSTANTS, I
 
 __all__ = ["CHANNEL_ADAPTATIONS", "INPUT_NORMS", "InputAdapter"]
 
-RGB = 3  # channels that every released backbone was trained on
+RGB = 3  # input channels of every released backbone
 
 
 class InputAdapter(nn.Module):
-    """Turns an image of nnU-Net's channels into what a backbone made for RGB accepts.
+    """Converts an image with any number of channels to the input of an RGB backbone.
 
     Channels:
-        repeat: up to three channels are repeated in turn (one: c0 c0 c0; two: c0 c1 c0); more than three are treated as
-            `inflate`, because repeating would drop some.
+        repeat: up to three channels are repeated cyclically (one: c0 c0 c0; two: c0 c1 c0); more than three fall back
+            to `inflate`, because repeating would drop some.
         conv1x1: a trained 1x1 convolution to three channels that starts as the average of every third channel. Its
-            gradient passes through the backbone, which costs time and memory even when that is frozen.
-        inflate: all channels go in; the backbone's first convolution gets kernel `c mod 3` for channel c, times 3/C.
+            gradient passes through the backbone, which costs time and memory even if the backbone is frozen.
+        inflate: all channels are kept; the backbone's first convolution uses kernel `c mod 3` for channel c, times 3/C.
 
-    Normalisation: `dataset` keeps nnU-Net's; the others are for intensities in [0, 1] and subtract the mean of the
-    images that a backbone was trained on and divide by their standard deviation, see `nnunetv2.model.input_choices`. A
-    fourth channel takes the constants of the first, and so on.
+    Normalisation: `dataset` keeps nnU-Net's. The others expect intensities in [0, 1], subtract the mean of the
+    backbone's training images and divide by their standard deviation, see `nnunetv2.model.input_choices`. Constants
+    repeat cyclically: the fourth channel uses those of the first.
 
     Attributes:
-        out_channels: what the backbone is to be built with.
+        out_channels: number of input channels of the backbone.
 
     Raises:
-        UsageError: a rule or normalisation that is not known.
+        UsageError: the rule or the normalisation is unknown.
     """
 
     def __init__(self, in_channels: int, channel_adaptation: str = "repeat", input_norm: str = "dataset") -> None:

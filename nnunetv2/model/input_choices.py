@@ -1,6 +1,6 @@
-"""How images may enter a backbone: rules for channels, and constants of normalisation for intensities in [0, 1].
+"""Choices for the input of a backbone: channel rules, and normalisation constants for intensities in [0, 1].
 
-They stand apart from the network so that settings load without torch.
+Kept apart from the network so that settings load without torch.
 
 Source: ImageNet's as in torchvision; VisionFM's in `get_stats` of ABILab-CUHK/VisionFM, rounded to four digits.
 """
@@ -15,7 +15,7 @@ RGB = tuple[float, float, float]
 
 
 class Constants(NamedTuple):
-    """Of the red, green and blue channel."""
+    """Mean and standard deviation of the red, green and blue channel."""
 
     mean: RGB
     std: RGB

@@ -1,4 +1,4 @@
-"""What EoMT and the plain mask transformer share: masked attention that is given up, and the modules behind the tokens.
+"""Parts shared by EoMT and the plain mask transformer: annealed masked attention, and the modules on top of the tokens.
 
 Shapes: B batch, D embed dim, N = h * w patch tokens, Q queries.
 """
@@ -17,33 +17,33 @@ _ANNEALING_POWER = 0.9
 
 
 def annealed_probability(progress: float, start: float, length: float) -> float:
-    """Falls from 1 to 0 while the progress of a training runs from `start` to `start + length`; all in [0, 1]."""
+    """Decreases from 1 to 0 while the training progresses from `start` to `start + length`; all in [0, 1]."""
     done = min(max((progress - start) / length, 0.0), 1.0)
     return (1.0 - done) ** _ANNEALING_POWER
 
 
 def mask_probabilities(probabilities: Tensor, training: bool) -> list[Tensor | None]:
-    """How probable it is in each block that a query is restricted to its mask.
+    """Returns the probability of masked attention for each block.
 
     Args:
-        probabilities: one per block, as annealed.
-        training: in prediction a restriction holds for all queries, or for none.
+        probabilities: annealed probability of each block.
+        training: false: masks apply to all queries or to none.
 
     Returns:
-        One per block; None: no restriction.
+        One per block; None: attention is not masked.
     """
-    if training:  # read on the device, for a training step should not wait
+    if training:  # stays on the device: reading the value would synchronise every training step
         return list(probabilities.unbind())
     return [torch.ones_like(probability) if probability >= 0.5 else None for probability in probabilities]
 
 
 def hidden_patches(masks: Tensor, grid: Sequence[int], probability: Tensor) -> Tensor:
-    """Patches outside the masks of the queries that are restricted to them.
+    """Marks the patches outside a query's mask, for the queries that are restricted.
 
     Args:
         masks: logits (B, Q, *, *) of any resolution.
         grid: h and w.
-        probability: that a query is restricted.
+        probability: probability that a query is restricted.
 
     Returns:
         Booleans (B, Q, N).
@@ -53,7 +53,7 @@ def hidden_patches(masks: Tensor, grid: Sequence[int], probability: Tensor) -> T
 
 
 def upscale_layers(dim: int) -> list[nn.Module]:
-    """The layers of a stage (B, D, h, w) -> (B, D, 2h, 2w)."""
+    """Returns the layers of an upsampling stage, (B, D, h, w) -> (B, D, 2h, 2w)."""
     return [
         nn.ConvTranspose2d(dim, dim, kernel_size=2, stride=2),
         nn.GELU(),
@@ -63,5 +63,5 @@ def upscale_layers(dim: int) -> list[nn.Module]:
 
 
 def mask_mlp(dim: int) -> nn.Sequential:
-    """What makes (B, Q, D) queries comparable with the features of pixels."""
+    """MLP that projects queries (B, Q, D) into the space of the pixel features."""
     return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))

@@ -10,7 +10,7 @@ from nnunetv2.model.vit_network import FlatNames
 
 
 class ViTSegmentationModel(FlatNames, DenseViTNetwork):
-    """The head `upernet` with its settings among those of `ViTNetwork`."""
+    """`ViTNetwork` with the head `upernet`; the head's settings are direct arguments."""
 
     head_name = "upernet"
 
@@ -36,7 +36,7 @@ def create_segmentation_model(
         backbone_size: size within the family.
         head_type: `upernet`.
         num_classes: K.
-        freeze_backbone: train the head alone; without effect if `use_lora`.
+        freeze_backbone: train only the head; ignored if `use_lora`.
         use_progressive_upsample: see `ViTSegmentationModel`.
         use_lora: train low-rank adapters in the backbone.
         lora_rank: their rank.

@@ -1,4 +1,4 @@
-"""EoMT as a network for nnU-Net, under the name that plans know it by."""
+"""EoMT as a network for nnU-Net, under its name in plans."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ __all__ = ["EoMTSegmentationModel", "annealed_probabilities", "without_rotation"
 
 
 class EoMTSegmentationModel(FlatNames, QueryNetwork):
-    """The head `eomt` with its settings among those of `ViTNetwork`."""
+    """`ViTNetwork` with the head `eomt`; the head's settings are direct arguments."""
 
     head_name = "eomt"

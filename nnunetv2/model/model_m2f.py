@@ -1,4 +1,4 @@
-"""Mask2Former as a network for nnU-Net, under the name that plans know it by."""
+"""Mask2Former as a network for nnU-Net, under its name in plans."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from nnunetv2.model.vit_network import FlatNames
 
 
 class M2FSegmentationModel(FlatNames, QueryNetwork):
-    """The head `m2f` with its settings among those of `ViTNetwork`."""
+    """`ViTNetwork` with the head `m2f`; the head's settings are direct arguments."""
 
     head_name = "m2f"

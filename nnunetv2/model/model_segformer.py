@@ -10,7 +10,7 @@ from nnunetv2.model.vit_network import FlatNames
 
 
 class SegFormerSegmentationModel(FlatNames, DenseViTNetwork):
-    """The head `segformer` with its settings among those of `ViTNetwork`."""
+    """`ViTNetwork` with the head `segformer`; the head's settings are direct arguments."""
 
     head_name = "segformer"
 
@@ -33,7 +33,7 @@ def create_segformer_model(
         input_channels: C.
         backbone_name: family, see `nnunetv2.model.backbones.FAMILIES`.
         backbone_size: size within the family.
-        freeze_backbone: train the head alone; without effect if `use_lora`.
+        freeze_backbone: train only the head; ignored if `use_lora`.
         use_lora: train low-rank adapters in the backbone.
         lora: their settings, see `apply_lora`.
         settings: further arguments of `SegFormerSegmentationModel`.

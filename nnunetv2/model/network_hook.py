@@ -1,4 +1,4 @@
-"""What trainers ask of their networks: how one is built, in today's and older trainers, and its deep supervision."""
+"""Builds the networks of trainers, with the current or the old hook signature, and switches their deep supervision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def build_planned_network(
     num_output_channels: int,
     enable_deep_supervision: bool | None,
 ) -> nn.Module:
-    """Returns the network that a configuration's architecture entry describes, with fresh weights."""
+    """Builds the network of a configuration's architecture entry, with random weights."""
     return build_network(
         configuration_manager.network_arch_class_name,
         configuration_manager.network_arch_init_kwargs,
@@ -37,9 +37,9 @@ def call_network_hook(
     num_output_channels: int,
     enable_deep_supervision: bool,
 ) -> nn.Module:
-    """Returns the network that the hook makes.
+    """Calls the network hook of a trainer.
 
-    A hook without a parameter `plans_manager` is of the old form: class name, arguments and names of arguments to
+    A hook without a parameter `plans_manager` has the old signature: class name, arguments and names of arguments to
     import, instead of the two managers.
     """
     common = (num_input_channels, num_output_channels, enable_deep_supervision)
@@ -60,7 +60,7 @@ def call_network_hook(
 
 
 def switch_deep_supervision(network: nn.Module, enabled: bool) -> None:
-    """Sets `network.decoder.deep_supervision` where there is such a switch."""
+    """Sets `network.decoder.deep_supervision` if the network has that attribute."""
     decoder = getattr(network, "decoder", None)
     if hasattr(decoder, "deep_supervision"):
         decoder.deep_supervision = enabled

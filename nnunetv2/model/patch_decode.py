@@ -1,4 +1,4 @@
-"""The decoder of Primus: transposed convolutions that turn patch tokens back into pixels.
+"""The decoder of Primus: transposed convolutions from patch tokens to pixels.
 
 Shapes: B batch, D embed dim, p patch size, K classes, n stages.
 """
@@ -15,16 +15,16 @@ from nnunetv2.model.channel_norm import ChannelNorm
 from nnunetv2.model.head import BackboneSpec, DenseHead, Features
 from nnunetv2.model.patch_decode_config import PatchDecodeConfig
 
-_NEGATIVE_SLOPE = 0.01  # that nnU-Net's and Primus' initialisation assumes, whatever the activation is
+_NEGATIVE_SLOPE = 0.01  # assumed by the initialisation of nnU-Net and Primus, whatever the activation
 
 
 class PatchDecode(nn.Module):
-    """Stages that each double the resolution: transposed convolution, layer norm over the channels, GELU.
+    """Upsampling stages: transposed convolution (factor 2), layer norm over the channels, GELU.
 
     Args:
         widths: channels of the input, then of each stage's output.
-        num_classes: K of the 1x1 convolution behind the stages; None: the last stage is a transposed convolution alone,
-            whose output are the logits.
+        num_classes: K of the final 1x1 convolution; None: the last stage is a bare transposed convolution that outputs
+            the logits.
     """
 
     def __init__(self, widths: Sequence[int], num_classes: int | None) -> None:
@@ -45,7 +45,7 @@ class PatchDecode(nn.Module):
 
 
 class PatchDecodeHead(DenseHead):
-    """`PatchDecode` on the maps of as many blocks as the settings say, concatenated."""
+    """Applies `PatchDecode` to the concatenated maps of the selected blocks."""
 
     part_labels: ClassVar[dict[str, str]] = {"proj": "projection", "up_projection": "decoder"}
 
@@ -64,7 +64,7 @@ class PatchDecodeHead(DenseHead):
 
     @property
     def classifier(self) -> tuple[str, ...]:
-        """The last layer; all of the decoder where its widths follow from the number of classes."""
+        """The last layer; the whole decoder if its widths depend on the number of classes."""
         return (self._classifier,)
 
     def forward(self, features: Features) -> Tensor:
@@ -76,9 +76,9 @@ def _doubling(before: int, after: int) -> nn.ConvTranspose2d:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Kaiming's normal distribution for kernels, 0 for biases.
+    """Initialises kernels with Kaiming's normal distribution, biases with 0.
 
-    Torch takes the fan-in of a transposed convolution from its output channels; Primus is published with that.
+    Torch computes the fan-in of a transposed convolution from its output channels; published Primus does the same.
     """
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.kaiming_normal_(module.weight, a=_NEGATIVE_SLOPE)

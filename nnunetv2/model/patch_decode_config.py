@@ -18,14 +18,13 @@ class PatchDecodeConfig(DenseHeadConfig):
     """Backbone and a decoder of transposed convolutions."""
 
     embed_dim: int | None = None
-    """Channels of a map of the backbone where it enters the decoder; null: the backbone's width, without a projection
-    in front."""
+    """Channels per backbone map after projection; null: the backbone's width, without projection."""
     patch_embed_size: int | None = None
-    """How many times the decoder enlarges the maps, a power of two; null: the backbone's patch size, or the next power
-    of two, from which logits are resized."""
+    """Upsampling factor of the decoder, a power of two; null: the backbone's patch size, or the next power of two,
+    after which logits are resized."""
     channels: str = "halved"
     """Widths of the decoder: halved at each stage, or geometric: equal ratios from the first width to twice the number
-    of classes, as upstream's Primus has them."""
+    of classes, as in upstream's Primus."""
 
     def __post_init__(self) -> None:
         if self.embed_dim is not None:
@@ -45,18 +44,18 @@ class PatchDecodeConfig(DenseHeadConfig):
             self.halved_widths(shape.width, shape.patch_size)
 
     def stages(self, patch_size: int) -> int:
-        """Number of stages that double the resolution, for a patch size of the backbone."""
+        """Returns the number of upsampling stages for a patch size of the backbone."""
         return num_doublings(self.patch_embed_size or patch_size)
 
     def entry_width(self, backbone_width: int) -> int:
-        """Channels that enter the decoder: those of all maps together."""
+        """Returns the decoder's input channels: the sum over all maps."""
         return self.num_blocks * (self.embed_dim or backbone_width)
 
     def halved_widths(self, backbone_width: int, patch_size: int) -> list[int]:
         """Widths before the first stage and after each, for `channels: halved`.
 
         Raises:
-            UsageError: too few channels to be halved so often.
+            UsageError: too few channels for that many halvings.
         """
         stages, width = self.stages(patch_size), self.entry_width(backbone_width)
         if width < _NARROWEST * 2**stages:
@@ -67,14 +66,14 @@ class PatchDecodeConfig(DenseHeadConfig):
         return [width // 2**stage for stage in range(stages + 1)]
 
     def geometric_widths(self, backbone_width: int, patch_size: int, num_classes: int) -> list[int]:
-        """Widths before the first stage and after each, for `channels: geometric`: multiples of 8, at last K."""
+        """Widths before the first stage and after each, for `channels: geometric`: multiples of 8, finally K."""
         stages, width = self.stages(patch_size), self.entry_width(backbone_width)
         ratio = (width / (2 * num_classes)) ** (1 / stages)
-        # The small addend is upstream's: a width halfway between two multiples of 8 becomes the larger one.
+        # The small addend is upstream's: a width halfway between two multiples of 8 is rounded up.
         inner = [max(8, 8 * round((width / ratio**stage + 1e-6) / 8)) for stage in range(1, stages)]
         return [width, *inner, num_classes]
 
 
 def num_doublings(size: int) -> int:
-    """How often 1 has to be doubled to reach a size or pass it."""
+    """Returns how many times 1 must be doubled to be at least `size`."""
     return (size - 1).bit_length()

@@ -12,13 +12,14 @@ from torch import Tensor
 from dinov3.eval.segmentation.models.heads.semantic_scores import semantic_scores
 from nnunetv2.model.vit_network import ViTNetwork, padded_size
 
-SCORE_EPSILON = 1e-6  # its logarithm, -13.8, and the sum of a few of them fit half precision
+SCORE_EPSILON = 1e-6  # its logarithm, -13.8, and sums of a few of them are representable in half precision
 
 
 class QueryNetwork(ViTNetwork):
     """A network with a `QueryHead`.
 
-    It predicts in bf16 as it is trained: products of queries and features of masks may pass 65504, the largest float16.
+    Prediction runs in bf16, as training does: products of queries and mask features may exceed 65504, the float16
+    maximum.
     """
 
     def forward(self, x: Tensor, return_queries: bool = False) -> Tensor | dict[str, Any]:
@@ -26,11 +27,11 @@ class QueryNetwork(ViTNetwork):
 
         Args:
             x: (B, C, H, W).
-            return_queries: return what the loss takes instead of dense logits.
+            return_queries: return the input of the loss instead of dense logits.
 
         Returns:
-            Dense logits (B, K, H, W) in float32, see `dense_logits`. Or, with `return_queries`, what the head makes of
-            the padded image, see `QueryHead`.
+            Dense logits (B, K, H, W) in float32, see `dense_logits`; with `return_queries`, the head's output for the
+            padded image, see `QueryHead`.
         """
         queries = self.head(self.features(self.adapted(x)))
         if return_queries:
@@ -39,7 +40,7 @@ class QueryNetwork(ViTNetwork):
 
 
 def dense_logits(queries: Mapping[str, Any], size: Sequence[int], image_multiple: int, *, regions: bool) -> Tensor:
-    """Turns queries into one logit per class and pixel, to be averaged over windows, mirrors and folds.
+    """Converts queries to one logit per class and pixel, so that windows, mirrors and folds can be averaged.
 
     The score S of a class is the sum over the queries of class probability times mask probability. Labels: log(S),
     whose softmax is S divided by its sum. Regions: the logit of S, whose sigmoid is S, with S cut off below 1.
@@ -47,7 +48,7 @@ def dense_logits(queries: Mapping[str, Any], size: Sequence[int], image_multiple
     Args:
         queries: `pred_logits` (B, Q, K + 1) and `pred_masks` (B, Q, h, w) of the padded image.
         size: (H, W) of the image before padding.
-        image_multiple: what it was padded to.
+        image_multiple: the multiple that the image was padded to.
         regions: independent regions instead of exclusive labels.
 
     Returns:

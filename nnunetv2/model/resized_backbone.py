@@ -1,4 +1,4 @@
-"""A vision transformer of any patch size, seen as one with patches of 16 pixels."""
+"""Wraps a vision transformer of any patch size so that it behaves as one with patches of 16 pixels."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PATCH_SIZE = 16
 class ResizedBackbone(nn.Module):
     """Resizes images by p/16 for a backbone with patches of p pixels, so that its maps are H/16 x W/16.
 
-    Freezing, train and eval mode are those of the backbone inside. DINOv2 sees as many tokens as DINOv3 does, instead
-    of a third more.
+    Freezing, train and eval mode are those of the wrapped backbone. DINOv2 then processes as many tokens as DINOv3,
+    instead of a third more.
 
     Args:
         backbone: becomes part of this module.
@@ -39,7 +39,7 @@ class ResizedBackbone(nn.Module):
         self.train(backbone.training)
 
     def get_intermediate_layers(self, x: Tensor, n: int | Sequence[int] = 1, **options: Any) -> tuple[Any, ...]:
-        """Outputs of chosen blocks, as the backbone's method of this name gives them.
+        """Returns the outputs of selected blocks, as the backbone's method of the same name.
 
         Args:
             x: (B, C, H, W); H and W are multiples of 16.
@@ -47,7 +47,7 @@ class ResizedBackbone(nn.Module):
             options: see `Backbone.get_intermediate_layers`.
 
         Raises:
-            ValueError: H or W is no multiple of 16, or a block does not exist.
+            ValueError: H or W is not a multiple of 16, or a block does not exist.
         """
         if any(side % PATCH_SIZE for side in x.shape[-2:]):
             raise ValueError(f"the image has {tuple(x.shape[-2:])} pixels; height and width must be multiples of 16")
@@ -57,7 +57,7 @@ class ResizedBackbone(nn.Module):
 
 
 def with_patches_of_16(backbone: Backbone) -> Backbone | ResizedBackbone:
-    """The backbone itself if its patches have 16 pixels (the names of its weights stay); else inside a wrapper."""
+    """Returns the backbone itself if its patches have 16 pixels, which keeps its weight names; else wraps it."""
     return backbone if backbone.patch_size == PATCH_SIZE else ResizedBackbone(backbone)
 
 

@@ -1,4 +1,4 @@
-"""Networks of nnU-Net made of a vision transformer and a head: how images enter, what is trained, dense logits out."""
+"""Networks of a vision transformer and a head: input adaptation, tuning of the backbone, output of dense logits."""
 
 from __future__ import annotations
 
@@ -29,44 +29,43 @@ logger = logging.getLogger(__name__)
 
 
 class ViTNetwork(nn.Module):
-    """A vision transformer with a head, described completely by plain data so that plans can rebuild it.
+    """A vision transformer with a head, defined entirely by plain data so that plans can rebuild it.
 
     The weights are random; `load_backbone_weights` fills the backbone.
 
     Args:
         input_channels: channels C of the images.
         num_classes: outputs K: labels with background as class 0, or regions.
-        deep_supervision: without effect; these networks have one output.
-        head: `name` of the head, its `settings`, and for a head of a user its `file` and the file's `sha256`.
+        deep_supervision: ignored; these networks have one output.
+        head: `name` and `settings` of the head; for a user's head, also its `file` and the file's `sha256`.
         backbone: family of the backbone, see `nnunetv2.model.backbones.FAMILIES`.
         backbone_size: size within the family.
         backbone_out_layers: which blocks the head reads: a name of `chosen_blocks`, or 0-based numbers; None: the
             head's default.
-        tuning: what of the backbone is trained: `frozen` (nothing), `lora` (adapters) or `full`.
+        tuning: which part of the backbone is trained: `frozen` (nothing), `lora` (adapters) or `full`.
         lora: `r`, `lora_alpha`, `lora_dropout`, `target_modules`; for `tuning="lora"`.
         regions: outputs are regions that may overlap, not exclusive labels.
         channel_adaptation: see `InputAdapter`.
         input_norm: see `InputAdapter`.
-        input_scale: images are enlarged by this whole factor before the backbone, so that it has more patches.
-        use_sliding_window_inference: whether images are predicted in windows of the plans' patch size, or each as a
-            whole.
+        input_scale: integer factor by which images are upsampled before the backbone, for more patches.
+        use_sliding_window_inference: predict in windows of the plans' patch size; false: predict each image as a whole.
 
     Attributes:
         input: module that adapts images to the backbone.
-        encoder: the backbone; absent where the head owns it.
+        encoder: the backbone; absent if the head owns it.
         head: the head.
         out_indices: numbers of the blocks that the head reads.
         use_sliding_window_inference: as given.
-        autocast_dtype: what prediction on a GPU computes in, as training does.
+        autocast_dtype: dtype of autocast in prediction on a GPU, the same as in training.
 
     Raises:
-        UsageError: sizes that do not fit each other, or layers that LoRA cannot adapt.
-        DataError: a head that is not registered here.
+        UsageError: incompatible sizes, or layers that LoRA cannot adapt.
+        DataError: the head is not registered.
     """
 
     autocast_dtype = torch.bfloat16
     head_prefix: ClassVar[str] = "head."
-    """In front of the head's tensors in the state dict."""
+    """Prefix of the head's tensors in the state dict."""
 
     def __init__(  # noqa: PLR0913 - the keys of the plans' architecture
         self,
@@ -113,29 +112,30 @@ class ViTNetwork(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """Height and width of what backbone and head see are multiples of this."""
+        """Height and width of the input of backbone and head are multiples of this."""
         return self.head.size_multiple
 
     @property
     def image_multiple(self) -> int:
         """Images are padded below and on the right until height and width are multiples of this."""
+        # The smallest size that `size_multiple` divides after upsampling by `input_scale`.
         return self.size_multiple // math.gcd(self.size_multiple, self.input_scale)
 
     def adapted(self, x: Tensor) -> Tensor:
-        """What backbone and head see of images (B, C, H, W): (B, C', s * H', s * W'), padded, then enlarged s times."""
+        """Adapts images (B, C, H, W) for backbone and head: (B, C', s * H', s * W'), padded, then upsampled s times."""
         x = pad_to_multiple(self.input(x), self.image_multiple)
         if self.input_scale == 1:
             return x
         return F.interpolate(x, scale_factor=self.input_scale, mode="bilinear", align_corners=False)
 
     def features(self, image: Tensor) -> Features:
-        """What the head gets of an adapted image."""
+        """Computes the head's input from an adapted image."""
         if self.head.owns_backbone:
             return Features(image, [], [])
         return self.encoder.features(image, self.out_indices, with_rotation=self.head.reads_rotation)
 
     def set_training_progress(self, progress: float) -> None:
-        """Updates what changes during a training; `progress` runs from 0 to 1."""
+        """Updates progress-dependent behaviour; `progress` runs from 0 to 1."""
         self.head.set_training_progress(progress)
 
     def load_backbone_weights(self, path: Path) -> LoadedWeights:
@@ -143,14 +143,15 @@ class ViTNetwork(nn.Module):
         return load_backbone_weights(self.backbone, path)
 
     def is_classifier(self, name: str) -> bool:
-        """Whether the tensor of this name in the state dict has a size that follows from the number of classes."""
+        """True if the size of this tensor of the state dict depends on the number of classes."""
         return any(name.startswith(f"{self.head_prefix}{module}.") for module in self.head.classifier)
 
 
 class FlatNames:
-    """Mixin for networks older than the module `head`: its settings and tensors have no name of a head in front.
+    """Mixin for networks older than the submodule `head`: settings and tensors have no head prefix.
 
-    Plans hold the head's settings among those of the network, and the state dict the head's tensors at the top.
+    Plans list the head's settings among those of the network, and the state dict has the head's tensors at the top
+    level.
     """
 
     head_name: ClassVar[str]
@@ -167,13 +168,13 @@ class FlatNames:
 
 
 def find_head_class(head: Mapping[str, Any]) -> type[Head]:
-    """The class of the head that plans describe.
+    """Finds the class of the head that plans describe.
 
     Args:
-        head: `name`, and for a head of a user `file` and `sha256`.
+        head: `name`; for a user's head, also `file` and `sha256`.
 
     Raises:
-        DataError: it is not registered here; the message names the missing file.
+        DataError: the head is not registered; the message names the missing file.
     """
     name, file = head["name"], head.get("file")
     if file is not None and name not in extensions.names("head"):
@@ -188,10 +189,10 @@ def find_head_class(head: Mapping[str, Any]) -> type[Head]:
 
 
 def head_config(head_class: type[Head], settings: Mapping[str, Any]) -> HeadConfig:
-    """The settings of a head as its dataclass.
+    """Converts the settings of a head to its dataclass.
 
     Raises:
-        DataError: settings that this head does not have, or values that it rejects.
+        DataError: unknown settings, or values that the head rejects.
     """
     if unknown := sorted(settings.keys() - set(setting_names(head_class.Config))):
         raise DataError(
@@ -202,7 +203,7 @@ def head_config(head_class: type[Head], settings: Mapping[str, Any]) -> HeadConf
 
 
 def set_tuning(vit: Backbone, tuning: str, lora: Mapping[str, Any] | None) -> None:
-    """Chooses what of a backbone is trained.
+    """Selects which part of a backbone is trained.
 
     Args:
         vit: changed in place.
@@ -222,20 +223,20 @@ def set_tuning(vit: Backbone, tuning: str, lora: Mapping[str, Any] | None) -> No
 
 
 def padded_size(size: Sequence[int], multiple: int) -> list[int]:
-    """The next multiples of (H, W)."""
+    """Rounds (H, W) up to multiples."""
     return [(side + multiple - 1) // multiple * multiple for side in size]
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Appends zeros below and on the right of (B, C, H, W) until H and W are multiples."""
-    # The modulus of a negative size would be shorter, and torch.compile fails on it where sizes vary.
+    """Pads (B, C, H, W) with zeros at the bottom and right until H and W are multiples."""
+    # Not written as a modulus of the negative size: torch.compile fails on that with dynamic shapes.
     missing = [(multiple - side % multiple) % multiple for side in x.shape[-2:]]
     return F.pad(x, (0, missing[1], 0, missing[0]))
 
 
 def _without_head_prefix(network: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     start = f"{prefix}head."
-    for name in [name for name in state_dict if name.startswith(prefix)]:  # all of them, so that their order stays
+    for name in [name for name in state_dict if name.startswith(prefix)]:  # re-inserts all, which keeps the order
         state_dict[name.replace(start, prefix, 1) if name.startswith(start) else name] = state_dict.pop(name)
 
 

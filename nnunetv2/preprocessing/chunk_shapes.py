@@ -1,7 +1,7 @@
 """Chunk and block shapes of stored cases, chosen for reading patches.
 
-A chunk is what one read from disk fetches, a block what one decompression yields. Both follow the patch that training
-cuts out: large enough that a patch meets few of them, small enough that little is read in vain.
+A chunk is the unit of reading from disk, a block the unit of decompression. Both are matched to the training patch:
+large enough that a patch touches few of them, small enough that little is read unnecessarily.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def comp_blosc2_params(
         grow_singleton_patch_axes: let chunks extend along an axis where the patch is one voxel thick.
 
     Raises:
-        UsageError: a size that is not positive, or a rank that is not supported.
+        UsageError: a size is not positive, or a rank is not supported.
     """
     image, patch = _spatial_sizes(image_size, patch_size)
     ratio = max_chunk_to_patch_ratio_per_axis
@@ -75,7 +75,7 @@ def _spatial_sizes(image_size: Sequence[int], patch_size: Sequence[int]) -> tupl
 
 
 def _shrink_to_fit(block: list[int], longest: Sequence[int], max_voxels: int) -> list[int]:
-    """Halves the axis that covers most of its `longest` extent until the block fits; the last one where they tie."""
+    """Halves the axis that covers most of its `longest` extent until the block fits; ties go to the last axis."""
     block = list(block)
     while math.prod(block) > max_voxels:
         shrinkable = [axis for axis in range(3) if block[axis] > 1]
@@ -93,9 +93,9 @@ def _grow_by_blocks(
     may_grow: Sequence[bool],
     max_voxels: int,
 ) -> list[int]:
-    """Adds blocks to a chunk, each time along the axis that covers least of its `longest` extent.
+    """Adds blocks to a chunk, each time along the axis that covers the smallest part of its `longest` extent.
 
-    Where axes tie, the one that is longest in the image grows, then the first.
+    Ties go to the axis that is longest in the image, then to the first.
     """
     chunk = list(block)
     while True:

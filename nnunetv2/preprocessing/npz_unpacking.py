@@ -29,9 +29,9 @@ def unpack_dataset(
     Args:
         folder: the folder of stored cases.
         unpack_segmentation: write `CASE_seg.npy` as well.
-        overwrite_existing: write files that are there already once more.
-        num_processes: worker processes, by default `nnUNet_def_n_proc`; 1 works in this process.
-        verify: open existing .npy files and write those again that cannot be opened.
+        overwrite_existing: rewrite existing files.
+        num_processes: worker processes, by default `nnUNet_def_n_proc`; 1: use this process.
+        verify: open existing .npy files and rewrite those that cannot be opened.
 
     Raises:
         DataError: a .npz file is damaged.

@@ -1,10 +1,10 @@
-"""Preprocessed cases on disk: what preprocessing writes and training reads.
+"""Preprocessed cases on disk, written by preprocessing and read by training.
 
 A case consists of `CASE.b2nd` (image, float32, `(C, X, Y, Z)`), `CASE_seg.b2nd` (labels, int16, `(1, X, Y, Z)`) and
-`CASE.pkl` (properties). The .b2nd files are compressed chunk by chunk, so that a patch can be read without the rest.
-Older folders hold `CASE.npz` with both arrays instead, which training unpacks to .npy before it starts.
+`CASE.pkl` (properties). The .b2nd files are compressed in chunks, so that a patch can be read without the rest. Older
+folders contain `CASE.npz` with both arrays instead, which training unpacks to .npy before it starts.
 
-Files are written beside their target and renamed; the image comes last, so a case that is listed is complete.
+Files are written under a temporary name and renamed, the image last, so that every listed case is complete.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CompressedArray = blosc2.NDArray | np.ndarray
 Case = tuple[CompressedArray, CompressedArray, CompressedArray | None, dict]
 _PREPROCESS_IT = "run nnUNetv2_preprocess for this case"
 _PREDICT_IT = "run the validation (--val) of the previous stage's fold that has this case"
-_FALLBACK_PATCH = (128, 128, 128)  # assumed where the caller does not say which patches will be read
+_FALLBACK_PATCH = (128, 128, 128)  # assumed if the caller gives no patch size
 
 
 class nnUNetBaseDataset(ABC):  # noqa: N801 - upstream's name
@@ -52,7 +52,7 @@ class nnUNetBaseDataset(ABC):  # noqa: N801 - upstream's name
 
     Args:
         folder: the folder.
-        identifiers: the cases to use; None uses all that are there.
+        identifiers: the cases to use; None: all in the folder.
         folder_with_segs_from_previous_stage: predictions of the previous cascade stage, same format, optional.
     """
 
@@ -71,7 +71,7 @@ class nnUNetBaseDataset(ABC):  # noqa: N801 - upstream's name
 
     @abstractmethod
     def load_case(self, identifier: str) -> Case:
-        """Returns `(image, labels, labels of the previous stage or None, properties)`; arrays are read when sliced.
+        """Returns `(image, labels, labels of the previous stage or None, properties)`; slicing an array reads it.
 
         Raises:
             DataError: a file of the case is missing or damaged.
@@ -91,7 +91,7 @@ class nnUNetBaseDataset(ABC):  # noqa: N801 - upstream's name
     def unpack_dataset(
         folder: str, overwrite_existing: bool = False, num_processes: int | None = None, verify: bool = True
     ) -> None:
-        """Prepares the folder for fast reading; nothing to do for formats that are read as they are."""
+        """Prepares the folder for fast reading; does nothing for formats that need no unpacking."""
         return
 
     def _load_properties(self, identifier: str) -> dict:
@@ -99,7 +99,7 @@ class nnUNetBaseDataset(ABC):  # noqa: N801 - upstream's name
 
 
 class nnUNetDatasetNumpy(nnUNetBaseDataset):  # noqa: N801 - upstream's name
-    """Cases in .npz files, read from the unpacked .npy files where those are there."""
+    """Cases in .npz files, read from the unpacked .npy files if present."""
 
     def load_case(self, identifier: str) -> Case:
         packed = os.path.join(self.source_folder, identifier)
@@ -119,7 +119,7 @@ class nnUNetDatasetNumpy(nnUNetBaseDataset):  # noqa: N801 - upstream's name
 
     @staticmethod
     def save_seg(seg: np.ndarray, output_filename_truncated: str) -> None:
-        """Writes a label map alone, as the next cascade stage reads it."""
+        """Writes only a label map, as input of the next cascade stage."""
         with replace_when_complete(f"{output_filename_truncated}.npz") as temporary:
             np.savez_compressed(temporary, seg=seg)
 
@@ -131,12 +131,12 @@ class nnUNetDatasetNumpy(nnUNetBaseDataset):  # noqa: N801 - upstream's name
     def unpack_dataset(
         folder: str, overwrite_existing: bool = False, num_processes: int | None = None, verify: bool = True
     ) -> None:
-        """Writes .npy files beside the .npz files."""
+        """Writes .npy files next to the .npz files."""
         unpack_dataset(folder, True, overwrite_existing, num_processes, verify)
 
 
 class nnUNetDatasetBlosc2(nnUNetBaseDataset):  # noqa: N801 - upstream's name
-    """Cases in .b2nd files, of which training decompresses the chunks that a patch touches."""
+    """Cases in .b2nd files; training decompresses only the chunks that a patch touches."""
 
     def __init__(
         self,
@@ -145,7 +145,7 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):  # noqa: N801 - upstream's name
         folder_with_segs_from_previous_stage: str | None = None,
     ) -> None:
         super().__init__(folder, identifiers, folder_with_segs_from_previous_stage)
-        blosc2.set_nthreads(1)  # many loader processes read at once; threads inside each would only compete
+        blosc2.set_nthreads(1)  # many loader processes read concurrently; threads inside each would only compete
         # Windows cannot delete or replace files that are memory mapped.
         self.mmap_kwargs = {} if os.name == "nt" else {"mmap_mode": "r"}
 
@@ -166,10 +166,10 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):  # noqa: N801 - upstream's name
     def _select_filter(
         arr: np.ndarray, blocks: Sequence[int], chunks: Sequence[int], codec: blosc2.Codec, clevel: int
     ) -> blosc2.Filter:
-        """Compresses one chunk from the middle of the array with and without byte shuffling and takes the smaller.
+        """Compresses one chunk from the middle of the array with and without byte shuffling and selects the smaller.
 
-        Shuffling helps interpolated values and harms the few distinct ones of images that were not resampled, and no
-        property of the array predicts which case it is. Ties go to no filter.
+        Shuffling helps for interpolated values and hurts for the few distinct values of images that were not resampled;
+        no property of the array predicts which case applies. Ties go to no filter.
         """
         sizes = [min(int(chunk), length) for chunk, length in zip(chunks, arr.shape, strict=True)]
         starts = [(length - size) // 2 for size, length in zip(sizes, arr.shape, strict=True)]
@@ -210,8 +210,8 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):  # noqa: N801 - upstream's name
             blocks_seg: block shape of the labels; by default that of the image.
             clevel: compression level, 0 to 9.
             codec: compression method.
-            filters: filters for the image; by default the better one is found by trial.
-            filters_seg: filters for the labels; likewise.
+            filters: filters for the image; by default selected by trial compression.
+            filters_seg: filters for the labels; the same default.
         """
         if chunks is None or blocks is None:
             blocks, chunks = comp_blosc2_params(data.shape, _FALLBACK_PATCH)
@@ -250,7 +250,7 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):  # noqa: N801 - upstream's name
         chunks_seg: Sequence[int] | None = None,
         blocks_seg: Sequence[int] | None = None,
     ) -> None:
-        """Writes a label map alone, as the next cascade stage reads it, in place of an older one."""
+        """Writes only a label map, as input of the next cascade stage, in place of an older one."""
         blosc2.set_nthreads(1)
         _write_b2nd(seg, f"{output_filename_truncated}.b2nd", chunks=chunks_seg, blocks=blocks_seg)
 
@@ -267,7 +267,7 @@ file_ending_dataset_mapping: dict[str, type[nnUNetBaseDataset]] = {
 
 
 def infer_dataset_class(folder: str) -> type[nnUNetDatasetBlosc2] | type[nnUNetDatasetNumpy]:
-    """Tells the format of a folder of cases by the endings of its files.
+    """Detects the format of a folder of cases by the endings of its files.
 
     Raises:
         DataError: the folder is missing, has no cases or mixes formats.
@@ -303,10 +303,10 @@ def _read_npy_or_npz(unpacked: str, packed: str, key: str, remedy: str = _PREPRO
 
 
 def _read(reader: Callable[[str], Any], path: str, remedy: str = _PREPROCESS_IT) -> Any:
-    """Calls `reader(path)` and turns whatever a damaged file makes it raise into an error that names the file."""
+    """Calls `reader(path)` and converts any exception from a damaged file to an error that names the file."""
     if not os.path.isfile(path):
         raise DataError(f"There is no file {path}; {remedy}")
     try:
         return reader(path)
-    except Exception as err:  # each library has its own exceptions for files that it cannot make sense of
+    except Exception as err:  # each library raises its own exceptions for damaged files
         raise DataError(f"{path} cannot be read; {remedy} again ({err})") from err

@@ -1,4 +1,4 @@
-"""Predict one case with the checkpoint of a training that was tried out, as prediction would later."""
+"""Predicts one case with the checkpoint of a fast dev run, in the same way as a later prediction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nnunetv2.training.state import checkpoint
 from nnunetv2.training.validation import full_validation
 from nnunetv2.training.validation.online_metrics import mean_of_defined
 
-_NUM_COMPARED_CASES = 10  # among which the smallest is looked for; opening every case of a large dataset takes long
+_NUM_COMPARED_CASES = 10  # the smallest of these is used; opening every case of a large dataset takes long
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ class StoredCase:
     image: torch.Tensor
     """(C, X, Y, Z)"""
     labels: np.ndarray
-    """(X, Y, Z); -1 where the image has no data"""
+    """(X, Y, Z); -1 outside the image data"""
     properties: dict[str, Any]
 
     def middle(self, size: Sequence[int]) -> StoredCase:
-        """The voxels around the centre, as if the image had no others and had never been resampled."""
+        """Crops the centre and returns it as a complete case that was never resampled."""
         starts = [(whole - part) // 2 for whole, part in zip(self.labels.shape, size, strict=True)]
         region = tuple(slice(start, start + part) for start, part in zip(starts, size, strict=True))
         geometry = {
@@ -51,28 +51,28 @@ class StoredCase:
 
 @dataclass(frozen=True)
 class PredictedCase:
-    """What was predicted, and how well."""
+    """Result and score of a prediction."""
 
     name: str
     shape: tuple[int, ...]
-    """voxels that were predicted, on the preprocessed grid"""
+    """predicted voxels, on the preprocessed grid"""
     whole_shape: tuple[int, ...]
-    """voxels that there are"""
+    """voxels of the whole case"""
     is_mirrored: bool
-    """whether mirrored copies were averaged"""
+    """mirrored predictions were averaged"""
     dice: float
-    """mean over the foreground; NaN where neither file has any"""
+    """mean over the foreground classes; NaN if neither file has foreground"""
 
 
 def load_predictor(trainer: nnUNetTrainer) -> nnUNetPredictor:
-    """A predictor that knows nothing but the files of the trainer's model folder."""
+    """Creates a predictor from nothing but the files in the trainer's model folder."""
     predictor = nnUNetPredictor(device=trainer.device, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(trainer.output_folder_base, (trainer.fold,), checkpoint.FINAL)
     return predictor
 
 
 def smallest_case(trainer: nnUNetTrainer) -> StoredCase:
-    """The smallest of the first validation cases, as the validation loads it."""
+    """Loads the smallest of the first validation cases in the same way as the validation."""
     _, dataset = trainer.get_tr_and_val_datasets()
     names = list(dataset.identifiers)[:_NUM_COMPARED_CASES]
     name = min(names, key=lambda candidate: math.prod(dataset.load_case(candidate)[0].shape))
@@ -84,17 +84,16 @@ def smallest_case(trainer: nnUNetTrainer) -> StoredCase:
 def predict_one_case(
     predictor: nnUNetPredictor, case: StoredCase, references: Path, folder: Path, *, most_patches: float, npz: bool
 ) -> PredictedCase:
-    """Predicts a case, or its middle, writes the segmentation and scores the file.
+    """Predicts a case or its central part, writes the segmentation and scores the file.
 
     Args:
         references: folder of the reference segmentations.
-        folder: where to write; made if it is not there.
-        most_patches: a case for which the network must see more patches than this, mirrored copies included, is cut
-            down to its middle.
+        folder: output folder; created if missing.
+        most_patches: a case that needs more patches than this, including mirrored copies, is cropped to its centre.
         npz: also write the class probabilities.
 
     Raises:
-        DataError: there is no reference, or the file that was written does not fit it.
+        DataError: the reference is missing, or the written file does not match it.
     """
     reference = references / f"{case.name}{predictor.dataset_json['file_ending']}"
     if not reference.is_file():
@@ -114,7 +113,7 @@ def predict_one_case(
 
 
 def num_patches(predictor: nnUNetPredictor, image_size: Sequence[int]) -> float:
-    """How many patches the network must see to predict an image, mirrored copies included; parts of them count too."""
+    """Number of patches to predict an image, including mirrored copies and fractions of patches."""
     patch_size = predictor.configuration_manager.patch_size
     missing_axes = len(image_size) - len(patch_size)
     padded = [*image_size[:missing_axes], *map(max, image_size[missing_axes:], patch_size)]
@@ -125,13 +124,13 @@ def num_patches(predictor: nnUNetPredictor, image_size: Sequence[int]) -> float:
 
 
 def size_of_middle(image_size: Sequence[int], patch_size: Sequence[int]) -> tuple[int, ...]:
-    """One patch, along the last axis half a patch more, so that tiles overlap; a single slice where patches are 2-D."""
+    """Size of the central crop: a patch, plus half along the last axis so that tiles overlap; one slice in 2-D."""
     wanted = [1] * (len(image_size) - len(patch_size)) + [*patch_size[:-1], patch_size[-1] * 3 // 2]
     return tuple(map(min, image_size, wanted))
 
 
 def write_reference(case: StoredCase, predictor: nnUNetPredictor, folder: Path) -> Path:
-    """Writes the labels of a case whose grid is not that of a reference file; returns the file."""
+    """Writes the labels of a cropped case, whose grid differs from the reference file's; returns the path."""
     path = folder / f"reference_{case.name}{predictor.dataset_json['file_ending']}"
     labels = np.maximum(case.labels, 0).transpose(predictor.plans_manager.transpose_backward)
     predictor.plans_manager.image_reader_writer_class().write_seg(labels, str(path), case.properties)
@@ -142,7 +141,7 @@ def score(predictor: nnUNetPredictor, prediction: str, reference: str) -> float:
     """Mean Dice of the foreground of two files.
 
     Raises:
-        DataError: they differ in shape, or the prediction has values that are no labels.
+        DataError: the shapes differ, or the prediction has values that are not labels.
     """
     labels = predictor.label_manager
     reader = predictor.plans_manager.image_reader_writer_class()

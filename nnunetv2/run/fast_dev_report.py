@@ -1,4 +1,4 @@
-"""How long single steps took, what a whole training will take, and the words for it."""
+"""Measures single steps, extrapolates to a whole training, and formats the report."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _GIB = 2**30
 
 @dataclass
 class Stopwatch:
-    """When calls of functions began and ended, in seconds; what a GPU has still to do belongs to the call."""
+    """Records start and end of function calls in seconds; waits for the GPU at the end of a call."""
 
     device: torch.device
     spans: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, whose calls are noted under a name."""
+        """Wraps a function so that its calls are recorded under a name."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             started = self._now()
@@ -40,12 +40,12 @@ class Stopwatch:
         return call
 
     def last(self, name: str) -> float:
-        """Duration of the last call; earlier ones include what is done only once."""
+        """Duration of the last call; earlier calls include one-time costs."""
         started, ended = self.spans[name][-1]
         return ended - started
 
     def before_last(self, name: str) -> float:
-        """Time between the last two calls."""
+        """Duration between the last two calls."""
         return self.spans[name][-1][0] - self.spans[name][-2][1]
 
     def _now(self) -> float:
@@ -56,7 +56,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class TrainingLength:
-    """How long a training is."""
+    """Length of a training."""
 
     num_epochs: int
     num_iterations: int
@@ -67,7 +67,7 @@ class TrainingLength:
 
 @dataclass(frozen=True)
 class EpochEstimate:
-    """What single steps say about an epoch; all times in seconds."""
+    """Estimates the duration of an epoch from single steps; all times in seconds."""
 
     length: TrainingLength
     training_step: float
@@ -75,10 +75,10 @@ class EpochEstimate:
     batch: float
     """to load and augment a batch in one process"""
     num_workers: int
-    """processes that do so while the network trains; 0: the training waits for each batch"""
+    """background processes that do this; 0: the training waits for each batch"""
 
     def seconds(self) -> float:
-        """Of one epoch. Training steps are as fast as the slower of network and workers."""
+        """Duration of one epoch; the slower of network and workers limits the training steps."""
         if self.num_workers:
             step = max(self.training_step, self.batch / self.num_workers)
         else:
@@ -98,7 +98,7 @@ class EpochEstimate:
 
 
 def facts_of_training(trainer: nnUNetTrainer, stopwatch: Stopwatch) -> dict[str, str]:
-    """Lines of the report about steps that were made."""
+    """Lines of the report about the measured steps."""
     batch, planned = batch_of(trainer), planned_batch_of(trainer)
     losses = {name: trainer.logger.get_value(name, -1) for name in ("train_losses", "val_losses")}
     return {
@@ -112,7 +112,7 @@ def facts_of_training(trainer: nnUNetTrainer, stopwatch: Stopwatch) -> dict[str,
 def facts_of_length(
     trainer: nnUNetTrainer, stopwatch: Stopwatch, length: TrainingLength, num_workers: int
 ) -> dict[str, str]:
-    """Lines of the report about the training that was not made."""
+    """Lines of the report about the duration of the whole training."""
     if batch_of(trainer) != planned_batch_of(trainer):
         return {"one epoch": "cannot be told from smaller batches"}
     seconds = {"training_step": stopwatch.last("train"), "validation_step": stopwatch.last("validate")}
@@ -121,14 +121,14 @@ def facts_of_length(
 
 
 def describe_parameters(network: nn.Module) -> str:
-    """How many there are, and how many of them are trained."""
+    """Formats the numbers of all and of trained parameters."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
     total, trained = sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
     return f"{total / 1e6:.3f} million, {trained / 1e6:.3f} million of them trained"
 
 
 def describe_case(case: PredictedCase) -> str:
-    """For example `the middle 1 x 128 x 192 of the 1 x 520 x 696 voxels of case_1; Dice 0.020`."""
+    """Returns, for example, `the middle 1 x 128 x 192 of the 1 x 520 x 696 voxels of case_1; Dice 0.020`."""
     shape, whole = (" x ".join(map(str, size)) for size in (case.shape, case.whole_shape))
     is_whole = case.shape == case.whole_shape
     part = f"{case.name}, {whole} voxels" if is_whole else f"the middle {shape} of the {whole} voxels of {case.name}"
@@ -138,7 +138,7 @@ def describe_case(case: PredictedCase) -> str:
 
 
 def peak_memory(device: torch.device) -> str:
-    """The most memory that was used: of the GPU, or else of this process where the operating system tells."""
+    """Formats the peak memory: of the GPU, or else of this process if the operating system reports it."""
     if device.type == "cuda":
         reserved, total = torch.cuda.max_memory_reserved(device), torch.cuda.get_device_properties(device).total_memory
         return f"{reserved / _GIB:.1f} of {total / _GIB:.1f} GiB of the GPU"
@@ -151,6 +151,6 @@ def peak_memory(device: torch.device) -> str:
 
 
 def report_lines(title: str, facts: dict[str, str]) -> list[str]:
-    """The title, and one indented line per fact."""
+    """Formats a title, followed by one indented line per fact."""
     width = max(map(len, facts))
     return [title, *(f"  {name:<{width}}  {fact}" for name, fact in facts.items())]

@@ -1,7 +1,7 @@
-"""`--fast_dev_run`: everything that a training and a prediction do, once, before a training of days is started.
+"""`--fast_dev_run`: runs every step of training and prediction once, before a long training is started.
 
-Trainer, network, settings, weights and hooks are the real ones. What they write goes into a temporary folder, so that
-neither models nor preprocessed data change.
+Trainer, network, settings, weights and hooks are the real ones. All output goes to a temporary folder, so that models
+and preprocessed data do not change.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _SECONDS_FOR_A_CASE = 6
 
 
 def try_training(run: TrainingRun) -> None:
-    """Trains and validates one step, writes a checkpoint, predicts a case with it, and reports what that took.
+    """Trains and validates one step, writes a checkpoint, predicts a case with it, and reports the durations.
 
-    On the CPU, batches are made smaller. Where they are not, two steps are made and the second tells how long a
-    training would take.
+    On the CPU, batches are made smaller. Otherwise there are two steps, and the duration of the training is estimated
+    from the second.
 
     Raises:
-        UsageError: what the training would refuse, too.
-        DataError: likewise.
-        DivergedError: likewise.
+        UsageError: as the training would.
+        DataError: as the training would.
+        DivergedError: as the training would.
     """
     started, num_workers, results = time.monotonic(), get_allowed_n_proc_DA(), Path(nnUNet_results)
     with temporary_results() as scratch:
@@ -70,9 +70,9 @@ def try_training(run: TrainingRun) -> None:
 
 @contextmanager
 def temporary_results() -> Iterator[Path]:
-    """A folder for the length of a block, in which `nnUNet_results` is its subfolder `results`.
+    """Creates a temporary folder and points `nnUNet_results` to its subfolder `results` within the block.
 
-    Batches are made in this process meanwhile, and no external logger is told.
+    Inside the block, batches are made in this process and external loggers are disabled.
     """
     with tempfile.TemporaryDirectory(prefix="nnUNet_fast_dev_run_", ignore_cleanup_errors=True) as folder:
         changes = {"nnUNet_results": os.path.join(folder, "results")}
@@ -88,7 +88,7 @@ def temporary_results() -> Iterator[Path]:
 
 
 def make_trainer_of(run: TrainingRun) -> nnUNetTrainer:
-    """The trainer of a run; on the CPU with batches that it can train within seconds."""
+    """Creates the trainer of a run; on the CPU with batches that train within seconds."""
     trainer_class, device = find_by_name("trainer", run.trainer_name), torch.device(run.device_type)
     if device.type == "cpu":
         trainer_class = with_small_batches(trainer_class)
@@ -101,22 +101,22 @@ def make_trainer_of(run: TrainingRun) -> nnUNetTrainer:
 
 
 def redirect(trainer: nnUNetTrainer, results: Path, scratch: Path) -> None:
-    """Lets a trainer read what the real training would read, and write below `scratch` alone.
+    """Makes a trainer read the inputs of the real training, but write only below `scratch`.
 
     Args:
-        results: the real folder of trained models, in place of which it was made with `scratch / "results"`.
+        results: the real results folder, which was replaced by `scratch / "results"` when the trainer was created.
 
     Raises:
-        UsageError: the real model folder holds folds of another architecture, or the trainer chooses its own folder.
+        UsageError: the real model folder contains folds of another architecture, or the trainer uses its own folder.
     """
     model = real_counterpart(trainer.output_folder_base, results, scratch)
     require_same_architecture(str(model), trainer.configuration_name, trainer.configuration_manager)
     if trainer.folder_with_segs_from_previous_stage is not None:
         previous = real_counterpart(trainer.folder_with_segs_from_previous_stage, results, scratch)
         trainer.folder_with_segs_from_previous_stage = str(previous)
-    trainer.disable_checkpointing = False  # there would be nothing to predict with
-    # A training without splits writes them beside the plans. If they stayed, cases that are added before the real
-    # training would not be in them.
+    trainer.disable_checkpointing = False  # prediction needs a checkpoint
+    # A training without splits writes them next to the plans. If they stayed, they would lack cases that are added
+    # before the real training.
     copy = scratch / "preprocessed"
     copy.mkdir()
     for entry in os.scandir(trainer.preprocessed_dataset_folder_base):
@@ -126,10 +126,10 @@ def redirect(trainer: nnUNetTrainer, results: Path, scratch: Path) -> None:
 
 
 def real_counterpart(folder: str, results: Path, scratch: Path) -> Path:
-    """Where a folder below the temporary results lies below the real ones.
+    """Maps a folder below the temporary results to the real results folder.
 
     Raises:
-        UsageError: it does not lie there.
+        UsageError: the folder is not below the temporary results.
     """
     temporary = scratch / "results"
     if not Path(folder).is_relative_to(temporary):
@@ -138,19 +138,19 @@ def real_counterpart(folder: str, results: Path, scratch: Path) -> Path:
 
 
 def shorten(trainer: nnUNetTrainer) -> TrainingLength:
-    """Initialises a trainer for its whole training, then leaves one step of it, or two; returns the whole length."""
+    """Initialises a trainer with its full length, then shortens it to one or two steps; returns the full length."""
     if not trainer.was_initialized:
         trainer.initialize()
     length = TrainingLength(trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch)
     num_steps = 2 if batch_of(trainer) == planned_batch_of(trainer) else 1
     trainer.num_epochs, trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = 1, num_steps, num_steps
-    trainer._best_ema = math.inf  # nothing is better, so that one checkpoint is written and not the same one twice
+    trainer._best_ema = math.inf  # no epoch is better, so only one checkpoint is written
     trainer.dataset_class = as_it_is(trainer.dataset_class or infer_dataset_class(trainer.preprocessed_dataset_folder))
     return length
 
 
 def as_it_is(dataset_class: type[nnUNetBaseDataset]) -> type[nnUNetBaseDataset]:
-    """The class without the unpacking of all cases, which takes long and writes beside them."""
+    """Returns a subclass without the unpacking of all cases, which takes long and writes to their folder."""
 
     class AsItIs(dataset_class):
         @staticmethod
@@ -161,13 +161,13 @@ def as_it_is(dataset_class: type[nnUNetBaseDataset]) -> type[nnUNetBaseDataset]:
 
 
 def forget_network(trainer: nnUNetTrainer) -> None:
-    """Frees what a prediction in a process of its own would not find in memory."""
+    """Frees memory that a separate prediction process would not share."""
     trainer.network = trainer.optimizer = trainer.lr_scheduler = trainer.loss = None
     empty_cache(trainer.device)
 
 
 def predict(trainer: nnUNetTrainer, references: Path, stopwatch: Stopwatch, npz: bool) -> str:
-    """Predicts a validation case with the checkpoint on disk, or as much of it as is done in a few seconds."""
+    """Predicts a validation case, or as much of it as takes a few seconds, with the checkpoint on disk."""
     started = time.monotonic()
     predictor = fast_dev_prediction.load_predictor(trainer)
     case = fast_dev_prediction.smallest_case(trainer)

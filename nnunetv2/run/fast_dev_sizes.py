@@ -1,4 +1,4 @@
-"""Batches that a CPU can train within seconds, for a training that is only tried out."""
+"""Batches that a CPU can train within seconds, for fast dev runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIDE = {2: 128, 3: 64}  # voxels per axis, by the number of axes
 
 @dataclass(frozen=True)
 class BatchShape:
-    """How many patches of how many voxels per axis a training step sees."""
+    """Batch size and patch size of a training step."""
 
     batch_size: int
     patch_size: tuple[int, ...]
@@ -26,9 +26,9 @@ class BatchShape:
 
 
 def with_small_batches(trainer_class: type[nnUNetTrainer]) -> type[nnUNetTrainer]:
-    """A class of the same name whose trainers make their plans' batches and patches smaller, after all settings.
+    """Returns a subclass of the same name that reduces batch and patch size after all settings are applied.
 
-    Its instances have the attribute `planned_batch`, the `BatchShape` that they would have trained with.
+    Its instances have the attribute `planned_batch`, the original `BatchShape`.
     """
 
     class SmallBatches(trainer_class):
@@ -47,13 +47,13 @@ def with_small_batches(trainer_class: type[nnUNetTrainer]) -> type[nnUNetTrainer
 
 
 def small_batch(planned: BatchShape, strides: Sequence[Sequence[int]]) -> BatchShape:
-    """At most two patches of at most 128 pixels per axis, in 3-D 64 voxels, that a U-Net of these strides can pool.
+    """Reduces a batch to at most two patches of 128 pixels per axis (64 voxels in 3-D) that a U-Net can pool.
 
-    A side stays a multiple of what the strides reduce it by, and never grows. One voxel alone at the deepest level
-    could not be normalised, so that two are left there.
+    Sides stay multiples of the total stride and never grow. At the deepest level at least two voxels remain, because a
+    single one cannot be normalised.
 
     Args:
-        strides: per stage and axis; none for networks that take any size.
+        strides: strides per stage and axis; empty for networks that accept any size.
     """
     units = [math.prod(of_axis) for of_axis in zip(*strides, strict=True)] or [1] * len(planned.patch_size)
     limit = _SIDE[len(planned.patch_size)]
@@ -64,7 +64,7 @@ def small_batch(planned: BatchShape, strides: Sequence[Sequence[int]]) -> BatchS
 
 
 def strides_of(configuration: dict[str, Any]) -> list[list[int]]:
-    """Strides per stage and axis of a configuration's architecture; empty where it has none."""
+    """Returns the strides per stage and axis of a configuration's architecture; empty if it has none."""
     strides = configuration["architecture"]["arch_kwargs"].get("strides", [])
     num_axes = len(configuration["patch_size"])
     return [[stride] * num_axes if isinstance(stride, int) else list(stride) for stride in strides]
@@ -76,5 +76,5 @@ def batch_of(trainer: nnUNetTrainer) -> BatchShape:
 
 
 def planned_batch_of(trainer: nnUNetTrainer) -> BatchShape:
-    """What the plans and the settings say, whatever was made smaller."""
+    """Returns the batch of the plans and settings, before the reduction."""
     return getattr(trainer, "planned_batch", None) or batch_of(trainer)

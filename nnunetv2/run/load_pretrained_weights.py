@@ -1,4 +1,4 @@
-"""Start a training from the weights of another one."""
+"""Initialises a training with the weights of another one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# These tell classes apart in U-Nets: their number of outputs belongs to the dataset. Heads name theirs themselves.
+# Classification layers of U-Nets, whose size depends on the dataset. Heads declare theirs in `classifier`.
 SEGMENTATION_LAYERS = (".seg_layers.",)
 
 
 def require_pretrained_file(fname: str) -> None:
-    """Raises `UsageError` where there is no file."""
+    """Raises `UsageError` if the file does not exist."""
     if not Path(fname).is_file():
         raise UsageError(
             f"There is no file {fname}; -pretrained_weights takes the path of an nnU-Net checkpoint (.pth)"
@@ -31,10 +31,10 @@ def load_pretrained_weights(network: nn.Module, fname: str, verbose: bool = Fals
     Args:
         network: same architecture as in the checkpoint, possibly with another number of classes.
         fname: nnU-Net checkpoint; its `network_weights` are used.
-        verbose: name every tensor that was copied.
+        verbose: log every tensor that was copied.
 
     Raises:
-        UsageError: the file is not there, is not a training checkpoint, or its network differs.
+        UsageError: the file is missing, is not a training checkpoint, or its network differs.
         DataError: the file is damaged.
     """
     from dinov3.utils.network_wrappers import unwrap

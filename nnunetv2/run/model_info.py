@@ -1,4 +1,4 @@
-"""The command `nnUNetv2_model_info`: parameters, operations and memory of models, before any training."""
+"""The command `nnUNetv2_model_info`: reports parameters, operations and memory of models before training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Parser of `nnUNetv2_model_info`; `parse_request` makes sense of its result."""
+    """Builds the parser of `nnUNetv2_model_info`; `parse_request` interprets its result."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_model_info",
         usage="%(prog)s DATASET CONFIGURATION [-tr TRAINER ...] [options] [key=value ...]\n"
@@ -52,10 +52,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def parse_request(argv: Sequence[str] | None = None) -> InfoRequest:
-    """Parses a command line, on which `key=value` words may stand anywhere.
+    """Parses a command line with `key=value` words at any position.
 
     Raises:
-        UsageError: words that contradict each other or are too many.
+        UsageError: arguments contradict each other, or there are too many.
     """
     args = build_parser().parse_intermixed_args(argv)
     settings: list[str] = []
@@ -79,7 +79,7 @@ def parse_request(argv: Sequence[str] | None = None) -> InfoRequest:
 
 
 def _plain_words(words: Sequence[str] | None, settings: list[str]) -> list[str]:
-    """The words that are no `key=value`; those are appended to `settings`. A flag swallows what stands behind it."""
+    """Moves `key=value` words to `settings` and returns the rest; flags with `nargs` swallow words of both kinds."""
     settings += [word for word in words or () if "=" in word]
     return [word for word in words or () if "=" not in word]
 

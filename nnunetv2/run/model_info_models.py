@@ -1,4 +1,4 @@
-"""From what `nnUNetv2_model_info` was asked to the costs of models."""
+"""Computes the costs of the models that a call of `nnUNetv2_model_info` requests."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model and what it costs."""
+    """A model and its cost."""
 
     name: str
-    """of its trainer, or the folder of a trained model"""
+    """name of its trainer, or folder of a trained model"""
     configuration: str
     num_outputs: int
     cost: ModelCost
 
 
 def models_of_dataset(request: InfoRequest) -> list[ModelInfo]:
-    """The models that trainers would train on a preprocessed dataset.
+    """Describes the models that trainers would train on a preprocessed dataset.
 
     Raises:
-        UsageError: no such dataset, plans, configuration, trainer or setting; or settings for trainers without any.
+        UsageError: dataset, plans, configuration, trainer or setting are unknown, or the trainers accept no settings.
     """
     classes = [find_by_name("trainer", name) for name in request.trainers or (DEFAULT_TRAINER,)]
     has_settings = request.config_path is not None or bool(request.overrides)
@@ -53,11 +53,11 @@ def models_of_dataset(request: InfoRequest) -> list[ModelInfo]:
 
 
 def trained_models(request: InfoRequest) -> list[ModelInfo]:
-    """The models in model folders; their networks are what the folders' plans describe.
+    """Describes the models in model folders, with the networks of the folders' plans.
 
     Raises:
-        UsageError: a folder that does not exist or has no model folder's name, or an unknown trainer.
-        DataError: a file in it that is damaged.
+        UsageError: a folder does not exist or is not named like a model folder, or its trainer is unknown.
+        DataError: a file in a folder is damaged.
     """
     models = []
     for folder in request.model_folders:

@@ -1,4 +1,4 @@
-"""The costs of models as aligned text and as JSON."""
+"""Formats the costs of models as aligned text and as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MODEL_HEADER = ("model", *_PART_HEADER[1:], "training GiB", "inference GiB")
 
 
 def as_text(models: Sequence[ModelInfo]) -> str:
-    """A table of the parts of each model, and one of all models in front if there are several."""
+    """Formats a table of the parts of each model; with several models, a table of all comes first."""
     blocks = [_model_block(model) for model in models]
     if len(models) > 1:
         rows = [[model.name, *_amounts(_sums(model.cost)), *_peaks(model.cost)] for model in models]
@@ -29,7 +29,7 @@ def as_text(models: Sequence[ModelInfo]) -> str:
 
 
 def as_json(models: Sequence[ModelInfo]) -> dict[str, Any]:
-    """Plain data: whole numbers of parameters, operations (FLOPs) and bytes."""
+    """Converts to plain data: whole numbers of parameters, operations (FLOPs) and bytes."""
     return {
         "flops_per_multiply_add": 2,
         "models": [
@@ -46,12 +46,12 @@ def as_json(models: Sequence[ModelInfo]) -> dict[str, Any]:
 
 
 def json_text(content: dict[str, Any]) -> str:
-    """What `write_json` would write."""
+    """Returns the text that `write_json` would write."""
     return json.dumps(content, indent=2)
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as their widest cell: the first flush left, the others flush right; a rule below the header."""
+    """Formats rows as columns: the first left-aligned, the others right-aligned; a rule below the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(

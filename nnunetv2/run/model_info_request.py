@@ -1,4 +1,4 @@
-"""What one call of `nnUNetv2_model_info` asks for."""
+"""The request of one call of `nnUNetv2_model_info`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nnunetv2.errors import UsageError
 
 @dataclass(frozen=True)
 class InfoRequest:
-    """Models, either of a dataset or in model folders, and the sizes and precision to compute their costs for."""
+    """Models of a dataset or in model folders, and the sizes and precision for which to compute their costs."""
 
     dataset: str | None
     configuration: str | None

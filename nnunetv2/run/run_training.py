@@ -1,4 +1,4 @@
-"""The training command: find dataset, plans and trainer, then train and validate in one or several processes."""
+"""The training command: finds dataset, plans and trainer, then trains and validates in one or several processes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 
 def setup_ddp(rank: int, world_size: int, backend: str = "nccl") -> None:
-    """Joins the process group of a distributed training; needs MASTER_ADDR and MASTER_PORT."""
+    """Joins the process group of a distributed training; requires MASTER_ADDR and MASTER_PORT."""
     import torch.distributed
 
     torch.distributed.init_process_group(backend, rank=rank, world_size=world_size)
@@ -87,7 +87,7 @@ def run_ddp(  # noqa: PLR0913 - upstream's signature
     device_type: str = "cuda",
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> None:
-    """One process of a distributed training; its arguments are those of the command, `rank` counts from 0."""
+    """Runs one process of a distributed training; arguments as in the command, `rank` counts from 0."""
     run = TrainingRun(
         dataset=dataset_name_or_id,
         configuration=configuration,
@@ -109,7 +109,7 @@ def run_ddp(  # noqa: PLR0913 - upstream's signature
 
 
 def train_and_validate(run: TrainingRun) -> None:
-    """Carries out a run in this process, which may be one of a group."""
+    """Executes a run in this process, which may be one of a group."""
     import torch
 
     from nnunetv2.training.state import checkpoint
@@ -121,7 +121,7 @@ def train_and_validate(run: TrainingRun) -> None:
         run.fold,
         run.trainer_name,
         run.plans_identifier,
-        run.continue_training or run.only_validate,  # external loggers go on with what they have
+        run.continue_training or run.only_validate,  # external loggers continue their run
         torch.device(run.device_type),
         run.trainer_kwargs,
     )
@@ -129,11 +129,11 @@ def train_and_validate(run: TrainingRun) -> None:
         trainer.disable_checkpointing = True
     if run.seed is not None:
         trainer.seed = run.seed
-    trainer.keep_to_budget(run.budget)
+    trainer.keep_to_budget(run.budget)  # before initialize, as the schedule depends on the length
     maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
     if not run.only_validate:
         trainer.run_training()
-        trainer.restored_checkpoint = (None, None)  # also where it was complete: the network is the final one
+        trainer.restored_checkpoint = (None, None)  # also if it was complete: the network is the final one
         if run.validate_best:
             best = checkpoint.require_checkpoint(Path(trainer.output_folder), checkpoint.BEST, "--val_best")
             trainer.load_checkpoint(str(best))
@@ -147,7 +147,7 @@ def _prepare_torch(device_type: str) -> None:
 
     device_settings.set_threads(device_type)
     if device_type == "cuda":
-        torch.backends.cudnn.benchmark = True  # patches keep one size, so the search for fast kernels pays off
+        torch.backends.cudnn.benchmark = True  # patches have a constant size, so the search for fast kernels pays off
 
 
 def run_training(  # noqa: PLR0913 - upstream's signature
@@ -172,19 +172,19 @@ def run_training(  # noqa: PLR0913 - upstream's signature
     num_val_iterations_per_epoch: int | None = None,
     precision: str | None = None,
 ) -> None:
-    """Trains one fold and validates it; the arguments are those of the command `nnUNetv2_train`.
+    """Trains one fold and validates it; arguments as in the command `nnUNetv2_train`.
 
     Args:
-        num_gpus: processes that are started here, one per GPU; on the CPU they talk through gloo. Where `torchrun` has
-            started this process as one of several, they train together and it must be 1.
+        num_gpus: number of processes to start, one per GPU; on the CPU they communicate through gloo. Must be 1 if
+            `torchrun` started this process as one of several, which then train together.
         device: None means CUDA.
         trainer_kwargs: further arguments of the trainer's constructor.
-        fast_dev_run: only try everything once and keep nothing, see `nnunetv2.run.fast_dev_run`.
-        seed: of all random numbers, 0 to 2**32 - 1; None draws others in every training, unless the trainer or the
-            checkpoint that is continued has a seed.
-        num_epochs: length of the training; None leaves it to the trainer, or to the checkpoint that is continued, and
-            so do the two below.
-        precision: fp32, fp16 or bf16; None likewise.
+        fast_dev_run: run every step once and keep nothing, see `nnunetv2.run.fast_dev_run`.
+        seed: seed of all random numbers, 0 to 2**32 - 1; None: not reproducible, unless the trainer or the resumed
+            checkpoint has a seed.
+        num_epochs: length of the training; None: taken from the trainer or the resumed checkpoint; the same holds for
+            the next two.
+        precision: fp32, fp16 or bf16; None: as for `num_epochs`.
 
     Raises:
         UsageError: `nnUNet_results` is not set; see also `get_trainer_from_args` and `maybe_load_checkpoint`.
@@ -221,7 +221,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
 
 
 def _require_numbers_of_workers() -> None:
-    """Finds wrong numbers of processes now rather than after minutes, or after the last epoch."""
+    """Rejects invalid numbers of processes now, instead of minutes later or after the last epoch."""
     get_allowed_n_proc_DA()
     get_default_num_processes()
 
@@ -240,10 +240,10 @@ def _try_once(run: TrainingRun, num_processes: int) -> None:
 def run_from_arguments(
     args: argparse.Namespace, trainer_name: str | None = None, trainer_kwargs: Mapping[str, Any] | None = None
 ) -> None:
-    """Runs what `add_training_arguments` parsed.
+    """Runs a training with the arguments parsed by `add_training_arguments`.
 
     Args:
-        trainer_name: instead of `-tr`.
+        trainer_name: overrides `-tr`.
         trainer_kwargs: further arguments of the trainer's constructor.
     """
     require_num_gpus(args.num_gpus)

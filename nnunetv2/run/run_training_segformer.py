@@ -1,4 +1,4 @@
-"""The training command of ViT + SegFormer: nnU-Net's, with a file of settings and `key=value` words."""
+"""The training command of ViT + SegFormer: nnU-Net's, with a settings file and `key=value` words."""
 
 import sys
 

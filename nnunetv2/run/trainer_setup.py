@@ -1,4 +1,4 @@
-"""From the words of a training command to a trainer that is ready to run."""
+"""Creates a ready-to-run trainer from the arguments of a training command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def get_trainer_from_args(
     device: torch.device | None = None,
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> nnUNetTrainer:
-    """Makes the trainer of a preprocessed dataset; nothing is written yet.
+    """Creates the trainer of a preprocessed dataset; nothing is written yet.
 
     Args:
         dataset_name_or_id: `Dataset004_Hippocampus`, `4` or `"4"`.
@@ -42,7 +42,7 @@ def get_trainer_from_args(
         trainer_kwargs: further arguments of the trainer's constructor.
 
     Raises:
-        UsageError: no such dataset, plans, configuration, fold, trainer or argument.
+        UsageError: dataset, plans, configuration, fold, trainer or an argument are unknown.
     """
     trainer_class = find_by_name("trainer", trainer_name)
     arguments = (dataset_name_or_id, configuration, fold, plans_identifier, continue_training, device, trainer_kwargs)
@@ -59,7 +59,7 @@ def make_trainer(
     device: torch.device | None = None,
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> nnUNetTrainer:
-    """Like `get_trainer_from_args`, for a class that is at hand."""
+    """Like `get_trainer_from_args`, for a given class."""
     import torch
 
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
@@ -83,7 +83,7 @@ def read_plans(preprocessed_folder: Path, plans_identifier: str) -> dict[str, An
     """Reads `{plans_identifier}.json` of a preprocessed dataset.
 
     Raises:
-        UsageError: it is not there; the message names the plans that are.
+        UsageError: the file is missing; the message lists the available plans.
     """
     path = preprocessed_folder / f"{plans_identifier}.json"
     if path.is_file():
@@ -116,14 +116,14 @@ def maybe_load_checkpoint(
     pretrained_weights_file: str | None = None,
     validate_best: bool = False,
 ) -> None:
-    """Loads what a run starts from: the furthest checkpoint, the final one, pretrained weights, or nothing.
+    """Loads the initial state of a run: the most advanced or the final checkpoint, pretrained weights, or nothing.
 
     Args:
-        continue_training: from the furthest; with none the training starts anew, with a warning.
-        validation_only: the final one must be there, or the best one where that is to be validated.
+        continue_training: load the most advanced checkpoint; without one, the training starts anew with a warning.
+        validation_only: require the final checkpoint, or the best one with `validate_best`.
 
     Raises:
-        UsageError: contradictory wishes, a checkpoint that must be there is not, or weights that do not fit.
+        UsageError: arguments contradict each other, a required checkpoint is missing, or weights do not fit.
     """
     from nnunetv2.training.state import checkpoint
 
@@ -144,4 +144,4 @@ def maybe_load_checkpoint(
         if not nnunet_trainer.was_initialized:
             nnunet_trainer.initialize()
         load_pretrained_weights(nnunet_trainer.network, pretrained_weights_file)
-        nnunet_trainer.pretrained_file = pretrained_weights_file  # the metrics tell it
+        nnunet_trainer.pretrained_file = pretrained_weights_file  # recorded in the metrics

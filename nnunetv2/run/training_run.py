@@ -1,4 +1,4 @@
-"""What one training command is asked to do, as plain data and as command line arguments."""
+"""The request of one training command, as plain data and as command line arguments."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_PLANS = "nnUNetPlans"
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What one training command was asked to do; plain data, so that it can be sent to other processes."""
+    """The request of one training command; plain data, so that it can be sent to other processes."""
 
     dataset: str | int
     configuration: str
@@ -33,11 +33,11 @@ class TrainingRun:
     fast_dev_run: bool = False
     device_type: str = "cuda"
     trainer_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    """arguments that the trainer's constructor has beyond those of nnUNetTrainer"""
+    """constructor arguments that the trainer has in addition to those of nnUNetTrainer"""
     seed: int | None = None
-    """None leaves it to the trainer, or to the checkpoint that it goes on from"""
+    """None: taken from the trainer or the resumed checkpoint"""
     budget: Budget = field(default_factory=Budget)
-    """likewise what it leaves out"""
+    """unset fields are taken from the trainer or the resumed checkpoint"""
 
     def __post_init__(self) -> None:
         if self.continue_training and self.only_validate:
@@ -68,10 +68,10 @@ class TrainingRun:
 
 
 def parse_fold(fold: int | str) -> int | str:
-    """A fold as the trainer takes it: a number from 0, or `all`.
+    """Parses a fold: a number from 0, or `all`.
 
     Raises:
-        UsageError: anything else.
+        UsageError: the value is neither.
     """
     if fold == "all":
         return fold
@@ -85,7 +85,7 @@ def parse_fold(fold: int | str) -> int | str:
 
 
 def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str = DEFAULT_TRAINER) -> None:
-    """Adds the arguments that every training command has; `run_from_arguments` takes what they parse to."""
+    """Adds the arguments that all training commands share; `run_from_arguments` runs the parsed result."""
     parser.usage = "%(prog)s dataset_name_or_id configuration fold [options]"
     add = parser.add_argument
     add("dataset_name_or_id", type=str, help="number or name of a preprocessed dataset")

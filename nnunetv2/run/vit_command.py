@@ -1,4 +1,4 @@
-"""The training commands of vision transformers: nnU-Net's, with a file of settings and `key=value` words."""
+"""Training commands of vision transformers: nnU-Net's, with a settings file and `key=value` words."""
 
 from __future__ import annotations
 
@@ -26,34 +26,34 @@ if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
 
 _NUM_ARGUMENTS = 3  # dataset, configuration, fold
-_CHOICES = ("model.head", "training.loss")  # settings that decide which other settings there are
+_CHOICES = ("model.head", "training.loss")  # settings that determine the schema
 
 
 @dataclass(frozen=True)
 class ViTCommand:
-    """One command, and the same from Python."""
+    """One training command, and its Python interface."""
 
     program: str
     """Name of the console command."""
     model: str
-    """What it trains, for the help."""
+    """Description of the model for the help text."""
     default_trainer: str
     """Class name of the trainer."""
     prefix: str
-    """`m2f_` stands for the flag `--m2f_config` and the trainer's arguments `m2f_config_path` and `m2f_overrides`."""
+    """Prefix of flag and trainer arguments: `m2f_` gives `--m2f_config`, `m2f_config_path` and `m2f_overrides`."""
     settings: str
-    """Dotted name of the dataclass of the default trainer's settings, whose module imports nothing heavy."""
+    """Dotted name of the default trainer's settings dataclass; its module must not import torch."""
     lists_heads: bool = False
-    """The head is chosen by `model.head`, and the help lists them."""
+    """The head is selected by `model.head`, and the help lists all heads."""
 
     @property
     def config_file(self) -> str:
-        """Name of the file in which the folder of a fold keeps its settings."""
+        """Name of the settings file in the folder of a fold."""
         return f"{self.prefix}config.yaml"
 
     @property
     def config_flag(self) -> str:
-        """The flag that takes a file of settings."""
+        """The flag for a settings file."""
         return f"--{self.prefix}config"
 
     def get_trainer_from_args(
@@ -68,10 +68,10 @@ class ViTCommand:
         config_path: str | None = None,
         overrides: Sequence[str] = (),
     ) -> nnUNetTrainer_vit:
-        """Makes the trainer, see `nnunetv2.run.run_training.get_trainer_from_args`.
+        """Creates the trainer, see `nnunetv2.run.run_training.get_trainer_from_args`.
 
         Args:
-            config_path: file of settings; None: those the fold was trained with if it continues, else the defaults.
+            config_path: settings file; None: the fold's own settings if it is resumed, else the defaults.
             overrides: `key=value` words that override the file.
         """
         trainer_name = trainer_name or self.default_trainer
@@ -96,10 +96,10 @@ class ViTCommand:
         """Trains one fold and validates it, see `nnunetv2.run.run_training.run_training`.
 
         Args:
-            config_path: file of settings; None: those that the fold was trained with where it continues or is only
-                validated, else the defaults.
+            config_path: settings file; None: the fold's own settings if it is resumed or only validated, else the
+                defaults.
             overrides: `key=value` words that override the file.
-            options: the other arguments of that function.
+            options: further arguments of that function.
         """
         trainer = trainer_class_name or self.default_trainer
         arguments = (dataset_name_or_id, configuration, fold, trainer, plans_identifier)
@@ -113,7 +113,7 @@ class ViTCommand:
         )
 
     def build_parser(self) -> argparse.ArgumentParser:
-        """The parser; use its `parse_intermixed_args`, as settings may stand behind flags."""
+        """Builds the parser; call `parse_intermixed_args`, because settings may follow flags."""
         parser = argparse.ArgumentParser(
             prog=self.program,
             description=f"Train {self.model} on one fold of a 2-D configuration and validate it.",
@@ -150,7 +150,7 @@ class ViTCommand:
         return parser
 
     def main(self, argv: Sequence[str] | None = None) -> None:
-        """Carries out a command line."""
+        """Executes a command line."""
         argv = list(sys.argv[1:] if argv is None else argv)
         if vit_settings.is_about_settings(argv):
             self._show_settings(argv)
@@ -158,15 +158,15 @@ class ViTCommand:
         args = vit_settings.parse(self.build_parser(), argv, self.schema())
         arguments = (args.dataset_name_or_id, args.configuration, args.fold, args.tr, args.p)
         settings = self.trainer_arguments(*arguments, args.c or args.val, args.config_path, args.settings)
-        # The trainer reads them again. Here a mistake is reported before torch is imported.
+        # The trainer reads the settings again; reading them here reports mistakes before torch is imported.
         self.schema(args.tr).load(*settings.values())
         base.run_from_arguments(args, trainer_kwargs=settings)
 
     def _show_settings(self, argv: Sequence[str]) -> None:
-        """Carries out `--print_config` and `--init_config`.
+        """Executes `--print_config` and `--init_config`.
 
         Raises:
-            UsageError: wrong settings, or a file that exists already.
+            UsageError: settings are invalid, or the file already exists.
         """
         from dinov3.utils.config_layers import dotted_keys
 
@@ -206,10 +206,10 @@ class ViTCommand:
         )
 
     def schema(self, trainer_name: str | None = None) -> type[ViTnnUNetConfig]:
-        """The dataclass of a trainer's settings; None is the default trainer.
+        """Returns the settings dataclass of a trainer; None: the default trainer.
 
         Raises:
-            UsageError: there is no such trainer, or this command cannot give it its settings.
+            UsageError: the trainer is unknown, or does not accept the settings of this command.
         """
         if trainer_name in (None, self.default_trainer):
             module, _, name = self.settings.rpartition(".")
@@ -236,7 +236,7 @@ class ViTCommand:
         config_path: str | None,
         overrides: Sequence[str],
     ) -> dict[str, Any]:
-        """What the trainer takes; a fold that `is_trained` goes on with its own settings if no file is given."""
+        """Returns the trainer's arguments; without a file, a fold that `is_trained` uses its own settings."""
         if trainer_name != self.default_trainer:
             self._trainer_class(trainer_name)
         if config_path is None and is_trained:
@@ -249,7 +249,7 @@ class ViTCommand:
     def fold_folder(
         dataset_name_or_id: int | str, configuration: str, fold: int | str, trainer_name: str, plans_identifier: str
     ) -> Path:
-        """Where a fold is trained."""
+        """Returns the folder of a fold."""
         from nnunetv2.utilities.file_path_utilities import get_output_folder
 
         return Path(get_output_folder(dataset_name_or_id, trainer_name, plans_identifier, configuration, fold))

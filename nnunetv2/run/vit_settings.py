@@ -1,4 +1,4 @@
-"""Settings of the training commands of vision transformers: shown, as a template, those of a trained fold."""
+"""Settings of the ViT training commands: printing, templates, and settings of a trained fold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FLAG = re.compile(r"(?<![\w-])--?[a-z]\w*")
 
 
 class WordsParser(argparse.ArgumentParser):
-    """Collects in `words` what is no flag, in place of any positional arguments, so that none has to be there."""
+    """Collects all positional words in `words` instead of named positional arguments, so that none is required."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -47,7 +47,7 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def is_about_settings(argv: Sequence[str]) -> bool:
-    """Whether a command line asks for settings instead of a training."""
+    """True if a command line asks for settings instead of a training."""
     flags = {word.partition("=")[0] for word in argv}
     return bool(flags & {"--print_config", "--init_config"}) and not flags & {"-h", "--help"}
 
@@ -56,7 +56,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str], schema: type) ->
     """Parses flags and words in any order.
 
     Raises:
-        UsageError: an unknown flag, which may be meant as a setting.
+        UsageError: a flag is unknown; it may be meant as a setting.
     """
     from dinov3.utils.config_layers import dotted_keys, nearest
 
@@ -70,12 +70,12 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str], schema: type) ->
 
 
 def settings_text(schema: type[ViTnnUNetConfig], title: str, config_path: str | None, words: Sequence[str]) -> str:
-    """The settings in force as YAML, each with its source behind it; loading it gives the same settings.
+    """Formats the effective settings as YAML, with the source of each as comment; loading it gives the same settings.
 
     Args:
         schema: class of the settings.
-        title: for a comment on top.
-        config_path: file of settings; None: there is none.
+        title: comment at the top.
+        config_path: settings file; None: no file.
         words: `key=value` words that take precedence over the file.
     """
     from dinov3.utils.annotated_yaml import config_with_sources
@@ -85,7 +85,7 @@ def settings_text(schema: type[ViTnnUNetConfig], title: str, config_path: str | 
 
 
 def template(program: str, schema: type) -> str:
-    """All settings of a command with their defaults and meanings, as YAML."""
+    """Formats all settings of a command with defaults and descriptions as YAML."""
     from dinov3.utils.annotated_yaml import WIDTH, config_template
 
     title = (
@@ -100,7 +100,7 @@ def write_new_file(path: Path, text: str) -> None:
     """Writes the file that `--init_config` names.
 
     Raises:
-        UsageError: it exists already, or its folder does not.
+        UsageError: the file already exists, or its folder does not.
     """
     if path.exists():
         raise UsageError(f"--init_config {path} exists already and is not overwritten; give another name or remove it")
@@ -111,7 +111,7 @@ def write_new_file(path: Path, text: str) -> None:
 
 
 def settings_of_fold(folder: Path, file_name: str) -> Path | None:
-    """The settings that a fold was trained with; written anew from its checkpoint if the file is missing.
+    """Finds the settings file of a trained fold; restores it from the checkpoint if missing.
 
     Returns:
         The path of the file; None if the fold has neither.

@@ -1,8 +1,8 @@
-"""All settings of a training or an evaluation of a segmentation head, and how they are read.
+"""All settings of the training or evaluation of a segmentation head, and their loading.
 
-The names and defaults are those of Meta's configuration, so that its YAML files load; sections that Meta does not have
-(`m2f_train`, `lora`, `ema`) are beside them. One setting has another default: `decoder_head.backbone_out_layers` is
-FOUR_EVEN_INTERVALS for the m2f head, which reads four blocks and cannot work with Meta's LAST.
+Names and defaults are those of Meta's configuration, so that its YAML files load; the sections `m2f_train`, `lora` and
+`ema` are additions. One default differs: `decoder_head.backbone_out_layers` is FOUR_EVEN_INTERVALS for the m2f head,
+which reads four blocks and cannot work with Meta's LAST.
 """
 
 from __future__ import annotations
@@ -67,20 +67,20 @@ __all__ = [
 
 CONFIGS = Path(__file__).parent / "configs"
 RELEASED_SEGMENTOR = "dinov3_vit7b16_ms"
-"""The value of `load_from` that stands for Meta's released ViT-7B with its Mask2Former head for ADE20K."""
-RGB = 3  # channels that every image is read as
+"""The value of `load_from` that selects Meta's released ViT-7B with its Mask2Former head for ADE20K."""
+RGB = 3  # channels of every loaded image
 PATCH_SIZE = 16  # pixels, of all released DINOv3 vision transformers
 
 
 class ModelDtype(Enum):
-    """Number format that the network runs in; weights stay float32."""
+    """Precision of the network's forward pass; weights stay float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
 
     @property
     def autocast_dtype(self) -> torch.dtype:
-        """The same as torch calls it."""
+        """The corresponding torch dtype."""
         import torch
 
         return getattr(torch, self.value)
@@ -91,20 +91,21 @@ class SegmentationConfig:
     """All settings of one training or evaluation."""
 
     model: ModelConfig | None = None
-    """The backbone. Not needed to evaluate load_from=dinov3_vit7b16_ms."""
+    """The backbone. Not required to evaluate load_from=dinov3_vit7b16_ms."""
     bs: int = 2
     """Images per iteration and process."""
     n_gpus: int = 8
-    """Processes that the recipe was made for. How many there are, torchrun decides; see the global batch in the log."""
+    """Number of processes that the recipe assumes. The actual number is set by torchrun; the log shows the global
+    batch."""
     num_workers: int = 6
-    """Processes per training process that read images; 0: none."""
+    """Image loading workers per training process; 0: none."""
     model_dtype: ModelDtype = ModelDtype.FLOAT32
-    """Number format that the network runs in: FLOAT32 or BFLOAT16 (autocast). Losses are always computed in float32."""
+    """Precision of the network: FLOAT32 or BFLOAT16 (autocast). Losses are always computed in float32."""
     seed: int = 100
-    """Of the initial weights, the order of the images, their augmentation and dropout."""
+    """Seed of the initial weights, the order of the images, their augmentation and dropout."""
     datasets: DatasetConfig = field(default_factory=DatasetConfig)
     metric_to_save: str = "mIoU"
-    """Metric of which the best evaluation is saved as model_best.pth."""
+    """Metric by which the best evaluation is selected and saved as model_best.pth."""
     decoder_head: DecoderConfig = field(default_factory=DecoderConfig)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -115,17 +116,17 @@ class SegmentationConfig:
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     ema: EMAConfig = field(default_factory=EMAConfig)
     train_backbone: bool = False
-    """Train the backbone's own weights too; false: it is frozen, or has LoRA adapters."""
+    """Train the backbone's own weights as well; false: it is frozen or has LoRA adapters."""
     checkpoint_interval: int = 1000
-    """Iterations between two writings of checkpoint_latest.pth, from which resume=true goes on."""
+    """Iterations between writes of checkpoint_latest.pth, from which resume=true resumes."""
     output_dir: str | None = None
-    """Folder of all results. Needed."""
+    """Folder of all results. Required."""
     load_from: str | None = None
     """Evaluate this instead of training: a .pth file of a training, a URL, or dinov3_vit7b16_ms (released by Meta)."""
     resume: bool = False
-    """Go on with the training in output_dir; where there is none yet, start it."""
+    """Resume the training in output_dir; start it if there is none yet."""
     device: str | None = None
-    """cpu, cuda or mps; null: that of model.device, else cuda where there is one, else cpu."""
+    """cpu, cuda or mps; null: model.device if set, else cuda if available, else cpu."""
 
     def __post_init__(self) -> None:
         for name in ("bs", "n_gpus", "checkpoint_interval"):
@@ -170,7 +171,7 @@ class SegmentationConfig:
         else:
             unit = self.model.kwargs.get("patch_size", PATCH_SIZE) if self.model else PATCH_SIZE
             if not isinstance(unit, int) or unit < 1:
-                return  # the model refuses it
+                return  # the model rejects it
             reason = "the backbone's patch size"
         if self.transforms.train.crop_size is not None:
             require_multiple("transforms.train.crop_size", self.transforms.train.crop_size, unit, reason)
@@ -179,28 +180,28 @@ class SegmentationConfig:
 
 
 def load_segmentation_config(words: Sequence[str]) -> SegmentationConfig:
-    """The settings: defaults < YAML file < words.
+    """Loads the settings: defaults < YAML file < words.
 
     Args:
-        words: `config=FILE`, at most once, and `key=value` in any order. FILE is a path, or the name of a file that
-            comes with this package, with or without `.yaml`.
+        words: `config=FILE`, at most once, and `key=value` in any order. FILE is a path, or the name of a file shipped
+            with this package, with or without `.yaml`.
 
     Raises:
-        UsageError: the file does not exist, a key is unknown, or a value cannot be.
+        UsageError: the file does not exist, a key is unknown, or a value is invalid.
     """
     files = [word.partition("=")[2] for word in words if word.startswith("config=")]
     if len(files) > 1:
-        raise UsageError(f"config= is given {len(files)} times; give one file and settle the rest by key=value")
+        raise UsageError(f"config= is given {len(files)} times; give one file and override it by key=value")
     path = _config_path(files[0]) if files else None
     keys = {word.partition("=")[0] for word in words}
     settings = [word for word in words if not word.startswith("config=")]
-    if "load_from" in keys and "resume" not in keys:  # the file may be that of a training that was resumed
+    if "load_from" in keys and "resume" not in keys:  # the file may stem from a resumed training
         settings.append("resume=false")
     return load_config(SegmentationConfig, path, settings)
 
 
 def shipped_configs() -> list[str]:
-    """Names, without `.yaml`, of the files that come with this package."""
+    """Names, without `.yaml`, of the files shipped with this package."""
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 

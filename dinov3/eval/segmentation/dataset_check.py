@@ -1,4 +1,4 @@
-"""Read a whole dataset once, before hours of training: is every file usable, and which classes occur how often?
+"""Reads a whole dataset once before a long training: checks that every file is usable and counts the classes.
 
 python -m dinov3.eval.segmentation.dataset_check config=FILE datasets.root=FOLDER decoder_head.num_classes=3
 """
@@ -27,7 +27,7 @@ FILES_AT_ONCE = 4  # threads; Pillow reads without holding the interpreter's loc
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """What a dataset holds. Classes are numbered as the model sees them, after `reduce_zero_label`."""
+    """Content of a dataset. Classes are numbered as in the model, after `reduce_zero_label`."""
 
     num_images: int
     height_range: tuple[int, int]
@@ -36,7 +36,7 @@ class DatasetSummary:
     """Smallest and largest width, in pixels."""
     pixels_per_class: tuple[int, ...]
     images_per_class: tuple[int, ...]
-    """In how many images a class occurs."""
+    """Number of images in which each class occurs."""
     num_ignored_pixels: int
 
     @property
@@ -69,7 +69,7 @@ def check_dataset(dataset: SegmentationDataset, num_classes: int, reduce_zero_la
 
     Args:
         num_classes: K.
-        reduce_zero_label: whether classes count from 1 in the files and 0 is ignored.
+        reduce_zero_label: classes count from 1 in the files and 0 is ignored.
 
     Raises:
         DataError: an image or label map cannot be used; the message names the first such file, in the dataset's order,
@@ -102,7 +102,7 @@ def check_dataset(dataset: SegmentationDataset, num_classes: int, reduce_zero_la
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Parser of the command."""
+    """Builds the parser of the command."""
     parser = argparse.ArgumentParser(
         prog="python -m dinov3.eval.segmentation.dataset_check",
         description="Reads every image and label map of a dataset and names the first file that cannot be used.",
@@ -120,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    """Checks the training and the validation split of a configuration and logs what they hold."""
+    """Checks the training and validation splits of a configuration and logs their content."""
     words = build_parser().parse_args(argv).words
     from dinov3.eval.segmentation.config import load_segmentation_config
     from dinov3.eval.segmentation.data.dataset import make_dataset

@@ -1,4 +1,4 @@
-"""Evaluate a segmentation model: predict every image of a dataset and compare with its label map."""
+"""Evaluates a segmentation model: predicts every image of a dataset and compares it with its label map."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ IMAGES_BETWEEN_REPORTS = 50
 OVERLAYS_FOLDER = "overlays"
 
 OnPrediction = Callable[[str, Tensor, Tensor], None]
-"""Called with name, reference and prediction (H, W) of each image."""
+"""Callback with name, reference and prediction (H, W) of each image."""
 
 
 def test_segmentation(backbone: nn.Module | None, config: SegmentationConfig) -> dict[str, Any]:
     """Evaluates the weights that `config.load_from` names.
 
     Args:
-        backbone: Filled with its own weights; None for the released segmentation model, which brings its own.
-        config: `load_from` is the file or URL of a training's weights, or `dinov3_vit7b16_ms` for the released ADE20K
-            model.
+        backbone: Backbone with loaded weights; None for the released segmentation model, which includes its own.
+        config: Its `load_from` is the file or URL of a training's weights, or `dinov3_vit7b16_ms` for the released
+            ADE20K model.
 
     Returns:
         See `SegmentationMetrics.compute`.
 
     Raises:
-        UsageError: The settings do not fit each other or the weights, or a file or folder does not exist.
+        UsageError: The settings contradict each other or the weights, or a file or folder does not exist.
         DataError: The weights do not fit the model, or an image or label map cannot be used.
     """
     if config.load_from == RELEASED_SEGMENTOR:
@@ -77,27 +77,27 @@ def evaluate_segmentation_model(
 ) -> dict[str, Any]:
     """Predicts every image and computes the metrics over all processes.
 
-    The scores of each view become probabilities (softmax over classes, also those of Mask2Former, as in Meta's code);
-    an image's prediction is the class with the largest mean over its views. The model predicts in evaluation mode;
-    afterwards every module is in the mode it was in.
+    The scores of each view are converted to probabilities (softmax over classes, also for Mask2Former, as in Meta's
+    code); the prediction is the class with the largest mean over the views. The model predicts in evaluation mode;
+    afterwards the mode of every module is restored.
 
     Args:
         segmentation_model: See `slide_inference`; may be wrapped for distributed training.
         test_dataloader: Name, views and label map of the images of this process, see `evaluation_samples`. Every image
-            belongs to one process; a process may have none.
+            is assigned to one process; a process may have none.
         device: Where to run; the model is moved there.
         eval_res: Side of a window in pixels, for "slide".
-        eval_stride: Distance of windows in pixels, for "slide".
+        eval_stride: Distance between windows in pixels, for "slide".
         decoder_head_type: "linear" or "m2f".
         num_classes: K.
         autocast_dtype: bfloat16 or float16 run the model under autocast.
         inference_mode: "slide" or "whole".
         compute_metric_per_image: See `SegmentationMetrics`.
-        windows_per_forward: Most windows of an image in one forward pass.
-        on_prediction: Gets every prediction.
+        windows_per_forward: Maximum number of windows per forward pass.
+        on_prediction: Called with every prediction.
 
     Returns:
-        See `SegmentationMetrics.compute`: metrics in percent, in every process the same.
+        See `SegmentationMetrics.compute`: metrics in percent, identical in all processes.
     """
     device = torch.device(device)
     model = unwrap(segmentation_model).to(device)
@@ -126,12 +126,12 @@ def evaluate_segmentation_model(
 def predict_label_map(
     segmentation_model: nn.Module, views: Sequence[View], size: Sequence[int], **inference_settings: Any
 ) -> Tensor:
-    """The class of every pixel of an image: the largest mean probability over its views.
+    """Predicts the class of every pixel: the largest mean probability over the views.
 
     Args:
         views: At least one.
         size: Height and width of the result.
-        **inference_settings: Of `make_inference`.
+        **inference_settings: Arguments of `make_inference`.
 
     Returns:
         (H, W) int64.
@@ -146,16 +146,16 @@ def predict_label_map(
             output_activation=partial(torch.softmax, dim=1),
             **inference_settings,
         )
-        # a view that is larger than the others may have been put together in main memory
+        # a larger view may have been assembled in main memory
         total = probabilities if total is None else total.add_(probabilities.to(total.device))
     return total[0].argmax(dim=0)
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Puts a model into evaluation mode for a while; afterwards each module has its former mode.
+    """Sets evaluation mode inside the block and restores the mode of each module afterwards.
 
-    Other than `model.train()`, that leaves a frozen part of a model in training as it was.
+    Unlike `model.train()`, this keeps frozen parts of a model in their own mode.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -171,20 +171,20 @@ def evaluate_on_validation_set(
 ) -> dict[str, Any]:
     """Evaluates a model on `config.datasets.val` with the settings of `config.eval` and `config.transforms`.
 
-    Each process predicts its share of the images. Views have `config.transforms.eval.img_size`; None leaves images
-    at the size of their files. A forward pass takes as many windows as a training step takes images (`config.bs`): what
-    fits into memory with gradients fits without. With `config.eval.save_overlays` pictures of all predictions are
+    Each process predicts its share of the images. Views have the size `config.transforms.eval.img_size`; None keeps the
+    size of the files. A forward pass processes as many windows as a training step has images (`config.bs`): what fits
+    into memory with gradients also fits without. With `config.eval.save_overlays`, pictures of all predictions are
     written to the folder `overlays` in `config.output_dir`.
 
     Args:
-        use_tta: Predict from `config.transforms.eval.tta_ratios` and mirrored, too.
+        use_tta: Test-time augmentation: predict at `config.transforms.eval.tta_ratios`, plain and mirrored.
 
     Returns:
         See `SegmentationMetrics.compute`.
 
     Raises:
         UsageError: There is no validation set, or its folder does not exist.
-        DataError: An image or label map cannot be used, or all label maps are ignored altogether.
+        DataError: An image or label map cannot be used, or all pixels of all label maps are ignored.
     """
     dataset = dataset_of(config, "val")
     transform = make_segmentation_eval_transforms(
@@ -217,7 +217,7 @@ def evaluate_on_validation_set(
 
 
 def _require_references(results: dict[str, Any], config: SegmentationConfig) -> None:
-    """Notices label maps that say nothing, most often masks of 0 and 255, which would score 100 %."""
+    """Detects uninformative label maps, usually masks of 0 and 255, which would score 100 %."""
     counted = [row["class"] for row in results["classes"] if row["reference_pixels"]]
     if results["num_images"] and not counted:
         raise DataError(
@@ -245,7 +245,7 @@ def _released_segmentor(config: SegmentationConfig) -> nn.Module:
 
 
 def _overlay_writer(dataset: SegmentationDataset, config: SegmentationConfig) -> OnPrediction:
-    """Writes a picture of each prediction on its image, which it reads once more, at its own size."""
+    """Returns a callback that draws each prediction on its image, which is read again at its original size."""
     if config.output_dir is None:
         raise UsageError("eval.save_overlays=true needs a folder to write to; set output_dir")
     folder = Path(config.output_dir) / OVERLAYS_FOLDER

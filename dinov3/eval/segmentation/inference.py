@@ -1,4 +1,4 @@
-"""Class scores of every pixel of an image, from the whole of it or from overlapping windows."""
+"""Class scores of every pixel of an image, predicted as a whole or in overlapping windows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dinov3.eval.segmentation.settings.head import DECODERS, SIZE_MULTIPLE
 from dinov3.eval.segmentation.settings.images import INFERENCE_MODES, EvalConfig
 from dinov3.utils.errors import UsageError
 
-LARGEST_ON_DEVICE = 2**30  # bytes of class scores; those of larger images are summed up in main memory
+LARGEST_ON_DEVICE = 2**30  # bytes of class scores; larger images are accumulated in main memory
 
 
-@torch.no_grad()  # not inference_mode: tables that a model keeps for the next image must stay usable in training
+@torch.no_grad()  # not inference_mode: tensors that a model caches must stay usable in training
 def make_inference(
     x: Tensor,
     segmentation_model: nn.Module,
@@ -33,8 +33,8 @@ def make_inference(
 ) -> Tensor:
     """Predicts one view of an image at the size of its label.
 
-    Steps: scores at the size of the view, resizing, flipping back, activation. "whole" is the case of "slide" with one
-    window; the view keeps its own size there (Meta's code resizes it to 512 x 512 first).
+    Steps: scores at the size of the view, resizing, flipping back, activation. "whole" equals "slide" with a single
+    window; the view keeps its own size (Meta's code resizes it to 512 x 512 first).
 
     Args:
         x: (B, 3, H, W) normalised image, of any size and on any device.
@@ -42,10 +42,10 @@ def make_inference(
         inference_mode: "whole" or "slide".
         decoder_head_type: "linear" or "m2f".
         rescale_to: Height and width of the result.
-        n_output_channels: K, to check that the model has as many classes; None takes what the model gives.
+        n_output_channels: K, to check the number of the model's classes; None: no check.
         crop_size: Height and width of a window, for "slide".
-        stride: Vertical and horizontal distance of windows, for "slide".
-        apply_horizontal_flip: `x` is mirrored left to right; the result is mirrored back.
+        stride: Vertical and horizontal distance between windows, for "slide".
+        apply_horizontal_flip: `x` is mirrored horizontally; the result is mirrored back.
         num_max_forward: See `slide_inference`.
         output_activation: Applied to the resized scores (B, K, h, w).
         windows_per_forward: See `slide_inference`.
@@ -54,7 +54,7 @@ def make_inference(
         (B, K, *rescale_to), at least float32, on the device of the model or, above `LARGEST_ON_DEVICE`, on the CPU.
 
     Raises:
-        UsageError: An unknown mode or head, windows that are missing or would leave gaps, or a model without
+        UsageError: The mode or head is unknown, the windows are undefined or leave gaps, or the model does not have
             `n_output_channels` classes.
     """
     if inference_mode not in INFERENCE_MODES:
@@ -96,29 +96,29 @@ def slide_inference(
 ) -> Tensor:
     """Averages, for every pixel, the scores of all windows that contain it.
 
-    A linear head's scores are logits, those of Mask2Former `semantic_scores`. A window whose sides are no multiples of
-    what the model needs is padded at the bottom and on the right, and the padding is cut off its prediction (Meta's
-    code fails there for Mask2Former, and drops the last rows and columns for a linear head). See `window_size` and
-    `window_starts` for where windows lie.
+    The scores of a linear head are logits, those of Mask2Former `semantic_scores`. A window whose sides are not
+    multiples of the model's `size_multiple` is padded at the bottom and right, and its prediction is cropped (Meta's
+    code fails in this case for Mask2Former, and drops the last rows and columns for a linear head). See `window_size`
+    and `window_starts` for the positions of windows.
 
     Args:
         inputs: (B, 3, H, W) normalised images, of any size and on any device.
-        segmentation_model: Has `predict(images, rescale_to)`: logits (B, K, *rescale_to) of a linear head, or a
-            dictionary with `pred_logits` and `pred_masks`, the latter at that size; and may have `size_multiple`, what
-            the sides of its inputs must be multiples of (else 32). It should be in evaluation mode.
+        segmentation_model: Has `predict(images, rescale_to)`, which returns logits (B, K, *rescale_to) of a linear
+            head, or a dictionary with `pred_logits` and `pred_masks`, the latter at that size. May have
+            `size_multiple`, the required divisor of input sides (default 32). It should be in evaluation mode.
         decoder_head_type: "linear" or "m2f".
-        n_output_channels: K, to check that the model has as many classes; None takes what the model gives.
+        n_output_channels: K, to check the number of the model's classes; None: no check.
         crop_size: Height and width of a window.
-        stride: Vertical and horizontal distance of windows; at most the size of a window.
-        num_max_forward: Least number of forward passes. What an image does not need is run on zeros, so that all
-            processes of a sharded model, which exchange weights in every pass, make as many.
-        windows_per_forward: Most windows of an image in one forward pass.
+        stride: Vertical and horizontal distance between windows; at most the size of a window.
+        num_max_forward: Minimum number of forward passes. Surplus passes run on zeros, so that all processes of a
+            sharded model, which exchange weights in every pass, run equally many.
+        windows_per_forward: Maximum number of windows per forward pass.
 
     Returns:
         (B, K, H, W), at least float32.
 
     Raises:
-        UsageError: An unknown head, windows that would leave gaps, or a model without `n_output_channels` classes.
+        UsageError: The head is unknown, the windows leave gaps, or the model does not have `n_output_channels` classes.
     """
     _check_settings(decoder_head_type, crop_size, stride, windows_per_forward)
     height, width = window_size(inputs.shape[-2:], crop_size)
@@ -144,8 +144,8 @@ def slide_inference(
 def window_size(image_size: Sequence[int], crop_size: Sequence[int]) -> tuple[int, int]:
     """Height and width of the windows of an image.
 
-    A side of the crop that is longer than the image's becomes the image's. If both are longer, windows are squares on
-    the shorter side of the image, as in Meta's code: the aspect ratio that the model was trained on.
+    A side of the crop longer than the image's is reduced to it. If both are longer, windows are squares of the image's
+    shorter side, as in Meta's code: the aspect ratio used in training.
     """
     if crop_size[0] > image_size[0] and crop_size[1] > image_size[1]:
         return (min(image_size), min(image_size))
@@ -153,10 +153,10 @@ def window_size(image_size: Sequence[int], crop_size: Sequence[int]) -> tuple[in
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """First pixels, along one axis, of as few windows at distance `stride` as cover it.
+    """Start pixels, along one axis, of the fewest windows at distance `stride` that cover it.
 
-    The last one is shifted back to end with the axis. A window that `window_size` made shorter than the stride comes at
-    its own distance, so that no pixel is left out.
+    The last one is shifted back to end with the axis. If `window_size` made windows shorter than the stride, their own
+    length is the stride, so that no pixel is missed.
     """
     stride = min(stride, window)
     count = -(-(length - window) // stride) + 1
@@ -181,7 +181,7 @@ def _window_scores(segmentation_model: nn.Module, windows: Tensor, decoder_head_
     """(B, 3, h, w) to class scores (B, K, h, w), at least float32."""
     height, width = windows.shape[-2:]
     multiple = getattr(segmentation_model, "size_multiple", SIZE_MULTIPLE)
-    # Zero is the mean colour, which training crops are filled up with, too.
+    # Zero is the mean colour, which also pads training crops.
     padded = functional.pad(windows, (0, -width % multiple, 0, -height % multiple))
     prediction = segmentation_model.predict(padded, rescale_to=tuple(padded.shape[-2:]))
     if decoder_head_type == "m2f":
@@ -220,7 +220,7 @@ def _device_of(segmentation_model: nn.Module, default: torch.device) -> torch.de
 
 
 def _cover(length: int, window: int, starts: Sequence[int]) -> Tensor:
-    """How many windows hold each pixel of an axis."""
+    """Counts the windows that cover each pixel of an axis."""
     cover = torch.zeros(length)
     for start in starts:
         cover[start : start + window] += 1

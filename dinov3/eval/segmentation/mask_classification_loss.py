@@ -30,33 +30,33 @@ from dinov3.utils.processes.process_group import is_distributed
 class MaskClassificationLoss(nn.Module):
     """Class cross entropy of all queries, and binary cross entropy and Dice of the masks matched to a target.
 
-    The matching is done anew for each prediction of the model, that is for the last and for each auxiliary one. Masks
-    are compared at points: where the prediction is uncertain, mixed with uniform ones. Everything is computed in at
-    least float32, whatever the type of the predictions and also under autocast.
+    Each prediction of the model, the last and every auxiliary one, is matched separately. Masks are compared at points
+    where the prediction is uncertain, mixed with uniform points. Everything is computed in at least float32, also under
+    autocast.
 
-    Pixels that are not `valid` take no part: points are drawn from the valid area alone, for the matching as well, and
-    an ignored pixel lends nothing to the label of a point beside it. An image without any valid pixel adds nothing to
-    any term: there is no telling which of its queries should be "no object". A batch without any target has mask terms
-    of exactly 0, with a gradient of 0 for every parameter.
+    Ignored pixels (not `valid`) are excluded: points are drawn from the valid area only, also in the matching, and
+    ignored pixels do not contribute to interpolated labels. An image without valid pixels contributes to no term,
+    because it is unknown which of its queries should be "no object". A batch without targets has mask terms of exactly
+    0, with a gradient of 0 for every parameter.
 
-    All terms are averaged over all processes of distributed training: the mean over the processes is the loss of one
-    process with all the images, also where one of them has no target at all.
+    All terms are normalised over all processes: the mean over the processes equals the loss of a single process with
+    all images, even if a process has no targets.
 
     Args:
         num_classes: K, without "no object".
         num_points: P, points per mask; also points per image in the matching.
         oversample_ratio: Candidates per point, at least 1.
-        importance_sample_ratio: Part in [0, 1] of the points that are the least certain candidates.
-        mask_coefficient: Weight of the binary cross entropy, in the matching as well.
-        dice_coefficient: Weight of the Dice loss, in the matching as well.
-        class_coefficient: Weight of the class term, in the matching as well.
+        importance_sample_ratio: Fraction in [0, 1] of points that are the least certain candidates.
+        mask_coefficient: Weight of the binary cross entropy, also in the matching.
+        dice_coefficient: Weight of the Dice loss, also in the matching.
+        class_coefficient: Weight of the class term, also in the matching.
         no_object_coefficient: Weight of unmatched queries within the class term.
 
     Attributes:
-        num_nonfinite_costs: How many matching costs of the last call were NaN or infinite; above 0, training diverges.
+        num_nonfinite_costs: Number of NaN or infinite matching costs in the last call; above 0, training diverges.
 
     Raises:
-        ValueError: If a ratio or number lies outside its range.
+        ValueError: If a ratio or number is out of range.
 
     Source: Cheng et al. 2022, "Masked-attention Mask Transformer for Universal Image Segmentation", sections 3.3 and
     4.1, arXiv:2112.01527.
@@ -104,23 +104,23 @@ class MaskClassificationLoss(nn.Module):
         """Computes all terms.
 
         Args:
-            outputs: `pred_logits` (B, Q, K + 1), the last class being "no object"; `pred_masks` (B, Q, h, w) logits;
-                and `aux_outputs`, a sequence of such dictionaries (may be absent).
+            outputs: `pred_logits` (B, Q, K + 1) with "no object" as last class; `pred_masks` (B, Q, h, w) logits; and
+                optionally `aux_outputs`, a sequence of such dictionaries.
             targets: Per image `labels` (T,) int64 in [0, K) and `masks` (T, H, W) bool or number in [0, 1], T from 0.
-                With T > Q the targets that match worst go without a query. A mask without any valid pixel is learned as
-                an empty one.
-            valid: (B, H, W) bool, False where pixels are to be ignored; None if all count.
-            generators: One per image, on the device of the predictions, for all random points of this image. The points
-                then depend neither on the other images of the batch nor on the number of processes, provided that the
-                generators are made anew for each call. None draws for all images at once from torch's own generator.
+                With T > Q, the worst-matching targets remain unmatched. A mask without valid pixels is treated as
+                empty.
+            valid: (B, H, W) bool, False for ignored pixels; None: no pixel is ignored.
+            generators: One per image, on the device of the predictions, for all random points of this image. If the
+                generators are re-created for each call, the points depend neither on the other images of the batch nor
+                on the number of processes. None: torch's default generator for all images.
 
         Returns:
-            `loss_class`, `loss_mask` and `loss_dice`, without their weights, and the same with `_0`, `_1`, ... for the
-            auxiliary predictions. `total` adds them up.
+            Unweighted terms `loss_class`, `loss_mask` and `loss_dice`, and the same with suffix `_0`, `_1`, ... for the
+            auxiliary predictions; `total` computes their weighted sum.
 
         Raises:
             ValueError: If the numbers of images, labels, masks and generators or the sizes of masks and `valid` do not
-                fit.
+                match.
         """
         predictions = [outputs, *outputs.get("aux_outputs", ())]
         masks = [prediction["pred_masks"] for prediction in predictions]
@@ -159,9 +159,9 @@ class MaskClassificationLoss(nn.Module):
     def _class_entropies(
         self, logits: Tensor, targets: Targets, matching: Matching, has_pixels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """(L, B, Q) cross entropies of all queries and the weights of them."""
+        """(L, B, Q) cross entropies of all queries and their weights."""
         num_predictions, batch_size, num_queries, _ = logits.shape
-        # One query more, which takes the labels of targets without a query and is cut off again.
+        # One extra query receives the labels of unmatched targets and is cut off again.
         classes = torch.full(
             (num_predictions, batch_size, num_queries + 1), self.num_classes, dtype=torch.long, device=logits.device
         )
@@ -183,9 +183,10 @@ class MaskClassificationLoss(nn.Module):
         valid: Tensor | None,
         generators: Sequence[torch.Generator] | None,
     ) -> tuple[Tensor, Tensor]:
-        """(L,) sums over the matched masks of their binary cross entropies and of their Dice losses."""
+        """(L,) sums of the binary cross entropies and of the Dice losses over the matched masks."""
         num_predictions, num_targets = matching.queries.shape
         if num_targets == 0:
+            # Zero, but part of the graph: every parameter must get a gradient, of 0.
             nothing = torch.stack([mask[..., :0].sum() for mask in masks]).to(dtype)
             return nothing, nothing
 
@@ -231,7 +232,7 @@ class MaskClassificationLoss(nn.Module):
 
 
 def _matched_masks(masks: Sequence[Tensor], matching: Matching) -> Tensor:
-    """(N, L, h, w) mask logits of the query of each target; of any query where a target has none."""
+    """(N, L, h, w) mask logits of the query of each target; of an arbitrary query for unmatched targets."""
     last_query = masks[0].shape[1] - 1
     matched = [
         mask[matching.images, queries.clamp(max=last_query)]
@@ -241,7 +242,7 @@ def _matched_masks(masks: Sequence[Tensor], matching: Matching) -> Tensor:
 
 
 def _labels_of_all(targets: Targets, points: Tensor, valid: Tensor | None) -> Tensor:
-    """Takes (N, P, 2) points and returns the (N, P) labels of each target at its own."""
+    """Takes (N, P, 2) points and returns the labels (N, P) of each target at its points."""
     labels = []
     per_image = points.split([len(target["labels"]) for target in targets])
     for image, (target, image_points) in enumerate(zip(targets, per_image, strict=True)):
@@ -251,7 +252,7 @@ def _labels_of_all(targets: Targets, points: Tensor, valid: Tensor | None) -> Te
 
 
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """One minus the Dice of each mask with its target, with 1 added above and below.
+    """One minus the Dice of each mask with its target, with 1 added to numerator and denominator.
 
     Takes (M, P) logits and (M, P) labels in [0, 1]; returns (M,) in [0, 1].
     """
@@ -261,22 +262,22 @@ def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def loss_divisors(num_masks: Tensor, class_weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Divisors of the mask terms and of the class term, from what all processes have, in one collective.
+    """Computes the divisors of mask terms and class term over all processes, in one collective.
 
-    The mean over the processes of what is divided by them, and so the gradients that distributed training averages, are
-    those of one process with all the images. The collective is the same whatever the targets of a process.
+    With these divisors, the mean over the processes, and hence the averaged gradients, equal those of a single process
+    with all images. The collective runs independently of a process's targets.
 
     Args:
-        num_masks: () masks of this process.
-        class_weights: (L,) sums of the weights of the queries of this process.
+        num_masks: () number of masks of this process.
+        class_weights: (L,) sums of the query weights of this process.
 
     Returns:
-        () for the mask terms, from at least one mask on all processes; (L,) for the class term, above 0.
+        () for the mask terms, counting at least one mask over all processes; (L,) for the class term, above 0.
     """
     sums = torch.cat((num_masks.view(1).to(class_weights.dtype), class_weights))
     world_size = 1
     if is_distributed():
         dist.all_reduce(sums)
         world_size = dist.get_world_size()
-    smallest = torch.finfo(sums.dtype).tiny  # images that are all ignored have no weight at all
+    smallest = torch.finfo(sums.dtype).tiny  # fully ignored images have zero weight
     return sums[0].clamp(min=1) / world_size, (sums[1:] / world_size).clamp(min=smallest)

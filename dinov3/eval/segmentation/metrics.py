@@ -1,4 +1,4 @@
-"""Agreement of predicted and reference label maps, per class and over classes."""
+"""Metrics of predicted against reference label maps, per class and averaged."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ METRIC_NAMES = METRICS
 
 
 class SegmentationMetrics:
-    """Counts pixels image by image and turns the counts into metrics.
+    """Accumulates pixel counts over images and computes metrics from them.
 
     Args:
         num_classes: K.
-        ignore_index: Reference label of pixels that do not count.
-        compute_metric_per_image: Average the metrics of single images instead of computing them once from the pixels of
-            all: every image then has the same weight, however large it is.
+        ignore_index: Reference label of ignored pixels.
+        compute_metric_per_image: Average per-image metrics instead of computing them from the pixels of all images:
+            every image then has equal weight, independent of its size.
 
     Attributes:
         confusion: (K, K) int64, pixels by reference class (row) and predicted class (column), of all images.
-        num_images: Images counted.
+        num_images: Number of images.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class SegmentationMetrics:
         self._areas_of_images: list[Tensor] = []
 
     def update(self, prediction: Tensor, label: Tensor) -> None:
-        """Counts one image.
+        """Adds one image.
 
         Args:
             prediction: (H, W) integer classes from 0 to K - 1.
             label: (H, W) integers, on the same device: classes or `ignore_index`.
 
         Raises:
-            DataError: The label map has another size or holds other values.
+            DataError: The label map has another size or invalid values.
         """
         confusion = confusion_matrix(prediction, label, self.num_classes, self.ignore_index).cpu()
         self.confusion += confusion
@@ -56,7 +56,7 @@ class SegmentationMetrics:
             self._areas_of_images.append(_areas(confusion))
 
     def reduce(self) -> SegmentationMetrics:
-        """The counts of all processes together; every process must call it."""
+        """Sums the counts over all processes; every process must call it."""
         together = SegmentationMetrics(self.num_classes, self.ignore_index, self.compute_metric_per_image)
         for confusion, num_images, areas_of_images in gather((self.confusion, self.num_images, self._areas_of_images)):
             together.confusion += confusion
@@ -65,19 +65,19 @@ class SegmentationMetrics:
         return together
 
     def compute(self) -> dict[str, Any]:
-        """The metrics in percent, not rounded, of the images counted in this process.
+        """Computes the metrics, in percent and not rounded, of the images of this process.
 
         - `mIoU`, `mDice` (`dice`), `mAcc` (`acc`, `recall`), `precision`, `fscore`: means over the classes for which
-          the metric is defined. A class that is in neither map has none. Accuracy, which is recall, needs pixels in the
-          reference, precision in the prediction, and the F-score a true positive: a class missed altogether has
-          Dice 0, but no F-score (Meta's definitions).
-        - `aAcc`: pixels that are right.
+        the metric is defined. For a class in neither map, all are undefined. Accuracy, which is recall, requires pixels
+        in the reference, precision in the prediction, and the F-score a true positive: a class that is missed entirely
+        has Dice 0, but no F-score (Meta's definitions).
+        - `aAcc`: share of correct pixels.
         - `num_images`.
         - `classes`: for each class `class` (its index), `IoU`, `Dice`, `Acc`, `Precision`, `Recall`, `Fscore`, and the
           number of its pixels, `reference_pixels` and `predicted_pixels`.
 
-        What is not defined is nan. With `compute_metric_per_image` all percentages are means over images, those of a
-        class over the images where it has one.
+        Undefined metrics are nan. With `compute_metric_per_image`, all percentages are means over images; those of a
+        class are means over the images for which they are defined.
         """
         per_image = self.compute_metric_per_image and self._areas_of_images
         areas = torch.stack(self._areas_of_images if per_image else [_areas(self.confusion)])  # (images or 1, 3, K)
@@ -114,7 +114,7 @@ class SegmentationMetrics:
 
 
 def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int = IGNORE_INDEX) -> Tensor:
-    """Counts the pairs of reference and predicted class of all pixels that are not to be ignored.
+    """Counts the pairs of reference and predicted class over all pixels that are not ignored.
 
     Args:
         prediction: Integer classes from 0 to K - 1, of any shape.
@@ -124,7 +124,7 @@ def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore
         (K, K) int64 on the device of `prediction`: row reference, column prediction.
 
     Raises:
-        DataError: The shapes differ, or the label map holds other values.
+        DataError: The shapes differ, or the label map has invalid values.
     """
     if prediction.shape != label.shape:
         raise DataError(f"The label map is {_size(label)} pixels and the prediction {_size(prediction)}.")
@@ -135,7 +135,7 @@ def confusion_matrix(prediction: Tensor, label: Tensor, num_classes: int, ignore
         values = ", ".join(str(value) for value in reference[strange].unique().tolist()[:10])
         raise DataError(
             f"The label map holds {values}; with {num_classes} classes it may hold 0 to {num_classes - 1} and "
-            f"{ignore_index} for pixels to ignore. Mend it or set num_classes and reduce_zero_label to what it holds."
+            f"{ignore_index} for pixels to ignore. Correct it, or set num_classes and reduce_zero_label to match it."
         )
     pairs = torch.bincount(reference * num_classes + predicted, minlength=num_classes**2)
     return pairs.view(num_classes, num_classes)
@@ -146,7 +146,7 @@ def _size(label_map: Tensor) -> str:
 
 
 def _areas(confusion: Tensor) -> Tensor:
-    """(3, K): pixels of each class that are right, predicted, and in the reference."""
+    """(3, K): correct, predicted and reference pixels of each class."""
     return torch.stack([confusion.diagonal(), confusion.sum(dim=0), confusion.sum(dim=1)])
 
 

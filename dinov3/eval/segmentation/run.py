@@ -1,4 +1,4 @@
-"""Train a segmentation head on DINOv3 features, or evaluate one.
+"""Trains a segmentation head on DINOv3 features, or evaluates one.
 
     python -m dinov3.eval.segmentation.run config=FILE output_dir=DIR [key=value ...]
 
@@ -27,13 +27,13 @@ logger = logging.getLogger("dinov3.eval.segmentation.run")  # as a command, this
 
 EXAMPLES = """
 FILE is a path, or one of {shipped}.
-A word goes before the file, and the file before the defaults below.
+Words override the file, and the file overrides the defaults below.
 
 Train:
     config=config-ade20k-m2f-training model.dino_hub=dinov3_vitl16 datasets.root=ADEChallengeData2016 output_dir=run
-Go on with a training that was interrupted:
+Resume an interrupted training:
     config=run/segmentation_config.yaml resume=true
-Evaluate what was trained:
+Evaluate a trained model:
     config=run/segmentation_config.yaml load_from=run/model_final.pth output_dir=run/evaluation
 
 Settings and their defaults:
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def help_text() -> str:
-    """What `-h` prints."""
+    """Returns the text of `-h`."""
     from dinov3.eval.segmentation.config import SegmentationConfig, shipped_configs
     from dinov3.utils.settings_help import settings_help
 
@@ -63,7 +63,7 @@ def help_text() -> str:
 
 
 def launch(config: SegmentationConfig) -> dict[str, Any]:
-    """Runs what the settings say, as one process or as one of those that `torchrun` started.
+    """Runs a training or evaluation, as a single process or as one of those started by `torchrun`.
 
     The first process writes settings, log and results to `config.output_dir`.
 
@@ -71,7 +71,7 @@ def launch(config: SegmentationConfig) -> dict[str, Any]:
         Metrics by name.
 
     Raises:
-        UsageError: Settings that the run needs are missing, or the folder holds another run.
+        UsageError: Required settings are missing, or the folder contains another run.
     """
     from dinov3.eval.segmentation.training.run_folder import (
         CONFIG_FILE,
@@ -88,12 +88,12 @@ def launch(config: SegmentationConfig) -> dict[str, Any]:
         rank, world_size = rank_and_world_size()
         settled = _settled(config, world_size)
         goes_on = check_run_folder(settled)
-        wait_for_all()  # only then may the first process write into the folder
+        wait_for_all()  # the first process may write to the folder only after all have checked it
         folder = Path(config.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         with only_writer(folder) if rank == 0 else nullcontext(), logging_to_folder(folder, rank):
             _log_settings(settled, meant_for=config.n_gpus)
-            # A training that goes on saves them once its checkpoint turns out to belong to it, an evaluation with its
+            # A resumed training saves the settings after its checkpoint was verified, an evaluation with its
             # results.
             if rank == 0 and not goes_on and not config.load_from:
                 save_config(settled, folder / CONFIG_FILE)
@@ -107,10 +107,10 @@ def launch(config: SegmentationConfig) -> dict[str, Any]:
 
 
 def run_segmentation_with_dinov3(backbone: nn.Module | None, config: SegmentationConfig) -> dict[str, Any]:
-    """Evaluates `config.load_from` where it is given; else trains the head that `config.decoder_head.type` names.
+    """Evaluates `config.load_from` if given; else trains the head `config.decoder_head.type`.
 
     Args:
-        backbone: With its weights; None if `config.load_from` brings its own.
+        backbone: Backbone with loaded weights; None if `config.load_from` includes its own.
         config: All settings.
 
     Returns:
@@ -130,7 +130,7 @@ def run_segmentation_with_dinov3(backbone: nn.Module | None, config: Segmentatio
 
 
 def _check_request(config: SegmentationConfig) -> None:
-    """What a run cannot do without, so that it is not missed after minutes or hours."""
+    """Rejects missing settings early, instead of after minutes or hours."""
     from dinov3.eval.segmentation.config import RELEASED_SEGMENTOR
     from dinov3.eval.segmentation.data.dataset import dataset_of
 
@@ -149,7 +149,7 @@ def _check_request(config: SegmentationConfig) -> None:
 
 
 def _settled(config: SegmentationConfig, world_size: int) -> SegmentationConfig:
-    """The settings with the real number of processes, and with one device for backbone and head."""
+    """Returns the settings with the actual number of processes, and with one device for backbone and head."""
     model = config.model
     if model is not None and config.device is not None:
         model = dataclasses.replace(model, device=config.device)

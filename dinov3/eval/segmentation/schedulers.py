@@ -1,6 +1,6 @@
-"""Learning rates that follow the iterations: a warm-up, then a cosine or a polynomial down.
+"""Per-iteration learning rate schedules: a warm-up, then cosine or polynomial decay.
 
-Every group of parameters keeps its own peak, so that the ratio between, say, backbone and head stays.
+Every parameter group keeps its own peak, so that ratios, for example between backbone and head, are preserved.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from torch.optim.lr_scheduler import LRScheduler
 from dinov3.eval.segmentation.settings.training import LONGEST_DEFAULT_WARMUP
 from dinov3.utils.errors import UsageError
 
-DIV_FACTOR = 25.0  # torch's OneCycleLR starts at the peak / 25; final_div_factor divides that once more
+DIV_FACTOR = 25.0  # torch's OneCycleLR starts at the peak / 25; final_div_factor divides that again
 
 
 class WarmupScheduler(LRScheduler, abc.ABC):
-    """Multiplies the learning rate that each group had at the start with a factor in [0, 1].
+    """Multiplies the initial learning rate of each group by a factor in [0, 1].
 
-    Step it once after every optimiser step. Beyond `total_iter` the rate stays at its last value.
+    Call `step` once after every optimiser step. Beyond `total_iter`, the rate keeps its last value.
 
     Args:
         optimizer: Its learning rates are the peaks.
         total_iter: Iterations until the end of the schedule; may be changed later.
         warmup_iters: Iterations of the warm-up, part of `total_iter`.
-        last_epoch: Iterations already done; -1 starts anew.
+        last_epoch: Completed iterations; -1 starts anew.
 
     Raises:
-        ValueError: If the warm-up is not shorter than the whole.
+        ValueError: If the warm-up is not shorter than the schedule.
     """
 
     def __init__(self, optimizer: Optimizer, total_iter: int, *, warmup_iters: int = 0, last_epoch: int = -1) -> None:
@@ -45,26 +45,26 @@ class WarmupScheduler(LRScheduler, abc.ABC):
 
     @abc.abstractmethod
     def factor(self, iteration: int) -> float:
-        """Part of the peak that the optimiser uses in an iteration, 0 being the first."""
+        """Fraction of the peak rate in an iteration, counted from 0."""
 
     def get_lr(self) -> list[float]:
-        """One rate per group of parameters."""
+        """Returns one rate per parameter group."""
         return [peak * self.factor(self.last_epoch) for peak in self.base_lrs]
 
 
 class WarmupOneCycleLR(WarmupScheduler):
-    """Half a cosine over all iterations; the first ones follow a rise from 0 instead.
+    """Half a cosine over all iterations, with a warm-up from 0 at the start.
 
-    With t the part of all iterations that is done and w the part of the warm-up, the rise is w (1 - t) and the cosine
-    (1 + cos(pi t)) / 2. These are the rates of the original under its recipe for the linear head (there with
-    `warmup_ratio: 1e-6`), give or take one iteration.
+    With t the completed fraction of all iterations and w that of the warm-up, the warm-up follows w (1 - t) and the
+    cosine (1 + cos(pi t)) / 2. These are the original's rates in its recipe for the linear head (there with
+    `warmup_ratio: 1e-6`), up to one iteration.
 
     Args:
         optimizer: Its learning rates are the peaks.
         total_iter: Iterations until the end of the schedule; may be changed later.
         warmup_iters: Iterations of the warm-up, part of `total_iter`.
-        final_div_factor: At least 1; the cosine ends at the peak / (25 * final_div_factor), as that of torch's
-            `OneCycleLR`. Infinity ends at 0.
+        final_div_factor: At least 1; the cosine ends at the peak / (25 * final_div_factor), as in torch's `OneCycleLR`.
+            Infinity: it ends at 0.
         last_epoch: Iterations already done; -1 starts anew.
 
     Raises:
@@ -96,14 +96,14 @@ class WarmupOneCycleLR(WarmupScheduler):
 
 
 class WarmupPolyLR(WarmupScheduler):
-    """Linear up, then down to 0 as a power of what is left of the run.
+    """Linear warm-up, then polynomial decay to 0.
 
     Args:
         optimizer: Its learning rates are the peaks.
         total_iter: Iterations until the end of the schedule; may be changed later.
         warmup_iters: Iterations of the linear warm-up, part of `total_iter`.
-        warmup_start: Factor in [0, 1] of the first iteration if there is a warm-up.
-        power: Exponent; 1 is a straight line.
+        warmup_start: Factor in [0, 1] at the first iteration of a warm-up.
+        power: Exponent; 1: linear decay.
         last_epoch: Iterations already done; -1 starts anew.
 
     Raises:
@@ -143,17 +143,17 @@ def build_scheduler(
     total_iter: int,
     constructor_kwargs: Mapping[str, Any],
 ) -> WarmupScheduler:
-    """Builds the schedule that a configuration names.
+    """Builds the schedule of a configuration.
 
     Args:
         scheduler_type: A key of `SCHEDULERS`.
         optimizer: The learning rates of its groups are their peaks.
-        lr: Without effect, since every group has a peak of its own; the original has it too.
+        lr: Ignored, because every group has its own peak; kept for compatibility with the original.
         total_iter: Iterations of the whole run.
         constructor_kwargs: Further arguments of the schedule.
 
     Raises:
-        UsageError: The type or an argument is unknown, or a value is refused.
+        UsageError: The type or an argument is unknown, or a value is rejected.
     """
     if scheduler_type not in SCHEDULERS:
         raise UsageError(f"scheduler.type={scheduler_type!r} is not known; choose one of {', '.join(SCHEDULERS)}")

@@ -1,4 +1,4 @@
-"""Train a linear head."""
+"""Trains a linear head."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 
 def train_segmentation(backbone: nn.Module, config: SegmentationConfig) -> dict[str, Any]:
-    """Trains a linear head on a backbone, as `config` says.
+    """Trains a linear head on a backbone.
 
     Args:
-        backbone: Becomes part of the model and is changed: frozen, given LoRA layers, or trained.
-        config: With `decoder_head.type` "linear"; see `train_model` for what is written to its `output_dir`.
+        backbone: Becomes part of the model and is modified: frozen, equipped with LoRA layers, or trained.
+        config: Settings with `decoder_head.type` "linear"; see `train_model` for the files in its `output_dir`.
 
     Returns:
         Metrics of the best evaluation by `config.metric_to_save`, see `SegmentationMetrics.compute`.
 
     Raises:
-        UsageError: Settings that cannot be trained with.
+        UsageError: The settings are invalid for this training.
         DataError: An image, a label map or the checkpoint cannot be used.
-        DivergedError: Too many steps in a row had no finite loss or gradient.
+        DivergedError: Too many consecutive steps had a non-finite loss or gradient.
     """
     if config.decoder_head.type != "linear":
         raise UsageError(f"decoder_head.type={config.decoder_head.type} is not trained here; set it to linear")
@@ -60,24 +60,24 @@ def train_step(
     """One update of the weights.
 
     Args:
-        segmentation_model: In train mode, maybe wrapped for distributed training.
+        segmentation_model: Model in train mode, possibly wrapped for distributed training.
         batch: `image` (B, 3, H, W) and `label` (B, H, W), see `training_batches`.
-        device: Where the model is.
+        device: Device of the model.
         scaler: For fp16; None otherwise.
-        optimizer: Of the trained parameters.
-        optimizer_gradient_clip: Largest L2 norm of the gradient; None does not clip.
+        optimizer: Optimiser of the trained parameters.
+        optimizer_gradient_clip: Maximum L2 norm of the gradient; None: no clipping.
         scheduler: Stepped once.
         criterion: Loss of (B, K, h, w) logits.
         model_dtype: bfloat16 or float16 runs the model, not the loss, under autocast.
-        global_step: Iterations done; all random numbers of the step follow from it, `seed` and the process.
-        guard: Counts the steps that could not be taken.
-        seed: Of the training.
+        global_step: Completed iterations; with `seed` and the rank, it determines all random numbers of the step.
+        guard: Counts skipped steps.
+        seed: Seed of the training.
 
     Returns:
         Losses and gradient norm.
 
     Raises:
-        DivergedError: Too many steps in a row had no finite loss or gradient.
+        DivergedError: Too many consecutive steps had a non-finite loss or gradient.
     """
     seed_step(seed, global_step, rank_and_world_size()[0])
     optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""Train adapter and Mask2Former head."""
+"""Trains adapter and Mask2Former head."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 
 def train_m2f_segmentation(backbone: nn.Module, config: SegmentationConfig) -> dict[str, Any]:
-    """Trains adapter and Mask2Former head on a backbone, as `config` says.
+    """Trains adapter and Mask2Former head on a backbone.
 
     Args:
-        backbone: Becomes part of the model and is changed: frozen, given LoRA layers, or trained.
-        config: With `decoder_head.type` "m2f"; see `train_model` for what is written to its `output_dir`.
+        backbone: Becomes part of the model and is modified: frozen, equipped with LoRA layers, or trained.
+        config: Settings with `decoder_head.type` "m2f"; see `train_model` for the files in its `output_dir`.
 
     Returns:
         Metrics of the best evaluation by `config.metric_to_save`, see `SegmentationMetrics.compute`.
 
     Raises:
-        UsageError: Settings that cannot be trained with.
+        UsageError: The settings are invalid for this training.
         DataError: An image, a label map or the checkpoint cannot be used.
-        DivergedError: Too many steps in a row had no finite loss or gradient.
+        DivergedError: Too many consecutive steps had a non-finite loss or gradient.
     """
     if config.decoder_head.type != "m2f":
         raise UsageError(f"decoder_head.type={config.decoder_head.type} is not trained here; set it to m2f")
@@ -62,28 +62,28 @@ def train_step_m2f(
 ) -> StepResult:
     """One update of the weights.
 
-    The points at which the masks of an image are compared follow from `seed` and its `position`, so that they are the
-    same however many processes share the batch.
+    The points at which an image's masks are compared are determined by `seed` and its `position`, independent of the
+    number of processes that share the batch.
 
     Args:
-        segmentation_model: In train mode, maybe wrapped for distributed training.
+        segmentation_model: Model in train mode, possibly wrapped for distributed training.
         batch: `image` (B, 3, H, W), `targets`, `valid` (B, H, W) and `position` (B,), see `training_batches`.
-        device: Where the model is.
+        device: Device of the model.
         scaler: For fp16; None otherwise.
-        optimizer: Of the trained parameters.
-        optimizer_gradient_clip: Largest L2 norm of the gradient; None does not clip.
+        optimizer: Optimiser of the trained parameters.
+        optimizer_gradient_clip: Maximum L2 norm of the gradient; None: no clipping.
         scheduler: Stepped once.
-        criterion: Loss of the dictionary that the model returns.
+        criterion: Loss of the model's output dictionary.
         model_dtype: bfloat16 or float16 runs the model, not the loss, under autocast.
-        global_step: Iterations done; dropout and dropped paths follow from it, `seed` and the process.
-        guard: Counts the steps that could not be taken.
-        seed: Of the training.
+        global_step: Completed iterations; with `seed` and the rank, it determines dropout and stochastic depth.
+        guard: Counts skipped steps.
+        seed: Seed of the training.
 
     Returns:
         Losses and gradient norm.
 
     Raises:
-        DivergedError: Too many steps in a row had no finite loss or gradient.
+        DivergedError: Too many consecutive steps had a non-finite loss or gradient.
     """
     seed_step(seed, global_step, rank_and_world_size()[0])
     optimizer.zero_grad(set_to_none=True)

@@ -1,6 +1,6 @@
-"""From samples, as read from files, to network inputs: random crops for training, resized views for evaluation.
+"""Converts samples to network inputs: random crops for training, resized views for evaluation.
 
-Images come as (3, H, W) uint8, labels as (H, W) int64. All randomness comes from a generator that is handed in.
+Images are (3, H, W) uint8, labels (H, W) int64. All random numbers come from a generator passed as argument.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from dinov3.eval.segmentation.settings.images import DEFAULT_STD as IMAGENET_STD
 from dinov3.eval.segmentation.settings.images import TrainTransformConfig
 from dinov3.utils.errors import UsageError
 
-REDUCED_SIDE_MULTIPLE = 32  # of the views that are smaller than the image size, as in Meta's evaluation
+REDUCED_SIDE_MULTIPLE = 32  # for views smaller than the image size, as in Meta's evaluation
 
 
 @dataclass(frozen=True)
 class SegmentationTrainTransform:
-    """Random size, random crop, flip and colours; see `make_segmentation_train_transforms`."""
+    """Random resize, random crop, flip and colour distortion; see `make_segmentation_train_transforms`."""
 
     img_size: ImageSize
     random_img_size_ratio_range: Sequence[float] | None
@@ -48,7 +48,7 @@ class SegmentationTrainTransform:
         """Draws one training input from a sample.
 
         Returns:
-            The image (3, h, w), float32, and its label map (h, w), int64; (h, w) is `crop_size` if there is one, else
+            The image (3, h, w), float32, and its label map (h, w), int64; (h, w) is `crop_size` if given, else
             multiples of `size_multiple`.
         """
         ratio = _draw_ratio(self.random_img_size_ratio_range, generator)
@@ -71,12 +71,12 @@ class SegmentationTrainTransform:
 
 @dataclass(frozen=True)
 class View:
-    """One of the inputs that an image is predicted from."""
+    """One resized version of an image, as network input."""
 
     image: Tensor
     """(3, h, w) float32."""
     is_flipped: bool
-    """Whether left and right are swapped, so that the prediction has to be swapped back."""
+    """True if flipped horizontally; the prediction must be flipped back."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class SegmentationEvalTransform:
     std: Sequence[float]
 
     def __call__(self, image: Tensor, label: Tensor) -> tuple[list[View], Tensor]:
-        """Makes all views of an image; the label map (H, W), int64, keeps the size of the file."""
+        """Creates all views of an image; the label map (H, W), int64, keeps the size of the file."""
         views = []
         for ratio in self.ratios:
             size = scaled_size(image.shape[-2:], self.img_size, ratio, multiple_if_reduced=REDUCED_SIDE_MULTIPLE)
@@ -113,26 +113,26 @@ def make_segmentation_train_transforms(
     photometric_distortion: bool = TrainTransformConfig.photometric_distortion,
     size_multiple: int = 1,
 ) -> SegmentationTrainTransform:
-    """The augmentation that Meta trains segmentation heads with.
+    """Creates the augmentation with which Meta trains segmentation heads.
 
-    Images are resized with antialiased bilinear interpolation, labels by the nearest pixel.
+    Images are resized with antialiased bilinear interpolation, labels by nearest neighbour.
 
     Args:
         img_size: short side, (height, width), or None for the size in the file.
-        random_img_size_ratio_range: the size is multiplied by a number drawn uniformly from this range; None: by 1.
-        crop_size: (height, width) that is cut out at random, if possible where no class fills more than 75 % of the
-            labelled pixels. What is missing is padded at the right and bottom with the mean colour and the label 255.
-            None: the whole image, padded likewise.
-        flip_prob: probability of swapping left and right.
-        reduce_zero_label: whether label 0 is ignored and labels 1 to K become classes 0 to K - 1.
-        mean: of each channel, on the scale 0 to 255.
-        std: of each channel, on the scale 0 to 255.
-        photometric_distortion: whether brightness, contrast, saturation and hue change at random. Hue turns by any
-            angle: switch it off where the three channels are stains or sensors rather than colours.
-        size_multiple: without `crop_size`, whole images are padded to sides that are multiples of it.
+        random_img_size_ratio_range: range of the uniform random factor for the size; None: 1.
+        crop_size: (height, width) of a random crop, if possible one in which no class fills more than 75 % of the
+            labelled pixels. Smaller images are padded at the right and bottom with the mean colour and the label 255.
+            None: the whole image, padded in the same way.
+        flip_prob: probability of a horizontal flip.
+        reduce_zero_label: label 0 is ignored and labels 1 to K become classes 0 to K - 1.
+        mean: mean of each channel, on the scale 0 to 255.
+        std: standard deviation of each channel, on the scale 0 to 255.
+        photometric_distortion: change brightness, contrast, saturation and hue at random. Hue is rotated by any angle:
+            disable this if the channels are stains or sensors rather than colours.
+        size_multiple: without `crop_size`, whole images are padded to multiples of this.
 
     Raises:
-        UsageError: a size, range or probability is impossible.
+        UsageError: a size, range or probability is invalid.
     """
     _check_size("transforms.train.img_size", img_size)
     if random_img_size_ratio_range is not None:
@@ -168,19 +168,19 @@ def make_segmentation_eval_transforms(
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
 ) -> SegmentationEvalTransform:
-    """The views that an image is predicted from: one, or with test-time augmentation one per ratio and their mirrors.
+    """Creates the views for prediction: one, or with test-time augmentation one per ratio, plain and flipped.
 
     Args:
         img_size: short side, (height, width), or None for the size in the file.
-        tta_ratios: with `use_tta`, the size of each view relative to `img_size`. Short sides below `img_size` are
-            rounded up to a multiple of 32.
-        use_tta: whether there are these views and, after them, the same with left and right swapped.
-        reduce_zero_label: whether label 0 is ignored and labels 1 to K become classes 0 to K - 1.
-        mean: of each channel, on the scale 0 to 255.
-        std: of each channel, on the scale 0 to 255.
+        tta_ratios: with `use_tta`, size of each view relative to `img_size`. Short sides below `img_size` are rounded
+            up to a multiple of 32.
+        use_tta: create these views and, after them, their horizontal flips.
+        reduce_zero_label: label 0 is ignored and labels 1 to K become classes 0 to K - 1.
+        mean: mean of each channel, on the scale 0 to 255.
+        std: standard deviation of each channel, on the scale 0 to 255.
 
     Raises:
-        UsageError: a size or ratio is impossible.
+        UsageError: a size or ratio is invalid.
     """
     _check_size("transforms.eval.img_size", img_size)
     _check_ratios("transforms.eval.tta_ratios", tta_ratios)

@@ -1,4 +1,4 @@
-"""Several processes as one computation: how they start, find each other, share the cores, and end.
+"""Multi-process computation: launch, process groups, sharing of cores, and termination.
 
 - `launch`: starts a group on this machine, watches it and reports which process died.
 - `process_group`: joins the group that the environment describes, set by `launch` or `torchrun`.

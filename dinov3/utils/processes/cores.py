@@ -1,4 +1,4 @@
-"""The processor cores that this process may use, and the threads that it computes with."""
+"""Available processor cores, and limits on threads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def num_available_cores() -> int:
-    """Processor cores that this process may use (fewer than the machine has inside a container or a batch job)."""
+    """Returns the processor cores available to this process (in a container or batch job, fewer than the machine's)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Start several processes on this machine as one group, watch them, and report which one died."""
+"""Starts several processes on this machine as one group, monitors them, and reports which one died."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from dinov3.utils.errors import ConnectionLostError, ProcessDiedError, UserError
 from dinov3.utils.processes.cores import num_available_cores, use_threads
 from dinov3.utils.processes.process_end import end_with_parent
 
-_POLL_SECONDS = 0.2  # workers of a killed process may hold its connection open, so that no end of file arrives
-_SECONDS_TO_SAY_WHY = 5  # after a process has lost the others, for the one that caused it to report why
+_POLL_SECONDS = 0.2  # polling: workers of a killed process may hold its connection open, so that no end of file arrives
+_SECONDS_TO_SAY_WHY = 5  # after a lost connection, for the process that caused it to report the reason
 _SECONDS_TO_STOP = 10
 
 
@@ -35,10 +35,10 @@ class _Rank:
     connection: Connection
     failure: UserError | None = None
     is_consequence: bool = field(default=False)
-    """True if the failure only says that another process is gone"""
+    """true if the failure only reports that another process is gone"""
 
     def look(self) -> None:
-        """Records the failure that the process has sent, or that its exit code shows."""
+        """Records a failure sent by the process or shown by its exit code."""
         if self.failure is None:
             with contextlib.suppress(EOFError, OSError):
                 if self.connection.poll():
@@ -57,17 +57,17 @@ def launch(
 ) -> None:
     """Runs `function(*args)` in several processes of this machine and waits for all of them.
 
-    The environment of each describes the group as `torchrun` does, see `process_group_from_environment`. They share the
-    cores of the machine. If one fails, the others are stopped; if this process ends, all of them end.
+    The group is described in the environment as by `torchrun`, see `process_group_from_environment`. The processes
+    share the cores of the machine. If one fails, the others are stopped; if this process ends, all end.
 
     Args:
-        function: importable by name; what it takes travels to other processes.
-        advice: what the user can do after a process died; ends the message.
+        function: importable by name; its arguments are pickled.
+        advice: end of the message: what the user can do after a process died.
         others_finish: let the other processes finish when one fails.
 
     Raises:
-        UserError: of the type that a process raised.
-        ProcessDiedError: a process was killed, or met an error that is not meant for users.
+        UserError: a process raised it; the type is kept.
+        ProcessDiedError: a process was killed, or raised an error that is not a `UserError`.
     """
     ranks = _start(function, args, num_processes)
     try:
@@ -87,7 +87,7 @@ def launch(
 
 
 def find_free_network_port() -> int:
-    """Returns a TCP port of this machine that no process listens on."""
+    """Returns a free TCP port of this machine."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("", 0))
         return probe.getsockname()[1]
@@ -109,7 +109,7 @@ def _start(function: Callable[..., None], args: tuple, num_processes: int) -> li
             environment = {**common, "RANK": str(number), "LOCAL_RANK": str(number)}
             process = context.Process(target=_run, args=(function, args, environment, sender))
             process.start()
-            sender.close()
+            sender.close()  # only the child keeps it, so the pipe closes when the child ends
             ranks.append(_Rank(number, process, receiver))
     except BaseException:
         _stop(ranks)
@@ -131,7 +131,7 @@ def _start_quiet_tracker() -> None:
 
 
 def _watch(ranks: Sequence[_Rank], others_finish: bool) -> None:
-    """Returns when all have ended, or, unless the others may finish, once one has failed and had time to report why."""
+    """Waits until all have ended or, unless `others_finish`, until one has failed and had time to report why."""
     deadline = None
     while any(rank.process.is_alive() for rank in ranks):
         wait([rank.process.sentinel for rank in ranks if rank.process.is_alive()], timeout=_POLL_SECONDS)
@@ -151,9 +151,10 @@ def _watch(ranks: Sequence[_Rank], others_finish: bool) -> None:
 
 
 def _stop(ranks: Sequence[_Rank]) -> None:
-    """Terminates the processes that still run, and kills those that do not react."""
+    """Terminates the running processes, and kills those that do not react."""
     for rank in ranks:
         rank.process.terminate()
+    # One deadline for all processes, not one per process.
     deadline = time.monotonic() + _SECONDS_TO_STOP
     for rank in ranks:
         rank.process.join(max(0.0, deadline - time.monotonic()))
@@ -170,7 +171,7 @@ def _run(function: Callable[..., None], args: tuple, environment: dict[str, str]
     _use_own_cores(int(environment["LOCAL_WORLD_SIZE"]))
     try:
         function(*args)
-    except KeyboardInterrupt:  # reaches all processes of a terminal; the parent reports it
+    except KeyboardInterrupt:  # sent to all processes of a terminal; the parent reports it
         sys.exit(EXIT_INTERRUPTED)
     except SystemExit as err:
         if err.code:

@@ -1,4 +1,4 @@
-"""How a process ends from outside: together with its parent, or on SIGTERM with a line that says why."""
+"""Termination of processes: together with their parent, or on SIGTERM with an explanation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXIT_SIGTERM = 128 + signal.SIGTERM
 
 
 def end_with_parent() -> None:
-    """Ends this process of `multiprocessing` as soon as its parent has ended, even if that was killed."""
+    """Ends this `multiprocessing` process as soon as its parent has ended, even if the parent was killed."""
     threading.Thread(target=_wait_for_parent_and_leave, daemon=True).start()
 
 
@@ -27,9 +27,9 @@ def _wait_for_parent_and_leave() -> None:
 
 @contextmanager
 def line_on_sigterm(line: str) -> Iterator[None]:
-    """Makes SIGTERM write a line to stderr before it ends this process; to be entered in the main thread.
+    """Makes SIGTERM write a line to stderr before it ends this process; enter it in the main thread.
 
-    A thread writes it. A Python signal handler would run only once the main thread returns from whatever it waits for,
+    A thread writes the line: a Python signal handler would only run once the main thread returns from a blocking call,
     and a process that waits on a GPU for a dead one never returns.
     """
     reader, writer = os.pipe()
@@ -47,11 +47,11 @@ def line_on_sigterm(line: str) -> Iterator[None]:
 
 
 def _leave_to_thread(number: int, frame: object) -> None:
-    """Does nothing: Python wakes the thread only for signals that have a handler."""
+    """Does nothing, but is needed: Python wakes the thread only for signals with a handler."""
 
 
 def _restore_default_in_fork() -> None:
-    """Forked workers share the pipe, and must not wake the thread of their parent."""
+    """Forked workers share the pipe and must not wake their parent's thread."""
     if signal.getsignal(signal.SIGTERM) is _leave_to_thread:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Work as one of several processes, each with a device of its own; every function also works for a single process."""
+"""Process groups with one device per process; every function also works for a single process."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def is_distributed() -> bool:
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Returns the number of this process, from 0, and how many there are; (0, 1) without a group."""
+    """Returns rank and number of processes; (0, 1) without a group."""
     return (dist.get_rank(), dist.get_world_size()) if is_distributed() else (0, 1)
 
 
 def device_of_this_process(device: torch.device) -> torch.device:
-    """Returns the GPU of this process, by its number on its machine, if `device` is CUDA; other devices unchanged."""
+    """Returns this process's GPU (by local rank) if `device` is CUDA; other devices unchanged."""
     if device.type != "cuda":
         return device
     rank = rank_and_world_size()[0]
@@ -37,7 +37,7 @@ def device_of_this_process(device: torch.device) -> torch.device:
 
 
 def world_size_in_environment() -> int:
-    """Returns how many processes `torchrun` or `launch` started; 1 without them.
+    """Returns the number of processes started by `torchrun` or `launch`; 1 without them.
 
     Raises:
         UsageError: `WORLD_SIZE` is not a number.
@@ -57,17 +57,17 @@ def process_group_from_environment(
 ) -> Iterator[None]:
     """Joins the group that `torchrun` or `launch` describes in the environment; does nothing for a single process.
 
-    The group lasts as long as the block. If the block fails, the group is not destroyed: waiting for processes that no
-    longer answer would hide the failure, whereas the exit of this process makes `torchrun` end the others. An error
-    that several processes meet is reported by the first of them; the others exit with the same exit code.
+    The group exists inside the block. If the block fails, the group is not destroyed: waiting for unresponsive
+    processes would hide the failure, whereas the exit of this process makes `torchrun` stop the others. If several
+    processes raise an error, the first reports it; the others exit with the same exit code.
 
     Args:
-        device: of the computation; a process on CUDA gets the GPU of its number on its machine.
-        backend: of the communication; None is NCCL on CUDA devices and gloo elsewhere.
-        timeout: how long the processes wait for each other; None is torch's default.
+        device: device of the computation; on CUDA, each process uses the GPU of its local rank.
+        backend: communication backend; None: NCCL on CUDA, gloo elsewhere.
+        timeout: how long the processes wait for each other; None: torch's default.
 
     Raises:
-        UsageError: the variables describe no group, the other processes do not join, or this machine has fewer GPUs
+        UsageError: the environment variables are invalid, other processes do not join, or this machine has fewer GPUs
             than processes.
         ConnectionLostError: another process ended during the block.
     """
@@ -91,10 +91,10 @@ def process_group_from_environment(
 
 
 def _own_gpu() -> int:
-    """Makes the GPU of this process the current one and returns its number."""
+    """Makes this process's GPU the current one and returns its index."""
     gpu, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     num_processes = int(os.environ.get("LOCAL_WORLD_SIZE", gpu + 1))
-    if num_processes > there:  # every process of the machine checks this, so that none waits for one that gave up
+    if num_processes > there:  # every process checks this, so that none waits for one that has exited
         raise UsageError(
             f"This machine has {num_processes} processes and {there} GPUs; start torchrun with "
             f"--nproc_per_node={there}, or compute on the cpu"
@@ -111,7 +111,7 @@ def _join(backend: str, gpu: int | None, timeout: timedelta | None) -> dist.Stor
         dist.init_process_group(
             backend, store=store, rank=rank, world_size=world_size, timeout=timeout, device_id=device
         )
-    except (ValueError, RuntimeError, OSError) as err:  # the errors of torch's stores and backends are RuntimeErrors
+    except (ValueError, RuntimeError, OSError) as err:  # torch's stores and backends raise RuntimeError
         reason = (str(err).splitlines() or [type(err).__name__])[0]
         raise UsageError(
             f"The environment has WORLD_SIZE={os.environ['WORLD_SIZE']}, but the processes cannot be joined: {reason}; "
@@ -121,14 +121,14 @@ def _join(backend: str, gpu: int | None, timeout: timedelta | None) -> dist.Stor
 
 
 def _is_lost_connection(err: BaseException) -> bool:
-    """True if an error says only that another process does not answer, not what happened to it."""
+    """True if an error only reports that another process does not respond, not why."""
     return isinstance(err, dist.DistError) or (isinstance(err, RuntimeError) and "gloo/" in str(err))
 
 
 def _is_first_to_fail(store: dist.Store) -> bool:
     try:
         return store.add(_NUM_FAILURES, 1) == 1
-    except RuntimeError:  # the process that holds the store died, so it cannot have reported anything
+    except RuntimeError:  # the process that hosts the store died, so it cannot have reported anything
         return True
 
 
@@ -139,9 +139,9 @@ def distribute_network(
 
     Args:
         network: on `device`; `dinov3.layers.synced_batch_norm` shares its batch statistics as well.
-        device: of this process.
-        find_unused_parameters: whether a step may leave trained parameters without a gradient, such as heads of lower
-            resolutions that are switched off, or backbone blocks behind the last one that is read.
+        device: device of this process.
+        find_unused_parameters: a step may leave trained parameters without a gradient, such as disabled outputs at
+            lower resolutions, or backbone blocks after the last one that is read.
     """
     for parameter in network.parameters():
         if parameter.requires_grad and 1 in parameter.shape:
@@ -156,8 +156,8 @@ def distribute_network(
 def _with_plain_strides(gradient: torch.Tensor) -> torch.Tensor:
     """Returns the gradient with the strides of a new tensor.
 
-    Convolutions return arbitrary strides for axes of length one. DistributedDataParallel compares all strides, and
-    would warn that such a gradient is slow to copy.
+    Convolutions return arbitrary strides for axes of length one, about which DistributedDataParallel would warn,
+    because it compares all strides.
     """
     return gradient.flatten().view(gradient.shape)
 

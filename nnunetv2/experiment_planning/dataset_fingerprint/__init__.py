@@ -1,1 +1,1 @@
-"""What planning needs to know of a dataset: spacings, shapes, intensities of the foreground."""
+"""Dataset fingerprint, the input of planning: spacings, shapes, foreground intensities."""

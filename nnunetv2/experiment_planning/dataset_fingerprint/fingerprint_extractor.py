@@ -27,24 +27,24 @@ _MIN_DRAWS_AT_ONCE, _MAX_DRAWS_AT_ONCE = 1 << 18, 1 << 22
 
 
 class CaseFingerprint(NamedTuple):
-    """What the fingerprint takes from one case."""
+    """Contribution of one case to the fingerprint."""
 
     shape_after_crop: tuple[int, ...]
     """Voxels per axis of the bounding box of the non-zero voxels."""
     spacing: tuple[float, ...]
     """mm per axis, in the order of the array axes."""
     foreground_intensities: list[IntensityDistribution]
-    """One distribution of the drawn foreground voxels per channel."""
+    """Distribution of the sampled foreground voxels, per channel."""
     relative_size_after_cropping: float
-    """Share of the voxels that are inside the bounding box."""
+    """Share of the voxels inside the bounding box."""
 
 
 class DatasetFingerprintExtractor:
     """Reads all training cases once and writes `dataset_fingerprint.json`.
 
-    Every case has equal weight in the intensity statistics: the same number of its foreground voxels is drawn with
-    replacement, 1e8 over all cases. Only how often each voxel is drawn is kept, never the drawn values, so that memory
-    depends on the number of distinct intensities and not on the number of draws.
+    Every case has equal weight in the intensity statistics: the same number of foreground voxels is drawn with
+    replacement from each, 1e8 over all cases. Only the count per distinct value is stored, so that memory depends on
+    the number of distinct intensities and not on the number of draws.
 
     Args:
         dataset_name_or_id: for example 4 or "Dataset004_Hippocampus".
@@ -70,19 +70,19 @@ class DatasetFingerprintExtractor:
     def collect_foreground_intensities(
         segmentation: np.ndarray, images: np.ndarray, seed: int = _SEED, num_samples: int = 10000
     ) -> list[IntensityDistribution]:
-        """Draws foreground voxels with replacement, channel after channel from one random stream.
+        """Draws foreground voxels with replacement; all channels use one random stream, in order.
 
         Args:
             segmentation: (1, X, Y, Z); voxels above 0 are foreground.
             images: (C, X, Y, Z).
-            seed: of the random stream.
+            seed: seed of the random stream.
             num_samples: draws per channel.
 
         Returns:
             One distribution per channel, empty if there is no foreground.
 
         Raises:
-            DataError: an array holds NaN.
+            DataError: an array contains NaN.
         """
         for name, array in (("segmentation", segmentation), ("image", images)):
             if np.isnan(array).any():
@@ -105,7 +105,7 @@ class DatasetFingerprintExtractor:
         reader_writer_class: type[BaseReaderWriter],
         num_samples: int = 10000,
     ) -> CaseFingerprint:
-        """Reads one case and describes it. Raises `DataError` that names the files if they cannot be used."""
+        """Reads and describes one case. Raises `DataError` with the file names if they cannot be used."""
         from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
         reader = reader_writer_class()
@@ -128,7 +128,7 @@ class DatasetFingerprintExtractor:
         return CaseFingerprint(shape_after_crop, tuple(properties["spacing"]), intensities, relative_size)
 
     def run(self, overwrite_existing: bool = False) -> dict[str, Any]:
-        """Returns the fingerprint; computes and writes it if there is none yet or `overwrite_existing`."""
+        """Returns the fingerprint; computes and writes it if it is missing or `overwrite_existing`."""
         fingerprint_file = Path(nnUNet_preprocessed, self.dataset_name, "dataset_fingerprint.json")
         if fingerprint_file.is_file() and not overwrite_existing:
             return read_json(fingerprint_file)
@@ -185,10 +185,10 @@ class DatasetFingerprintExtractor:
 
 
 def _draw_counts(random_state: np.random.RandomState, population: int, num_samples: int) -> np.ndarray:
-    """Draws indices with replacement and returns how often each was drawn.
+    """Draws indices with replacement and returns the count of each.
 
-    The stream is that of `random_state.choice(population, num_samples, replace=True)`, whatever the size of the pieces
-    it is drawn in.
+    The random stream equals `random_state.choice(population, num_samples, replace=True)`, independent of the chunk
+    size.
     """
     counts = np.zeros(population, dtype=np.int64)
     at_once = min(max(population, _MIN_DRAWS_AT_ONCE), _MAX_DRAWS_AT_ONCE)

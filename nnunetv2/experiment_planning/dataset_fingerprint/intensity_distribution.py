@@ -1,4 +1,4 @@
-"""A multiset of intensities as distinct values with counts, whose statistics need little memory."""
+"""A multiset of intensities, stored as distinct values with counts to save memory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_DISTINCT_VALUES = 1 << 21  # kept exactly; about 25 MB. Integer images have a few thousand
+MAX_DISTINCT_VALUES = 1 << 21  # exact up to this number; about 25 MB. Integer images have a few thousand
 ROUNDED_MANTISSA_BITS = 16  # relative rounding error at most 2**-17 = 7.6e-6
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Number, mean, sum of squared deviations from the mean, and range of a multiset of numbers."""
+    """Count, mean, sum of squared deviations from the mean, and range of a multiset of numbers."""
 
     count: int = 0
     mean: float = 0.0
@@ -52,9 +52,9 @@ class Moments:
 
 
 class IntensityDistribution:
-    """Distinct values and how often each occurs; grows by `add` and `merge`.
+    """Distinct values with counts; extended by `add` and `merge`.
 
-    Mean, standard deviation, minimum and maximum are those of the exact values. Percentiles are exact as well while
+    Mean, standard deviation, minimum and maximum are exact. Percentiles are exact as well while
     there are at most `max_distinct` distinct values. Beyond that, values are rounded to 16 bits of mantissa, which
     leaves at most 65 536 values in each power of two and moves a percentile by a factor of at most 1 +- 7.6e-6.
     """
@@ -89,7 +89,7 @@ class IntensityDistribution:
         return self._values, self._counts
 
     def percentiles(self, percentages: np.ndarray) -> np.ndarray:
-        """Returns what `np.percentile` gives for all occurrences: linear interpolation between order statistics."""
+        """Computes percentiles as `np.percentile` of all occurrences: linear interpolation between order statistics."""
         values, counts = self.distinct()
         last_position = np.cumsum(counts) - 1
         position = (self.moments.count - 1) * (np.asarray(percentages, dtype=np.float64) / 100)
@@ -118,7 +118,7 @@ class IntensityDistribution:
         }
 
     def _absorb(self, values: np.ndarray, counts: np.ndarray) -> None:
-        # Sorting everything again for each small addition would cost time quadratic in the number of cases.
+        # Additions are buffered: sorting everything for each one would take time quadratic in the number of cases.
         self._pending.append((values, counts))
         if sum(len(pending) for pending, _ in self._pending) > self.max_distinct:
             self._compact()
@@ -139,7 +139,7 @@ class IntensityDistribution:
 
 
 def _distinct(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts values and adds up the counts of equal ones."""
+    """Sorts values and sums the counts of equal ones."""
     order = np.argsort(values)
     values, counts = values[order], counts[order]
     starts = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1])))
@@ -147,7 +147,7 @@ def _distinct(values: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-    """Rounds to `ROUNDED_MANTISSA_BITS` binary digits after the leading one; the order of values is kept."""
+    """Rounds to `ROUNDED_MANTISSA_BITS` binary digits after the leading one; preserves the order of values."""
     fraction, exponent = np.frexp(values)  # 0.5 <= |fraction| < 1
     scale = 2.0 ** (ROUNDED_MANTISSA_BITS + 1)
     return np.ldexp(np.rint(fraction * scale) / scale, exponent).astype(values.dtype)

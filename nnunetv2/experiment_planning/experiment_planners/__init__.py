@@ -1,1 +1,1 @@
-"""Rules that turn a fingerprint into plans: patch size, topology, batch size, target spacing."""
+"""Planners: rules that derive plans from a fingerprint (patch size, topology, batch size, target spacing)."""

@@ -1,4 +1,4 @@
-"""Rules that turn a dataset's fingerprint into plans for the default U-Net."""
+"""The default planner: derives plans for the default U-Net from a dataset's fingerprint."""
 
 from __future__ import annotations
 
@@ -32,29 +32,29 @@ from nnunetv2.utilities.plans_handling.plans_files import require_plans_name
 
 logger = logging.getLogger(__name__)
 
-_MIN_SIZE_RATIO_OF_LOWRES = 2  # a low-resolution stage with more than half the voxels is not worth its training
-_MASK_BELOW_RELATIVE_SIZE = 3 / 4  # cropping that removes more than a quarter means that background is empty
+_MIN_SIZE_RATIO_OF_LOWRES = 2  # a low-resolution stage with more than half the voxels is not worth training
+_MASK_BELOW_RELATIVE_SIZE = 3 / 4  # if cropping removes more than a quarter, the background is considered empty
 
 
 class ExperimentPlanner:
     """Plans `2d`, `3d_fullres`, and for large images `3d_lowres` and `3d_cascade_fullres`.
 
-    A planner with other rules sets other values of the attributes below, or overrides a hook: `patch_is_too_large`,
+    Subclasses change the rules by the attributes below or by overriding a hook: `patch_is_too_large`,
     `encoder_depth_key`, `determine_resampling`, `determine_segmentation_softmax_export_fn`, `generate_data_identifier`.
 
     Args:
         dataset_name_or_id: for example 4 or "Dataset004_Hippocampus".
-        gpu_memory_target_in_gb: memory of the GPU that the patch and batch size are made for; by default what the
-            planner's reference network was measured with.
-        preprocessor_name: class that the plans name for preprocessing.
-        plans_name: name of the plans file, without ending; by default `default_plans_name`.
-        overwrite_target_spacing: mm for each of the three axes, in place of the one found for `3d_fullres`; the other
-            configurations follow from it.
-        suppress_transpose: keep the order of axes that the files have.
+        gpu_memory_target_in_gb: GPU memory for which patch and batch size are planned; by default that of the planner's
+            reference network.
+        preprocessor_name: class of the preprocessor in the plans.
+        plans_name: name of the plans file without ending; by default `default_plans_name`.
+        overwrite_target_spacing: mm for each of the three axes; overrides the spacing of `3d_fullres`, from which the
+            other configurations are derived.
+        suppress_transpose: keep the axis order of the files.
 
     Raises:
         UsageError: there is no fingerprint yet, `overwrite_target_spacing` is not three numbers, the memory target is
-            not above 0, or the name is none for plans.
+            not above 0, or the plans name is invalid.
     """
 
     default_plans_name = "nnUNetPlans"
@@ -66,9 +66,9 @@ class ExperimentPlanner:
     UNet_blocks_per_stage_encoder: tuple[int, ...] = (2,) * 14
     UNet_blocks_per_stage_decoder: tuple[int, ...] = (2,) * 13
     encoder_depth_key = "n_conv_per_stage"
-    """Name under which the network class takes `UNet_blocks_per_stage_encoder`."""
+    """Name of the network class's argument for `UNet_blocks_per_stage_encoder`."""
 
-    # Feature map values of a network that is known to fit: with which batch size, and into how many GB.
+    # Feature map values of a reference network that fits with this batch size into this many GB.
     UNet_reference_val_2d = 85_000_000
     UNet_reference_val_3d = 560_000_000
     UNet_reference_val_corresp_bs_2d = 12
@@ -78,9 +78,9 @@ class ExperimentPlanner:
 
     UNet_min_batch_size = 2
     max_dataset_covered = 0.05
-    """Share of the dataset's voxels that a batch may hold, against overfitting."""
+    """Maximum share of the dataset's voxels in a batch, against overfitting."""
     lowres_creation_threshold = 0.25
-    """Share of the median image that a full-resolution patch must hold; below it a low-resolution stage is planned."""
+    """Minimum share of the median image in a full-resolution patch; below it, a low-resolution stage is planned."""
     anisotropy_threshold = ANISO_THRESHOLD
 
     def __init__(
@@ -127,13 +127,13 @@ class ExperimentPlanner:
         arch_kwargs: dict[str, Any],
         arch_kwargs_req_import: Sequence[str],
     ) -> int:
-        """Returns the number of values in all feature maps of one sample, which stands for its GPU memory."""
+        """Returns the number of values in all feature maps of one sample, a proxy for its GPU memory."""
         return conv_feature_map_size(
             patch_size, input_channels, output_channels, arch_class_name, arch_kwargs, arch_kwargs_req_import
         )
 
     def patch_is_too_large(self, estimate: int, reference: float, reference_batch_size: int) -> bool:
-        """Whether a network does not fit with the smallest batch size.
+        """True if a network does not fit even with the smallest batch size.
 
         Args:
             estimate: feature map values of one sample.
@@ -142,7 +142,7 @@ class ExperimentPlanner:
         return estimate / reference_batch_size * 2 > reference
 
     def determine_resampling(self, *args: Any, **kwargs: Any) -> tuple[Callable, dict, Callable, dict]:
-        """Returns the function and its keyword arguments for resampling images, and the same for segmentations."""
+        """Hook: returns function and keyword arguments for resampling images, and the same for segmentations."""
         from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
         data = {"is_seg": False, "order": 3, "order_z": 0, "force_separate_z": None}
@@ -150,13 +150,13 @@ class ExperimentPlanner:
         return resample_data_or_seg_to_shape, data, resample_data_or_seg_to_shape, segmentation
 
     def determine_segmentation_softmax_export_fn(self, *args: Any, **kwargs: Any) -> tuple[Callable, dict]:
-        """Returns the function and its keyword arguments that bring predicted scores back to the image's grid."""
+        """Hook: returns function and keyword arguments for resampling predicted scores to the image's grid."""
         from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
         return resample_data_or_seg_to_shape, {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
 
     def determine_fullres_target_spacing(self) -> np.ndarray:
-        """Returns the spacing of `3d_fullres` in mm, in the order of axes that the files have."""
+        """Returns the spacing of `3d_fullres` in mm, in the axis order of the files."""
         if self.overwrite_target_spacing is not None:
             return np.array(self.overwrite_target_spacing)
         fingerprint = self.dataset_fingerprint
@@ -165,7 +165,7 @@ class ExperimentPlanner:
         )
 
     def determine_normalization_scheme_and_whether_mask_is_used_for_norm(self) -> tuple[list[str], list[bool]]:
-        """Returns, per channel, the normalisation's class name and whether it leaves the empty background at zero."""
+        """Returns, per channel, the class name of the normalisation and whether the empty background stays zero."""
         from nnunetv2.preprocessing.normalization.map_channel_name_to_normalization import get_normalization_scheme
 
         schemes = [get_normalization_scheme(name) for name in self._channel_names().values()]
@@ -178,13 +178,13 @@ class ExperimentPlanner:
         ]
 
     def determine_transpose(self) -> tuple[list[int], list[int]]:
-        """Returns the order of axes for preprocessing, and the one that undoes it."""
+        """Returns the axis order for preprocessing, and its inverse."""
         if self.suppress_transpose:
             return [0, 1, 2], [0, 1, 2]
         return axis_order(self.determine_fullres_target_spacing())
 
     def generate_data_identifier(self, configuration_name: str) -> str:
-        """Returns the folder name of the preprocessed cases; plans that share one must preprocess equally."""
+        """Returns the folder name of the preprocessed cases; plans that share one must preprocess identically."""
         return f"{self.plans_identifier}_{configuration_name}"
 
     def get_plans_for_configuration(
@@ -201,7 +201,7 @@ class ExperimentPlanner:
             spacing: mm per axis, two or three axes.
             median_shape: median shape of the images at that spacing, in voxels.
             data_identifier: folder name of the preprocessed cases.
-            approximate_n_voxels_dataset: voxels of all cases together.
+            approximate_n_voxels_dataset: total number of voxels of all cases.
             _cache: memory estimates by patch size and strides, shared by the configurations of one dataset.
         """
         if not all(s > 0 for s in spacing):
@@ -240,7 +240,7 @@ class ExperimentPlanner:
         }
 
     def plan_experiment(self) -> dict[str, Any]:
-        """Plans all configurations, writes the plans file and copies dataset.json beside it; returns the plans."""
+        """Plans all configurations, writes the plans file, copies dataset.json next to it, and returns the plans."""
         forward, backward = self.determine_transpose()
         spacing = self.determine_fullres_target_spacing()
         median_shape = self._median_shape_at(spacing)[forward]
@@ -266,7 +266,7 @@ class ExperimentPlanner:
         return self.plans
 
     def save_plans(self, plans: dict[str, Any]) -> None:
-        """Writes the plans; other configurations of an existing file are kept."""
+        """Writes the plans; keeps other configurations of an existing file."""
         plans_file = os.path.join(self.preprocessed_folder, f"{self.plans_identifier}.json")
         self.plans = write_plans(json_ready(plans), plans_file)
 
@@ -274,11 +274,11 @@ class ExperimentPlanner:
         self.plans = read_json(fname)
 
     def _plan_configurations(self, spacing: np.ndarray, median_shape: np.ndarray) -> dict[str, dict[str, Any]]:
-        """Plans all configurations; spacing and shape are those of full resolution, in transposed order."""
+        """Plans all configurations; spacing and shape are at full resolution, in transposed axis order."""
         cache: dict = {}
         num_voxels = self._voxels_of_dataset(median_shape)
         configurations = {}
-        if median_shape[0] != 1:
+        if median_shape[0] != 1:  # datasets of 2-D images have no 3-D configurations
             identifier = self.generate_data_identifier("3d_fullres")
             fullres = self.get_plans_for_configuration(spacing, median_shape, identifier, num_voxels, cache)
             lowres = self._plan_lowres(fullres, spacing, median_shape, cache)
@@ -299,7 +299,7 @@ class ExperimentPlanner:
     def _plan_lowres(
         self, fullres: dict[str, Any], spacing: np.ndarray, median_shape: np.ndarray, cache: dict
     ) -> dict[str, Any] | None:
-        """Coarsens the spacing until a patch holds enough of the median image; None if there is no need to."""
+        """Coarsens the spacing until a patch covers enough of the median image; None if not needed."""
         num_voxels_fullres = np.prod(median_shape)
         plan, lowres_spacing, num_voxels = None, np.array(spacing, dtype=float), num_voxels_fullres
         num_voxels_in_patch = math.prod(fullres["patch_size"])

@@ -1,4 +1,4 @@
-"""Number of values in all feature maps of a network: the planner's measure of the GPU memory that training takes."""
+"""Number of values in all feature maps of a network: the planner's estimate of GPU memory in training."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 
 class NetworkName(str):
-    """Dotted name of a network class; it has `__module__` and `__name__` as the class has, without importing it.
+    """Dotted name of a network class, with the `__module__` and `__name__` of the class but without importing it.
 
-    Planners that were written for upstream read these two from `UNet_class`.
+    Planners written for upstream read these two attributes from `UNet_class`.
     """
 
     def __init__(self, dotted_name: str) -> None:
@@ -25,7 +25,7 @@ _COUNTED_DIRECTLY = {
     PLAIN_CONV_UNET: "n_conv_per_stage",
     RESIDUAL_ENCODER_UNET: "n_blocks_per_stage",
 }
-# Arguments that change how many convolutions there are, or where; with them the network itself has to be asked.
+# Arguments that change the number or position of convolutions; with these, the network itself is built and queried.
 _STRUCTURAL = {"block", "bottleneck_channels", "stem_channels", "deep_supervision"}
 
 
@@ -37,10 +37,10 @@ def conv_feature_map_size(
     arch_kwargs: Mapping[str, Any],
     arch_kwargs_req_import: Sequence[str],
 ) -> int:
-    """Returns what `network.compute_conv_feature_map_size(patch_size)` gives for the network of an architecture.
+    """Returns `network.compute_conv_feature_map_size(patch_size)` for the network of an architecture.
 
-    For the two U-Nets of nnU-Net this is simple arithmetic, without building a network. Others are built without
-    memory for their weights (torch's device "meta") and asked.
+    For the two U-Nets of nnU-Net this is computed without building a network. Others are built on torch's device
+    "meta", without memory for weights, and queried.
     """
     if arch_class_name in _COUNTED_DIRECTLY and not _STRUCTURAL & set(arch_kwargs):
         return _unet_feature_map_size(patch_size, output_channels, arch_class_name, arch_kwargs)
@@ -65,18 +65,18 @@ def _unet_feature_map_size(
         total = sum(d * f * n for d, f, n in zip(depths, features, num_voxels, strict=True))
     else:
         total = _residual_encoder_size(math.prod(patch_size), num_voxels, features, depths)
-    # Decoder stages stand beside all encoder stages but the bottom one; each adds a transposed convolution.
+    # There is a decoder stage for every encoder stage but the bottom one; each adds a transposed convolution.
     decoder_depths = list(arch_kwargs["n_conv_per_stage_decoder"])[::-1]
     skips = zip(decoder_depths, features[:-1], num_voxels[:-1], strict=True)
     total += sum((d + 1) * f * n for d, f, n in skips)
-    has_decoder = len(num_voxels) > 1  # without one there are no outputs either
+    has_decoder = len(num_voxels) > 1  # without a decoder there are no outputs either
     return total + has_decoder * output_channels * num_voxels[0]
 
 
 def _residual_encoder_size(
     num_input_voxels: int, num_voxels: Sequence[int], features: Sequence[int], depths: Sequence[int]
 ) -> int:
-    """A stem, then blocks of two convolutions; a block that changes channels or size has a third one as its skip."""
+    """Counts a stem and blocks of two convolutions; a block that changes channels or size has a third in its skip."""
     total = features[0] * num_input_voxels
     previous = (features[0], num_input_voxels)
     for depth, channels, voxels in zip(depths, features, num_voxels, strict=True):

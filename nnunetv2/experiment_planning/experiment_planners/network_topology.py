@@ -1,4 +1,4 @@
-"""The U-Net of a dataset: where it halves which axis, the largest patch that fits, and its entry in the plans."""
+"""Topology of a dataset's U-Net: pooling per axis, the largest patch that fits, and the entry in the plans."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 
 Sizes = tuple[tuple[int, ...], ...]
 
-_MAX_SPACING_RATIO = 2  # axes within this factor of the finest one count as equally fine
-_MIN_EDGE_FOR_SINGLE_AXIS = 3  # times the smallest edge; an axis that would be halved alone needs to be longer
-# Volume of the first candidate; certainly too large for the memory of any one GPU.
+_MAX_SPACING_RATIO = 2  # axes within this factor of the finest one are considered equally fine
+_MIN_EDGE_FOR_SINGLE_AXIS = 3  # times the smallest edge; minimum length of an axis that would be halved alone
+# Volume of the first candidate; too large for any single GPU.
 INITIAL_EDGE = {2: 2048, 3: 256}
 _UNLIMITED = 999999
 
 
 class Topology(NamedTuple):
-    """The shape of a U-Net for one patch size; a plain tuple in upstream's order."""
+    """Topology of a U-Net for one patch size; a plain tuple in upstream's order."""
 
     num_pool_per_axis: list[int]
-    """How often each axis is halved."""
+    """Number of halvings per axis."""
     strides: Sizes
     """Per stage and axis; the first stage has stride 1."""
     kernel_sizes: Sizes
@@ -33,15 +33,15 @@ class Topology(NamedTuple):
 
 
 def get_shape_must_be_divisible_by(net_numpool_per_axis: Sequence[int]) -> np.ndarray:
-    """Returns the multiple that each axis of a patch must be for a network that halves it so often."""
+    """Returns the divisor of each axis of a patch for the given number of halvings."""
     return 2 ** np.asarray(net_numpool_per_axis)
 
 
 def pad_shape(shape: Sequence[float], must_be_divisible_by: int | Sequence[int]) -> np.ndarray:
-    """Enlarges each axis to the next multiple; one divisor may serve all axes.
+    """Rounds each axis up to the next multiple; a single divisor applies to all axes.
 
     Raises:
-        ValueError: there are neither one nor as many divisors as axes.
+        ValueError: the number of divisors is neither one nor the number of axes.
     """
     divisors = np.broadcast_to(np.asarray(must_be_divisible_by, dtype=int), (len(shape),))
     return np.array([math.ceil(size / divisor) * divisor for size, divisor in zip(shape, divisors, strict=True)])
@@ -50,17 +50,16 @@ def pad_shape(shape: Sequence[float], must_be_divisible_by: int | Sequence[int])
 def get_pool_and_conv_props(
     spacing: Sequence[float], patch_size: Sequence[float], min_feature_map_size: int, max_numpool: int
 ) -> Topology:
-    """Halves the finest axes again and again, as long as they are long enough.
+    """Repeatedly halves the finest axes as long as they are long enough.
 
     Each step halves all axes whose current spacing is within a factor of two of the finest among those that are long
-    enough. A convolution does not look along an axis (kernel size 1) until its spacing is within a factor of two of the
-    finest; from then on it does.
+    enough. The kernel size along an axis is 1 until its spacing is within a factor of two of the finest, then 3.
 
     Args:
         spacing: mm per axis (or any unit), in the order of `patch_size`.
-        patch_size: voxels per axis; need not be whole.
+        patch_size: voxels per axis; may be fractional.
         min_feature_map_size: smallest edge of the feature maps at the bottom.
-        max_numpool: how often an axis may be halved at most.
+        max_numpool: maximum number of halvings per axis.
     """
     spacing, sizes = list(spacing), list(patch_size)
     num_axes = len(spacing)
@@ -75,7 +74,7 @@ def get_pool_and_conv_props(
             num_pool[axis] += 1
             spacing[axis] *= 2
             sizes[axis] = math.ceil(sizes[axis] / 2)
-    kernels.append((3,) * num_axes)  # the bottom always looks along all axes
+    kernels.append((3,) * num_axes)  # the bottleneck always has kernel size 3
     divisors = get_shape_must_be_divisible_by(num_pool)
     padded = tuple(int(size) for size in pad_shape(patch_size, divisors))
     return Topology(num_pool, tuple(strides), tuple(kernels), padded, divisors)
@@ -96,7 +95,7 @@ def _axes_to_halve(
 
 
 def initial_patch_size(spacing: Sequence[float], median_shape: Sequence[float]) -> list[float]:
-    """Returns a patch that is as long in mm along all axes, but nowhere longer than the median image."""
+    """Returns a patch of equal length in mm along all axes, limited to the median image."""
     num_axes = len(spacing)
     inverse = [1 / s for s in spacing]
     scale = (INITIAL_EDGE[num_axes] ** num_axes / math.prod(inverse)) ** (1 / num_axes)
@@ -108,10 +107,10 @@ def topology_of(spacing: Sequence[float], patch_size: Sequence[float], min_edge:
 
 
 def shrunk(topology: Topology, spacing: Sequence[float], median_shape: Sequence[float], min_edge: int) -> Topology:
-    """Returns the next smaller candidate: the axis that covers most of the median image gives way.
+    """Returns the next smaller candidate: shrinks the axis that covers most of the median image.
 
-    The step is what the axis must be divisible by *after* shrinking: 256, halved six times, would lose 64 at once,
-    although 224, halved five times, is a valid size between.
+    The step is the divisor of the axis *after* shrinking: 256, halved six times, would otherwise shrink by 64, although
+    224, halved five times, is a valid size in between.
     """
     sizes = list(topology.patch_size)
     axis = max(range(len(sizes)), key=lambda a: (sizes[a] / median_shape[a], a))
@@ -129,9 +128,9 @@ def largest_fitting(
 
     Args:
         spacing: mm per axis, two or three axes.
-        median_shape: of the images at this spacing, voxels per axis.
+        median_shape: median shape of the images at this spacing, voxels per axis.
         min_edge: smallest edge of the feature maps at the bottom of the network.
-        fits: whether the network of a topology fits into memory.
+        fits: returns true if the network of a topology fits into memory.
     """
     topology = topology_of(spacing, initial_patch_size(spacing, median_shape), min_edge)
     while not fits(topology):
@@ -155,9 +154,8 @@ def unet_architecture(
         network_class: the class, or its dotted name.
         base_features: channels of the first stage; they double from stage to stage.
         max_features: upper limit for channels.
-        encoder_depths: convolutions or blocks per stage, under the name that the class gives them; may list more stages
-            than there are.
-        decoder_depths: convolutions per decoder stage; may list more stages than there are.
+        encoder_depths: convolutions or blocks per stage, under the class's argument name; surplus stages are ignored.
+        decoder_depths: convolutions per decoder stage; surplus stages are ignored.
     """
     num_axes, num_stages = len(topology.patch_size), len(topology.strides)
     if not isinstance(network_class, str):

@@ -1,4 +1,4 @@
-"""Write plans and what lies beside them: keep what users put there, and warn of cases that older plans preprocessed."""
+"""Writes plans and accompanying files; keeps users' own entries and warns about outdated preprocessed cases."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _WITHOUT_DATASET_STATISTICS = (
     "RescaleTo01Normalization",
     "ZScoreNormalization",
 )
-_DIGITS = 6  # statistics of another machine may differ in the last ones
+_DIGITS = 6  # significant digits; statistics from another machine may differ in the last ones
 
 logger = logging.getLogger(__name__)
 
 
 def write_plans(plans: dict[str, Any], plans_file: str | os.PathLike) -> dict[str, Any]:
-    """Writes plans and returns what the file now holds.
+    """Writes plans and returns the content of the file.
 
-    Configurations that an older file has under other names (a user's own) are kept, after the planned ones.
+    Configurations of an older file under other names (a user's own) are kept, after the planned ones.
     """
     plans_file = Path(plans_file)
     older = read_json(plans_file) if plans_file.is_file() else None
@@ -55,11 +55,11 @@ def write_plans(plans: dict[str, Any], plans_file: str | os.PathLike) -> dict[st
 
 
 def copy_file(source: str | os.PathLike, target: str | os.PathLike, *, only_if_newer: bool = False) -> None:
-    """Copies a file with its time stamp, in one step for whoever reads it.
+    """Copies a file with its time stamp, atomically for readers.
 
     Args:
         source, target: files; the folder of `target` must exist.
-        only_if_newer: leave a target that is at least as new as it is.
+        only_if_newer: keep a target that is at least as new as the source.
     """
     if only_if_newer and Path(target).is_file() and os.stat(target).st_mtime >= os.stat(source).st_mtime:
         return
@@ -69,7 +69,7 @@ def copy_file(source: str | os.PathLike, target: str | os.PathLike, *, only_if_n
 
 
 def copy_dataset_files(raw_folder: Path, preprocessed_folder: Path) -> None:
-    """Copies dataset.json, and the splits if the raw dataset comes with some, to where training reads them.
+    """Copies dataset.json, and splits if the raw dataset has them, to the folder that training reads.
 
     Raises:
         DataError: see `copy_splits`.
@@ -81,10 +81,10 @@ def copy_dataset_files(raw_folder: Path, preprocessed_folder: Path) -> None:
 
 
 def copy_splits(source: str | os.PathLike, target: str | os.PathLike) -> None:
-    """Copies the splits that come with a raw dataset, or checks that those in use agree with them.
+    """Copies the splits of a raw dataset, or checks that existing splits agree with them.
 
     Raises:
-        DataError: a fold of `source` has other cases in `target`. `target` may have further folds.
+        DataError: a fold of `source` has other cases in `target`; `target` may have additional folds.
     """
     if not Path(target).is_file():
         copy_file(source, target)
@@ -100,14 +100,14 @@ def copy_splits(source: str | os.PathLike, target: str | os.PathLike) -> None:
 
 
 def warn_of_outdated_cases(older: dict[str, Any], newer: dict[str, Any], plans_name: str, folder: Path) -> None:
-    """Warns, in one line, if cases are there that the newer plans would have preprocessed differently.
+    """Warns, in one line, about existing cases that the newer plans would preprocess differently.
 
     Args:
         older, newer: plans of the same name.
-        plans_name: of the plans file, without ending.
-        folder: of the preprocessed dataset.
+        plans_name: name of the plans file without ending.
+        folder: folder of the preprocessed dataset.
     """
-    outdated: dict[str, str] = {}  # by folder: configurations of a cascade share one
+    outdated: dict[str, str] = {}  # by folder: the configurations of a cascade share one
     for name in newer["configurations"]:
         before, after = _preprocessing(older, name), _preprocessing(newer, name)
         if before is None or after is None or before == after:
@@ -126,7 +126,7 @@ def warn_of_outdated_cases(older: dict[str, Any], newer: dict[str, Any], plans_n
 
 
 def _preprocessing(plans: dict[str, Any], configuration: str) -> dict[str, Any] | None:
-    """What decides how cases look after preprocessing; None if the plans do not say."""
+    """Returns the entries that determine the preprocessed cases; None if the plans lack them."""
     try:
         entry = PlansManager(plans).get_configuration(configuration).configuration
     except NNUNetError:

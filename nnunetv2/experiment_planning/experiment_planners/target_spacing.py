@@ -18,13 +18,13 @@ def fullres_target_spacing(
     """Returns the median spacing of a dataset, finer along an axis that is much coarser than the others.
 
     An axis is much coarser if both its spacing is larger and its number of voxels smaller than those of the other axes
-    by more than `anisotropy_threshold`. At the median, half of the cases would lose slices of which they have few; the
-    10th percentile keeps those of nearly all cases. It is not taken below the spacing of the other axes.
+    by more than `anisotropy_threshold`. At the median, half of the cases would lose some of their few slices; the 10th
+    percentile keeps those of nearly all cases. It is bounded below by the spacing of the other axes.
 
     Args:
         spacings: mm per case and axis.
         shapes: voxels per case and axis.
-        anisotropy_threshold: ratio above which an axis counts as coarser.
+        anisotropy_threshold: ratio above which an axis is considered coarser.
     """
     spacings, shapes = np.vstack(spacings), np.vstack(shapes)
     target, median_shape = np.percentile(spacings, 50, 0), np.percentile(shapes, 50, 0)
@@ -43,7 +43,7 @@ def axis_order(target_spacing: Sequence[float]) -> tuple[list[int], list[int]]:
     """Puts the coarsest axis first, so that 2-D slices have the finest resolution.
 
     Returns:
-        Axes in the new order, and the order that undoes it.
+        Axes in the new order, and the inverse order.
     """
     coarsest = int(np.argmax(target_spacing))
     forward = [coarsest] + [axis for axis in range(len(target_spacing)) if axis != coarsest]
@@ -53,7 +53,7 @@ def axis_order(target_spacing: Sequence[float]) -> tuple[list[int], list[int]]:
 def slightly_coarser(spacing: np.ndarray) -> np.ndarray:
     """Returns the next spacing to try for a low-resolution stage.
 
-    Axes that are more than twice as fine as the coarsest one catch up first; after that all of them grow.
+    Axes that are more than twice as fine as the coarsest one are coarsened first; after that, all axes.
     """
     much_finer = max(spacing) / spacing > _MAX_RATIO_IN_LOWRES
     grows = much_finer if much_finer.any() else np.ones(len(spacing), dtype=bool)

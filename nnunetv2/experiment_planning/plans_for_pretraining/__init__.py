@@ -1,1 +1,1 @@
-"""Plans of one dataset for another, which pretraining and fine-tuning need."""
+"""Transfer of plans between datasets, for pretraining and fine-tuning."""

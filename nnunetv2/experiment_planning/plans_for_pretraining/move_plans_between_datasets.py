@@ -1,4 +1,4 @@
-"""Give a dataset the plans of another, so that networks trained on one can be fine-tuned on the other."""
+"""Copies plans from one dataset to another, so that networks trained on one can be fine-tuned on the other."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def move_plans_between_datasets(
     source_plans_identifier: str,
     target_plans_identifier: str | None = None,
 ) -> None:
-    """Copies plans to another dataset: network and preprocessing stay, the names and the image reader are adapted.
+    """Copies plans to another dataset; keeps network and preprocessing, adapts names and image reader.
 
-    The fingerprint's intensities stay those of the source, so that both datasets are normalised alike. The target
-    needs no fingerprint of its own; preprocess it with the new plans.
+    Intensity properties are those of the source, so that both datasets are normalised identically. The target needs no
+    fingerprint of its own; preprocess it with the new plans.
 
     Args:
         source_dataset_name_or_id: the dataset that has the plans, for example 4 or "Dataset004_Hippocampus".
-        target_dataset_name_or_id: the dataset that gets them; its raw images must be there.
+        target_dataset_name_or_id: the dataset that receives them; its raw images must exist.
         source_plans_identifier: name of the plans file, without ending.
-        target_plans_identifier: name of the copy; None keeps the source's.
+        target_plans_identifier: name of the copy; None: the same name.
 
     Raises:
-        UsageError: there are no such plans, the target has no raw data, or it would overwrite the plans it copies; or
-            the name is none for plans.
+        UsageError: the plans do not exist, the target has no raw data, the plans would overwrite themselves, or the
+            name is invalid.
         DataError: there is no reader for the images of the target.
     """
     from dinov3.utils.atomic_files import read_json, write_json
@@ -55,7 +55,7 @@ def move_plans_between_datasets(
     _warn_of_other_channels(plans, dataset_json, target)
     reader = _reader_of(str(raw_folder), dataset_json)
 
-    copy_dataset_files(raw_folder, Path(nnUNet_preprocessed, target))  # preprocessing and training read them there
+    copy_dataset_files(raw_folder, Path(nnUNet_preprocessed, target))  # preprocessing and training read them from there
     copy = Path(nnUNet_preprocessed, target, f"{name}.json")
     older = read_json(copy) if copy.is_file() else None
     if older is not None:
@@ -68,9 +68,9 @@ def move_plans_between_datasets(
 
 
 def renamed(plans: dict[str, Any], old_name: str, new_name: str) -> dict[str, Any]:
-    """Returns plans with another name, and with folders of their own for preprocessed cases if the name differs.
+    """Renames plans; if the name differs, the preprocessed cases get separate folders.
 
-    A folder named after the old plans is named after the new ones; any other gets the new name in front.
+    A folder named after the old plans is renamed after the new ones; any other is prefixed with the new name.
     """
     configurations = {name: dict(entry) for name, entry in plans["configurations"].items()}
     for entry in configurations.values():
@@ -87,7 +87,7 @@ def _plans_file(folder: Path, name: str) -> Path:
     plans_file = folder / f"{name}.json"
     if not plans_file.is_file():
         there = listed_plans(folder)
-        raise UsageError(f"There is no {plans_file} (plans there: {there}); run nnUNetv2_plan_experiment, or mend -sp")
+        raise UsageError(f"There is no {plans_file} (plans there: {there}); run nnUNetv2_plan_experiment, or fix -sp")
     return plans_file
 
 
@@ -106,7 +106,7 @@ def _reader_of(raw_folder: str, dataset_json: dict[str, Any]) -> str:
 
 
 def _warn_of_other_channels(plans: dict[str, Any], dataset_json: dict[str, Any], target: str) -> None:
-    """Plans of another number of channels cannot preprocess the target; it is said now rather than then."""
+    """Warns early that plans for another number of channels cannot preprocess the target."""
     num_channels = len(dataset_json.get("channel_names", dataset_json.get("modality", {})))
     for name, configuration in plans["configurations"].items():
         schemes = configuration.get("normalization_schemes")

@@ -1,1 +1,1 @@
-"""What a network costs: parameters, operations and memory, counted without data."""
+"""Cost of a network: parameters, operations and memory, counted without data."""

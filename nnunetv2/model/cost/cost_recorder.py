@@ -1,4 +1,4 @@
-"""Watches a network while it runs: floating-point operations, tensors kept for the backward pass, peak of memory."""
+"""Records the cost of a running network: FLOPs, tensors saved for the backward pass, peak memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.utils.flop_counter import flop_registry
 from nnunetv2.model.cost.network_parts import REST
 
 _aten = torch.ops.aten
-_BILINEAR_FLOPS = 8  # a value between four others is four multiply-adds
+_BILINEAR_FLOPS = 8  # interpolating between four values takes four multiply-adds
 
 
 def _grid_sample_flops(*_: Any, out_val: Tensor, **__: Any) -> int:
@@ -27,13 +27,13 @@ def _grid_sample_flops(*_: Any, out_val: Tensor, **__: Any) -> int:
 
 
 def _grid_sample_backward_flops(gradient: Tensor, *_: Any, **__: Any) -> int:
-    return 2 * _BILINEAR_FLOPS * gradient.numel()  # as much for the places as for the values
+    return 2 * _BILINEAR_FLOPS * gradient.numel()  # the gradients of positions and of values cost the same
 
 
 def _convolution_backward_flops(
     gradient: Tensor, x: Tensor, weight: Tensor, bias_sizes: Any, *settings: Any, out_val: Any
 ) -> int:
-    """As much as the forward pass for each of the gradients of input and weight; PyTorch's own ignores groups."""
+    """Counts one forward pass per gradient (input, weight); PyTorch's own formula ignores groups."""
     *settings, needed = settings
     return sum(needed[:2]) * flop_registry[_aten.convolution](x, weight, None, *settings, out_val=gradient)
 
@@ -55,18 +55,18 @@ FLOP_FORMULAS: Mapping[Any, Callable[..., int]] = {
 class _Memory:
     num_bytes: int
     kept_by: str | None = None
-    """part of the network that needs it in the backward pass"""
+    """part of the network that saved it for the backward pass"""
 
 
 class CostRecorder(TorchDispatchMode):
-    """Counts what a network does while the context `watching` is open, with tensors that have values or none.
+    """Counts operations and memory while the context `watching` is open; works on real and on fake tensors.
 
     Args:
-        part_of: label of the part that each module belongs to.
+        part_of: label of the part of each module.
 
     Attributes:
         flops: floating-point operations of each part so far, forward and backward; a multiply-add is two.
-        peak_bytes: most memory that tensors held at one time, without what was there before.
+        peak_bytes: peak memory of the tensors, excluding those that existed before.
     """
 
     def __init__(self, part_of: Mapping[nn.Module, str]) -> None:
@@ -74,7 +74,7 @@ class CostRecorder(TorchDispatchMode):
         self.flops: Counter[str] = Counter()
         self.peak_bytes = 0
         self._part_of = part_of
-        self._parts: list[str] = []  # of the modules that are running, innermost last
+        self._parts: list[str] = []  # parts of the running modules, innermost last
         self._part_outside = REST
         self._memory: dict[int, _Memory] = {}
         self._live_bytes = 0
@@ -82,12 +82,12 @@ class CostRecorder(TorchDispatchMode):
 
     @contextmanager
     def watching(self, already_there: Iterable[Tensor]) -> Iterator[None]:
-        """Records what happens in its block.
+        """Records everything that runs inside the `with` block.
 
         Args:
-            already_there: tensors whose memory is not counted, such as the weights.
+            already_there: tensors to exclude from the memory count, such as the weights.
         """
-        there = [tensor.untyped_storage() for tensor in already_there]  # kept, so that no other takes their identity
+        there = [tensor.untyped_storage() for tensor in already_there]  # kept alive so that their ids are not reused
         self._known = set(map(id, there))
         with ExitStack() as stack:
             for module, part in self._part_of.items():
@@ -98,7 +98,7 @@ class CostRecorder(TorchDispatchMode):
             yield
 
     def kept_bytes(self) -> Counter[str]:
-        """Memory that each part now keeps for the backward pass; of tensors that share memory, it is counted once."""
+        """Memory that each part currently keeps for the backward pass; shared storage is counted once."""
         kept: Counter[str] = Counter()
         for memory in self._memory.values():
             if memory.kept_by is not None:
@@ -122,7 +122,7 @@ class CostRecorder(TorchDispatchMode):
         return result
 
     def watch(self, tensor: Tensor) -> None:
-        """Counts the memory of a tensor for as long as it lives."""
+        """Counts the memory of a tensor until it is freed."""
         storage = tensor.untyped_storage()
         key = id(storage)
         if key in self._known or key in self._memory:
@@ -150,6 +150,6 @@ class CostRecorder(TorchDispatchMode):
         return part, tensor
 
     def _give_back(self, kept: tuple[str, Tensor]) -> Tensor:
-        # In the backward pass no module runs. A step of it first asks for what its part has kept.
+        # No module runs in the backward pass, so a saved tensor that is requested identifies the current part.
         self._part_outside, tensor = kept
         return tensor

@@ -1,4 +1,4 @@
-"""Networks whose tensors have shapes and no values: built and run in seconds, whatever their size."""
+"""Networks with fake tensors (shapes without values): built and run in seconds, whatever their size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nnunetv2.model.vit_network import ViTNetwork
 
 AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# What autocast computes in float32 on CUDA and in the type of its input on the CPU.
+# Functions that autocast runs in float32 on CUDA but in the input's dtype on the CPU.
 # Source: PyTorch documentation, "Automatic Mixed Precision package", op-specific behavior.
 _IN_FLOAT32 = {
     *(F.layer_norm, F.group_norm, F.normalize, F.softmax, F.log_softmax, F.softplus, Tensor.__pow__),
@@ -33,13 +33,13 @@ _IN_FLOAT32 = {
 
 
 def build_without_data(build: Callable[[], nn.Module]) -> nn.Module:
-    """The network that a function builds, without memory for its weights; run it in `running_without_data`.
+    """Builds a network without allocating its weights; run it inside `running_without_data`.
 
-    A network that changes with the progress of its training stands as it does at the end.
+    Progress-dependent networks are set to the end of training.
     """
     with torch.device("meta"):
-        network = build().to("meta")  # timm places some constants itself
-    # On "meta" itself, attention takes its slow path, and autocast does not exist.
+        network = build().to("meta")  # timm creates some constants on the CPU explicitly
+    # On the device "meta", attention takes its slow path and autocast is not available.
     replaced: dict[Tensor, Tensor] = {}
     with FakeTensorMode(allow_non_fake_inputs=True):
         for module in network.modules():
@@ -48,7 +48,7 @@ def build_without_data(build: Callable[[], nn.Module]) -> nn.Module:
                     replaced[tensor] = _empty_like(tensor)
                 setattr(module, name, replaced[tensor])
     if isinstance(network, ViTNetwork):
-        for name, buffer in network.head.named_buffers(recurse=False):  # what it decides by must have values
+        for name, buffer in network.head.named_buffers(recurse=False):  # the forward pass branches on them
             setattr(network.head, name, torch.zeros(buffer.shape, dtype=buffer.dtype))
         network.set_training_progress(1.0)
     return network
@@ -56,8 +56,8 @@ def build_without_data(build: Callable[[], nn.Module]) -> nn.Module:
 
 @contextmanager
 def running_without_data(network: nn.Module) -> Iterator[None]:
-    """Within the block, new tensors have no values either; a network with values runs as always."""
-    logger = logging.getLogger(FakeTensorMode.__module__)  # reports, with its traceback, every error that is raised
+    """Makes tensors created inside the block fake as well; a network with real weights runs as usual."""
+    logger = logging.getLogger(FakeTensorMode.__module__)  # logs every raised error with its traceback
     with ExitStack() as stack:
         stack.callback(setattr, logger, "disabled", logger.disabled)
         logger.disabled = True
@@ -71,14 +71,14 @@ def running_without_data(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def autocast_as_on_cuda(precision: str) -> Iterator[None]:
-    """Autocast of a GPU for tensors on the CPU; nothing for `fp32`."""
+    """Emulates a GPU's autocast for tensors on the CPU; does nothing for `fp32`."""
     dtype = AUTOCAST_TYPES[precision]
     with nullcontext() if dtype is None else torch.autocast("cpu", dtype=dtype), _Float32Functions():
         yield
 
 
 class _TrueValues(TorchDispatchMode):
-    """Computes what depends on tensors with values alone, so that a network can read it."""
+    """Evaluates operations whose inputs all have real values, so that the network can branch on the results."""
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple = (), kwargs: Mapping[str, Any] | None = None
@@ -90,7 +90,7 @@ class _TrueValues(TorchDispatchMode):
 
 
 class _Float32Functions(TorchFunctionMode):
-    """Adds to the CPU's autocast what that of CUDA does beyond it."""
+    """Adds to the CPU's autocast the float32 functions that only CUDA's autocast covers."""
 
     def __torch_function__(
         self, func: Callable, types: Sequence[type], args: tuple = (), kwargs: Mapping[str, Any] | None = None

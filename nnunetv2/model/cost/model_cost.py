@@ -1,11 +1,11 @@
-"""What a network costs: parameters, floating-point operations and memory, counted without weights or a GPU.
+"""Cost of a network: parameters, floating-point operations and memory, counted without weights or a GPU.
 
-The network is built and run with tensors that have shapes and no values (on PyTorch's device `meta`).
+The network is built and run with fake tensors: shapes without values (PyTorch's device `meta`).
 
-What is counted. A multiply-add is two operations (FLOPs). Matrix products, convolutions, attention and the bilinear
-sampling of deformable attention count; norms, activations, resizing and other operations on single elements do not.
-Memory is that of tensors: weights, gradients, states of the optimiser, and what lives during the forward and backward
-pass of the network. Not in it are the loss, workspaces of kernels, gaps between allocations and the GPU's own context.
+A multiply-add counts as two operations (FLOPs). Matrix products, convolutions, attention and the bilinear sampling of
+deformable attention count; norms, activations, resizing and other operations on single elements do not.
+Memory covers tensors only: weights, gradients, optimiser state and activations of the forward and backward pass. It
+excludes the loss, kernel workspaces, allocator fragmentation and the CUDA context.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PartCost:
     forward_flops: int
     """to predict one patch"""
     training_flops: int
-    """to train on one patch: forward, backward as far as gradients are needed, and what is computed a second time"""
+    """to train on one patch: forward, backward where gradients are needed, and recomputation"""
     activation_bytes: int
     """kept from the forward to the backward pass, for the whole batch"""
 
@@ -55,21 +55,21 @@ class MemoryCost:
     """parameters and buffers"""
     gradients: int
     optimizer: int
-    """what the optimiser remembers from step to step"""
+    """state that the optimiser keeps between steps"""
     activations: int
     """kept from the forward to the backward pass"""
     training_peak: int
-    """weights, optimiser, and the most that a forward and backward pass of a batch holds at one time"""
+    """weights, optimiser state, and the peak during the forward and backward pass of a batch"""
     inference_peak: int
-    """weights, and the most that predicting one patch holds at one time"""
+    """weights, and the peak during the prediction of one patch"""
 
 
 @dataclass(frozen=True)
 class ModelCost:
-    """Costs of a network for one patch size, batch size and precision."""
+    """Cost of a network for one patch size, batch size and precision."""
 
     network: str
-    """name of its class, and of its head where the class may have any"""
+    """class name, with the head's name if the class accepts any head"""
     input_channels: int
     patch_size: tuple[int, ...]
     batch_size: int
@@ -92,19 +92,19 @@ def model_cost(
     make_optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
     deep_supervision: bool = False,
 ) -> ModelCost:
-    """Counts what training and prediction with a network cost.
+    """Counts the cost of training a network and of predicting with it.
 
     Args:
-        build: makes the network.
+        build: returns the network.
         input_channels: channels of its images.
         patch_size: spatial size of a patch, two or three sizes.
         batch_size: patches of a training step on one GPU.
         precision: `fp32`, or `bf16` or `fp16` for autocast with weights in fp32.
         make_optimizer: returns the optimiser for the network; None: AdamW.
-        deep_supervision: whether the network is trained with outputs at several resolutions, where it can be.
+        deep_supervision: train with outputs at several resolutions, if the network supports it.
 
     Raises:
-        UsageError: a precision that does not exist, or a network that cannot take such patches.
+        UsageError: the precision is unknown, or the network cannot process patches of this size.
     """
     if precision not in AUTOCAST_TYPES:
         raise UsageError(f"precision is {precision!r}; accepted are {', '.join(AUTOCAST_TYPES)}")
@@ -141,7 +141,7 @@ def model_cost(
 def watch_prediction(
     network: nn.Module, image_shape: Sequence[int], part_of: Mapping[nn.Module, str], precision: str
 ) -> CostRecorder:
-    """Predicts an empty image by a network with or without data, and returns what was seen."""
+    """Predicts an all-zero image with a real or fake network and returns the recorded cost."""
     network.eval()
     recorder = CostRecorder(part_of)
     with running_without_data(network), recorder.watching(_weights(network)), torch.no_grad():
@@ -154,10 +154,10 @@ def watch_prediction(
 def watch_training_step(
     network: nn.Module, batch_shape: Sequence[int], part_of: Mapping[nn.Module, str], precision: str
 ) -> tuple[CostRecorder, Counter[str]]:
-    """Runs the forward and backward pass of an empty batch through a network with or without data.
+    """Runs an all-zero batch forward and backward through a real or fake network.
 
     Returns:
-        What was seen, and the bytes that each part kept from the forward to the backward pass.
+        The recorded cost, and the bytes that each part saved for the backward pass.
     """
     network.train()
     network.zero_grad(set_to_none=True)
@@ -171,16 +171,16 @@ def watch_training_step(
                 outputs = network(images)
         kept = recorder.kept_bytes()
         outputs = [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.requires_grad]
-        # The loss hands a gradient of the size of every output back.
+        # Stands in for the loss, which returns one gradient per output, of the same size.
         torch.autograd.backward(outputs, [torch.zeros_like(output) for output in outputs])
     return recorder, kept
 
 
 def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Memory of what an optimiser remembers from step to step, without single numbers such as the count of steps.
+    """Measures the memory of the optimiser state, without scalars such as the step count.
 
-    It takes a step with the largest parameter of each group, which stands for the others, so that no parameter may
-    have values, nor a gradient.
+    Takes one step with the largest parameter of each group and scales its state to the whole group, so parameters need
+    neither values nor gradients.
     """
     total = 0
     for group in optimizer.param_groups:

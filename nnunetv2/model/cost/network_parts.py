@@ -1,4 +1,4 @@
-"""The parts of a network whose costs are reported: encoder and decoder, backbone and head."""
+"""Parts of a network whose cost is reported separately: encoder and decoder, backbone and head."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import nn
 
 from nnunetv2.model.vit_network import ViTNetwork
 
-REST = "rest"  # what no part does: padding, enlarging to the size of the image, logits from queries
+REST = "rest"  # work outside all parts: padding, resizing to the image, logits from queries
 
 
 def network_parts(network: nn.Module) -> dict[str, str]:
-    """Names the parts, in the order in which an image passes them, and where in the network they are.
+    """Names the parts and their location in the network, in the order of the forward pass.
 
     Returns:
-        Label of each part and its dotted path. A part may lie within another one, as the backbone within DINOv3's
-        adapter; the inner one is counted apart.
+        Label of each part and its dotted path. A part may be nested in another, as the backbone in DINOv3's adapter;
+        the inner part is counted separately.
     """
     if not isinstance(network, ViTNetwork):
         return {name.replace("_", " "): name for name in _children_with_parameters(network)}
@@ -38,13 +38,13 @@ def _children_with_parameters(module: nn.Module) -> list[str]:
 def part_of_each_module(network: nn.Module, parts: Mapping[str, str]) -> dict[nn.Module, str]:
     """Maps every module of the network to the label of the innermost part that holds it, or to `REST`.
 
-    A module with several paths, such as an encoder that a decoder refers to, counts where it comes first.
+    A module with several paths, such as an encoder that the decoder references, is assigned to the first.
     """
     return {module: _label_of(path, parts) for path, module in network.named_modules()}
 
 
 def parameters_of_parts(part_of: Mapping[nn.Module, str]) -> Iterator[tuple[str, nn.Parameter]]:
-    """Every parameter once, with the label of its part."""
+    """Yields every parameter once, with the label of its part."""
     seen = set()
     for module, label in part_of.items():
         for parameter in module.parameters(recurse=False):

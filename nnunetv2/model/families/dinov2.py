@@ -10,7 +10,7 @@ from nnunetv2.model.backbones import TimmBackbone, register_backbone
 
 
 def dinov2_size(timm_size: str, width: int, depth: int, *, is_gated: bool = False, registers: int = 0) -> BackboneSize:
-    """A row of the table; `registers` is 0 or 4."""
+    """Builds a row of the table; `registers` is 0 or 4."""
     name = f"vit_{timm_size}_patch14_reg{registers}_dinov2" if registers else f"vit_{timm_size}_patch14_dinov2"
     shape = BackboneShape(width, depth, 14, num_registers=registers, is_gated=is_gated)
     return BackboneSize(name, "lvd142m", shape, ANY_IMAGE_SIZE)

@@ -10,7 +10,7 @@ from nnunetv2.model.backbones import register_backbone
 from nnunetv2.model.in_tree_backbone import InTreeBackbone
 
 _IN_TREE_NAMES = {
-    "tiny": "dinov3_vits16",  # the numbers of the miniature go on top
+    "tiny": "dinov3_vits16",  # the miniature's numbers override these
     "small": "dinov3_vits16",
     "small_plus": "dinov3_vits16plus",
     "base": "dinov3_vitb16",
@@ -22,10 +22,10 @@ _IN_TREE_NAMES = {
 
 @register_backbone("dinov3_native")
 class DINOv3Native(InTreeBackbone):
-    """The same transformers with Meta's names of tensors, which LoRA's `target_modules` may refer to."""
+    """The transformers of `dinov3` with Meta's tensor names, which LoRA's `target_modules` can refer to."""
 
     class Sizes:
-        """Those of `dinov3`."""
+        """The sizes of `dinov3`."""
 
         rows: ClassVar[dict[str, BackboneSize]] = {
             size: replace(row, in_tree_name=_IN_TREE_NAMES[size]) for size, row in FAMILIES["dinov3"].items()

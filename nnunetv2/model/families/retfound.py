@@ -20,7 +20,7 @@ _MAE = BackboneSize(
 _DINOV2 = replace(
     FAMILIES["dinov2"]["large"],
     weights=None,
-    options={**ANY_IMAGE_SIZE, "img_size": 224},  # what it was trained on; DINOv2 itself was on 518
+    options={**ANY_IMAGE_SIZE, "img_size": 224},  # image size in pretraining; DINOv2 itself used 518
     request=f"ask for RETFound_dinov2_meh.pth (or shanghai) at {_SITE}",
 )
 

@@ -1,4 +1,4 @@
-"""DPT: tokens of four depths become a pyramid of maps, which residual units fuse from coarse to fine.
+"""DPT: reassembles tokens of four depths into a feature pyramid and fuses it from coarse to fine.
 
 Shapes: B batch, D embed dim, h x w patches, F fusion width, K classes.
 """
@@ -20,14 +20,14 @@ from nnunetv2.model.head_config import DenseHeadConfig
 
 READOUT_TYPES = ("project", "add", "ignore")
 NUM_LEVELS = 4
-_LARGE = 1024  # width of ViT-Large, from which on the paper's wider pyramid is taken
+_LARGE = 1024  # width of ViT-Large; from here on, the paper's wider pyramid applies
 
 
 @register_head("dpt")
 class DPT(DenseHead):
     """DPT: reassembles a pyramid from four blocks and fuses it to the resolution of the image.
 
-    A strong all-round head: context of the deepest block and contours of the finest level, at a moderate cost.
+    A strong all-round head at moderate cost: the deepest block adds context, the finest level contours.
 
     Submodules have the names of transformers' `DPTForSemanticSegmentation`. That class also has a residual unit in the
     deepest fusion block that nothing uses; it is left out here, as unused parameters get no gradient.
@@ -44,13 +44,13 @@ class DPT(DenseHead):
         fusion_hidden_size: int = 256
         """Channels F of the fusion and the classifier."""
         readout_type: str = "project"
-        """What becomes of the class token: project (a linear layer mixes it into each patch), add (to each patch) or
+        """How the class token is used: project (a linear layer mixes it into each patch), add (to each patch) or
         ignore."""
         neck_hidden_sizes: list[int] | None = None
-        """Channels of the four levels of the pyramid, the finest first; null: the paper's, as parts of the backbone's
-        width, 1/8, 1/4, 1/2, 1, and from ViT-Large on 1/4, 1/2, 1, 1."""
+        """Channels of the four pyramid levels, finest first; null: the paper's fractions of the backbone's width, 1/8,
+        1/4, 1/2, 1, or from ViT-Large on 1/4, 1/2, 1, 1."""
         use_batch_norm_in_fusion_residual: bool = True
-        """Batch norm in the fusion; false suits batches of very few images."""
+        """Batch norm in the fusion blocks; use false for very small batches."""
         dropout: float = 0.1
         """Probability of dropping a value before the classifier while training, in [0, 1)."""
 
@@ -91,27 +91,27 @@ class DPT(DenseHead):
         self.has_batch_norm = config.use_batch_norm_in_fusion_residual
 
     def forward(self, features: Features) -> Tensor:
-        """Returns logits (B, K, 16h, 16w), one row or column of patches more where h or w is odd."""
+        """Returns logits (B, K, 16h, 16w); odd h or w is rounded up to the next even number."""
         if self.training and self.has_batch_norm:
             _require_several_values(features.maps[0])
         return self.head(self.neck(features.maps, features.class_tokens))
 
 
 def default_widths(embed_dim: int) -> list[int]:
-    """Channels of the pyramid's levels, the finest first: those of the paper, scaled to D channels of the backbone."""
+    """Returns the paper's pyramid channels, finest level first, scaled to a backbone of width D."""
     divisors = (4, 2, 1, 1) if embed_dim >= _LARGE else (8, 4, 2, 1)
     return [max(embed_dim // divisor, 1) for divisor in divisors]
 
 
 class Neck(nn.Module):
-    """From four maps of one scale to one fused map of eight times that scale.
+    """Reassembles four maps of one scale and fuses them into one map of eight times that scale.
 
     Args:
         dim: D.
-        widths: channels of the pyramid's levels, the finest first.
+        widths: channels of the pyramid levels, finest first.
         fusion_width: F.
         readout_type: see `Readout`.
-        has_batch_norm: in the fusion.
+        has_batch_norm: use batch norm in the fusion blocks.
     """
 
     def __init__(
@@ -125,13 +125,13 @@ class Neck(nn.Module):
         self.fusion_stage = Fusion(len(widths), fusion_width, has_batch_norm=has_batch_norm)
 
     def forward(self, maps: Sequence[Tensor], class_tokens: Sequence[Tensor]) -> Tensor:
-        """Four maps (B, D, h, w), the shallowest first, and their class tokens (B, D) -> (B, F, 8h, 8w)."""
+        """Four maps (B, D, h, w), shallowest first, and their class tokens (B, D) -> (B, F, 8h, 8w)."""
         levels = self.reassemble_stage(maps, class_tokens)
         return self.fusion_stage([conv(level) for conv, level in zip(self.convs, levels, strict=True)])
 
 
 class Reassembly(nn.Module):
-    """Mixes class tokens into maps and brings each map to a scale of its own: 4, 2, 1 and 1/2.
+    """Mixes class tokens into the maps and rescales each map: by 4, 2, 1 and 1/2.
 
     Args:
         dim: D.
@@ -156,7 +156,7 @@ class Reassembly(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor], class_tokens: Sequence[Tensor]) -> list[Tensor]:
-        """Four maps (B, D, h, w) and class tokens (B, D) -> maps of scales 4, 2, 1 and 1/2, halves rounded up."""
+        """Four maps (B, D, h, w) and class tokens (B, D) -> maps of scales 4, 2, 1 and 1/2, odd sizes rounded up."""
         if self.readout_type == "project":
             pairs = zip(self.readout_projects, maps, class_tokens, strict=True)
             maps = [_projected(projection, level, token) for projection, level, token in pairs]
@@ -181,7 +181,7 @@ class Fusion(nn.Module):
         )
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Maps (B, F, *, *), the finest first -> (B, F, 2H, 2W), where H x W is about the size of the finest map."""
+        """Maps (B, F, *, *), finest first -> (B, F, 2H, 2W), where H x W is about the size of the finest map."""
         *finer, deepest = levels
         first, *others = self.layers
         fused = first(deepest)
@@ -191,11 +191,11 @@ class Fusion(nn.Module):
 
 
 class FusionBlock(nn.Module):
-    """Adds a finer map to the fused one, refines and enlarges twofold.
+    """Adds a finer map to the fused one, refines the sum and doubles its resolution.
 
     Args:
         width: F.
-        has_skip: false for the deepest block, which has nothing to add.
+        has_skip: false for the deepest block, which has no map to add.
         has_batch_norm: see `ResidualUnit`.
     """
 
@@ -207,7 +207,7 @@ class FusionBlock(nn.Module):
         self.projection = nn.Conv2d(width, width, kernel_size=1)
 
     def forward(self, fused: Tensor, skip: Tensor | None = None) -> Tensor:
-        """(B, F, h, w), and a map of about this size -> (B, F, 2h, 2w)."""
+        """(B, F, h, w) and a map of about this size -> (B, F, 2h, 2w)."""
         if skip is not None:
             if skip.shape[-2:] != fused.shape[-2:]:  # an odd number of patches was halved and rounded up
                 skip = F.interpolate(skip, size=fused.shape[-2:], mode="bilinear", align_corners=False)
@@ -216,11 +216,11 @@ class FusionBlock(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """Two 3x3 convolutions, each behind a ReLU, and a shortcut.
+    """Two 3x3 convolutions, each preceded by a ReLU, and a shortcut.
 
     Args:
         width: F.
-        has_batch_norm: behind each convolution, which then has no bias.
+        has_batch_norm: batch norm after each convolution, which then has no bias.
     """
 
     def __init__(self, width: int, *, has_batch_norm: bool) -> None:
@@ -255,12 +255,12 @@ class Classifier(nn.Module):
 
 
 def _enlarged(x: Tensor) -> Tensor:
-    """Twice the height and width, as the paper's implementation samples."""
+    """Doubles height and width with the sampling of the paper's implementation."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
 
 
 def _require_several_values(level: Tensor) -> None:
-    """Batch norm needs two values of a channel at the coarsest level, which has half of the patches in each axis."""
+    """Batch norm needs two values per channel at the coarsest level, which has half the patches per axis."""
     batch_size, _, height, width = level.shape
     if batch_size == 1 and max(height, width) <= 2:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""EoMT: queries run through the last blocks of the vision transformer itself; no adapter, no decoder.
+"""EoMT: the last blocks of the vision transformer process the queries; no adapter, no decoder.
 
 Shapes: B batch, D embed dim, p patch size, P prefix tokens, N = HW/p^2 patch tokens, Q queries, K classes.
 """
@@ -26,8 +26,8 @@ from nnunetv2.model.mask_transformer_parts import (
     upscale_layers,
 )
 
-_FINEST_STRIDE = 4  # masks are predicted at a quarter of the image, or the next coarser scale that doubling reaches
-_ANNEALED_PART = 0.8  # of the training; the rest is done as prediction will be, without masks
+_FINEST_STRIDE = 4  # masks have a quarter of the image's resolution, or the next coarser one that doubling reaches
+_ANNEALED_PART = 0.8  # of the training; the rest runs without masked attention, as prediction does
 _JOINT_BLOCKS = {12: 3, 24: 4, 32: 4, 40: 5}
 
 
@@ -35,8 +35,8 @@ _JOINT_BLOCKS = {12: 3, 24: 4, 32: 4, 40: 5}
 class EoMT(QueryHead):
     """Queries run through the last blocks of the backbone itself, with three small heads and no decoder.
 
-    In training, the queries attend to the patches of the mask that they predicted before each of these blocks. That
-    restriction is given up step by step, first in the first of them, until the last fifth of the training does without.
+    In training, each query attends only to the patches of the mask that it predicted before the block. This restriction
+    is annealed block by block, starting with the first, and is off for the last fifth of the training.
 
     Source: Kerssies et al. 2025, "Your ViT is Secretly an Image Segmentation Model", sections 3.2 and 3.3,
     arXiv:2503.19108.
@@ -50,7 +50,7 @@ class EoMT(QueryHead):
         num_blocks: ClassVar[int] = 0
 
         num_joint_blocks: int | None = None
-        """Blocks of the backbone that see the queries, for eomt; null: 3 of 12, 4 of 24 or 32, 5 of 40."""
+        """Number of last backbone blocks that process the queries, for eomt; null: 3 of 12, 4 of 24 or 32, 5 of 40."""
 
         def check_backbone(self, shape: BackboneShape, place: str) -> None:
             if self.num_joint_blocks is not None and not 1 <= self.num_joint_blocks <= shape.depth:
@@ -87,7 +87,7 @@ class EoMT(QueryHead):
         return self.encoder
 
     def set_training_progress(self, progress: float) -> None:
-        """Sets how probable it is in each joint block that a query is restricted to its mask."""
+        """Sets the probability of masked attention for each joint block."""
         probabilities = annealed_probabilities(len(self.mask_probability), progress)
         self.mask_probability.copy_(torch.tensor(probabilities), non_blocking=True)
 
@@ -113,6 +113,7 @@ class EoMT(QueryHead):
         return range(self.first_joint_block, self.encoder.num_blocks)
 
     def _encode_patches(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        # Without trainable parameters, no activations of the first blocks are needed: queries only enter later.
         needs_gradient = self.encoder.is_trainable or image.requires_grad
         with torch.set_grad_enabled(torch.is_grad_enabled() and needs_gradient):
             tokens, rotation = self.encoder.embed(image)
@@ -121,7 +122,7 @@ class EoMT(QueryHead):
         return tokens, rotation
 
     def _predict(self, tokens: Tensor, grid: list[int]) -> dict[str, Tensor]:
-        """Classes and masks that the tokens stand for now."""
+        """Predicts classes and masks from the current tokens."""
         tokens = self.encoder.final_norm(tokens)
         prefix, num_patches = self.encoder.num_prefix_tokens, grid[0] * grid[1]
         patches = tokens[:, prefix : prefix + num_patches].transpose(1, 2).unflatten(2, grid)
@@ -130,7 +131,7 @@ class EoMT(QueryHead):
         return {"pred_logits": self.class_head(queries), "pred_masks": masks}
 
     def _attention_mask(self, masks: Tensor, grid: list[int], probability: Tensor) -> Tensor:
-        """(B, 1, P+N+Q, P+N+Q): minus infinity where a query may not attend to a patch, else 0."""
+        """(B, 1, P+N+Q, P+N+Q): minus infinity where a query must not attend to a patch, else 0."""
         prefix, num_patches = self.encoder.num_prefix_tokens, grid[0] * grid[1]
         size = prefix + num_patches + masks.shape[1]
         mask = torch.zeros(len(masks), 1, size, size, device=masks.device, dtype=masks.dtype)
@@ -141,17 +142,17 @@ class EoMT(QueryHead):
 
 
 def annealed_probabilities(num_blocks: int, progress: float) -> list[float]:
-    """Probability of each joint block that a query is restricted to its mask, one block being annealed after the other.
+    """Returns the probability of masked attention for each joint block; the blocks are annealed one after the other.
 
     Args:
         num_blocks: joint blocks.
-        progress: part of the training that is done, 0 to 1.
+        progress: completed fraction of the training, 0 to 1.
     """
     length = _ANNEALED_PART / num_blocks
     return [annealed_probability(progress, block * length, length) for block in range(num_blocks)]
 
 
 def without_rotation(rotation: Tensor, num_tokens: int) -> Tensor:
-    """Appends tokens to sines and cosines (N, 2d) that are not rotated: sine 0, cosine 1."""
+    """Appends unrotated tokens (sine 0, cosine 1) to sines and cosines (N, 2d)."""
     sine, cosine = rotation.new_zeros(num_tokens, rotation.shape[-1]).chunk(2, dim=-1)
     return torch.cat((rotation, torch.cat((sine, cosine + 1), dim=-1)))

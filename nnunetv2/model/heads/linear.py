@@ -1,4 +1,4 @@
-"""The linear head of DINOv2 and DINOv3: one classifier for the tokens of all patches."""
+"""The linear head of DINOv2 and DINOv3: one classifier shared by all patch tokens."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from nnunetv2.model.head_config import ANY_NUMBER, DenseHeadConfig
 class Linear(DenseHead):
     """Linear classifier: batch norm and a 1x1 convolution on the maps of one or more blocks.
 
-    Measures what the backbone's features hold by themselves: nothing mixes neighbouring patches. Contours are as coarse
-    as the patches, so it suits large objects, and as a baseline for every other head.
+    Measures the backbone's features alone, because nothing mixes neighbouring patches. Contours are as coarse as the
+    patches, so it suits large objects and serves as baseline for every other head.
 
     Shapes: B batch, K classes, h x w patches.
 
@@ -35,8 +35,8 @@ class Linear(DenseHead):
         num_blocks: ClassVar[int] = ANY_NUMBER
         blocks: ClassVar[str] = "LAST"
         training_only: ClassVar[tuple[str, ...]] = ("dropout",)
-        # Meta trains it with AdamW at 1e-3. The multipliers keep adapters at 1e-4 and a backbone at 1e-5, as with
-        # other heads: what suits one convolution is too fast for a pretrained transformer.
+        # Meta trains it with AdamW at 1e-3. The multipliers keep adapters at 1e-4 and a backbone at 1e-5, as for
+        # other heads: a rate that suits one convolution is too high for a pretrained transformer.
         training: ClassVar[Mapping[str, Any]] = {
             "lr": 1e-3,
             "weight_decay": 1e-3,
@@ -45,9 +45,9 @@ class Linear(DenseHead):
         }
 
         use_cls_token: bool = False
-        """Give each patch the class token of its block too, which doubles the channels."""
+        """Concatenate the class token of the block to each patch, which doubles the channels."""
         use_batchnorm: bool = True
-        """Normalise the channels over the batch before they are classified."""
+        """Batch norm before the classifier."""
         dropout: float = 0.1
         """Probability of dropping a channel of the features while training, in [0, 1)."""
 

@@ -1,4 +1,4 @@
-"""PMT, the plain mask transformer: queries and patches of a frozen transformer run through blocks of their own.
+"""PMT, the plain mask transformer: separate blocks process queries and patches of a frozen backbone.
 
 Shapes: B batch, D embed dim, p patch size, P prefix tokens, N = HW/p^2 patch tokens, Q queries, K classes,
 T = Q + P + N tokens in that order.
@@ -32,8 +32,8 @@ PROJECTIONS = ("mlp", "linear", "none")
 _COARSEST_STRIDE = 4  # masks are predicted at a quarter of the image, or finer
 _ROPE_BASE = 100.0  # as DINOv3
 
-# When queries stop being restricted to their masks, in parts of the training: the first layer from the start, the
-# others one after the other. Source: PMT's trainings on ADE20K and COCO; 0.15 are the 3000 steps of the shorter one.
+# When masked attention is annealed, in fractions of the training: the first layer from the start, the
+# others one after the other. Source: PMT's runs on ADE20K and COCO; 0.15 are the 3000 steps of the shorter run.
 _FIRST_ANNEALING = (0.0, 0.15)
 _LATER_STARTS = (4 / 15, 2 / 3)
 _LATER_LENGTH = 1 / 6
@@ -41,11 +41,11 @@ _LATER_LENGTH = 1 / 6
 
 @register_head("pmt")
 class PlainMaskTransformer(QueryHead):
-    """Fused tokens of four blocks and the queries in a small transformer; for a backbone that stays frozen.
+    """A small transformer on the fused tokens of four blocks and the queries, for a frozen backbone.
 
-    Like EoMT it has no convolutional decoder, but it leaves the backbone's blocks alone, so that one frozen backbone
-    can serve several models. In training, the queries attend to the patches of the mask that they predicted before
-    each layer; that restriction is given up step by step until the last sixth of the training does without.
+    Like EoMT it has no convolutional decoder, but it leaves the backbone's blocks unchanged, so that several models can
+    share one frozen backbone. In training, each query attends only to the patches of the mask that it predicted before
+    the layer. This restriction is annealed and is off for the last sixth of the training.
 
     Source: Cavagnero et al. 2026, "PMT: Plain Mask Transformer for Image and Video Segmentation with Frozen Vision
     Encoders", arXiv:2603.25398.
@@ -53,24 +53,24 @@ class PlainMaskTransformer(QueryHead):
 
     @dataclass
     class Config(QueryHeadConfig):
-        """Backbone and a transformer of queries and patches behind it."""
+        """Backbone, followed by a transformer of queries and patches."""
 
-        # As published, with AdamW, a weight decay of 0.05 and gradients limited to 0.01, our defaults for queries.
+        # As published; AdamW, weight decay 0.05 and gradient clipping at 0.01 are our defaults for query heads.
         training: ClassVar[Mapping[str, Any]] = {"lr": 2e-4}
 
         num_layers: int = 6
-        """Layers of the transformer behind the backbone."""
+        """Layers of the transformer after the backbone."""
         hidden_dim: int | None = None
         """Hidden width of the layers' feed-forward networks; null: the backbone's width."""
         lateral_bn: bool = True
-        """Batch normalisation of the tokens of each block of the backbone that is read."""
+        """Batch norm on the tokens of each backbone block that is read."""
         lateral_projection: str = "mlp"
-        """What learns to fuse these blocks, before they are summed: mlp, linear or none."""
+        """Projection of each block before the sum: mlp, linear or none."""
         residual_projection: bool = True
-        """Add the projection to the tokens; false: replace them."""
+        """Add the projection to the tokens; false: replace the tokens."""
         num_upscale_blocks: int | None = None
-        """How often the patches' resolution is doubled for the masks; null: until a mask has at least a quarter of the
-        image's resolution, 2 for patches of 14 or 16."""
+        """How many times the patch resolution is doubled for the masks; null: until masks have at least a quarter of
+        the image's resolution, 2 for patches of 14 or 16."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -97,7 +97,7 @@ class PlainMaskTransformer(QueryHead):
         levels, layers = range(config.num_blocks), range(config.num_layers)
         self.bn = nn.ModuleList(nn.BatchNorm1d(dim) if config.lateral_bn else nn.Identity() for _ in levels)
         self.lateral_projections = nn.ModuleList(_projection(config.lateral_projection, dim) for _ in levels)
-        # Tokens that are not projected would only be doubled.
+        # Without a projection, the residual would only double the tokens.
         self.is_residual = config.residual_projection and config.lateral_projection != "none"
         self.scalers = nn.ParameterList(nn.Parameter(torch.ones(dim)) for _ in levels)
         self.q = nn.Embedding(config.num_queries, dim)
@@ -113,7 +113,7 @@ class PlainMaskTransformer(QueryHead):
         self.register_buffer("attn_mask_probs", torch.ones(config.num_layers))
 
     def set_training_progress(self, progress: float) -> None:
-        """Sets how probable it is in each layer that a query is restricted to its mask."""
+        """Sets the probability of masked attention for each layer."""
         probabilities = [annealed_probability(progress, *part) for part in annealing(len(self.blocks))]
         self.attn_mask_probs.copy_(torch.tensor(probabilities), non_blocking=True)
 
@@ -134,11 +134,11 @@ class PlainMaskTransformer(QueryHead):
 
     @property
     def _num_unplaced(self) -> int:
-        """Tokens without a place in the image, Q + P."""
+        """Number of tokens without a position in the image, Q + P."""
         return self.q.num_embeddings + self.spec.num_prefix_tokens
 
     def _fused(self, features: Features) -> Tensor:
-        """(B, P + N, D) tokens: the sum over the blocks of the backbone."""
+        """Sums the tokens (B, P + N, D) over the backbone blocks."""
         outputs = zip(features.prefix_tokens, features.maps, strict=True)
         layers = zip(self.bn, self.lateral_projections, self.scalers, strict=True)
         fused = []
@@ -149,13 +149,13 @@ class PlainMaskTransformer(QueryHead):
         return torch.stack(fused).sum(dim=0)
 
     def _rotation(self, rotation: Tensor | None, grid: Sequence[int]) -> Rotation:
-        """The backbone's positions of the patches, or those of DINOv3 where it has absolute ones."""
+        """Rotary positions of the patches from the backbone, or DINOv3's if the backbone has absolute positions."""
         if rotation is None:
             return self.rope.rotation(*grid, self._num_unplaced)
         return make_rotation(*rotation.chunk(2, dim=-1), self._num_unplaced)
 
     def _predict(self, tokens: Tensor, grid: Sequence[int]) -> dict[str, Tensor]:
-        """Classes and masks that the tokens stand for now."""
+        """Predicts classes and masks from the current tokens."""
         tokens = self.decoder_norm(tokens)
         queries = tokens[:, : self.q.num_embeddings]
         patches = tokens[:, self._num_unplaced :].transpose(1, 2).unflatten(2, grid)
@@ -163,7 +163,7 @@ class PlainMaskTransformer(QueryHead):
         return {"pred_logits": self.class_head(queries), "pred_masks": masks}
 
     def _attention_mask(self, masks: Tensor, grid: Sequence[int], probability: Tensor) -> Tensor:
-        """(B, 1, T, T): false where a query may not attend to a patch."""
+        """(B, 1, T, T): false where a query must not attend to a patch."""
         first_patch = self._num_unplaced
         size = first_patch + math.prod(grid)
         mask = torch.ones(len(masks), 1, size, size, dtype=torch.bool, device=masks.device)
@@ -172,7 +172,7 @@ class PlainMaskTransformer(QueryHead):
 
 
 def annealing(num_layers: int) -> list[tuple[float, float]]:
-    """When each layer gives up its masks: start and length in parts of the training; published for six layers."""
+    """Annealing start and length of each layer, in fractions of the training; published for six layers."""
     first, last = _LATER_STARTS
     step = (last - first) / max(1, num_layers - 2)
     return [_FIRST_ANNEALING, *((first + layer * step, _LATER_LENGTH) for layer in range(num_layers - 1))]
@@ -189,7 +189,7 @@ def _upscale_block(dim: int) -> nn.Sequential:
 
 
 class _Layer(nn.Module):
-    """A pre-norm transformer block whose branches have a learned factor per channel."""
+    """A pre-norm transformer block with layer scale on its branches."""
 
     def __init__(self, dim: int, num_heads: int, hidden_dim: int) -> None:
         super().__init__()
@@ -209,13 +209,13 @@ class _Layer(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Multi-head self-attention with rotary positions; its layers have the names of PMT's files."""
+    """Multi-head self-attention with rotary positions; layers are named as in PMT's checkpoints."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.q_proj = nn.Linear(dim, dim)
-        self.k_proj = nn.Linear(dim, dim, bias=False)  # the softmax would take a bias of the keys away again
+        self.k_proj = nn.Linear(dim, dim, bias=False)  # softmax is invariant to a bias on the keys
         self.v_proj = nn.Linear(dim, dim)
         self.o_proj = nn.Linear(dim, dim)
 
@@ -229,7 +229,7 @@ class _Attention(nn.Module):
 
 
 class _LayerScale(nn.Module):
-    """A learned factor per channel, which starts at 1 and has the name of PMT's files."""
+    """A learned factor per channel that starts at 1, named as in PMT's checkpoints."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()

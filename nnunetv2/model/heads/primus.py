@@ -1,4 +1,4 @@
-"""Primus: the deepest map of a vision transformer, enlarged to pixels by transposed convolutions."""
+"""Primus: upsamples the deepest map of a vision transformer to pixels by transposed convolutions."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from nnunetv2.model.patch_decode_config import PatchDecodeConfig
 class Primus(PatchDecodeHead):
     """Primus' light decoder on the last block's map; no pixel sees its neighbours.
 
-    It suits a transformer that is trained (`tuning: full` or `lora`), which then does the segmenting itself.
+    Suits a trained transformer (`tuning: full` or `lora`), because the backbone itself must do the segmentation.
 
     Source: Wald et al. 2025, "Primus: Enforcing Attention Usage for 3D Medical Image Segmentation", arXiv:2503.01835.
     """
 
     @dataclass
     class Config(PatchDecodeConfig):
-        """Backbone and a decoder of transposed convolutions on its last map."""
+        """Backbone, and a decoder of transposed convolutions on its last map."""
 
         num_blocks: ClassVar[int] = 1
         blocks: ClassVar[str] = "LAST"

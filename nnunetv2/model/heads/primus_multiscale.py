@@ -1,4 +1,4 @@
-"""Primus with the maps of four blocks, enlarged to pixels by transposed convolutions."""
+"""Multi-scale Primus: upsamples the maps of four blocks to pixels by transposed convolutions."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class PrimusMultiscale(PatchDecodeHead):
 
     @dataclass
     class Config(PatchDecodeConfig):
-        """Backbone and a decoder of transposed convolutions on four of its maps."""
+        """Backbone, and a decoder of transposed convolutions on four of its maps."""
 
         # As MedDINOv3 trains this decoder with AdamW (github.com/ricklisz/MedDINOv3).
         training: ClassVar[Mapping[str, Any]] = {"lr": 3e-4}
 
         embed_dim: int | None = 256
-        """Channels per map where the four, concatenated and projected, enter the decoder, which starts with four times
-        as many; null: the backbone's width, without a projection. The decoder grows with the square: on a large
-        backbone 7.0 million parameters with 256 and 44.6 million with null, 33.6 of them in its first stage."""
+        """Channels per map after projection; the decoder starts with four times as many. null: the backbone's width,
+        without projection. The decoder grows with the square: on a large backbone it has 7.0 million parameters with
+        256 and 44.6 million with null, 33.6 of them in the first stage."""

@@ -1,4 +1,4 @@
-"""SegFormer's decode head on a vision transformer, and the four scales that it expects.
+"""SegFormer's decode head on a vision transformer, and the four-scale pyramid that it expects.
 
 Shapes: B batch, D embed dim, p patch size, maps of the backbone (B, D, H/p, W/p).
 """
@@ -38,8 +38,8 @@ class SegFormer(DenseHead):
         not_in_network: ClassVar[tuple[str, ...]] = ("num_encoder_blocks",)
 
         feature_strategy: str = "pyramid"
-        """How four maps of one scale become the head's input: layers (as they are), pyramid (each depth learns a scale
-        of its own, 1/4 to 1/32) or progressive (scales from coarse to fine, each with one more depth)."""
+        """How four maps of one scale become the head's input: layers (unchanged), pyramid (each depth is rescaled, 1/4
+        to 1/32) or progressive (from coarse to fine, each scale adds one more depth)."""
         decoder_hidden_size: int = 256
         """Channels of the head."""
         num_encoder_blocks: int = 4
@@ -75,7 +75,7 @@ class SegFormer(DenseHead):
 
 
 class SameScale(nn.Module):
-    """`layers`: the maps as they are; four depths, one scale."""
+    """`layers`: passes the maps through unchanged; four depths, one scale."""
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Returns the maps."""
@@ -83,7 +83,7 @@ class SameScale(nn.Module):
 
 
 class ScalePyramid(nn.Module):
-    """`pyramid`: each depth is brought to its own scale, 4, 2, 1 and 1/2 times that of the backbone.
+    """`pyramid`: rescales each depth to its own scale, 4, 2, 1 and 1/2 times that of the backbone.
 
     With a patch of 16 that is 1/4, 1/8, 1/16 and 1/32 of the image.
 
@@ -111,7 +111,7 @@ class ScalePyramid(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Four maps of one scale -> four scales, the finest first. A last map of one row or column keeps it."""
+        """Four maps of one scale -> four scales, finest first. A last map of one row or column keeps its size."""
         *finer, coarsest = maps
         odd = [side % 2 for side in coarsest.shape[-2:]]
         coarsest = F.pad(coarsest, (0, odd[1], 0, odd[0]), mode="replicate")
@@ -119,7 +119,7 @@ class ScalePyramid(nn.Module):
 
 
 class ProgressivePyramid(nn.Module):
-    """`progressive`: from the deepest map upwards, each finer scale is the coarser one enlarged plus an earlier depth.
+    """`progressive`: starts at the deepest map; each finer scale is the upsampled coarser one plus an earlier depth.
 
     Args:
         dim: D.
@@ -135,7 +135,7 @@ class ProgressivePyramid(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Four maps of one scale -> four scales, the finest first."""
+        """Four maps of one scale -> four scales, finest first."""
         height, width = maps[-1].shape[-2:]
         levels = [self.down(maps[-1])]
         steps = zip(self.lateral, self.smooth, reversed(maps[:-1]), strict=True)
@@ -148,7 +148,7 @@ class ProgressivePyramid(nn.Module):
 
 
 def feature_pyramid(strategy: str, dim: int) -> nn.Module:
-    """The module of a strategy.
+    """Builds the module of a strategy.
 
     Args:
         strategy: `layers`, `pyramid` or `progressive`.

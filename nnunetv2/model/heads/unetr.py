@@ -1,4 +1,4 @@
-"""UNETR in two dimensions: a U-Net whose encoder is made of the maps of four depths.
+"""UNETR in two dimensions: a U-Net decoder on maps of four depths.
 
 Shapes: B batch, D embed dim, C channels of the image, h x w patches, K classes.
 """
@@ -30,8 +30,8 @@ class UNETR(DenseHead):
     Learned upsampling at every scale, for fine structures; its convolutions at full resolution cost most of the memory.
 
     Source: Hatamizadeh et al. 2022, "UNETR: Transformers for 3D Medical Image Segmentation", section 3.1,
-    arXiv:2103.10504. There the decoder starts from 1/16 and has residual blocks, and its last skip is the image, as
-    with `image_skip` here.
+    arXiv:2103.10504. In the paper, the decoder starts from 1/16, has residual blocks, and its last skip is the image,
+    as with `image_skip` here.
     """
 
     @dataclass
@@ -43,10 +43,10 @@ class UNETR(DenseHead):
         negative_slope: float = 0.01
         """Slope of the leaky ReLUs below 0, in [0, 1]."""
         upsample_mode: str = "deconv"
-        """How the decoder enlarges: deconv (transposed convolution) or bilinear."""
+        """Upsampling in the decoder: deconv (transposed convolution) or bilinear."""
         image_skip: bool = False
-        """Give the last stage of the decoder a residual block on the image itself, whose pixels the maps of a frozen
-        backbone do not hold."""
+        """Feed the image through a residual block into the last decoder stage; adds pixel detail that the maps of a
+        frozen backbone lack."""
 
         def __post_init__(self) -> None:
             widths = self.decoder_channels
@@ -75,13 +75,13 @@ class UNETR(DenseHead):
         )
 
     def forward(self, features: Features) -> Tensor:
-        """Returns logits (B, K, 16h, 16w), with `image_skip` of the size of the image."""
+        """Returns logits (B, K, 16h, 16w), or of the image's size with `image_skip`."""
         image = None if self.image_block is None else self.image_block(features.image)
         return self.decoder(self.encoder(features.maps), image)
 
 
 class Skips(nn.Module):
-    """Enlarges each map by as many blocks as its scale needs.
+    """Upsamples each map with as many blocks as its scale needs.
 
     Args:
         dim: D.
@@ -97,7 +97,7 @@ class Skips(nn.Module):
         self.z1_blocks = _enlarging_blocks(dim, widths[3], slope, number=4)
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Four maps (B, D, h, w), the shallowest first -> maps of 2, 4, 8 and 16 times their size, deepest first."""
+        """Four maps (B, D, h, w), the shallowest first -> maps of 2, 4, 8 and 16 times the size, deepest first."""
         blocks = (self.z1_blocks, self.z2_blocks, self.z3_blocks, self.z4_blocks)
         return [enlarge(level) for enlarge, level in zip(blocks, maps, strict=True)][::-1]
 
@@ -129,7 +129,7 @@ class Decoder(nn.Module):
         num_classes: K.
         slope: of the leaky ReLUs below 0.
         upsample_mode: `deconv` or `bilinear`.
-        image_width: channels of the features of the image; 0: there are none.
+        image_width: channels of the image features; 0: no image features.
     """
 
     def __init__(
@@ -147,28 +147,28 @@ class Decoder(nn.Module):
         self.seg_head = nn.Conv2d(last, num_classes, kernel_size=1)
 
     def forward(self, skips: Sequence[Tensor], image: Tensor | None = None) -> Tensor:
-        """Decodes.
+        """Decodes the skips to logits.
 
         Args:
-            skips: at 1/8, 1/4, 1/2 and 1/1 of the image.
+            skips: maps at 1/8, 1/4, 1/2 and 1/1 of the image.
             image: features of the image, (B, image_width, H, W).
 
         Returns:
-            Logits (B, K, *, *) of the size of the image's features, or of the last skip.
+            Logits (B, K, *, *) of the size of the image features, or of the last skip.
         """
         x, quarter, half, full = skips
         x = self.conv4(torch.cat((self.up4(x), quarter), dim=1))
         x = self.conv3(torch.cat((self.up3(x), half), dim=1))
         x = self.conv2(torch.cat((self.up2(x), full), dim=1))
         if image is not None:
-            if x.shape[-2:] != image.shape[-2:]:  # 16 times the patches of a backbone whose patches are not 16 wide
+            if x.shape[-2:] != image.shape[-2:]:  # patch size is not 16: 16 times the patch grid differs from the image
                 x = F.interpolate(x, size=image.shape[-2:], mode="bilinear", align_corners=False)
             x = torch.cat((x, image), dim=1)
         return self.seg_head(self.conv1(x))
 
 
 def _enlargement(in_channels: int, out_channels: int, mode: str) -> tuple[nn.Module, int]:
-    """What doubles the resolution, and the channels behind it."""
+    """Returns the module that doubles the resolution, and its number of output channels."""
     if mode == "deconv":
         return nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2), out_channels
     return nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False), in_channels
@@ -212,5 +212,5 @@ class ImageBlock(nn.Module):
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """A group norm of 8 groups, or of the next power of two that divides the channels."""
+    """Group norm with 8 groups, or the next smaller power of two that divides the channels."""
     return nn.GroupNorm(next(groups for groups in _GROUPS if channels % groups == 0), channels)

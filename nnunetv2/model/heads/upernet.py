@@ -1,4 +1,4 @@
-"""UperNet on a vision transformer, with four stages that double the resolution."""
+"""UperNet on a vision transformer, followed by four upsampling stages."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class UperNet(DenseHead):
         hidden_size: int = 256
         """Channels of the head; a multiple of 8."""
         use_progressive_upsample: bool = True
-        """Enlarge in four learned stages with skip connections from the backbone; false: bilinearly."""
+        """Upsample in four learned stages with skip connections from the backbone; false: bilinear."""
         dropout: float = 0.1
         """Probability of dropping a channel of the head's features while training, in [0, 1)."""
 
@@ -63,7 +63,7 @@ class UperNet(DenseHead):
         if config.use_progressive_upsample:
             self.head.classifier = nn.Identity()
             self.upsample = ProgressiveUpsampleDecoder(config.hidden_size, spec.embed_dim, num_classes)
-        else:  # dropout stands in front of the classifier in both cases
+        else:  # dropout precedes the classifier in both cases
             self.head.classifier = nn.Sequential(self.dropout, self.head.classifier)
 
     def forward(self, features: Features) -> Tensor:
@@ -77,7 +77,7 @@ class UperNet(DenseHead):
 
 
 class UpsampleStage(nn.Module):
-    """Enlarges twofold, adds a map of the backbone as a skip connection and mixes both.
+    """Doubles the resolution and fuses a map of the backbone as skip connection.
 
     Args:
         in_channels: channels of the input.
@@ -105,7 +105,7 @@ class UpsampleStage(nn.Module):
 
 
 class ProgressiveUpsampleDecoder(nn.Module):
-    """Four stages, sixteen times the resolution; the deepest map of the backbone enters first.
+    """Four upsampling stages, sixteen times the resolution; the deepest backbone map is the first skip.
 
     Args:
         in_channels: channels of the input.

@@ -1,1 +1,1 @@
-"""How pretrained weights get into a backbone: where they come from, which form they have, what was taken."""
+"""Loading of pretrained weights into a backbone: source, format, and report of what was loaded."""

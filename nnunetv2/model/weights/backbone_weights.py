@@ -1,4 +1,4 @@
-"""How weights get from a file of any known form into a backbone."""
+"""Loads weights from a file of any known format into a backbone."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _SHOWN_PROBLEMS = 3
 
 
 def load_backbone_weights(backbone: Backbone, path: Path) -> LoadedWeights:
-    """Fills a backbone, with or without LoRA, completely or not at all.
+    """Loads weights into a backbone, with or without LoRA; all tensors or none.
 
-    The file is what `dinov3.hub.checkpoint_files.read_network` takes, with the names of timm, Meta or Hugging Face. The
-    backbone may lie within a larger network or training checkpoint; heads, decoders and mask tokens are left out. A
-    position embedding of another image size is resampled. A first convolution for other than three channels is filled
-    by the rule `inflate` of `InputAdapter`.
+    Accepts the files of `dinov3.hub.checkpoint_files.read_network`, with tensor names of timm, Meta or Hugging Face.
+    The backbone may be part of a larger network or training checkpoint; heads, decoders and mask tokens are skipped. A
+    position embedding of another image size is resampled. A first convolution with other than three input channels is
+    filled by the rule `inflate` of `InputAdapter`.
 
     Returns:
-        What was taken and what was left out; the log has it in one line.
+        What was loaded and what was skipped; the log gets it as one line.
 
     Raises:
-        UsageError: the file is not a file of weights, its tensors are not finite, or do not fit exactly.
+        UsageError: the file has no weights, or its tensors are not finite or do not fit exactly.
     """
     tensors = backbone.vit.state_dict()
-    # LoRA keeps the layer that it adapts as `base_layer`; its own tensors are in no file.
+    # LoRA keeps the adapted layer as `base_layer`; no weight file contains its own tensors.
     keys = {key.replace(".base_layer.", "."): key for key in tensors if ".lora_" not in key}
     expected = {name: tensors[key] for name, key in keys.items()}
     try:

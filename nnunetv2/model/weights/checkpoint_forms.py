@@ -1,4 +1,4 @@
-"""What a file of weights holds beside the backbone, and what the backbone's tensors are called in it."""
+"""Separates the backbone from the rest of a weight file, and maps its tensor names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOT_BACKBONE = re.compile(
     r"(?:embeddings\.)?mask_token|masked_embed|decoder[._].+|(?:head|last_layer)\d?\..+|(?:dino|ibot)_head\..+"
     r"|(?:fc|fc_norm|classifier|pooler|pre_logits|predictor|projector)\..+"
 )
-# What DINOv3's files have, and timm's model of it has not: a norm that only pretraining uses, constants, and biases
+# Tensors in DINOv3's files that timm's model lacks: a norm that only pretraining uses, constants, and biases
 # that the released weights switch off.
 _NOT_IN_TREE = re.compile(r"local_cls_norm\..+")
 _NOT_TIMM = re.compile(
@@ -30,15 +30,15 @@ _PERIODS, _MASK_TOKEN = "rope_embed.periods", "mask_token"
 def split_network(
     tensors: Mapping[str, Tensor], prefix: str, expected: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Separates the backbone from heads, decoders and what else training keeps beside it.
+    """Separates the backbone from heads, decoders and other training state.
 
     Args:
-        tensors: of the file.
-        prefix: in front of the backbone's names.
-        expected: the tensors that are to be filled.
+        tensors: all tensors of the file.
+        prefix: prefix of the backbone's tensor names.
+        expected: the backbone's state dict, which is to be filled.
 
     Returns:
-        The backbone's tensors without the prefix, and the names, as in the file, of all that will not be used.
+        The backbone's tensors without the prefix, and the names in the file of all unused tensors.
     """
     is_in_tree = _PERIODS in expected
     passed_over = _NOT_IN_TREE if is_in_tree else _NOT_TIMM
@@ -58,24 +58,24 @@ def split_network(
 def with_names_of(
     expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], str | None]:
-    """Gives the tensors of a backbone the names, and the position embedding the size, of those that are expected.
+    """Renames tensors to the expected names and resizes the position embedding.
 
-    Tensors that DINOv3's files may lack because they can have one value only are added.
+    Constants that DINOv3's files may lack are added.
 
     Args:
-        expected: the tensors that are to be filled.
-        weights: with the names of any known library.
+        expected: the backbone's state dict, which is to be filled.
+        weights: tensors with the names of any known library.
 
     Returns:
-        The renamed tensors, which may still not fit, and what was resampled, see `fit_position_embedding`.
+        The renamed tensors, not yet checked for fit, and what was resampled, see `fit_position_embedding`.
 
     Raises:
-        DataError: weights that cannot be converted.
+        DataError: the weights cannot be converted.
     """
     is_dinov3 = find_format(weights) is not None
     if "pos_embed" in expected:
         renamed = to_timm_names(to_meta(weights) if is_dinov3 else weights)
-        # timm's models with registers have positions for the patches alone.
+        # timm's models with registers have positions only for the patches.
         return fit_position_embedding(renamed, expected["pos_embed"], has_class_slot="reg_token" not in expected)
     if not is_dinov3:
         return to_timm_names(weights), None
@@ -84,14 +84,14 @@ def with_names_of(
 
 
 def _completed(meta: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Adds mask token, periods, biases and their masks where the file has none; drops pretraining's norm."""
+    """Adds mask token, periods, biases and their masks if missing; drops the norm of pretraining."""
     result = {name: tensor for name, tensor in meta.items() if not _NOT_IN_TREE.fullmatch(name)}
     for name, tensor in expected.items():
         attention, is_of_attention, _ = name.partition(".qkv.bias")
         if is_of_attention and f"{attention}.qkv.weight" not in meta:
             continue  # the whole block is missing
         if name.endswith("attn.qkv.bias_mask"):
-            if name not in result or result[name].isnan().any():  # never filled by the program that saved it
+            if name not in result or result[name].isnan().any():  # left uninitialised by the program that saved it
                 result[name] = _mask_for(result.get(name.removesuffix("_mask")), len(tensor))
         elif name in result:
             continue
@@ -103,7 +103,7 @@ def _completed(meta: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> di
 
 
 def _mask_for(bias: Tensor | None, length: int) -> Tensor:
-    """Zero for the keys; ones throughout where the weights have a bias on their keys, which would be lost."""
+    """Zero for the keys, as the released weights; all ones if the weights have a key bias, which would be lost."""
     mask = k_masked(length)
     has_key_bias = bias is not None and len(bias) == length and bool(bias[mask == 0].any())
     return torch.ones(length) if has_key_bias else mask

@@ -1,4 +1,4 @@
-"""One line for the log about the weights that a backbone was filled with."""
+"""Log line about the weights that were loaded into a backbone."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _SHOWN_KINDS = 4
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """What was taken from a file; as text, the line for the log."""
+    """Report of what was loaded from a file; its string is the log line."""
 
     path: Path
     entry: str
-    """Of the dictionary in the file, such as `teacher`; empty if the tensors are all it holds."""
+    """Key in the file's dictionary, such as `teacher`; empty if the file holds only tensors."""
     prefix: str
-    """In front of the backbone's names, such as `module.backbone.`."""
+    """Prefix of the backbone's tensor names, such as `module.backbone.`."""
     num_taken: int
-    """Tensors of the file that are now in the backbone."""
+    """Number of tensors that were loaded."""
     left_out: tuple[str, ...]
-    """Names of the other ones."""
+    """Names of the skipped tensors."""
     resampled: str | None
-    """Patches of the position embedding before and after, such as `37x37 to 16x16`, if that was resampled."""
+    """Patch grid of a resampled position embedding, such as `37x37 to 16x16`; None: not resampled."""
 
     def __str__(self) -> str:
         places = [f"entry {self.entry}"] if self.entry else []
@@ -39,7 +39,7 @@ class LoadedWeights:
 
 
 def _kinds(names: Iterable[str]) -> str:
-    """The modules that the names belong to, without numbers of blocks, and how many names there are of each."""
+    """Counts the names per module, ignoring block numbers."""
     counts = Counter(map(_kind, names))
     kinds = [kind if number == 1 else f"{number} {kind}" for kind, number in counts.items()]
     more = f" and {len(kinds) - _SHOWN_KINDS} other kinds" if len(kinds) > _SHOWN_KINDS else ""

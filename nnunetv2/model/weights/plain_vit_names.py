@@ -1,7 +1,6 @@
-"""Names of vision transformers with learned positions (DINOv2, MAE, iBOT): other libraries' to timm's.
+"""Converts tensor names of vision transformers with learned positions (DINOv2, MAE, iBOT) to timm's.
 
-A name that is in no table passes unchanged, so that whoever loads the result sees it.
-
+Unknown names are kept, so that the caller can report them.
 Source: state dicts of `facebookresearch/dinov2`, of `Dinov2Model`, `Dinov2WithRegistersModel`, `ViTModel` and
 `ViTMAEModel` of transformers 4 and 5, and of `timm.models.vision_transformer.VisionTransformer`.
 """
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 _BLOCK = re.compile(r"(blocks(?:\.\d+)?|(?:encoder\.layer|layers))\.(\d+)\.(.+)")
-# A name stands for the tensor or for all tensors of the module; theirs -> timm's.
+# Each name is a tensor or a module with all its tensors; other library -> timm.
 _OUTSIDE_BLOCKS = {
     "register_tokens": "reg_token",  # Meta's
     "embeddings.cls_token": "cls_token",
@@ -40,7 +39,7 @@ _HF_BLOCK = {
     "intermediate.dense": "mlp.fc1",
     "output.dense": "mlp.fc2",
 }
-# Parts of one tensor of timm's, in their order.
+# Parts that timm concatenates to one tensor, in order.
 _JOINED = {
     "attn.qkv": (
         ("attention.attention.query", "attention.attention.key", "attention.attention.value"),
@@ -54,9 +53,9 @@ _PART_OF = {
 
 
 def to_timm_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors with timm's names; queries, keys and values are joined, and so are gate and value.
+    """Renames tensors to timm's names; concatenates queries, keys and values, and gate and value.
 
-    Blocks that DINOv2's training code keeps in chunks (`blocks.2.17.`) are numbered through (`blocks.17.`).
+    Chunked block names of DINOv2's training code (`blocks.2.17.`) are flattened (`blocks.17.`).
     """
     result: dict[str, Tensor] = {}
     parts: dict[str, dict[int, Tensor]] = {}

@@ -1,4 +1,4 @@
-"""Learned position embeddings of one image size, with or without a slot for the class token, for a model of another."""
+"""Fits learned position embeddings to a model of another image size, with or without a class-token slot."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _NAME = "pos_embed"
 def fit_position_embedding(
     weights: Mapping[str, Tensor], expected: Tensor, *, has_class_slot: bool
 ) -> tuple[dict[str, Tensor], str | None]:
-    """Brings the position embedding of a file into the form that a model has.
+    """Converts the position embedding of a file to a model's form.
 
-    Where the model has no slot for the class token, the file's is added to the class token itself, which is the same
-    thing; a slot that the file lacks is zero. The patches' part is resampled (bicubic, antialiased) to another size.
+    If the model has no class-token slot, the file's slot is added to the class token itself, which is equivalent; a
+    slot that the file lacks is set to zero. The patch part is resampled (bicubic, antialiased) to another size.
 
     Args:
-        weights: with timm's names.
+        weights: tensors with timm's names.
         expected: the model's embedding, (1, M, D) for M patches of a square image, or (1, 1 + M, D).
-        has_class_slot: whether the model's has the slot.
+        has_class_slot: the model's embedding has a class-token slot.
 
     Returns:
-        The weights, and what was resampled, as `37x37 to 16x16`; None if nothing was.
+        The weights, and the resampling as `37x37 to 16x16`; None if nothing was resampled.
 
     Raises:
-        DataError: the embedding is not one of a square image.
+        DataError: the embedding is not that of a square image.
     """
     weights = dict(weights)
     given = weights.get(_NAME)
     if given is None or given.ndim != 3 or given.shape[-1] != expected.shape[-1]:
-        return weights, None  # whoever compares the shapes will name it
+        return weights, None  # the caller's shape check reports it
     side = math.isqrt(given.shape[1])
     num_slots = given.shape[1] - side**2
     if num_slots > 1:

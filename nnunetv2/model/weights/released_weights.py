@@ -1,4 +1,4 @@
-"""Where the weights of a backbone come from."""
+"""Locates or downloads the weights of a backbone."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _FROM_SCRATCH = "model.pretrained=false model.tuning=full"
 
 
 def find_weights(name: str, size: str, *, pretrained: bool, checkpoint: str | None, tuning: str) -> Path | None:
-    """Decides where a backbone's weights come from, downloading them if they are not there yet.
+    """Resolves the file of a backbone's weights and downloads it if it is not cached.
 
     Args:
         name: family.
         size: row of the family's table.
-        pretrained: take the released weights, from timm's hub or its local cache.
-        checkpoint: a file of weights, or a folder as Hugging Face writes it; overrides `pretrained`.
-        tuning: what of the backbone is trained: `frozen`, `lora` or `full`.
+        pretrained: use the released weights, from timm's hub or the local cache.
+        checkpoint: weight file, or folder in Hugging Face's layout; overrides `pretrained`.
+        tuning: which part of the backbone is trained: `frozen`, `lora` or `full`.
 
     Returns:
-        The file of weights, or None if training starts from random ones, which the log says.
+        The weight file, or None if training starts from random weights, which is logged.
 
     Raises:
-        UsageError: the weights cannot be had.
+        UsageError: the weights are not available.
     """
     row = find_backbone(name, size)
     if checkpoint is not None:
@@ -54,7 +54,7 @@ def find_weights(name: str, size: str, *, pretrained: bool, checkpoint: str | No
 
 
 def _from_hub(repository: str) -> Path:
-    """The cached or downloaded weights of a repository on the Hugging Face hub."""
+    """Returns the cached or downloaded weights of a repository on the Hugging Face hub."""
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
     cached = try_to_load_from_cache(repository, constants.SAFETENSORS_SINGLE_FILE)

@@ -1,4 +1,4 @@
-"""Crops images to the part that is not zero, such as the head in a skull-stripped scan."""
+"""Crops images to their nonzero region, such as the brain in a skull-stripped scan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BoundingBox = list[list[int]]
 
 
 def create_nonzero_mask(data: np.ndarray) -> np.ndarray:
-    """Returns where any channel is not zero, with enclosed holes filled.
+    """Returns a mask of the voxels where any channel is nonzero, with enclosed holes filled.
 
     Args:
         data: `(C, X, Y, Z)` or `(C, X, Y)`.
@@ -35,7 +35,7 @@ def crop_to_nonzero(
     Args:
         data: `(C, X, Y, Z)`.
         seg: labels `(1, X, Y, Z)`, if there are any.
-        nonzero_label: marks background voxels outside the nonzero region, so that normalisation can leave them out.
+        nonzero_label: marks background voxels outside the nonzero region, so that normalisation can exclude them.
 
     Returns:
         The cropped image (a view), the cropped labels (a copy, or an int8 map of 0 inside and `nonzero_label` outside
@@ -48,16 +48,17 @@ def crop_to_nonzero(
     data = data[(slice(None), *inside)]
     if seg is None:
         return data, np.where(outside_mask, np.int8(nonzero_label), np.int8(0)), bbox
-    # Predictions come as unsigned integers, which have no -1.
+    # Predictions are unsigned integers, which cannot represent -1.
     seg = seg[(slice(None), *inside)].astype(np.promote_types(seg.dtype, np.int8))
     seg[(seg == 0) & outside_mask] = nonzero_label
     return data, seg, bbox
 
 
 def _fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Adds the background that no path of face-adjacent voxels connects to the border of the array.
+    """Fills holes: background that no path of face-adjacent voxels connects to the border of the array.
 
-    Same result as `scipy.ndimage.binary_fill_holes`, which dilates voxel by voxel, in one pass over the components.
+    Same result as `scipy.ndimage.binary_fill_holes`, which dilates voxel by voxel; this is one pass over the
+    components.
     """
     if mask.all():
         return mask
@@ -71,7 +72,7 @@ def _fill_holes(mask: np.ndarray) -> np.ndarray:
 
 
 def _bounding_box(mask: np.ndarray) -> BoundingBox:
-    """`[[start, stop], ...]` of the True voxels; the whole array where there are none."""
+    """Returns `[[start, stop], ...]` of the True voxels; the whole array if there are none."""
     box = []
     for axis, length in enumerate(mask.shape):
         others = tuple(other for other in range(mask.ndim) if other != axis)

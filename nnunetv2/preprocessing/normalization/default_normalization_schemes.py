@@ -1,4 +1,4 @@
-"""The intensity normalisations that plans can name, one class each. They run on one channel before resampling."""
+"""Intensity normalisations that plans can name, one class each; applied per channel, before resampling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ImageNormalization(ABC):
     """Normalises one channel.
 
     Args:
-        use_mask_for_norm: take statistics inside the nonzero region only, where the scheme can.
+        use_mask_for_norm: compute statistics inside the nonzero region only, if the scheme supports it.
         intensityproperties: statistics of the channel's foreground over the training set, from the fingerprint
             (`mean`, `std`, `percentile_00_5`, `percentile_99_5`, ...).
         target_dtype: floating point dtype of the result.
@@ -39,23 +39,23 @@ class ImageNormalization(ABC):
 
     @abstractmethod
     def run(self, image: np.ndarray, seg: np.ndarray | None = None) -> np.ndarray:
-        """Returns the normalised image; the one that is given stays as it is.
+        """Returns the normalised image; the input is not modified.
 
         Args:
             image: one channel, `(X, Y, Z)`.
-            seg: labels of the same shape, negative outside the nonzero region; only some schemes look at it.
+            seg: labels of the same shape, negative outside the nonzero region; only some schemes use it.
         """
 
     def _converted(self, image: np.ndarray) -> np.ndarray:
         return image.astype(self.target_dtype, copy=False)
 
     def _divisor(self, spread: float) -> float:
-        """`spread`, kept away from zero for images of a single value."""
+        """Bounds `spread` away from zero, for constant images."""
         return max(spread, _SMALLEST_DIVISOR.get(np.dtype(self.target_dtype), 1e-8))
 
 
 class ZScoreNormalization(ImageNormalization):
-    """Zero mean and unit standard deviation per image; with a mask, inside it, and the outside keeps its values."""
+    """Zero mean and unit standard deviation per image; with a mask, only inside it, and values outside are kept."""
 
     leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = True
 
@@ -73,7 +73,7 @@ class ZScoreNormalization(ImageNormalization):
 
 
 class CTNormalization(ImageNormalization):
-    """Clips to the training set's 0.5 and 99.5 percentiles, then subtracts its mean and divides by its deviation."""
+    """Clips to the training set's 0.5 and 99.5 percentiles, subtracts its mean, divides by its standard deviation."""
 
     leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
 
@@ -87,7 +87,7 @@ class CTNormalization(ImageNormalization):
 
 
 class NoNormalization(ImageNormalization):
-    """Leaves the values as they are."""
+    """Keeps the values unchanged."""
 
     leaves_pixels_outside_mask_at_zero_if_use_mask_for_norm_is_true = False
 

@@ -1,4 +1,4 @@
-"""Which normalisation a channel gets, by its name in dataset.json."""
+"""Maps channel names in dataset.json to normalisations."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ channel_name_to_normalization_mapping: dict[str, type[ImageNormalization]] = {
 
 
 def get_normalization_scheme(channel_name: str) -> type[ImageNormalization]:
-    """Returns the scheme of that name, whatever its case; z-score for every other name, such as `T1`."""
+    """Returns the scheme of a channel name, case-insensitively; z-score for any other name, such as `T1`."""
     return channel_name_to_normalization_mapping.get(channel_name.casefold(), ZScoreNormalization)

@@ -1,4 +1,4 @@
-"""Turns raw cases into what networks are trained and run on: cropped, normalised, resampled, stored for quick reads."""
+"""Preprocesses raw cases: crops, normalises and resamples them, and stores them for fast reading."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DefaultPreprocessor:
     A subclass may override any step, most often `modify_seg_fn`; plans then carry its name in `preprocessor_name`.
 
     Args:
-        verbose: log what happens to each case.
+        verbose: log the steps of each case.
     """
 
     def __init__(self, verbose: bool = True) -> None:
@@ -53,19 +53,19 @@ class DefaultPreprocessor:
         configuration_manager: ConfigurationManager,
         dataset_json: dict | str,
     ) -> tuple[np.ndarray, np.ndarray, dict]:
-        """Preprocesses a case that is in memory.
+        """Preprocesses a case in memory.
 
         Args:
             data: image as its reader returns it, `(C, X, Y, Z)`.
             seg: labels `(1, X, Y, Z)`, or None.
-            properties: of the image; `spacing` (mm per axis of `data`) is needed.
-            plans_manager: says how to transpose.
-            configuration_manager: says how to normalise and to which spacing to resample.
+            properties: properties of the image; `spacing` (mm per axis of `data`) is required.
+            plans_manager: defines the transposition.
+            configuration_manager: defines normalisation and target spacing.
             dataset_json: content or path of dataset.json; names the classes whose locations are recorded.
 
         Returns:
             Image (float32), labels (int8, or int16 above 127; without `seg` 0 inside the nonzero region and -1
-            outside), and a copy of the properties to which was added what is needed to undo the steps.
+            outside), and a copy of the properties, extended by what is needed to undo the steps.
 
         Raises:
             DataError: image and labels differ in shape.
@@ -86,11 +86,11 @@ class DefaultPreprocessor:
         shape = data.shape[1:]
         properties["shape_after_cropping_and_before_resampling"] = shape
 
-        # Normalised first: interpolation would blur the border of the nonzero region, which normalisation relies on.
+        # Normalise before resampling: interpolation would blur the border of the nonzero region.
         data = self._normalize(
             data, cropped_seg, configuration_manager, plans_manager.foreground_intensity_properties_per_channel
         )
-        # 2-D configurations have no spacing for the first axis; the distance of slices stays as it is.
+        # 2-D configurations have no spacing for the first axis: the slice distance is kept.
         target = [*spacing[: len(spacing) - len(configuration_manager.spacing)], *configuration_manager.spacing]
         new_shape = compute_new_shape(shape, spacing, target)
         data = configuration_manager.resampling_fn_data(data, new_shape, spacing, target)
@@ -116,12 +116,12 @@ class DefaultPreprocessor:
         configuration_manager: ConfigurationManager,
         dataset_json: dict | str,
     ) -> tuple[np.ndarray, np.ndarray, dict]:
-        """Reads and preprocesses a case; see `run_case_npy` for what it returns.
+        """Reads and preprocesses a case; returns the same as `run_case_npy`.
 
         Args:
             image_files: one file per channel, or one with all channels.
-            seg_file: label file; None for cases to predict.
-            plans_manager: names the reader.
+            seg_file: label file; None in prediction.
+            plans_manager: defines the reader.
             configuration_manager: the configuration to preprocess for.
             dataset_json: content or path of dataset.json.
 
@@ -152,7 +152,7 @@ class DefaultPreprocessor:
         configuration_manager: ConfigurationManager,
         dataset_json: dict | str,
     ) -> None:
-        """Preprocesses a case with `run_case` and stores it; the path goes up to and including the case's name."""
+        """Preprocesses a case with `run_case` and stores it; the path includes the case's name, without ending."""
         data, seg, properties = self.run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
         data = data.astype(np.float32, copy=False)
         seg = seg.astype(np.int16, copy=False)
@@ -175,13 +175,13 @@ class DefaultPreprocessor:
     ) -> None:
         """Preprocesses all training cases of a dataset.
 
-        What an earlier run stored for the configuration is replaced once every case is done; if one fails, it is kept.
+        Earlier results of the configuration are replaced only after all cases are done; if one fails, they are kept.
 
         Args:
             dataset_name_or_id: `DatasetXXX_Name`, or XXX.
             configuration_name: configuration of the plans, such as `3d_fullres`.
             plans_identifier: name of the plans file without `.json`.
-            num_processes: worker processes; 1 or less works in this process.
+            num_processes: worker processes; 1 or less: use this process.
 
         Raises:
             UsageError: the dataset, its plans or the configuration do not exist.
@@ -210,7 +210,7 @@ class DefaultPreprocessor:
                 description=f"Preprocessing {configuration_name}",
                 show_progress=self.show_progress_bar,
             )
-            deque(results, maxlen=0)  # the cases are stored by the workers; there is nothing to keep
+            deque(results, maxlen=0)  # workers store the cases; the results are empty
 
     def modify_seg_fn(
         self,
@@ -219,7 +219,7 @@ class DefaultPreprocessor:
         dataset_json: dict,
         configuration_manager: ConfigurationManager,
     ) -> np.ndarray:
-        """Returns the labels to store; a place for subclasses to change them after resampling."""
+        """Hook: returns the labels to store; subclasses may modify them after resampling."""
         return seg
 
     def _normalize(
@@ -229,7 +229,7 @@ class DefaultPreprocessor:
         configuration_manager: ConfigurationManager,
         foreground_intensity_properties_per_channel: dict,
     ) -> np.ndarray:
-        """Normalises each channel by the scheme that the plans name for it."""
+        """Normalises each channel by its scheme in the plans."""
         schemes = configuration_manager.normalization_schemes
         if len(schemes) != len(data):
             raise DataError(f"The case has {len(data)} channels, but the plans are for {len(schemes)}")
@@ -259,7 +259,7 @@ class DefaultPreprocessor:
 
 
 def _classes_to_locate(label_manager: LabelManager) -> list:
-    """The classes that training oversamples, and the whole annotated area where some of the image is ignored."""
+    """Returns the classes that training oversamples; with an ignore label, also the whole annotated area."""
     classes = list(label_manager.foreground_regions if label_manager.has_regions else label_manager.foreground_labels)
     if label_manager.has_ignore_label:
         classes.append([-1, *label_manager.all_labels])

@@ -1,4 +1,4 @@
-"""Where each class is found in a case, so that training can centre patches on foreground without searching for it."""
+"""Locations of each class in a case, so that training can centre patches on foreground without a search."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def sample_foreground_locations(
     min_num_samples: int = 10000,
     min_percent_coverage: float = 0.01,
 ) -> dict[Label, np.ndarray | list]:
-    """Draws voxels of each class without replacement, the same ones for the same seed.
+    """Draws voxels of each class without replacement; reproducible by the seed.
 
     Args:
         seg: label map, usually `(1, X, Y, Z)`.
         classes_or_regions: labels, or groups of labels that form a region.
-        seed: of the generator that all classes share, in the order given.
-        min_num_samples: voxels to draw per class; all of them where there are fewer.
+        seed: seed of the generator, which is shared by all classes in the given order.
+        min_num_samples: voxels to draw per class; all of them if there are fewer.
         min_percent_coverage: draw at least this fraction of a class (0.01 is one percent).
 
     Returns:
@@ -52,7 +52,7 @@ def _labels_of(group: Label) -> tuple[int, ...]:
 
 
 def _voxels_by_label(seg: np.ndarray, labels: set[int]) -> dict[int, np.ndarray]:
-    """Flat indices, ascending, of the voxels of each of `labels` that occurs."""
+    """Returns the ascending flat indices of the voxels of each occurring label."""
     flat = np.ascontiguousarray(seg).reshape(-1)
     candidates = np.flatnonzero(np.isin(flat, list(labels)))
     values = flat[candidates].astype(np.int16)

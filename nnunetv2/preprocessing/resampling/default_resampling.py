@@ -1,8 +1,8 @@
 """nnU-Net's default resampling of images, label maps and logits between voxel spacings.
 
-Images and logits are resized with splines, label maps with a vote of linear shares. Where one axis is far coarser than
-the others, it is resized apart from the in-plane axes (`separate z`), because a spline across thick slices invents
-structure between them.
+Images and logits are resized with splines, label maps by a vote of linearly interpolated shares. If one axis is much
+coarser than the others, it is resized separately from the in-plane axes (`separate z`), because a spline across thick
+slices creates artificial structure between them.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ Shape = Sequence[int] | np.ndarray
 
 
 def get_do_separate_z(spacing: Spacing, anisotropy_threshold: float = ANISO_THRESHOLD) -> bool:
-    """Whether the coarsest axis is more than `anisotropy_threshold` times as coarse as the finest."""
+    """True if the coarsest axis is more than `anisotropy_threshold` times as coarse as the finest."""
     return bool(np.max(spacing) / np.min(spacing) > anisotropy_threshold)
 
 
 def get_lowres_axis(new_spacing: Spacing) -> np.ndarray:
-    """Indices of the axes that have the largest spacing; more than one where they tie."""
+    """Returns the indices of the axes with the largest spacing; several if they tie."""
     spacing = np.asarray(new_spacing)
     return np.flatnonzero(spacing.max() / spacing == 1)
 
 
 def compute_new_shape(old_shape: Shape, old_spacing: Spacing, new_spacing: Spacing) -> np.ndarray:
-    """Number of voxels per axis that covers the same extent at `new_spacing` (mm), rounded half to even."""
+    """Computes the voxels per axis that cover the same extent at `new_spacing` (mm), rounded half to even."""
     if not len(old_shape) == len(old_spacing) == len(new_spacing):
         raise UsageError(
             f"Shape {tuple(old_shape)}, old spacing {tuple(old_spacing)} and new spacing {tuple(new_spacing)} "
@@ -59,17 +59,17 @@ def determine_do_sep_z_and_axis(
     new_spacing: Spacing,
     separate_z_anisotropy_threshold: float = ANISO_THRESHOLD,
 ) -> tuple[bool, int | None]:
-    """Decides whether one axis is resized apart, and which.
+    """Decides whether one axis is resized separately, and which.
 
     Args:
-        force_separate_z: True or False decide it; None looks at the current spacing, then at the new one.
+        force_separate_z: True or False overrides; None: decided by the current spacing, then by the new one.
         current_spacing: mm per voxel and axis.
         new_spacing: mm per voxel and axis.
-        separate_z_anisotropy_threshold: ratio of spacings above which an image counts as anisotropic.
+        separate_z_anisotropy_threshold: ratio of spacings above which an image is anisotropic.
 
     Returns:
-        `(True, axis)`, or `(False, None)`; always the latter where several axes tie for the largest spacing, as with
-        (0.24, 1.25, 1.25): such an image has no single through-plane axis.
+        `(True, axis)`, or `(False, None)`; always the latter if several axes tie for the largest spacing, as in (0.24,
+        1.25, 1.25): such an image has no single through-plane axis.
     """
     if force_separate_z is not None:
         decisive = current_spacing if force_separate_z else None
@@ -121,13 +121,13 @@ def resample_data_or_seg_to_shape(
         current_spacing: mm per voxel; with `new_spacing` it only decides on separate z.
         new_spacing: mm per voxel of the result.
         is_seg: True for label maps.
-        order: spline order (in-plane where z is separate).
+        order: spline order (in-plane if z is separate).
         order_z: spline order along the separate axis.
-        force_separate_z: None decides by the spacings.
-        separate_z_anisotropy_threshold: ratio of spacings from which on z is separate.
+        force_separate_z: None: decided by the spacings.
+        separate_z_anisotropy_threshold: ratio of spacings above which z is separate.
 
     Returns:
-        `(C, *new_shape)` with the dtype of `data`; `data` itself where the shape is right already.
+        `(C, *new_shape)` with the dtype of `data`; `data` itself if it already has that shape.
     """
     if not isinstance(data, np.ndarray):
         data = data.detach().cpu().numpy()
@@ -153,14 +153,14 @@ def resample_data_or_seg(
         data: the array to resize.
         new_shape: `(X, Y, Z)` of the result.
         is_seg: True for label maps.
-        axis: the axis that is resized apart; needed with `do_separate_z`.
+        axis: the axis that is resized separately; required with `do_separate_z`.
         order: spline order, 0 to 5.
-        do_separate_z: resize `axis` apart from the other two.
+        do_separate_z: resize `axis` separately from the other two.
         order_z: spline order along `axis`.
         dtype_out: dtype of the result, by default that of `data`. Values are computed in float64.
 
     Raises:
-        UsageError: `data` is not four-dimensional, `new_shape` has not three entries, or `axis` is missing.
+        UsageError: `data` is not four-dimensional, `new_shape` does not have three entries, or `axis` is missing.
     """
     new_shape = tuple(int(size) for size in new_shape)
     if data.ndim != 4 or len(new_shape) != 3:
@@ -215,13 +215,13 @@ def _resize_labels_separately(labels: np.ndarray, order: int, order_z: int, out:
         return
     matrix = dense_axis_matrix(depth, new_depth, order_z)
     for label in np.unique(planes):
-        # Written in ascending order, each where it has more than half; a voxel without a majority stays 0.
+        # Labels are written in ascending order where their share exceeds one half; voxels without a majority stay 0.
         share = np.tensordot(matrix, (planes == label).astype(np.float64), axes=1)
         out[np.round(share) > 0.5] = label
 
 
 def _nearest_planes(old_depth: int, new_depth: int) -> np.ndarray:
-    """The old plane nearest to the centre of each new plane, rounded as `scipy.ndimage.map_coordinates` does."""
+    """Returns the old plane nearest to the centre of each new plane, rounded as in `scipy.ndimage.map_coordinates`."""
     centres = old_depth / new_depth * (np.arange(new_depth) + 0.5) - 0.5
     planes = np.arange(old_depth, dtype=np.float64)
     return ndimage.map_coordinates(planes, centres[None], order=0, mode="nearest").astype(np.intp)

@@ -1,9 +1,9 @@
 """Resizing of label maps: the label with the largest interpolated share of a voxel wins.
 
 The result equals `batchgenerators.augmentations.utils.resize_segmentation(labels, shape, order=1)`, which interpolates
-one indicator image per label over the whole volume. Here every voxel looks at its own 2x2x2 old voxels: where they
-agree there is nothing to compute, and elsewhere the shares are added up in scipy's own order of operations, because
-exact ties between labels are common (every even enlargement has them) and are decided by equality of the sums.
+one indicator image per label over the whole volume. Here each new voxel compares its 2x2x2 old neighbours: if they
+agree, nothing is computed; otherwise the shares are summed in scipy's order of operations, because exact ties between
+labels are common (every even upsampling has them) and are decided by equality of the sums.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import numpy as np
 from scipy import ndimage
 
 _VOXELS_AT_A_TIME = 1 << 14  # keeps the working arrays of one step inside the CPU's cache
-_SAFE_MAJORITY = 0.5 + 1e-9  # shares add up to 1 within rounding, so above this no other label can win or tie
+_SAFE_MAJORITY = 0.5 + 1e-9  # shares sum to 1 within rounding, so above this no other label can win or tie
 
 
 @dataclass(frozen=True)
 class LinearNeighbours:
     """For each new voxel along one axis: the old voxels around it, each with its weight, and the nearest of them.
 
-    `around` holds `(indices, weights)` of the lower and the upper neighbour; where an axis keeps its length, only one
-    pair, with weights of 1.
+    `around` holds `(indices, weights)` of the lower and the upper neighbour; if an axis keeps its length, there is one
+    pair with weights of 1.
     """
 
     around: tuple[tuple[np.ndarray, np.ndarray], ...]
@@ -34,7 +34,7 @@ class LinearNeighbours:
 
 
 def nearest_indices(old_length: int, new_length: int) -> np.ndarray:
-    """The old voxel that nearest-neighbour resizing takes for each new one, rounded as scipy rounds."""
+    """Returns the old voxel that nearest-neighbour resizing selects for each new one, rounded as in scipy."""
     positions = np.arange(old_length, dtype=np.float64)
     if old_length == new_length:
         return positions.astype(np.intp)
@@ -46,8 +46,8 @@ def nearest_indices(old_length: int, new_length: int) -> np.ndarray:
 def linear_neighbours(old_length: int, new_length: int) -> LinearNeighbours:
     """Neighbours and weights of linear resizing along one axis, rounded as in `scipy.ndimage.zoom(grid_mode=True)`.
 
-    Beyond the ends of the axis both neighbours are the same old voxel, each with its part of the weight: merging them
-    would round the sums differently.
+    Beyond the ends of the axis both neighbours are the same old voxel, each with its own weight: merging them would
+    round the sums differently.
     """
     nearest = nearest_indices(old_length, new_length)
     if old_length == new_length:
@@ -61,7 +61,7 @@ def linear_neighbours(old_length: int, new_length: int) -> LinearNeighbours:
 
 
 def resize_nearest(volume: np.ndarray, new_shape: Sequence[int]) -> np.ndarray:
-    """Resizes an array of any rank by taking the nearest old voxel along each axis."""
+    """Resizes an array of any rank by nearest neighbour along each axis."""
     for axis, (old, new) in enumerate(zip(volume.shape, new_shape, strict=True)):
         if old != new:
             volume = np.take(volume, nearest_indices(old, new), axis=axis)
@@ -69,14 +69,14 @@ def resize_nearest(volume: np.ndarray, new_shape: Sequence[int]) -> np.ndarray:
 
 
 def resize_labels(labels: np.ndarray, new_shape: Sequence[int], order: int = 1) -> np.ndarray:
-    """Resizes a label map without producing values that are not in it.
+    """Resizes a label map without creating new label values.
 
     Args:
         labels: `(X, Y, Z)` of any dtype that holds the label values.
         new_shape: new size per axis.
-        order: 0 takes the nearest voxel, 1 the label with the largest linearly interpolated share; where labels tie,
-            the label of the nearest voxel, or the smallest of the tied ones if that one lost. Higher orders are left to
-            batchgenerators' implementation.
+        order: 0: nearest voxel. 1: label with the largest linearly interpolated share; ties go to the label of the
+            nearest voxel if it is among them, else to the smallest label. Higher orders use batchgenerators'
+            implementation.
 
     Returns:
         Array of `new_shape` with the dtype of `labels`.
@@ -109,7 +109,7 @@ def _lies_between_labels(labels: np.ndarray, axes: Sequence[LinearNeighbours]) -
             there = tuple(slice(step, None) for step in corner)
             differs[here] |= labels[here] != labels[there]
     for axis, neighbours in enumerate(axes):
-        lower, _ = neighbours.around[0]  # beyond the lower end this is voxel 0 and errs on the side of looking closer
+        lower, _ = neighbours.around[0]  # voxel 0 beyond the lower end: at worst an unneeded comparison
         differs = np.take(differs, lower, axis=axis)
     return differs
 
@@ -123,7 +123,7 @@ def _largest_share(
     """The winning label of each new voxel given by `positions` (one index array per axis)."""
     around, weights = _surroundings(labels, positions, axes)
     winner = labels[tuple(axis.nearest[position] for position, axis in zip(positions, axes, strict=True))]
-    # Most voxels end here: no other label can reach what the nearest voxel's label has.
+    # Most voxels are decided here: no other label can reach the share of the nearest voxel's label.
     contested = np.flatnonzero(_share(around, weights, winner) < _SAFE_MAJORITY)
     if contested.size:
         around, weights = around.take(contested, axis=1), weights.take(contested, axis=1)
@@ -132,8 +132,8 @@ def _largest_share(
 
 
 def _contest(around: np.ndarray, weights: np.ndarray, nearest: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Compares the shares of all labels; `nearest` keeps the voxels where no other share is larger than its own."""
-    # With few labels each one is a candidate; with many it is cheaper to try only those that surround the voxel.
+    """Compares the shares of all labels; the nearest label is kept unless another share is larger."""
+    # With few labels all are candidates; with many it is cheaper to compare only those around the voxel.
     candidates = values if len(values) <= len(around) else around
     winner = nearest.copy()
     best = _share(around, weights, nearest)
@@ -152,7 +152,7 @@ def _surroundings(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels of the old voxels around each new one and their weights, both `(neighbours, voxels)`.
 
-    The last axis alternates fastest and weights are multiplied from the first axis on, as scipy does.
+    The last axis varies fastest and weights are multiplied starting from the first axis, as in scipy.
     """
     offsets: list[np.ndarray] = [np.zeros(1, dtype=np.intp)]
     weights: list[np.ndarray | None] = [None]
@@ -168,8 +168,8 @@ def _element_strides(shape: Sequence[int]) -> list[int]:
 
 
 def _share(around: np.ndarray, weights: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Sum of the weights of the old voxels that carry `label`; limited to 1, as the resized indicator image is."""
+    """Sums the weights of the old voxels with `label`; clipped to 1, as the resized indicator image is."""
     total = np.zeros(around.shape[1])
-    for neighbour, weight in zip(around, weights, strict=True):  # in this order: other orders round differently
+    for neighbour, weight in zip(around, weights, strict=True):  # order matters: other orders round differently
         total += weight * (neighbour == label)
     return np.minimum(total, 1.0, out=total)

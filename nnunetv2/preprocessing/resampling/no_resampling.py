@@ -1,4 +1,4 @@
-"""A resampling function for plans whose cases keep their own spacing."""
+"""The resampling function of plans whose cases keep their own spacing."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def no_resampling_hack(
     current_spacing: Sequence[float] | np.ndarray,
     new_spacing: Sequence[float] | np.ndarray,
 ) -> torch.Tensor | np.ndarray:
-    """Returns `data` as it is, whatever shape and spacing are asked for."""
+    """Returns `data` unchanged; shape and spacing are ignored."""
     return data

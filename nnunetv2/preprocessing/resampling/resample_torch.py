@@ -1,4 +1,4 @@
-"""Linear resampling with torch, for plans that prefer speed on many cores or a GPU over cubic splines."""
+"""Linear resampling with torch: faster than cubic splines on many cores or a GPU."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from nnunetv2.configuration import ANISO_THRESHOLD
 from nnunetv2.errors import UsageError
 from nnunetv2.preprocessing.resampling.default_resampling import Shape, Spacing, determine_do_sep_z_and_axis
 
-_LINEAR = {3: "bilinear", 4: "trilinear"}  # by rank, channels included
-_SCALE = 1000  # shares of labels are kept in float16 as thousandths, which its precision suits
+_LINEAR = {3: "bilinear", 4: "trilinear"}  # by rank, including channels
+_SCALE = 1000  # shares of labels are stored in float16 as thousandths, which suits its precision
 _CLEAR_MAJORITY = 0.7 * _SCALE
 
 
@@ -34,9 +34,9 @@ def resample_torch_simple(
         new_shape: the result's size without channels.
         is_seg: True for labels; the result is then int8, or int16 for labels of 127 and above.
         num_threads: CPU threads during the call.
-        device: where to compute; the result returns to where `data` was.
-        memefficient_seg_resampling: decide labels one after the other by a share above one half instead of keeping all
-            shares; a voxel without a majority becomes 0.
+        device: where to compute; the result is moved back to the device of `data`.
+        memefficient_seg_resampling: process labels one by one and require a share above one half, instead of storing
+            all shares; voxels without a majority become 0.
         mode: "linear", or a mode of `interpolate`.
     """
     new_shape = tuple(int(size) for size in new_shape)
@@ -72,12 +72,12 @@ def resample_torch_fornnunet(
     """Resamples `(C, X, Y, Z)` to a given shape; anisotropic images in-plane first. A function that plans can name.
 
     Args:
-        current_spacing: mm per voxel; with `new_spacing` it only decides whether one axis is resized apart.
+        current_spacing: mm per voxel; with `new_spacing` it only decides whether one axis is resized separately.
         new_spacing: mm per voxel of the result.
-        force_separate_z: None decides by the spacings.
-        separate_z_anisotropy_threshold: ratio of spacings from which on one axis is resized apart.
-        mode: interpolation, in-plane where one axis is resized apart.
-        aniso_axis_mode: interpolation along the axis that is resized apart.
+        force_separate_z: None: decided by the spacings.
+        separate_z_anisotropy_threshold: ratio of spacings above which one axis is resized separately.
+        mode: interpolation; in-plane if one axis is resized separately.
+        aniso_axis_mode: interpolation along the separate axis.
 
     The other arguments are those of `resample_torch_simple`.
     """
@@ -115,7 +115,7 @@ def _label_dtype(labels: torch.Tensor) -> torch.dtype:
 
 
 def _resize_labels(data: torch.Tensor, new_shape: Sequence[int], mode: str) -> torch.Tensor:
-    """The label with the largest share wins; the first one where float16 shares are equal."""
+    """Selects the label with the largest share; the first one if float16 shares are equal."""
     labels = torch.unique(data)
     result = torch.zeros((data.shape[0], *new_shape), dtype=_label_dtype(labels), device=data.device)
     shares = torch.empty((len(labels), *result.shape), dtype=torch.float16, device=data.device)
@@ -125,7 +125,7 @@ def _resize_labels(data: torch.Tensor, new_shape: Sequence[int], mode: str) -> t
         clear = shares[index] > _CLEAR_MAJORITY
         result[clear] = label.to(result.dtype)
         undecided &= ~clear
-    if undecided.any():  # the costly argmax is left to the few voxels near a boundary
+    if undecided.any():  # restricts the costly argmax to the few voxels near a boundary
         result[undecided] = labels[shares[:, undecided].argmax(0)].to(result.dtype)
     return result
 

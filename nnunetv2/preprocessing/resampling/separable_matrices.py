@@ -1,12 +1,12 @@
 """Spline resizing of images as one small matrix per axis.
 
 `skimage.transform.resize(image, shape, order, mode="edge", anti_aliasing=False)` is a linear map that factors over the
-axes: a spline prefilter along each axis, then a spline evaluated at the new sample points. Each factor is one matrix of
-`(new length, old length)` whose entries fall off by 0.27 per voxel away from the diagonal (order 3), so it is kept as a
-few dense blocks along its band and applied by matrix products. The matrices are read off scipy itself, by resizing unit
-vectors; results differ from skimage's by rounding alone (about 1e-15 of the value range).
+axes: a spline prefilter along each axis, then a spline evaluated at the new sample points. Each factor is a matrix of
+`(new length, old length)` whose entries decay by a factor of 0.27 per voxel away from the diagonal (order 3), so it is
+stored as a few dense blocks along its band and applied by matrix products. The matrices are obtained from scipy itself,
+by resizing unit vectors; results differ from skimage's only by rounding (about 1e-15 of the value range).
 
-Resizing an image also limits the result to the range of values that the image has, as skimage does by default.
+The result is clipped to the value range of the image, as skimage does by default.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 from scipy import ndimage
 
 _ROWS_PER_BLOCK = 32  # narrow stripes skip more zeros; below this the products get too small for BLAS
-_NEGLIGIBLE = 1e-16  # entries of this size cannot change a float64 sum of entries near 1
+_NEGLIGIBLE = 1e-16  # entries this small cannot change a float64 sum of entries near 1
 
 
 @dataclass(frozen=True)
 class AxisOperator:
-    """The resizing matrix of one axis, cut into horizontal stripes that leave out what is zero.
+    """The resizing matrix of one axis, stored as horizontal stripes without the zeros.
 
     `stripes` holds `(rows of the output, columns of the input, dense block)` for consecutive rows.
     """
@@ -49,7 +49,7 @@ class AxisOperator:
 
 
 def dense_axis_matrix(old_length: int, new_length: int, order: int) -> np.ndarray:
-    """The `(new_length, old_length)` matrix by which scipy resizes a 1-D array with `order` in grid mode."""
+    """Returns the `(new_length, old_length)` matrix by which scipy resizes a 1-D array with `order` in grid mode."""
     zoom = new_length / old_length
     columns = [
         ndimage.zoom(unit_vector, zoom, order=order, mode="nearest", grid_mode=True)
@@ -60,7 +60,7 @@ def dense_axis_matrix(old_length: int, new_length: int, order: int) -> np.ndarra
 
 @functools.lru_cache(maxsize=32)
 def axis_operator(old_length: int, new_length: int, order: int) -> AxisOperator | None:
-    """Returns the operator that resizes one axis, or None where the length stays as it is."""
+    """Returns the operator that resizes one axis, or None if the length does not change."""
     if old_length == new_length:
         return None
     matrix = dense_axis_matrix(old_length, new_length, order)
@@ -84,7 +84,7 @@ def resize_volume(volume: np.ndarray, order: int, out: np.ndarray) -> None:
         out: 3-D array of the new shape; its dtype may be narrower than float64.
     """
     limits = _value_range(volume)
-    # The axis that grows least goes first: the products that follow then run on the smallest intermediate.
+    # Resize the axis that grows least first: the following products then run on the smallest intermediate.
     growth = [new / old for new, old in zip(out.shape, volume.shape, strict=True)]
     first = int(np.argmin(growth))
     volume, out = np.moveaxis(volume, first, 0), np.moveaxis(out, first, 0)
@@ -102,7 +102,7 @@ def resize_volume(volume: np.ndarray, order: int, out: np.ndarray) -> None:
 
 
 def resize_planes(planes: np.ndarray, order: int, out: np.ndarray) -> None:
-    """Resizes each 2-D image of a stack on its own, within its own range of values.
+    """Resizes each 2-D image of a stack separately, clipped to its own value range.
 
     Args:
         planes: `(N, Y, X)`.
@@ -115,7 +115,7 @@ def resize_planes(planes: np.ndarray, order: int, out: np.ndarray) -> None:
 
 
 def resize_depth(planes: np.ndarray, order: int, out: np.ndarray) -> None:
-    """Resizes the first axis of a stack of planes alone; the result may leave the range of values (order > 1)."""
+    """Resizes only the first axis of a stack of planes; the result may exceed the value range (order > 1)."""
     depth = axis_operator(planes.shape[0], out.shape[0], order)
     if depth is None:
         out[...] = planes
@@ -132,7 +132,7 @@ def _plane_operators(
 
 
 def _resize_plane(plane: np.ndarray, vertical: AxisOperator | None, horizontal: AxisOperator | None) -> np.ndarray:
-    """Applies one operator to each axis of a 2-D array, the one that grows it less first."""
+    """Applies one operator to each axis of a 2-D array, starting with the one that enlarges less."""
     steps = [(axis, operator) for axis, operator in ((0, vertical), (1, horizontal)) if operator is not None]
     steps.sort(key=lambda step: step[1].new_length / step[1].old_length)
     for axis, operator in steps:

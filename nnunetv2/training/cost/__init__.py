@@ -1,1 +1,1 @@
-"""Trainers that are made to be measured, not to train."""
+"""Trainers built only to measure their cost."""

@@ -1,4 +1,4 @@
-"""What the network of a trainer costs, and trainers made from model folders to ask for it. Nothing is trained."""
+"""Cost of a trainer's network, for trainers rebuilt from model folders; nothing is trained."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _CUDA = torch.device("cuda")
 
 
 def trainer_of_model_folder(folder: Path, trainer_name: str | None = None) -> nnUNetTrainer:
-    """The trainer, on the CPU and not initialised, that made a model folder.
+    """Rebuilds the trainer of a model folder, on the CPU and not initialised.
 
     Args:
-        trainer_name: None: the one in the name of the folder.
+        trainer_name: None: taken from the folder's name.
 
     Raises:
-        UsageError: the folder has no model folder's name, lacks a file, or its trainer is unknown.
-        DataError: a file in it that is damaged.
+        UsageError: the folder is not named like a model folder, lacks a file, or its trainer is unknown.
+        DataError: a file in the folder is damaged.
     """
     own_name, _, configuration = convert_identifier_to_trainer_plans_config(folder.resolve())
     missing = [name for name in ("plans.json", "dataset.json") if not (folder / name).is_file()]
@@ -45,7 +45,7 @@ def trainer_of_model_folder(folder: Path, trainer_name: str | None = None) -> nn
 
 
 def precision_on_gpu(trainer: nnUNetTrainer) -> str:
-    """The number format that a trainer on the CPU would use on a GPU."""
+    """Returns the precision that the trainer would use on a GPU."""
     is_from_settings = hasattr(type(trainer), "config_class") and "precision" in vars(trainer)
     precision = trainer.config.training.precision_on("cuda") if is_from_settings else trainer.precision
     return resolve_precision(precision, _CUDA)
@@ -59,15 +59,15 @@ def trainer_cost(
     batch_size: int | None = None,
     precision: str | None = None,
 ) -> ModelCost:
-    """Counts what the network of a trainer costs, as its hooks build and optimise it.
+    """Counts the cost of a trainer's network, built and optimised by the trainer's hooks.
 
     Args:
-        plans: whose architecture is built.
-        patch_size: None: as planned; the batch size likewise.
-        precision: None: what the trainer uses on a GPU.
+        plans: plans that define the architecture.
+        patch_size: None: as planned; the same for the batch size.
+        precision: None: the trainer's precision on a GPU.
 
     Raises:
-        UsageError: a patch size that the network cannot take.
+        UsageError: the network cannot process this patch size.
     """
     configuration = plans.get_configuration(trainer.configuration_name)
     channels = determine_num_input_channels(plans, configuration, trainer.dataset_json)

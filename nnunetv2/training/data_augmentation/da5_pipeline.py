@@ -1,4 +1,4 @@
-"""The augmentation DA5, stronger than the default one: turned axes, local intensities, blanked rectangles."""
+"""The augmentation DA5, stronger than the default: 90-degree rotations, local intensity changes, blanked rectangles."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from nnunetv2.training.data_augmentation.default_pipeline import gamma, low_reso
 from nnunetv2.training.data_augmentation.pipeline import Augmentation, Transforms, with_probabilities
 
 SCALING = (0.7, 1.43)  # factors below 1 shrink the image
-_LOCAL_CENTRES = (-0.5, 1.5)  # of local changes, in patch sizes; they may lie beyond the patch
-_SMALLEST_LOCAL_CHANGE = 6  # parts of the patch
+_LOCAL_CENTRES = (-0.5, 1.5)  # of local changes, in patch sizes; may lie outside the patch
+_SMALLEST_LOCAL_CHANGE = 6  # divisor: a local change spans at least 1/6 of the patch
 
 
 def _turns_and_intensity(patch_size: Sequence[int], keep_resolution_of: tuple[int, ...] | None) -> Transforms:
-    """Right angles, then smoothing, noise, brightness, contrast, low resolution and gamma."""
+    """90-degree rotations, then smoothing, noise, brightness, contrast, low resolution and gamma."""
     median = MedianFilterTransform((2, 8), p_same_for_each_channel=0, p_per_channel=0.5)
-    widest = min(1.5, (min(patch_size) - 0.5) / 3)  # its kernel is padded by reflection, within the patch
+    widest = min(1.5, (min(patch_size) - 0.5) / 3)  # reflection padding limits the kernel to the patch
     blur = GaussianBlurTransform((0.3, widest), synchronize_channels=False, synchronize_axes=True, p_per_channel=0.5)
     brightness = BrightnessAdditiveTransform(mu=0, sigma=0.5, synchronize_channels=False, p_per_channel=0.5)
     return [
@@ -47,7 +47,7 @@ def _turns_and_intensity(patch_size: Sequence[int], keep_resolution_of: tuple[in
 
 
 def _right_angles(patch_size: Sequence[int]) -> Transforms:
-    """Turns and swaps among axes of equal length, so that the patch keeps its shape; none if there are no such axes."""
+    """Rotates and swaps axes of equal length, which keeps the patch's shape; empty if all lengths differ."""
     equals = [sum(other == length for other in patch_size) for length in patch_size]
     if max(equals) < 2:
         return []
@@ -85,18 +85,18 @@ def _local_changes(patch_size: Sequence[int]) -> Transforms:
 
 
 def _local_scale(shape: Sequence[int], axis: int) -> float:
-    """Width of a local change along one axis, in voxels: log-uniform up to the size of the patch."""
+    """Draws the width of a local change along one axis, in voxels: log-uniform up to the patch size."""
     smallest = max(1, shape[axis] // _SMALLEST_LOCAL_CHANGE)
     return np.exp(np.random.uniform(np.log(smallest), np.log(shape[axis])))
 
 
 def _gradient_strength(image: torch.Tensor, change: np.ndarray) -> float:
-    """Largest change of brightness; darker and brighter are equally likely."""
+    """Draws the largest change of brightness; darker and brighter are equally likely."""
     return _one_of((-5, -1), (1, 5))
 
 
 def _local_gamma() -> float:
-    """Exponent; brighter and darker are equally likely."""
+    """Draws the exponent; brighter and darker are equally likely."""
     return _one_of((0.01, 0.8), (1.5, 4))
 
 

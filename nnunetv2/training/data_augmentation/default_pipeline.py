@@ -1,4 +1,4 @@
-"""nnU-Net's own augmentation: rotation, scaling, and intensities as scanners vary them."""
+"""nnU-Net's default augmentation: rotation, scaling and scanner-like intensity changes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _intensity(patch_size: Sequence[int], keep_resolution_of: tuple[int, ...] | 
     """Noise, blur, brightness, contrast, low resolution and gamma, each with its probability per sample."""
     return with_probabilities(
         (0.1, noise()),
-        # No benchmark of convolution against FFT: kernels of 3 to 7 voxels are convolved faster, and a choice by
+        # benchmark=False: for kernels of 3 to 7 voxels, direct convolution is faster than FFT, and a choice by
         # timing would make seeded runs differ.
         (0.2, GaussianBlurTransform(blur_sigma=(0.5, 1.0), p_per_channel=0.5)),
         (0.15, MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), synchronize_channels=False)),
@@ -48,19 +48,19 @@ def _intensity(patch_size: Sequence[int], keep_resolution_of: tuple[int, ...] | 
 
 
 def noise() -> BasicTransform:
-    """Gaussian noise of one strength for all channels."""
+    """Gaussian noise with the same variance in all channels."""
     return GaussianNoiseTransform(noise_variance=(0, 0.1), p_per_channel=1, synchronize_channels=True)
 
 
 def low_resolution(scale: tuple[float, float], ignore_axes: tuple[int, ...] | None) -> BasicTransform:
-    """Coarsens half of the channels, all axes alike except `ignore_axes`, and brings them back to their size."""
+    """Downsamples half of the channels along all axes except `ignore_axes`, and resamples them to their size."""
     return SimulateLowResolutionTransform(
         scale=scale, synchronize_channels=False, synchronize_axes=True, ignore_axes=ignore_axes, p_per_channel=0.5
     )
 
 
 def gamma(p_invert_image: float) -> BasicTransform:
-    """Gamma correction that keeps mean and deviation, of inverted images or as they are."""
+    """Gamma correction that preserves mean and standard deviation, optionally on the inverted image."""
     return GammaTransform(
         BGContrast((0.7, 1.5)), p_invert_image, synchronize_channels=False, p_per_channel=1, p_retain_stats=1
     )

@@ -1,4 +1,4 @@
-"""How far patches are rotated and mirrored, how large they are cut out for that, how large their targets are."""
+"""Geometry of the augmentation: rotation range, mirror axes, size of the initial crop, scales of the targets."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from nnunetv2.errors import UsageError
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 
 _ANY_ANGLE = 180
-_LIMITED_ANGLE_2D = 15  # for elongated patches, which a larger rotation would turn out of the image
+_LIMITED_ANGLE_2D = 15  # for elongated patches, which a larger rotation would move out of the image
 _LIMITED_ANGLE_3D = 30
 _ELONGATED_2D = 1.5  # ratio of the longest to the shortest side
-_SCALE_RANGE = (0.85, 1.25)  # upstream's; narrower than the scaling that the pipeline draws
+_SCALE_RANGE = (0.85, 1.25)  # upstream's; narrower than the scaling range of the pipeline
 
 
 class AugmentationGeometry(NamedTuple):
-    """What `augmentation_geometry` decides for a patch size.
+    """Result of `augmentation_geometry` for a patch size.
 
     Attributes:
         rotation: range of the angle in radians.
         do_dummy_2d: rotate and scale within the slices of the first axis only.
-        initial_patch_size: voxels per axis to cut out before rotating and scaling.
+        initial_patch_size: voxels per axis to crop before rotation and scaling.
         mirror_axes: spatial axes that may be mirrored, in training and in test-time augmentation.
     """
 
@@ -38,12 +38,12 @@ class AugmentationGeometry(NamedTuple):
 def augmentation_geometry(
     patch_size: Sequence[int], scale_range: tuple[float, float] = _SCALE_RANGE, *, allow_dummy_2d: bool = True
 ) -> AugmentationGeometry:
-    """Chooses rotation range, 2-D or 3-D rotation, initial patch size and mirror axes by nnU-Net's rules.
+    """Selects rotation range, 2-D or 3-D rotation, initial patch size and mirror axes by nnU-Net's rules.
 
     Args:
-        patch_size: 2 or 3 axes in voxels, as the network gets it.
-        scale_range: factors of the scaling that the initial patch has to leave room for.
-        allow_dummy_2d: rotate patches with few slices within their slices; otherwise all 3-D patches alike.
+        patch_size: patch size of the network, 2 or 3 axes in voxels.
+        scale_range: scaling factors that the initial patch must allow for.
+        allow_dummy_2d: rotate anisotropic patches in-plane only; false: rotate all 3-D patches in 3-D.
 
     Raises:
         UsageError: the patch has neither two nor three axes.
@@ -68,7 +68,7 @@ def deep_supervision_scales(strides: Sequence[Sequence[int]]) -> list[list[float
     """Size of each supervised output relative to the patch, per axis, highest resolution first.
 
     Args:
-        strides: of the encoder's stages, per axis. The lowest stage has no output.
+        strides: strides of the encoder stages, per axis. The lowest stage has no output.
     """
     downsampling = np.cumprod(np.vstack(strides), axis=0)
     return (1 / downsampling)[:-1].tolist()

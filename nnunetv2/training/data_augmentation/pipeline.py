@@ -1,6 +1,6 @@
-"""The frame of nnU-Net's augmentations, made of transforms of batchgeneratorsv2, and the values that fill it.
+"""Common structure of nnU-Net's augmentations, built from transforms of batchgeneratorsv2, and its parameters.
 
-Order and numbers decide what a seeded run draws; change them in a trainer of your own, not here.
+Order and numbers determine the random draws of seeded runs: change them in a trainer of your own, not here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentatio
 
 from nnunetv2.errors import UsageError
 
-_OUTSIDE = -1  # label of voxels outside the case, or outside the non-zero region it was cropped to
+_OUTSIDE = -1  # label of voxels outside the case, or outside its non-zero region
 _PREVIOUS_STAGE_CHANNEL = 1  # of the segmentation, in the cascade
 
 Region = int | Sequence[int]
@@ -41,19 +41,19 @@ def _nothing(patch_size: Sequence[int]) -> Transforms:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """In what one augmentation differs from another."""
+    """The parts in which augmentations differ."""
 
     spatial: Mapping[str, Any]
     """Arguments of `SpatialTransform` for rotation, scaling and interpolation."""
     before_mirroring: Callable[[Sequence[int], tuple[int, ...] | None], Transforms]
-    """Gives the transforms for a patch size; the second argument are the axes that keep their resolution."""
+    """Builds the transforms for a patch size; the second argument lists the axes that keep their resolution."""
     after_mirroring: Callable[[Sequence[int]], Transforms] = _nothing
-    """Gives the transforms for a patch size."""
+    """Builds the transforms for a patch size."""
     corrupted_labels: float = 0.5
-    """Share of the previous stage's labels that a corruption of its segmentation reaches, 0 to 1."""
+    """Share of the previous stage's labels that may be corrupted, 0 to 1."""
 
     def interpolating(self, **modes: str) -> Augmentation:
-        """The same with other modes of interpolation: `mode_image`, `mode_seg`, each "bilinear" or "nearest"."""
+        """Copy with other interpolation modes: `mode_image`, `mode_seg`, each "bilinear" or "nearest"."""
         return replace(self, spatial={**self.spatial, **modes})
 
 
@@ -72,7 +72,7 @@ def training_transforms_of(augmentation: Augmentation) -> Callable[..., BasicTra
         regions: Sequence[Region] | None = None,
         ignore_label: int | None = None,
     ) -> BasicTransform:
-        """Augmentation of one sample, and its conversion to the network's input and the loss's targets.
+        """Builds the augmentation of one sample and its conversion to network input and targets.
 
         Args:
             patch_size: voxels per axis of the result.
@@ -81,11 +81,11 @@ def training_transforms_of(augmentation: Augmentation) -> Callable[..., BasicTra
                 gives a single target instead of a list.
             mirror_axes: spatial axes that may be mirrored.
             do_dummy_2d_data_aug: rotate and scale within slices of the first axis only.
-            use_mask_for_norm: per channel, whether it is set to 0 outside the non-zero region.
-            is_cascaded: the segmentation's second channel is the previous stage's; it becomes image channels.
-            foreground_labels: labels of those channels.
-            regions: groups of labels to be segmented as (overlapping) regions; `None` keeps the label map.
-            ignore_label: becomes a last channel after the regions.
+            use_mask_for_norm: per channel: set to 0 outside the non-zero region.
+            is_cascaded: the segmentation's second channel is the previous stage's and becomes image channels.
+            foreground_labels: labels of these channels.
+            regions: groups of labels to segment as (overlapping) regions; `None` keeps the label map.
+            ignore_label: with regions, becomes the last channel.
         """
         transforms = [
             *_spatial(augmentation.spatial, patch_size, rotation_for_DA, do_dummy_2d_data_aug),
@@ -94,6 +94,7 @@ def training_transforms_of(augmentation: Augmentation) -> Callable[..., BasicTra
         if mirror_axes:
             transforms.append(MirrorTransform(allowed_axes=tuple(mirror_axes)))
         transforms += augmentation.after_mirroring(patch_size)
+        # Masking reads the label -1, so that label is removed only afterwards.
         transforms += [*masking(use_mask_for_norm), RemoveLabelTansform(_OUTSIDE, 0)]
         if is_cascaded:
             transforms += _previous_stage(foreground_labels)
@@ -110,7 +111,7 @@ def validation_transforms(
     regions: Sequence[Region] | None = None,
     ignore_label: int | None = None,
 ) -> BasicTransform:
-    """What `training_transforms_of` does apart from augmentation; same arguments."""
+    """Builds the conversion of `training_transforms_of` without augmentation; same arguments."""
     transforms = [RemoveLabelTansform(_OUTSIDE, 0)]
     if is_cascaded:
         transforms += _previous_stage(foreground_labels)
@@ -118,20 +119,20 @@ def validation_transforms(
 
 
 def masking(use_mask_for_norm: Sequence[bool] | None) -> Transforms:
-    """Sets channels to 0 outside the non-zero region, where augmentation has changed them, if they are masked ones."""
+    """Resets masked channels to 0 outside the non-zero region, where augmentation has changed them."""
     channels = [channel for channel, is_masked in enumerate(use_mask_for_norm or ()) if is_masked]
     return [MaskImageTransform(channels, channel_idx_in_seg=0, set_outside_to=0)] if channels else []
 
 
 def with_probabilities(*transforms: tuple[float, BasicTransform]) -> Transforms:
-    """Each transform applied to a share of the samples."""
+    """Applies each transform with its probability per sample."""
     return [RandomTransform(transform, apply_probability=share) for share, transform in transforms]
 
 
 def _spatial(
     settings: Mapping[str, Any], patch_size: Sequence[int], rotation: RandomScalar, in_slices: bool
 ) -> Transforms:
-    """Rotation and scaling, each in some of the samples, and the crop to the final size."""
+    """Random rotation and scaling, and the crop to the final size."""
     rotate_and_scale = SpatialTransform(
         tuple(patch_size[1:] if in_slices else patch_size),
         patch_center_dist_from_border=0,
@@ -151,7 +152,7 @@ def _previous_stage(foreground_labels: Sequence[int] | None) -> Transforms:
 
 
 def _corrupt_previous_stage(num_labels: int, share: float) -> Transforms:
-    """Makes the previous stage's one-hot channels, the image's last ones, as wrong as real predictions are."""
+    """Adds realistic errors to the previous stage's one-hot channels, the last ones of the image."""
     morphology = ApplyRandomBinaryOperatorTransform(list(range(-num_labels, 0)), strel_size=(1, 8), p_per_label=share)
     removal = RemoveRandomConnectedComponentFromOneHotEncodingTransform(
         list(range(-num_labels, 0)),
@@ -165,7 +166,7 @@ def _corrupt_previous_stage(num_labels: int, share: float) -> Transforms:
 def _targets(
     regions: Sequence[Region] | None, ignore_label: int | None, deep_supervision_scales: Sequence[Any] | None
 ) -> Transforms:
-    """Regions, and one target per supervised resolution, as far as the training has them."""
+    """Converts targets to regions and to one target per supervised resolution, if the training uses them."""
     transforms: Transforms = []
     if regions is not None:
         channels = [*regions] if ignore_label is None else [*regions, ignore_label]

@@ -1,7 +1,7 @@
-"""The augmentation of the DINOv3 tree on nnU-Net's patches: random size, random crop, left and right swapped.
+"""The augmentation of the `dinov3` package on nnU-Net's patches: random resize, random crop, horizontal flip.
 
-Nothing is rotated and no intensity changes. Where a patch lies, and how many of them show foreground, remains the
-loader's choice; it stands in for the bound on the largest class of a crop in `dinov3.eval.segmentation.transforms`.
+There is no rotation and no intensity change. The loader still chooses patch positions and oversamples foreground, which
+replaces the limit on the largest class of a crop in `dinov3.eval.segmentation.transforms`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from nnunetv2.errors import UsageError
 from nnunetv2.training.data_augmentation.patch_geometry import AugmentationGeometry
 from nnunetv2.training.data_augmentation.pipeline import Region, masking, validation_transforms
 
-RATIO_RANGE = (0.5, 2.0)  # of the size of the image in the patch to its size in the case
+RATIO_RANGE = (0.5, 2.0)  # image size in the patch relative to its size in the case
 FLIPPED_AXIS = 1  # the columns: left and right
 
 
 class ResizedCropTransform(BasicTransform):
-    """Cuts out a part of random size and resizes it to the patch: images bilinearly, labels by the nearest pixel.
+    """Crops a part of random size and resizes it to the patch: images bilinearly, labels by nearest neighbour.
 
-    The part has the shape of the patch, divided by a ratio that is drawn uniformly. It lies within the middle of the
-    sample, where the final patch would be cut out; or, if it is larger, around that. So a part of at least half the
-    patch keeps the pixel that the loader has centred the sample on. As far as the case is large enough, the part
-    shows nothing beyond its border. Draws come from numpy's global generator.
+    The part has the shape of the patch, divided by a uniformly drawn ratio. It lies inside the central patch of the
+    sample, or around it if it is larger. A part of at least half the patch therefore keeps the pixel on which the
+    loader centred the sample. If the case is large enough, the part does not extend beyond its border. Random numbers
+    come from numpy's global generator.
 
     Args:
         patch_size: height and width of the result, in pixels.
-        ratio_range: smallest and largest ratio, above 0; above 1 the image grows.
+        ratio_range: smallest and largest ratio, above 0; above 1 enlarges the image.
     """
 
     def __init__(self, patch_size: Sequence[int], ratio_range: tuple[float, float] = RATIO_RANGE) -> None:
@@ -45,7 +45,7 @@ class ResizedCropTransform(BasicTransform):
         self.ratio_range = ratio_range
 
     def get_parameters(self, **data_dict: Any) -> dict[str, tuple[slice, slice]]:
-        """Draws the rows and columns to cut out of `segmentation`, (1, H, W) with -1 beyond the case."""
+        """Draws the rows and columns to crop from `segmentation`, (1, H, W) with -1 outside the case."""
         ratio = np.random.uniform(*self.ratio_range)
         labelled = data_dict["segmentation"][0] >= 0
         rows, columns = (
@@ -62,13 +62,13 @@ class ResizedCropTransform(BasicTransform):
 
 
 def resize_crop_flip_geometry(patch_size: Sequence[int]) -> AugmentationGeometry:
-    """No rotation, patches cut out as large as the smallest ratio needs, mirroring along `FLIPPED_AXIS` alone.
+    """Geometry without rotation: crops as large as the smallest ratio needs, mirroring along `FLIPPED_AXIS` only.
 
     Args:
-        patch_size: height and width in pixels, as the network gets it.
+        patch_size: patch size of the network, height and width in pixels.
 
     Raises:
-        UsageError: the patch has not two axes.
+        UsageError: the patch does not have two axes.
     """
     _require_2d(patch_size)
     largest_part = np.array([math.ceil(side / min(RATIO_RANGE)) for side in patch_size])
@@ -87,16 +87,16 @@ def resize_crop_flip_transforms(
     regions: Sequence[Region] | None = None,
     ignore_label: int | None = None,
 ) -> BasicTransform:
-    """Takes the place of `default_pipeline.training_transforms`; same arguments.
+    """Replaces `default_pipeline.training_transforms`; same arguments.
 
     Args:
-        rotation_for_DA: without effect.
+        rotation_for_DA: ignored.
         mirror_axes: spatial axes that are mirrored, each in half of the samples.
-        do_dummy_2d_data_aug: without effect.
-        foreground_labels: without effect.
+        do_dummy_2d_data_aug: ignored.
+        foreground_labels: ignored.
 
     Raises:
-        UsageError: the patch has not two axes, or the configuration is a stage of a cascade.
+        UsageError: the patch does not have two axes, or the configuration is a stage of a cascade.
     """
     _require_2d(patch_size)
     if is_cascaded:
@@ -125,9 +125,9 @@ def _draw_part(is_labelled: torch.Tensor, patch: int, length: int) -> slice:
     """Draws the part of one axis.
 
     Args:
-        is_labelled: for each row (or column) of the sample, whether some pixel of it belongs to the case.
-        patch: of the middle of the sample, in pixels.
-        length: of the part, in pixels; at most the sample's is taken.
+        is_labelled: for each row (or column) of the sample: true if it has a pixel of the case.
+        patch: size of the central patch, in pixels.
+        length: length of the part, in pixels; limited to that of the sample.
     """
     size = len(is_labelled)
     length = min(length, size)
@@ -135,6 +135,7 @@ def _draw_part(is_labelled: torch.Tensor, patch: int, length: int) -> slice:
     first, last = sorted((middle, middle + patch - length))
     start = np.random.randint(first, last + 1)
     within = torch.nonzero(is_labelled)
+    # Within the case as far as possible, and then always within the sample.
     if len(within) > 0:
         start = np.clip(start, *sorted((int(within[0]), int(within[-1]) + 1 - length)))
     start = int(np.clip(start, 0, size - length))

@@ -1,4 +1,4 @@
-"""Runs a data loader in this process or in background workers, each with random numbers of its own."""
+"""Runs a data loader in this process or in independently seeded background workers."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _SHUTDOWN_SECONDS = 5
 
 
 class AugmentationWorkerDied(NNUNetError, RuntimeError):
-    """A background worker vanished without an exception of its own, mostly for lack of memory."""
+    """A background worker died without raising an exception, usually out of memory."""
 
 
 def make_augmenter(
     loader: Any, num_processes: int, num_cached: int | None = None, pin_memory: bool = False
 ) -> SingleThreadedAugmenter | WorkerAugmenter | OrderedWorkerAugmenter:
-    """An endless iterator over the batches of `loader`.
+    """Creates an endless iterator over the batches of `loader`.
 
     Args:
-        loader: an iterator over batches that can be pickled, such as `nnUNetDataLoader`. If it has `streams`, its
-            batches follow from their numbers: they come in order then, and are the same for any number of workers.
-        num_processes: background workers. 0 makes batches in this process.
-        num_cached: finished batches that may wait; `None` is half the workers, but at least 6.
+        loader: picklable iterator over batches, such as `nnUNetDataLoader`. If it has `streams`, each batch is a
+            function of its number: batches arrive in order and are the same for any number of workers.
+        num_processes: background workers; 0 makes batches in this process.
+        num_cached: number of prefetched batches; `None`: half the number of workers, at least 6.
         pin_memory: copy batches to page-locked memory for faster transfer to the current CUDA device.
     """
     if num_processes == 0:
@@ -50,15 +50,15 @@ def make_augmenter(
 
 
 def worker_seeds(num_processes: int) -> list[int]:
-    """Independent 32-bit seeds for the workers of one process, from entropy of the operating system."""
+    """Draws independent 32-bit seeds for the workers of one process from the operating system's entropy."""
     return [int(value) for value in np.random.SeedSequence().generate_state(num_processes)]
 
 
 class WorkerAugmenter(NonDetMultiThreadedAugmenter):
-    """Background workers that say why they failed and that end with their parent; the first batch made comes first.
+    """Background workers that report why they failed and exit with their parent; batches arrive as they finish.
 
-    Without seeds of their own, forked workers would all inherit the same torch generator and draw the same noise,
-    mirrorings and decisions.
+    Each worker is seeded: forked workers would otherwise inherit the same torch generator and draw identical
+    augmentations.
     """
 
     def __init__(self, loader: Any, num_processes: int, num_cached: int, *, pin_memory: bool) -> None:
@@ -73,7 +73,7 @@ class WorkerAugmenter(NonDetMultiThreadedAugmenter):
         )
 
     def __next__(self) -> dict[str, Any]:
-        """The next finished batch, see `_next_batch` for what it raises."""
+        """Returns the next finished batch; raises as `_next_batch`."""
         if not self.initialized:
             self._start()
         return _next_batch(self, super().__next__)
@@ -83,9 +83,9 @@ class WorkerAugmenter(NonDetMultiThreadedAugmenter):
 
 
 class OrderedWorkerAugmenter(MultiThreadedAugmenter):
-    """The same, but batches come in turn, one of each worker, however long each takes.
+    """`WorkerAugmenter` with deterministic order: batches are taken from the workers round-robin.
 
-    Each worker has a queue of its own, which bounds how far it runs ahead.
+    Each worker has its own queue, which limits how far it runs ahead.
     """
 
     def __init__(self, loader: Any, num_processes: int, num_cached: int, *, pin_memory: bool) -> None:
@@ -99,7 +99,7 @@ class OrderedWorkerAugmenter(MultiThreadedAugmenter):
         )
 
     def __next__(self) -> dict[str, Any]:
-        """The next batch in order, see `_next_batch` for what it raises."""
+        """Returns the next batch in order; raises as `_next_batch`."""
         if not self.was_initialized:
             self._start()
         return _next_batch(self, super().__next__)
@@ -109,7 +109,7 @@ class OrderedWorkerAugmenter(MultiThreadedAugmenter):
 
 
 def has_random_workers(augmenter: Any) -> bool:
-    """Whether an iterator over batches has background workers whose random numbers follow from no seed."""
+    """True if an iterator over batches has background workers that are not seeded reproducibly."""
     kinds = (NonDetMultiThreadedAugmenter, MultiThreadedAugmenter)
     return isinstance(augmenter, kinds) and not isinstance(augmenter, OrderedWorkerAugmenter)
 
@@ -117,11 +117,11 @@ def has_random_workers(augmenter: Any) -> bool:
 def _next_batch(
     augmenter: WorkerAugmenter | OrderedWorkerAugmenter, next_batch: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """What `next_batch` returns.
+    """Calls `next_batch` and converts failures of workers to exceptions.
 
     Raises:
-        DataError: a worker met bad data; the message is the worker's.
-        RuntimeError: a worker raised something else; its traceback is in the message.
+        DataError: a worker found invalid data; the message is the worker's.
+        RuntimeError: a worker raised another exception; the message contains its traceback.
         AugmentationWorkerDied: a worker was killed.
     """
     workers = list(augmenter._processes)
@@ -136,7 +136,7 @@ def _next_batch(
 
 
 class _WorkerLoader:
-    """Wraps a loader inside a worker: exceptions travel to the parent as a batch of their own."""
+    """Wraps a loader inside a worker: an exception is sent to the parent as a special batch."""
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
@@ -144,7 +144,7 @@ class _WorkerLoader:
     def set_thread_id(self, thread_id: int) -> None:
         """Called once in each worker, with its number, before the first batch."""
         end_with_parent()
-        torch.set_num_threads(1)  # the other workers use the other cores
+        torch.set_num_threads(1)  # one core per worker
         self.loader.set_thread_id(thread_id)
 
     def __iter__(self) -> _WorkerLoader:
@@ -155,12 +155,12 @@ class _WorkerLoader:
             return next(self.loader)
         except NNUNetError as err:
             return {_FAILURE: err}
-        except Exception as err:  # whatever it is, the parent must hear of it
+        except Exception as err:  # the parent must see every failure
             return {_FAILURE: RuntimeError(f"making a batch failed with {err!r}\n{traceback.format_exc()}")}
 
 
 def _explain_death(workers: Sequence[multiprocessing.Process]) -> str:
-    """One line on why a background worker may have vanished, from the exit codes of all of them."""
+    """Explains in one line why a background worker may have died, from the exit codes of all workers."""
     ends = [_describe_end(worker.exitcode) for worker in workers if worker.exitcode not in (None, 0, -signal.SIGTERM)]
     return (
         f"a data augmentation worker died ({', '.join(ends) or 'no exit code'}); the usual causes are too little "

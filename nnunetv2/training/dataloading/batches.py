@@ -1,4 +1,4 @@
-"""The two endless sources of batches of a training, and a batch on its way to the device."""
+"""Iterators over training and validation batches, and the transfer of a batch to the device."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ Target = torch.Tensor | list[torch.Tensor]
 
 
 def unpack(dataset_class: type[nnUNetBaseDataset], folder: str) -> None:
-    """Brings stored cases into the form from which patches are read fastest, where the format has one."""
+    """Converts stored cases to the form that allows the fastest reading of patches, if the format has one."""
     num_processes = max(1, get_allowed_n_proc_DA() // 2)
     dataset_class.unpack_dataset(folder, overwrite_existing=False, num_processes=num_processes, verify=True)
 
 
 def label_arguments(labels: LabelManager, is_cascaded: bool) -> dict[str, Any]:
-    """The arguments by which transforms know what the labels of a dataset mean."""
+    """Arguments that describe the labels of a dataset to the transforms."""
     return {
         "is_cascaded": is_cascaded,
         "foreground_labels": labels.foreground_labels,
@@ -38,7 +38,7 @@ def label_arguments(labels: LabelManager, is_cascaded: bool) -> dict[str, Any]:
 
 
 class Drawing(NamedTuple):
-    """How training and validation batches are drawn alike; see `nnUNetDataLoader`."""
+    """Sampling parameters shared by training and validation batches; see `nnUNetDataLoader`."""
 
     batch_size: int
     patch_size: Sequence[int]
@@ -48,12 +48,12 @@ class Drawing(NamedTuple):
 
 
 class Transforms(NamedTuple):
-    """What is done to the cases of a training, and how large a part of them it is done to."""
+    """Transforms of training and validation, and the size of the crop that they are applied to."""
 
     training: BasicTransform
     validation: BasicTransform
     cut_size: Sequence[int]
-    """voxels per axis that are cut out of a case to train on, ahead of its transforms"""
+    """voxels per axis of the training crop, before the transforms"""
 
 
 def start(
@@ -65,15 +65,15 @@ def start(
     pin_memory: bool,
     streams: tuple[SampleStreams | None, SampleStreams | None] = (None, None),
 ) -> tuple[Any, Any]:
-    """Iterators over training and validation batches; validation gets half the background processes.
+    """Starts iterators over training and validation batches; validation gets half the background processes.
 
-    The first batch of each is drawn and dropped: background processes start here, where an error still stops the
-    training before it has written anything. With streams it is the batch before the first one that is needed.
+    Draws and discards the first batch of each, so that background processes start here: an error then stops the
+    training before it writes anything. With streams, the discarded batch is the one before the first that is needed.
 
     Args:
-        cases: to train and to validate on; the other pairs likewise.
-        cut_sizes: voxels per axis that are cut out of a case before it is transformed.
-        streams: the random numbers of the samples; without them they are drawn from the global generators.
+        cases: training and validation cases; the other pairs are in the same order.
+        cut_sizes: voxels per axis of the crop before the transforms.
+        streams: random streams of the samples; without them, samples use the global generators.
     """
     num_processes = get_allowed_n_proc_DA()
     workers = (num_processes, max(1, num_processes // 2) if num_processes else 0)
@@ -101,10 +101,10 @@ def start(
 
 @contextmanager
 def stopped_afterwards(augmenters: Callable[[], Sequence[object]]) -> Iterator[None]:
-    """Ends background processes with the block, however that ends.
+    """Stops background processes at the end of the block, also after an exception.
 
     Args:
-        augmenters: returns the sources of batches that there are at the end; the block itself may have made them.
+        augmenters: returns the batch iterators at the end of the block, which may have created them.
     """
     try:
         yield
@@ -113,14 +113,14 @@ def stopped_afterwards(augmenters: Callable[[], Sequence[object]]) -> Iterator[N
 
 
 def stop_augmenters(*augmenters: object) -> None:
-    """Ends background processes; sources that have none, and None, are passed over."""
+    """Stops background processes; skips iterators without any, and None."""
     for augmenter in augmenters:
         if hasattr(augmenter, "_finish"):
             augmenter._finish()
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> tuple[torch.Tensor, Target]:
-    """Image and target (one per supervised resolution) of a batch, on the device."""
+    """Moves image and target (one per supervised resolution) of a batch to the device."""
     target = batch["target"]
     if isinstance(target, list):
         return batch["data"].to(device, non_blocking=True), [t.to(device, non_blocking=True) for t in target]

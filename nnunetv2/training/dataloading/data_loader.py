@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
-OUTSIDE_LABEL = -1  # label of voxels that a patch has beyond the case
+OUTSIDE_LABEL = -1  # label of patch voxels outside the case
 _NUM_SPATIAL_AXES = 3
 
 
@@ -41,20 +41,20 @@ class nnUNetDataLoader(DataLoader):
     Args:
         data: the cases to draw from.
         batch_size: samples per batch.
-        patch_size: 2 or 3 axes, in voxels, of the patch that is cut out and handed to `transforms`.
-        final_patch_size: of the patch that the network gets; where smaller, patches may stick out of the case by the
-            difference, so that the final patch reaches its border.
-        label_manager: names the labels and tells whether there is an ignore label.
-        oversample_foreground_percent: share (0 to 1) of the samples that must show a foreground class.
-        sampling_probabilities: of each case, summing to one; `None` draws evenly.
-        pad_sides: voxels per axis by which patches may stick out in addition.
-        probabilistic_oversampling: decide on foreground by a draw per sample; otherwise the last samples of each
-            batch show foreground.
+        patch_size: size of the crop that is passed to `transforms`, 2 or 3 axes in voxels.
+        final_patch_size: patch size of the network; where smaller, crops may extend beyond the case by the difference,
+            so that the final patch can reach its border.
+        label_manager: labels of the dataset, including the ignore label.
+        oversample_foreground_percent: share (0 to 1) of the samples that must contain a foreground class.
+        sampling_probabilities: probability of each case, summing to one; `None`: uniform.
+        pad_sides: additional voxels per axis by which crops may extend beyond the case.
+        probabilistic_oversampling: force foreground by a random draw per sample; false: force it in the last samples of
+            each batch.
         transforms: called with `image=` and `segmentation=` tensors without batch axis, returns a dict with both.
 
     Attributes:
-        streams: the random numbers of its samples; None has them drawn from the global generators, one batch after the
-            other as upstream does. With streams, worker `w` of `n` makes the batches `w`, `w + n`, and so on.
+        streams: random streams of the samples; None: samples are drawn sequentially from the global generators, as
+            upstream does. With streams, worker `w` of `n` makes the batches `w`, `w + n`, and so on.
     """
 
     streams: SampleStreams | None = None
@@ -88,7 +88,7 @@ class nnUNetDataLoader(DataLoader):
         if pad_sides is not None:
             self.need_to_pad = self.need_to_pad + self._as_3d(pad_sides, 0)
 
-        # Preprocessing stores the locations of all annotated voxels under this key if there is an ignore label.
+        # With an ignore label, preprocessing stores the locations of all annotated voxels under this key.
         self.annotated_classes_key = (-1, *label_manager.all_labels)
         self.has_ignore = label_manager.has_ignore_label
         self.get_do_oversample = (
@@ -96,17 +96,17 @@ class nnUNetDataLoader(DataLoader):
         )
 
     def _as_3d(self, per_axis: Sequence[int], first_axis: int) -> tuple[int, ...]:
-        """Stored cases have three axes; in 2-D a patch is one slice of the first."""
+        """Adds a first axis to 2-D sizes: stored cases have three axes, and a 2-D patch is one slice of the first."""
         leading = (first_axis,) if self.patch_size_was_2d else ()
         return (*leading, *(int(value) for value in per_axis))
 
     def _oversample_last_XX_percent(self, sample_idx: int) -> bool:
-        """Whether a sample of the batch must show foreground: those after the first, rounded, (1 - share)."""
+        """True if a sample of the batch must contain foreground: those from index round(n * (1 - share)) on."""
         num_unconstrained = round(self.batch_size * (1 - self.oversample_foreground_percent))
         return sample_idx >= num_unconstrained
 
     def _probabilistic_oversampling(self, sample_idx: int) -> bool:
-        """Whether a sample must show foreground, by one draw of numpy's global generator."""
+        """True if a sample must contain foreground, by one draw from numpy's global generator."""
         return np.random.uniform() < self.oversample_foreground_percent
 
     def get_bbox(
@@ -117,17 +117,17 @@ class nnUNetDataLoader(DataLoader):
         overwrite_class: Label | None = None,
         verbose: bool = False,
     ) -> tuple[list[int], list[int]]:
-        """Draws the patch to cut out of a case.
+        """Draws the position of a patch in a case.
 
         Args:
             data_shape: spatial shape of the case, three axes.
             force_fg: centre the patch on a foreground voxel if the case has any.
             class_locations: (N, 4) voxel locations per class or region, as stored by preprocessing.
-            overwrite_class: the class to show, instead of a random one, where the case has it.
-            verbose: without effect; part of upstream's signature.
+            overwrite_class: class to centre on instead of a random one, if the case has it.
+            verbose: ignored; part of upstream's signature.
 
         Returns:
-            First voxel and voxel after the last per axis; they may lie outside the case.
+            First voxel and voxel after the last, per axis; both may lie outside the case.
 
         Raises:
             DataError: `class_locations` lacks what the choice needs.
@@ -164,6 +164,7 @@ class nnUNetDataLoader(DataLoader):
         return keys, [self._draw_sample(key, self.get_do_oversample(index)) for index, key in enumerate(keys)]
 
     def _samples_of_streams(self, streams: SampleStreams) -> tuple[np.ndarray, list[tuple[torch.Tensor, Any]]]:
+        # Worker w of n makes the batches w, w + n, ..., so the number is known without communication.
         batch = self.thread_id + self._num_made * self.number_of_threads_in_multithreaded
         self._num_made += 1
         keys, samples = [], []
@@ -174,7 +175,7 @@ class nnUNetDataLoader(DataLoader):
         return np.array(keys), samples
 
     def _draw_key(self) -> str:
-        """One case; to draw more would make what follows depend on the size of the batch."""
+        """Draws one case; drawing several at once would make later draws depend on the batch size."""
         batch_size, self.batch_size = self.batch_size, 1
         try:
             return self.get_indices()[0]
@@ -182,7 +183,7 @@ class nnUNetDataLoader(DataLoader):
             self.batch_size = batch_size
 
     def _draw_sample(self, key: str, force_fg: bool) -> tuple[torch.Tensor, torch.Tensor | list[torch.Tensor]]:
-        """One patch of one case, transformed: image (C, *spatial) and segmentation (1 or R, *spatial)."""
+        """Draws and transforms one patch of a case: image (C, *spatial) and segmentation (1 or R, *spatial)."""
         data, seg, seg_prev, properties = self._data.load_case(key)
         first, last = self.get_bbox(data.shape[1:], force_fg, properties["class_locations"])
         patch = [list(ends) for ends in zip(first, last, strict=True)]
@@ -206,9 +207,9 @@ def _crop_labels(labels: Any, patch: list[list[int]]) -> torch.Tensor:
 
 @contextmanager
 def _one_torch_thread() -> Iterator[None]:
-    """Batches are made by many processes at once and of small tensors; more threads would only be in the way.
+    """Limits torch to one thread: many processes make batches of small tensors, so more threads would only compete.
 
-    This takes microseconds, where threadpoolctl looks through all loaded libraries each time.
+    This takes microseconds, whereas threadpoolctl scans all loaded libraries on each call.
     """
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)

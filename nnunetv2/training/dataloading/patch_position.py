@@ -1,6 +1,6 @@
-"""Where a training patch lies in a case: at random, or around a voxel of a wanted class.
+"""Position of a training patch in a case: random, or centred on a voxel of a requested class.
 
-All draws come from numpy's global generator, in upstream's order, so that seeded runs of both see the same patches.
+All draws come from numpy's global generator in upstream's order, so that seeded runs of both see the same patches.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ ClassLocations = Mapping[Label, Sequence[Sequence[int]]]
 def position_bounds(
     data_shape: Sequence[int], patch_size: Sequence[int], padding: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """Lowest and highest first voxel (inclusive) that a patch may have along each axis; below 0 is outside the case.
+    """Computes the lowest and highest start voxel (inclusive) of a patch per axis; below 0 is outside the case.
 
     Args:
         data_shape: spatial shape of the case.
         patch_size: spatial shape of the patch.
-        padding: voxels that a patch may stick out, both ends together. An axis shorter than the patch gets as
-            many as the patch needs.
+        padding: voxels by which a patch may extend beyond the case, both ends together. An axis shorter than the patch
+            gets as many as the patch needs.
     """
     bounds = []
     for size, patch, allowed in zip(data_shape, patch_size, padding, strict=True):
@@ -37,12 +37,12 @@ def position_bounds(
 
 
 def random_position(bounds: Sequence[tuple[int, int]]) -> list[int]:
-    """A first voxel, each axis uniform within its bounds."""
+    """Draws a start voxel, uniformly within the bounds of each axis."""
     return [int(np.random.randint(lowest, highest + 1)) for lowest, highest in bounds]
 
 
 def position_around(voxel: Sequence[int], bounds: Sequence[tuple[int, int]], patch_size: Sequence[int]) -> list[int]:
-    """The first voxel of the patch centred on `voxel`, but not below the lower bounds."""
+    """Start voxel of the patch centred on `voxel`, clipped to the lower bounds."""
     return [
         max(lowest, int(coordinate) - int(patch) // 2)
         for coordinate, (lowest, _), patch in zip(voxel, bounds, patch_size, strict=True)
@@ -50,18 +50,18 @@ def position_around(voxel: Sequence[int], bounds: Sequence[tuple[int, int]], pat
 
 
 def random_voxel(locations: Sequence[Sequence[int]]) -> list[int]:
-    """One of the stored (channel, *spatial) locations, without its channel."""
+    """Draws one of the stored (channel, *spatial) locations and drops its channel."""
     return [int(coordinate) for coordinate in locations[np.random.choice(len(locations))][1:]]
 
 
 def choose_class(
     class_locations: ClassLocations, annotated_voxels: tuple[int, ...], wanted: Label | None = None
 ) -> Label | None:
-    """A class (or region) that the case has voxels of: `wanted` if it has, else a random one, `None` if it has none.
+    """Selects a class (or region) that occurs in the case: `wanted` if present, else a random one, `None` if none.
 
     Args:
         class_locations: voxel locations per class.
-        annotated_voxels: key of the locations of *all* annotated voxels, eligible only where no class is.
+        annotated_voxels: key of the locations of *all* annotated voxels, used only if no class occurs.
         wanted: preferred class.
 
     Raises:
@@ -80,7 +80,7 @@ def choose_class(
 
 
 def annotated_class(class_locations: ClassLocations, annotated_voxels: tuple[int, ...]) -> Label | None:
-    """The key of all annotated voxels of a sparsely annotated case, `None` (and a warning) where it has none.
+    """Returns the key of all annotated voxels of a sparsely annotated case; `None`, with a warning, if it has none.
 
     Raises:
         DataError: the case was preprocessed without the ignore label.

@@ -1,8 +1,8 @@
-"""Random numbers of a training as functions of its seed and of what they are for.
+"""Random numbers of a training as a function of its seed and of their purpose.
 
-Every sample of every batch has random numbers of its own: they follow from the seed, the number of the batch and the
-place of the sample in it. So neither the number of background workers or processes changes what is drawn, nor does an
-interruption, and no random state has to be saved.
+Every sample has its own random numbers, derived from the seed, the batch number and the position in the batch. The
+draws are therefore independent of the number of workers and processes and of interruptions, and no random state needs
+to be saved.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ import torch
 
 from dinov3.utils.processes import process_group
 
-START_STREAM, TRAINING_STREAM, VALIDATION_STREAM, EPOCH_STREAM = range(4)  # keep what is drawn apart
+START_STREAM, TRAINING_STREAM, VALIDATION_STREAM, EPOCH_STREAM = range(4)  # independent streams
 
 
 class SampleStreams(NamedTuple):
-    """The random numbers of the samples that one data loader makes."""
+    """Random streams of the samples of one data loader."""
 
     seed: int
-    """of the training"""
+    """seed of the training"""
     stream: int
     """`TRAINING_STREAM` or `VALIDATION_STREAM`"""
     first_batch: int
     """number of the loader's first batch, counted from the start of the training"""
     first_sample: int
-    """place of the loader's first sample in the batch that all processes make together"""
+    """index of the loader's first sample in the global batch of all processes"""
 
 
 def sample_streams(
     seed: int | None, batch_size: int, epoch: int, batches_per_epoch: tuple[int, int]
 ) -> tuple[SampleStreams | None, SampleStreams | None]:
-    """The random numbers of the training and validation batches of this process, from the first of an epoch on.
+    """Creates the random streams of this process for training and validation batches, starting at an epoch.
 
-    All processes have to call it: their batches lie one behind the other in the batch that they make together.
+    All processes must call it: their batches are concatenated to the global batch.
 
     Args:
-        seed: of the training; without one there are no streams.
+        seed: seed of the training; None: no streams.
         batch_size: samples per batch of this process.
-        epoch: to start with, counted from 0.
-        batches_per_epoch: of training and validation.
+        epoch: first epoch, counted from 0.
+        batches_per_epoch: number of training and validation batches per epoch.
     """
     if seed is None:
         return None, None
@@ -58,13 +58,13 @@ def sample_streams(
 
 
 def set_generators(seed: int, stream: int, number: int = 0, part: int = 0) -> None:
-    """Sets the global generators of Python, numpy and torch, the latter on all devices.
+    """Seeds the global generators of Python, numpy and torch, the latter on all devices.
 
     Args:
-        seed: of the training.
-        stream: what the numbers are for.
-        number: of the batch or epoch.
-        part: of it: the sample or the process.
+        seed: seed of the training.
+        stream: purpose of the random numbers.
+        number: number of the batch or epoch.
+        part: index of the sample or process within it.
     """
     for_python, for_numpy, for_torch = _seeds(seed, stream, number, part)
     random.seed(for_python)
@@ -74,17 +74,17 @@ def set_generators(seed: int, stream: int, number: int = 0, part: int = 0) -> No
 
 @contextmanager
 def sample_generators(streams: SampleStreams, batch: int, sample: int) -> Iterator[None]:
-    """Has the global generators of the CPU draw for one sample; afterwards they go on where they were.
+    """Seeds the CPU's global generators for one sample and restores their state afterwards.
 
     Args:
         batch: number of the batch, counted from the loader's first one.
-        sample: place in the loader's batch.
+        sample: index in the loader's batch.
     """
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seeds = _seeds(streams.seed, streams.stream, streams.first_batch + batch, streams.first_sample + sample)
     random.seed(seeds[0])
     np.random.seed(seeds[1])
-    torch.default_generator.manual_seed(seeds[2])  # torch.manual_seed would disturb the network's on the GPU
+    torch.default_generator.manual_seed(seeds[2])  # torch.manual_seed would also reset the GPU's
     try:
         yield
     finally:
@@ -94,9 +94,9 @@ def sample_generators(streams: SampleStreams, batch: int, sample: int) -> Iterat
 
 
 def _seeds(*numbers: int) -> tuple[int, list[int], int]:
-    """Unrelated seeds for Python, numpy and torch.
+    """Derives independent seeds for Python, numpy and torch.
 
-    They have to differ: Python's generator and numpy's are the same algorithm and would draw the same numbers.
+    They must differ: Python and numpy use the same algorithm and would otherwise draw the same numbers.
     """
     words = [int(word) for word in np.random.SeedSequence(numbers).generate_state(6)]
     return words[0] << 32 | words[1], words[2:4], words[4] << 32 | words[5]

@@ -1,4 +1,4 @@
-"""The cross-validation splits of a dataset, kept in `splits_final.json`."""
+"""Cross-validation splits of a dataset, stored in `splits_final.json`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Split = dict[str, list[str]]
 
 
 def load_or_create_splits(preprocessed_folder: str | os.PathLike, identifiers: Sequence[str]) -> list[Split]:
-    """Reads `splits_final.json` of a preprocessed dataset, or writes it: five seeded folds over the sorted cases.
+    """Reads `splits_final.json` of a preprocessed dataset, or creates it: five seeded folds over the sorted cases.
 
     Args:
         preprocessed_folder: the dataset's folder, which holds the plans.
@@ -33,7 +33,7 @@ def load_or_create_splits(preprocessed_folder: str | os.PathLike, identifiers: S
         One dict per fold, with the identifiers of its `train` and `val` cases.
 
     Raises:
-        DataError: the file is not a list of such dicts, or there are too few cases for five folds.
+        DataError: the file is not a list of such dicts, or five folds need more cases.
     """
     path = Path(preprocessed_folder) / SPLITS_FILE
     if path.is_file():
@@ -48,21 +48,21 @@ def load_or_create_splits(preprocessed_folder: str | os.PathLike, identifiers: S
 
 @functools.cache
 def _report_use(num_splits: int, path: Path) -> None:
-    """Only once: a training asks for its splits again when it validates."""
+    """Logs only once: a training loads its splits again for validation."""
     _log.info("Using the %d splits of %s", num_splits, path)
 
 
 def select_fold(splits: Sequence[Split], fold: int | str, identifiers: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Training and validation cases of a fold; `all` trains and validates on every case.
+    """Selects training and validation cases of a fold; `all` trains and validates on every case.
 
     Args:
-        splits: what `load_or_create_splits` returned; not looked at for fold `all`.
+        splits: result of `load_or_create_splits`; ignored for fold `all`.
         fold: number of the split, or "all".
-        identifiers: the cases that are there.
+        identifiers: the available cases.
 
     Raises:
-        UsageError: there is no such fold.
-        DataError: the fold names a case that is not there, has none, or validates on training cases.
+        UsageError: the fold does not exist.
+        DataError: the fold lists a missing case, has no cases, or validates on training cases.
     """
     if fold == "all":
         return list(identifiers), list(identifiers)

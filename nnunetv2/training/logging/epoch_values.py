@@ -1,4 +1,4 @@
-"""What was measured in an epoch, as plain data: the lines of type `epoch` in `metrics.jsonl`."""
+"""Measurements of an epoch as plain data: the lines of type `epoch` in `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def epoch_values(
     num_samples: int,
     device: torch.device,
 ) -> dict[str, Any]:
-    """The history of an epoch and what it cost; None for what is not known.
+    """Collects the history of an epoch and its cost; None for unknown values.
 
     Args:
-        history: values of all epochs by their keys; those under keys of a user's own are taken, too.
-        names: of the foreground classes or regions.
-        learning_rates: one per group of parameters.
-        training_seconds: that the training steps took.
-        num_samples: that they trained on, over all processes.
-        device: that this process trains on.
+        history: values of all epochs by key, including custom keys.
+        names: names of the foreground classes or regions.
+        learning_rates: one per parameter group.
+        training_seconds: duration of the training steps.
+        num_samples: number of training samples over all processes.
+        device: device of this process.
     """
     values = history_of(history, epoch)
     start, end = values["epoch_start_timestamps"], values["epoch_end_timestamps"]
@@ -52,19 +52,19 @@ def epoch_values(
 
 
 def history_of(history: Mapping[str, Sequence[Any]], epoch: int) -> dict[str, Any]:
-    """The values of one epoch as Python numbers and lists, under upstream's keys and all others that there are."""
+    """Returns the values of one epoch as Python numbers and lists, under upstream's and all other keys."""
     series = {key: history.get(key, ()) for key in (*HISTORY_KEYS, *history)}
     return {key: plain(values[epoch]) if epoch < len(values) else None for key, values in series.items()}
 
 
 def _by_name(scores: Sequence[float], names: Sequence[str]) -> dict[str, float]:
-    """Scores of classes that dataset.json does not know are numbered."""
+    """Maps scores to class names; classes that dataset.json does not list are numbered."""
     names = list(names) if len(names) == len(scores) else [f"class_{number}" for number in range(1, len(scores) + 1)]
     return dict(zip(names, scores, strict=True))
 
 
 def peak_gpu_memory(device: torch.device) -> dict[str, float | None]:
-    """MiB of the tensors of this process, and of what torch reserved for them, at their highest until now."""
+    """Peak memory of this process in MiB: allocated by tensors, and reserved by torch."""
     is_cuda = device.type == "cuda"
     return {
         "peak_gpu_memory_mib": torch.cuda.max_memory_allocated(device) / _MIB if is_cuda else None,

@@ -1,4 +1,4 @@
-"""Loggers outside of nnU-Net, whose failures must not end a training."""
+"""External loggers, whose failures must not stop a training."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from nnunetv2.errors import NNUNetError
 
 _log = logging.getLogger(__name__)
 
-MOST_FAILURES = 20  # in a row, after which a logger is left alone: each may have waited for a time-out
+MOST_FAILURES = 20  # consecutive failures before a logger is disabled: each may have waited for a time-out
 
 
 class FailureGuard:
-    """Makes and calls loggers; the first failure of each is a warning, later ones are passed over.
+    """Creates and calls loggers; warns about the first failure of each and suppresses later ones.
 
-    A logger that fails `MOST_FAILURES` times in a row is not called again.
+    A logger that fails `MOST_FAILURES` times in a row is disabled.
     """
 
     def __init__(self) -> None:
-        self._failures: dict[int, int] = {}  # in a row, by the identity of the logger
+        self._failures: dict[int, int] = {}  # consecutive failures, by id of the logger
 
     def make(self, make: Callable[..., Any], *args: Any) -> list[Any]:
-        """The logger in a list, or an empty list if it cannot be made.
+        """Returns the logger in a list, or an empty list if it cannot be created.
 
         Raises:
-            NNUNetError: the user can act on the reason.
+            NNUNetError: the user can fix the cause.
         """
         try:
             return [make(*args)]

@@ -35,14 +35,14 @@ class LocalLogger:
 
     @property
     def my_fantastic_logging(self) -> dict[str, list[Any]]:
-        """The history itself, under the name by which upstream's trainers reach it."""
+        """The history itself, under upstream's name."""
         return self._history
 
     def log(self, key: str, value: Any, epoch: int) -> None:
         """Records `value` for `epoch`; a second value for the latest epoch replaces the first.
 
         Raises:
-            ValueError: `key` is not one of the history's keys, or `epoch` lies before the latest.
+            ValueError: `key` is not one of the history's keys, or `epoch` is before the latest.
         """
         if key not in self._history:
             raise ValueError(f"cannot log {key!r}: the keys are {', '.join(self._history)}")
@@ -58,7 +58,7 @@ class LocalLogger:
             raise ValueError(f"cannot log {key} of epoch {epoch}: epoch {len(values) - 1} has a value already")
 
     def get_value(self, key: str, step: int | None) -> Any:
-        """The value of `key` at epoch `step` (negative counts from the end), or all of them for `None`."""
+        """Returns the value of `key` at epoch `step` (negative counts from the end), or all values for `None`."""
         return self._history[key] if step is None else self._history[key][step]
 
     def plot_progress_png(self, output_folder: str | os.PathLike) -> None:
@@ -68,17 +68,17 @@ class LocalLogger:
         plot_progress(self._history, output_folder)
 
     def get_checkpoint(self) -> dict[str, list[Any]]:
-        """A copy of the history: lists of numbers (for `dice_per_class_or_region`: of lists of numbers)."""
+        """Returns a copy of the history: lists of numbers (for `dice_per_class_or_region`: lists of lists)."""
         return {key: list(values) for key, values in self._history.items()}
 
     def load_checkpoint(self, checkpoint: dict[str, list[Any]]) -> None:
-        """Takes over a history made by `get_checkpoint`, here or by upstream."""
+        """Restores a history from `get_checkpoint`, ours or upstream's."""
         restored = {key: [] for key in HISTORY_KEYS} | checkpoint
         self._history = {key: [plain(value) for value in values] for key, values in restored.items()}
 
 
 def plain(value: Any) -> Any:
-    """Numpy scalars and arrays as Python numbers and lists, which every checkpoint reader accepts."""
+    """Converts numpy scalars and arrays to Python numbers and lists, which every checkpoint reader accepts."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, (list, tuple)):

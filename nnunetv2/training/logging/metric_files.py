@@ -1,4 +1,4 @@
-"""`metrics.jsonl` and `metrics.csv`: what a training measures, one line per epoch, for programs and spreadsheets."""
+"""`metrics.jsonl` and `metrics.csv`: metrics of a training, one line per epoch, for programs and spreadsheets."""
 
 from __future__ import annotations
 
@@ -26,32 +26,32 @@ Line = Mapping[str, Any]
 class MetricFiles:
     """The two files of one fold, written by one process.
 
-    The files belong to the checkpoints beside them. With its first epoch a training replaces the lines of this epoch
-    and of all later ones, and says what it is by a line of type `run`: one that starts afresh keeps nothing of its
-    predecessor, one that is resumed goes on behind the checkpoint. From then on lines are only appended.
+    The files stay consistent with the checkpoints next to them. After its first epoch, a training replaces the lines of
+    this and all later epochs and describes itself in a line of type `run`: a new training overwrites everything, a
+    resumed one continues after its checkpoint. From then on, lines are only appended.
 
-    A training outlives files that cannot be written for a while: what they lack is added with a later epoch.
+    If the files cannot be written temporarily, the training continues and adds the missing lines later.
 
     Args:
-        folder: of the fold; made when it is not there.
-        describe_run: gives the content of the line of type `run`, asked for with the first epoch.
+        folder: folder of the fold; created if missing.
+        describe_run: returns the content of the line of type `run`; called at the first epoch.
     """
 
     def __init__(self, folder: str | os.PathLike, describe_run: Callable[[], Line]) -> None:
         self._jsonl, self._csv = Path(folder) / JSONL, Path(folder) / CSV
         self._describe_run = describe_run
         self._unwritten: list[Line] = []
-        self._has_begun = False  # with an epoch of its own
-        self._columns: list[str] = []  # of the table; empty as long as it has to be made anew
+        self._has_begun = False  # this run has written an epoch
+        self._columns: list[str] = []  # of the table; empty while it must be rewritten
 
     def add_epoch(self, epoch: int, values: Line) -> None:
-        """Adds what was measured in an epoch; JSON has no nan and no infinity, they become null."""
+        """Adds the metrics of an epoch; nan and infinity become null, because JSON lacks both."""
         if not self._has_begun and not any(line["type"] == RUN for line in self._unwritten):
             self._unwritten.append({"type": RUN, "first_epoch": epoch, **self._describe_run()})
         self._add({"type": EPOCH, "epoch": epoch, **values})
 
     def add_validation(self, values: Line) -> None:
-        """Adds the scores of the validation of whole cases."""
+        """Adds the scores of the final validation."""
         self._add({"type": VALIDATION, **values})
 
     def _add(self, line: Line) -> None:
@@ -59,7 +59,7 @@ class MetricFiles:
         try:
             self._write()
         except OSError as err:
-            _log.warning("The metrics could not be written (%s); the training goes on, and tries again later", err)
+            _log.warning("The metrics could not be written (%s); the training goes on and retries later", err)
 
     def _write(self) -> None:
         text = "".join(map(_as_text, self._unwritten))
@@ -77,6 +77,7 @@ class MetricFiles:
             self._extend_table([_as_row(line) for line in epochs])
 
     def _extend_table(self, rows: Sequence[Line]) -> None:
+        # If writing fails below, the empty columns make the next call rebuild the table from the JSON lines.
         known, self._columns = self._columns, []
         if all(name in known for row in rows for name in row):
             _append(self._csv, _as_csv(rows, known))
@@ -90,7 +91,7 @@ class MetricFiles:
 
 
 def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl` without those that are cut off; none if there is no such file."""
+    """Reads the lines of a `metrics.jsonl`, skipping truncated ones; empty if the file does not exist."""
     lines = []
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
@@ -107,7 +108,7 @@ def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def _before(epoch: int | None, lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The lines ahead of the first one of this epoch or a later one; None keeps all of them, 0 none."""
+    """Returns the lines before the first line of this or a later epoch; None keeps all, 0 none."""
     if epoch is None:
         return list(lines)
     return list(itertools.takewhile(lambda line: 0 <= line.get("epoch", line.get("first_epoch", 0)) < epoch, lines))
@@ -118,7 +119,7 @@ def _as_text(line: Line) -> str:
 
 
 def _as_row(line: Line) -> dict[str, Any]:
-    """The cells of an epoch by the names of their columns; what has parts gets a column for each of them."""
+    """Cells of an epoch by column name; composite values are expanded to one column per entry."""
     row: dict[str, Any] = {}
     for name, value in without_nonfinite(line).items():
         if isinstance(value, Mapping):
@@ -137,7 +138,7 @@ def _as_csv(rows: Iterable[Line], columns: Sequence[str]) -> str:
 
 
 def _append(path: Path, text: str) -> None:
-    """Appends by one write, which a process that is killed has either done or not; takes back what did not fit."""
+    """Appends by a single write, so that a killed process leaves no partial line; reverts a short write."""
     with open(path, "ab", buffering=0) as file:
         size, data = file.tell(), text.encode("utf-8")
         try:

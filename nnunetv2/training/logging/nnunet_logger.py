@@ -1,4 +1,4 @@
-"""The logger that trainers talk to: keeps the history locally and passes values on to external loggers."""
+"""The trainers' logger: stores the history locally and forwards values to external loggers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from nnunetv2.training.logging.wandb_logger import WandbLogger, get_cluster_job_
 
 __all__ = ["LocalLogger", "MetaLogger", "WandbLogger", "get_cluster_job_id", "nnUNetLogger"]
 
-_EMA_OLD, _EMA_NEW = 0.9, 0.1  # shares of the previous average and of the newest Dice
+_EMA_OLD, _EMA_NEW = 0.9, 0.1  # weights of the previous average and of the new Dice
 
-nnUNetLogger = LocalLogger  # the name that trainers written for nnU-Net before 2.7 import
+nnUNetLogger = LocalLogger  # name imported by trainers written for nnU-Net before 2.7
 
 
 class MetaLogger:
-    """Reads, plots and checkpoints through a `LocalLogger`; external loggers only receive.
+    """Reads, plots and checkpoints through a `LocalLogger`; external loggers only receive values.
 
-    External loggers are the objects in the list `loggers`, with the methods `log(key, value, step)`,
-    `log_summary(key, value)` and `update_config(config)`. A list of values reaches them as one value per entry, under
-    the key with `/class_1` and so on. If they fail, the training goes on. Of several processes, only the first makes
-    those that the environment asks for.
+    External loggers are the objects in the list `loggers`, with the methods `log(key, value, step)`, `log_summary(key,
+    value)` and `update_config(config)`. A list is sent as one value per entry, under the key with the suffix `/class_1`
+    and so on. If a logger fails, the training continues. With several processes, only the first creates the loggers
+    enabled in the environment.
 
     Args:
         output_folder: the fold's folder.
-        resume: whether a training goes on; external loggers then continue their run.
-        verbose: have the local logger write every value to the log.
+        resume: the training is resumed; external loggers then continue their run.
+        verbose: write every value to the log.
     """
 
     def __init__(self, output_folder: str | os.PathLike, resume: bool, verbose: bool = False) -> None:
@@ -61,22 +61,22 @@ class MetaLogger:
             self._guard.call(logger, method, *args)
 
     def _next_ema(self, dice: float, step: int) -> float:
-        """An epoch without any foreground has no Dice; it leaves the average as it was."""
+        """Updates the moving average; an epoch without foreground has no Dice and leaves it unchanged."""
         earlier = self.local_logger.get_value("ema_fg_dice", None)[:step]
         if not earlier or math.isnan(earlier[-1]):
             return dice
         return earlier[-1] if math.isnan(dice) else _EMA_OLD * earlier[-1] + _EMA_NEW * dice
 
     def get_value(self, key: str, step: int | None) -> Any:
-        """The value of `key` at epoch `step`, or the list of all for `None`."""
+        """Returns the value of `key` at epoch `step`, or the list of all values for `None`."""
         return self.local_logger.get_value(key, step)
 
     def log_summary(self, key: str, value: Any) -> None:
-        """Passes a once-per-run value, such as the final Dice, to the external loggers."""
+        """Forwards a once-per-run value, such as the final Dice, to the external loggers."""
         self._tell("log_summary", key, value)
 
     def update_config(self, config: dict[str, Any]) -> None:
-        """Passes settings of the run to the external loggers."""
+        """Forwards settings of the run to the external loggers."""
         self._tell("update_config", config)
 
     def plot_progress_png(self, output_folder: str | os.PathLike) -> None:
@@ -84,11 +84,11 @@ class MetaLogger:
         self.local_logger.plot_progress_png(output_folder)
 
     def get_checkpoint(self) -> dict[str, list[Any]]:
-        """The local history, ready to be saved."""
+        """Returns the local history in a form that can be saved."""
         return self.local_logger.get_checkpoint()
 
     def load_checkpoint(self, checkpoint: dict[str, list[Any]]) -> None:
-        """Takes over a history made by `get_checkpoint`."""
+        """Restores a history from `get_checkpoint`."""
         self.local_logger.load_checkpoint(checkpoint)
 
     def _is_logger_enabled(self, env_var: str) -> bool:

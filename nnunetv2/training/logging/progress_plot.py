@@ -1,4 +1,4 @@
-"""The picture of a training's progress: losses and pseudo Dice, epoch durations, learning rate."""
+"""Plot of the training progress: losses and pseudo Dice, epoch durations, learning rate."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZE_IN_INCHES = (12, 16)
-# Fixed margins: a layout engine would draw the picture twice, after every epoch.
+# Fixed margins: a layout engine would draw each picture twice.
 _MARGINS = {"left": 0.07, "right": 0.93, "bottom": 0.04, "top": 0.97, "hspace": 0.15}
 
 
 def plot_progress(history: Mapping[str, Sequence[Any]], output_folder: str | os.PathLike) -> None:
-    """Writes `progress.png` to `output_folder` from the epochs that every key of `history` has a value for.
+    """Writes `progress.png` to `output_folder`, using the epochs for which every key of `history` has a value.
 
     Args:
-        history: what `LocalLogger` keeps.
+        history: history of a `LocalLogger`.
         output_folder: an existing folder.
     """
     num_epochs = min(len(values) for values in history.values())
@@ -32,7 +32,7 @@ def plot_progress(history: Mapping[str, Sequence[Any]], output_folder: str | os.
 
 
 def draw_progress(history: Mapping[str, Sequence[Any]]) -> Figure:
-    """Draws equally long series into a figure of three stacked axes; leaves matplotlib's global state alone."""
+    """Draws equally long series into a figure with three stacked axes; does not touch matplotlib's global state."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=_SIZE_IN_INCHES)

@@ -1,4 +1,4 @@
-"""TensorBoard as a second home of the training history; used when `nnUNet_tensorboard_enabled` is 1."""
+"""Logs the training history to TensorBoard; enabled by `nnUNet_tensorboard_enabled=1`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"
-_NOT_SHOWN = ("epoch_start_timestamps", "epoch_end_timestamps")  # every value has its time, and to the second
+_NOT_SHOWN = ("epoch_start_timestamps", "epoch_end_timestamps")  # TensorBoard stores the time of every value anyway
 
 
 class TensorBoardLogger:
     """Writes values as scalars into `tensorboard/` of the fold, by epoch.
 
-    The first value of a training decides: that of epoch 0 replaces what an earlier training left there, that of a later
-    epoch hides what TensorBoard has of this epoch and of those behind it.
+    The epoch of the first value determines what is kept: epoch 0 deletes the files of an earlier training; a later
+    epoch hides the recorded values of this and all later epochs.
 
     Args:
         output_folder: the fold's folder.
-        resume: has no effect, as the epoch tells.
+        resume: ignored; the epoch of the first value decides.
 
     Raises:
         UsageError: the package `tensorboard` is not installed.
@@ -47,13 +47,13 @@ class TensorBoardLogger:
         self._writer: SummaryWriter | None = None
 
     def update_config(self, config: dict[str, Any]) -> None:
-        """Shows settings of the run as text, each under its name."""
+        """Records settings of the run as text, each under its name."""
         self._config |= config
         if self._writer is not None:
             self._write_config(config)
 
     def log(self, key: str, value: Any, step: int) -> None:
-        """Writes one number; what is none is left out."""
+        """Writes one number; skips values that are not numbers."""
         if self._writer is None:
             if step == 0:
                 shutil.rmtree(self.folder, ignore_errors=True)
@@ -65,7 +65,7 @@ class TensorBoardLogger:
             self._writer.flush()
 
     def log_summary(self, key: str, value: Any) -> None:
-        """Writes a number that the run has once, such as the final Dice, at the last epoch."""
+        """Writes a once-per-run number, such as the final Dice, at the last epoch."""
         if self._writer is None:
             self._open(purge_step=None)
         if isinstance(number := plain(value), (int, float)):

@@ -1,4 +1,4 @@
-"""The text log of a training run, the shorter lines that the console gets, and the words for durations in both."""
+"""The text log of a training, the shorter console lines, and the formatting of durations."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 
 def log_file_name(started: datetime) -> str:
-    """`training_log_2025_3_9_07_05_01.txt`: date without, time with leading zeros."""
+    """Returns a name such as `training_log_2025_3_9_07_05_01.txt`: date without, time with leading zeros."""
     return f"training_log_{started.year}_{started.month}_{started.day}_{started:%H_%M_%S}.txt"
 
 
 def write_line(path: str | Path | None, words: Sequence[object], *, timestamp: bool, console: bool) -> None:
-    """Appends the words as one line to `path` (made with its folder when needed) and shows them on stdout.
+    """Appends the words as one line to `path`, creating its folder if needed, and prints them to stdout.
 
-    Training outlives a log that cannot be written for a while (full disk, lost network folder): the line is then
-    shown with the reason on stderr instead.
+    If the log cannot be written (full disk, lost network folder), the training continues: the line and the reason go to
+    stderr instead.
     """
     line = " ".join(str(word) for word in ((f"{datetime.now()}:", *words) if timestamp else words))
     if path is not None:
@@ -38,7 +38,7 @@ def write_line(path: str | Path | None, words: Sequence[object], *, timestamp: b
 
 
 def duration_in_words(seconds: float) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`: the two largest units."""
+    """Formats a duration in its two largest units: `45 s`, `3 min 20 s`, `2 h 5 min`, `3 d 4 h`."""
     seconds = max(0, round(seconds))
     for size, unit, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if seconds >= size:
@@ -47,30 +47,30 @@ def duration_in_words(seconds: float) -> str:
 
 
 def time_left(durations: Sequence[float], remaining: int, window: int = 10) -> float:
-    """Seconds for `remaining` more rounds, from the mean of the last `window` durations."""
+    """Estimates the seconds for `remaining` more rounds from the mean of the last `window` durations."""
     recent = durations[-window:]
     return remaining * sum(recent) / len(recent) if recent else 0.0
 
 
 def epoch_durations(logger: MetaLogger) -> list[float]:
-    """Seconds of every epoch that is complete."""
+    """Returns the durations of the completed epochs in seconds."""
     starts, ends = (logger.get_value(f"epoch_{moment}_timestamps", None) for moment in ("start", "end"))
-    return [end - start for start, end in zip(starts, ends, strict=False)]  # the last one may have no end yet
+    return [end - start for start, end in zip(starts, ends, strict=False)]  # the current epoch has no end yet
 
 
 def plans_lines(plans: Mapping[str, Any], configuration_name: str, configuration: object) -> list[str]:
-    """The configuration, and the part of the plans that all configurations share."""
+    """Lines for the configuration and for the part of the plans that all configurations share."""
     shared = {key: value for key, value in plans.items() if key != "configurations"}
     return [f"Configuration {configuration_name}: {configuration}", f"Plans: {shared}"]
 
 
 def epoch_line(epoch: int, values: Mapping[str, Any], remaining: int, left: float, *, is_best: bool) -> str:
-    """What the console says of an epoch.
+    """Formats the console line of an epoch.
 
     Args:
-        values: as `metrics.jsonl` has them.
-        remaining: epochs to go.
-        left: seconds that they will take.
+        values: the values written to `metrics.jsonl`.
+        remaining: number of remaining epochs.
+        left: estimated seconds for these.
     """
     dice = f"pseudo Dice {_number(values['mean_fg_dice'])}, moving average {_number(values['ema_fg_dice'])}"
     losses = f"train_loss {_number(values['train_loss'])}, val_loss {_number(values['val_loss'])}"
@@ -83,7 +83,7 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 
 def epoch_lines(logger: MetaLogger, remaining_epochs: int) -> list[str]:
-    """What the log says at the end of an epoch: losses, Dice per class, duration and time left."""
+    """Formats the log lines at the end of an epoch: losses, Dice per class, duration and time left."""
     last = {key: logger.get_value(key, -1) for key in ("train_losses", "val_losses", "dice_per_class_or_region")}
     durations = epoch_durations(logger)
     lines = [

@@ -1,4 +1,4 @@
-"""Weights & Biases as a second home of the training history; used when `nnUNet_wandb_enabled` is 1."""
+"""Logs the training history to Weights & Biases; enabled by `nnUNet_wandb_enabled=1`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nnunetv2.errors import UsageError
 
 
 def get_cluster_job_id() -> str | None:
-    """Id of the Slurm job, else of the LSF job, that this process belongs to."""
+    """Returns the id of this process's Slurm job, or else of its LSF job."""
     return os.environ.get("SLURM_JOB_ID", os.environ.get("LSB_JOBID"))
 
 
@@ -20,7 +20,7 @@ class WandbLogger:
 
     Args:
         output_folder: the fold's folder; the run's files go to `wandb/` in it.
-        resume: go on with the run found there. Otherwise what is there is deleted and a new run starts.
+        resume: continue the run found there; false: delete it and start a new run.
 
     Raises:
         UsageError: the package `wandb` is not installed.
@@ -54,18 +54,18 @@ class WandbLogger:
         self.run.config.update(config)
 
     def log(self, key: str, value: Any, step: int) -> None:
-        """Sends one number; epochs that a resumed run holds already are passed over, W&B's steps only grow."""
+        """Sends one number; skips epochs that the resumed run already logged, because W&B steps must increase."""
         self.log_summary("current_epoch", step)
         if not self.resume or step >= self.wandb_init_step:
             self.run.log({key: value}, step=step)
 
     def log_summary(self, key: str, value: Any) -> None:
-        """Sets a value that the run has once, such as the final Dice."""
+        """Sets a once-per-run value, such as the final Dice."""
         self.run.summary[key] = value
 
 
 def _latest_run_id(output_folder: Path) -> str | None:
-    """W&B names a run's file `run-{id}.wandb`."""
+    """Finds the latest run id; W&B names a run's file `run-{id}.wandb`."""
     for path in sorted((output_folder / "wandb" / "latest-run").glob("run-*.wandb")):
         return path.stem.removeprefix("run-")
     return None

@@ -1,1 +1,1 @@
-"""A fold in training, the steps of an epoch, and what is reported of them."""
+"""State of a fold in training, the steps of an epoch, and their reports."""

@@ -1,6 +1,6 @@
-"""One fold of a configuration in training: its settings, plans, folders and log, and how it stands at any moment.
+"""One fold of a configuration in training: settings, plans, folders, log, and snapshots of its state.
 
-The rooms below take values, or one of the states that are made here; none of them takes the trainer.
+Modules below the trainer receive values or one of the states created here, never the trainer itself.
 """
 
 from __future__ import annotations
@@ -31,34 +31,34 @@ _CUDA = torch.device("cuda")
 
 
 class FoldTraining:
-    """What a trainer has beside the hooks that train; see `nnUNetTrainer` for the arguments.
+    """State and settings of a trainer, without the training hooks; see `nnUNetTrainer` for the arguments.
 
-    The class attributes are its settings. Underscored methods describe it at the moment of the call, each for one room.
+    Class attributes are settings. Underscored methods return a snapshot of the current state, each for one subpackage.
     """
 
     initial_lr: float = 1e-2
     weight_decay: float = 3e-5
     momentum: float = 0.99
-    gradient_clip_norm: float | None = 12  # largest L2 norm of the gradient; None does not clip
-    oversample_foreground_percent: float = 0.33  # share of the samples that must contain foreground, 0 to 1
+    gradient_clip_norm: float | None = 12  # maximum L2 norm of the gradient; None: no clipping
+    oversample_foreground_percent: float = 0.33  # share of samples that must contain foreground, 0 to 1
     probabilistic_oversampling: bool = False
     num_epochs: int = 1000
     num_iterations_per_epoch: int = 250
     num_val_iterations_per_epoch: int = 50
     enable_deep_supervision: bool = True
-    precision: str | None = None  # fp32, bf16 or fp16; None is fp16 on CUDA and fp32 elsewhere
-    scheduler_step_per_iteration: bool = False  # after every update; otherwise set at the start of every epoch
-    save_every: int = 50  # epochs between two writes of checkpoint_latest.pth
+    precision: str | None = None  # fp32, bf16 or fp16; None: fp16 on CUDA, fp32 elsewhere
+    scheduler_step_per_iteration: bool = False  # step after every update; false: at the start of every epoch
+    save_every: int = 50  # epochs between writes of checkpoint_latest.pth
     disable_checkpointing: bool = False
-    seed: int | None = None  # of all random numbers, 0 to 2**32 - 1; None has every training draw others
-    budget: BudgetInForce | None = None  # length and precision that the command gave
+    seed: int | None = None  # 0 to 2**32 - 1; None: not reproducible
+    budget: BudgetInForce | None = None  # length and precision set by the command
     trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
-    pretrained_file: str | None = None  # that the whole network was loaded from before the training
-    restored_checkpoint: tuple[str | None, int | None] = (None, None)  # file and epoch of the last one loaded
+    pretrained_file: str | None = None  # file that the whole network was initialised from
+    restored_checkpoint: tuple[str | None, int | None] = (None, None)  # file and epoch of the last loaded checkpoint
 
     def __new__(cls, *args: Any, **kwargs: Any) -> FoldTraining:
         trainer = super().__new__(cls)
-        # Only here are the arguments of the outermost constructor known, whatever subclasses add to theirs.
+        # Only __new__ sees the arguments of the outermost constructor, including those that subclasses add.
         trainer._constructor_arguments = init_arguments.bound_arguments(cls.__init__, args, kwargs)
         return trainer
 
@@ -70,7 +70,7 @@ class FoldTraining:
         self.device = process_group.device_of_this_process(device)
         self._resume = bool(plans.get("continue_training", False))
         plans = deepcopy({key: value for key, value in plans.items() if key != "continue_training"})
-        plans_handler.PlansManager(plans).get_configuration(configuration)  # a wrong name is reported here
+        plans_handler.PlansManager(plans).get_configuration(configuration)  # rejects an unknown name early
         self.plans_manager = plans_handler.PlansManager(self.adapt_plans(plans, configuration))
         self.configuration_manager = self.plans_manager.get_configuration(configuration)
         self.configuration_name, self.fold, self.dataset_json = configuration, fold, dataset_json
@@ -86,19 +86,19 @@ class FoldTraining:
         self.is_cascaded = self.configuration_manager.previous_stage_name is not None
 
         self.was_initialized = False
-        self.network = self.optimizer = self.lr_scheduler = self.loss = None  # made by initialize
+        self.network = self.optimizer = self.lr_scheduler = self.loss = None  # set by initialize
         self.num_input_channels = self.dataset_class = None
         self.batch_size = self.configuration_manager.batch_size
         self.grad_scaler = torch.amp.GradScaler("cuda") if self.device.type == "cuda" else None
-        self.dataloader_train = self.dataloader_val = None  # made by on_train_start
-        self.inference_allowed_mirroring_axes = None  # decided with the augmentation
+        self.dataloader_train = self.dataloader_val = None  # set by on_train_start
+        self.inference_allowed_mirroring_axes = None  # set with the augmentation
         self.current_epoch, self._best_ema = 0, None
         self._divergence_guard = divergence.DivergenceGuard()
         self._reports = TrainingReports(self._status)
 
     @cached_property
     def logger(self) -> Any:
-        """History of losses and metrics; made at first use, because external loggers start a run."""
+        """History of losses and metrics; created on first use, because external loggers start a run."""
         logger = MetaLogger(self.output_folder, self._resume)
         logger.update_config({key: value for key, value in self.my_init_kwargs.items() if key != "device"})
         logger.loggers.append(self._reports)
@@ -110,19 +110,19 @@ class FoldTraining:
         return self.output_folder and os.path.join(self.output_folder, training_log.log_file_name(datetime.now()))
 
     def adapt_plans(self, plans: dict, configuration: str) -> dict:
-        """Hook: returns the plans to train with; `plans` is a copy that may be changed. Called by the constructor."""
+        """Hook: returns the plans to train with; `plans` is a copy and may be modified. Called by the constructor."""
         return plans
 
     def print_to_log_file(self, *args: object, also_print_to_console: bool = True, add_timestamp: bool = True) -> None:
-        """Writes one line to the log file and to the console; only the first of several processes does."""
+        """Writes one line to the log file and to the console, in the first process only."""
         if self.local_rank == 0:
             training_log.write_line(self.log_file, args, timestamp=add_timestamp, console=also_print_to_console)
 
     def keep_to_budget(self, budget: Budget) -> None:
-        """Trains as long, and in the number format, as a command says; to be called before `initialize`.
+        """Applies length and precision set by the command; call it before `initialize`.
 
         Raises:
-            UsageError: the trainer has settings that say otherwise.
+            UsageError: the trainer's settings contradict the budget.
         """
         values, in_use = budget.given(), self._budget_in_use()
         if values:
@@ -132,13 +132,13 @@ class FoldTraining:
                 setattr(self, name, value)
 
     def follow_budget(self, values: Mapping[str, int | str]) -> None:
-        """Hook: has settings of a trainer's own say what the flags of the command say."""
+        """Hook: applies the command's flags to the trainer's own settings."""
 
     def _budget_in_use(self) -> dict[str, int | str | None]:
         return {name: getattr(self, name) for name in Budget.names()}
 
     def checkpoint_content(self) -> dict[str, Any]:
-        """What `save_checkpoint` writes."""
+        """Content that `save_checkpoint` writes."""
         return checkpoint.content_of(
             self._state(),
             trainer_name=type(self).__name__,
@@ -162,7 +162,7 @@ class FoldTraining:
         )
 
     def validation_setting(self, num_processes: int, save_probabilities: bool) -> full_validation.ValidationSetting:
-        """What the validation of this trainer predicts with, and where its results go."""
+        """Inputs and output folders of this trainer's validation."""
         return full_validation.ValidationSetting(
             plans_manager=self.plans_manager,
             configuration_manager=self.configuration_manager,

@@ -1,4 +1,4 @@
-"""A line on the terminal while steps are made: how far they are, their mean loss, and how long it still takes."""
+"""Progress line on the terminal: completed steps, mean loss and remaining time."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _FORMAT = "{desc} {percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{rate_fmt}{p
 
 @dataclass(frozen=True)
 class Outlook:
-    """What an epoch and a training hold beside the steps that are being made."""
+    """Time estimates for the rest of the epoch and the training, apart from the running steps."""
 
     seconds_before: float
-    """of this epoch"""
+    """seconds of this epoch before the running steps"""
     num_steps_after: int
-    """of this epoch"""
+    """steps of this epoch after the running ones"""
     seconds_after: float | None
-    """that these took in the epoch before; None if that is not known"""
+    """duration of these in the previous epoch; None if unknown"""
     num_later_epochs: int
     seconds_per_epoch: float | None
     """None in the first epoch"""
 
     def seconds_left(self, elapsed: float, done: int, num_steps: int) -> tuple[float, float]:
-        """The time to the end of the epoch, and of the training.
+        """Estimates the remaining seconds of the epoch and of the training.
 
         Args:
-            elapsed: seconds of the steps that are being made.
-            done: how many of them were made, at least one.
-            num_steps: how many of them there are.
+            elapsed: seconds since the running steps began.
+            done: completed steps, at least one.
+            num_steps: total number of running steps.
         """
         per_step = elapsed / done
         after = per_step * self.num_steps_after if self.seconds_after is None else self.seconds_after
@@ -48,20 +48,20 @@ class Outlook:
 
 
 def is_wanted() -> bool:
-    """Whether there is a terminal to draw on. The variable TQDM_DISABLE turns the line off on a terminal, too."""
+    """True if stderr is a terminal; there, TQDM_DISABLE turns the line off, too."""
     return sys.stderr.isatty()
 
 
 def run_steps(
     step: Callable[[Any], Any], batches: Any, num_steps: int, title: str = "", outlook: Outlook | None = None
 ) -> list[Any]:
-    """Calls `step` with `num_steps` batches, one after the other, and returns what it returns.
+    """Calls `step` with `num_steps` batches in sequence and returns the results.
 
     Args:
         step: its result may be a dictionary with the `loss` of the batch.
-        batches: the iterator that they come from.
-        title: in front of the line.
-        outlook: what to reckon with; None draws no line.
+        batches: iterator over batches.
+        title: text at the start of the line.
+        outlook: basis of the time estimate; None draws no line.
     """
     if outlook is None:
         return [step(next(batches)) for _ in range(num_steps)]
@@ -87,13 +87,13 @@ def _left(of_epoch: float, of_training: float) -> str:
 
 
 class _MeanLoss:
-    """The mean loss of steps; losses on a GPU are waited for only when it is asked for."""
+    """Mean loss of the steps; synchronises with the GPU only when the value is shown."""
 
     def __init__(self) -> None:
         self._sum, self._num_seen = 0.0, 0
 
     def words(self, outputs: Sequence[Any]) -> str:
-        """For example `loss -0.4321, `; nothing if the outputs have no losses that are numbers."""
+        """Returns text such as `loss -0.4321, `; empty if the outputs have no numeric loss."""
         try:
             self._sum += sum(float(output["loss"]) for output in outputs[self._num_seen :])
         except (TypeError, ValueError, KeyError, IndexError):

@@ -1,4 +1,4 @@
-"""What a training tells beside its text log: a live line, a line per epoch, files of metrics, and a picture."""
+"""Reports of a training besides its text log: progress line, one line per epoch, metric files, and a plot."""
 
 from __future__ import annotations
 
@@ -24,51 +24,51 @@ from nnunetv2.training.state.checkpoint import is_better, validated_checkpoint
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.label_handling.output_names import foreground_names
 
-_FINAL = "final_val/"  # in front of the scores of the validation of whole cases
+_FINAL = "final_val/"  # prefix of the final validation's scores
 _LAST_FINAL = "final_val/foreground_dice"
 
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """A training at one moment, as far as its reports tell it."""
+    """Snapshot of a training, as far as reports need it."""
 
     description: TrainingDescription
     epoch: int
-    """that is trained now or comes next, counted from 0"""
+    """current or next epoch, counted from 0"""
     best_ema: float | None
     """highest moving average of the pseudo Dice, 0 to 1; None before the first"""
     learning_rates: list[float]
-    """one per group of parameters"""
+    """one per parameter group"""
     logger: MetaLogger
     """history of losses and metrics"""
     labels: LabelManager
     output_folder: str | None
-    """of the fold; None without a results folder"""
+    """folder of the fold; None without a results folder"""
     writes_checkpoints: bool
     restored_checkpoint: tuple[str | None, int | None]
-    """name and epoch of the checkpoint that was loaded last"""
+    """name and epoch of the last loaded checkpoint"""
     print_line: Callable[[str], None]
     """writes a line to the log file and to the console"""
 
 
 class TrainingReports:
-    """Tells what one trainer does. Of several processes, only the first tells anything.
+    """Reports the progress of one trainer; with several processes, only the first reports.
 
-    It is one of the external loggers of the trainer, so that it learns of epochs also where hooks are overridden. To a
-    trainer whose logger is of another kind, `end_epoch` has to be said.
+    It is registered as an external logger of the trainer, so that it also sees epochs when hooks are overridden.
+    Trainers with a different logger must call `end_epoch`.
 
     Args:
-        status: method that returns how the training stands when it is called.
+        status: method that returns the current status of the training.
     """
 
     def __init__(self, status: Callable[[], TrainingStatus]) -> None:
-        self._status_reference = weakref.WeakMethod(status)  # a cycle would keep the network on the GPU for a while
+        self._status_reference = weakref.WeakMethod(status)  # a cycle would delay freeing the network on the GPU
         self._started = _now()
         self._is_announced = False
         self._previous: previous_training.PreviousTraining | None = None
         self._last_epoch: int | None = None
-        self._rates: list[float] = []  # of this epoch
-        self._seconds: dict[str, float] = {}  # that the steps of a kind took last
+        self._rates: list[float] = []  # learning rates of this epoch
+        self._seconds: dict[str, float] = {}  # last duration of training and validation steps
         self._final_scores: dict[str, Any] = {}
         self._files: MetricFiles | None = None
         self._pictures = PictureSchedule()
@@ -77,14 +77,14 @@ class TrainingReports:
         return self._status_reference()()
 
     def train(self, step: Callable[[Any], Any], batches: Any) -> list[Any]:
-        """Makes the training steps of an epoch, as many as the trainer says, and returns what they return."""
+        """Runs the training steps of an epoch and returns their results."""
         status = self._status()
         self._announce(status)
         self._rates = status.learning_rates
         return self._run("training", step, batches, status)
 
     def validate(self, step: Callable[[Any], Any], batches: Any) -> list[Any]:
-        """Makes the validation steps of an epoch; see `train`."""
+        """Runs the validation steps of an epoch and returns their results."""
         return self._run("validation", step, batches, self._status())
 
     def _announce(self, status: TrainingStatus) -> None:
@@ -116,14 +116,14 @@ class TrainingReports:
         )
 
     def log(self, key: str, value: Any, step: int) -> None:
-        """Announces the training with its first epoch; reports an epoch when its end, the last of it, is logged."""
+        """Announces the training at its first epoch; reports an epoch when its end time, its last value, is logged."""
         if key == "epoch_start_timestamps":
             self._announce(self._status())
         elif key == "epoch_end_timestamps":
             self.end_epoch(step)
 
     def log_summary(self, key: str, value: Any) -> None:
-        """Takes the scores of the final validation; the mean of the foreground is the last of them."""
+        """Collects the scores of the final validation; the foreground mean is the last one."""
         if not (_is_first_process() and key.startswith(_FINAL)):
             return
         self._final_scores[key] = plain(value)
@@ -138,10 +138,10 @@ class TrainingReports:
             files.add_validation({**done, "mean_fg_dice": self._final_scores[key], "dice": dice})
 
     def update_config(self, config: dict[str, Any]) -> None:
-        """Settings are in the line that describes the run."""
+        """Does nothing: the line of type `run` already contains the settings."""
 
     def end_epoch(self, epoch: int) -> None:
-        """Reports an epoch that was logged, once: on the console, in the files of metrics, and as a picture."""
+        """Reports a logged epoch once: on the console, in the metric files, and as a plot."""
         if epoch == self._last_epoch or not _is_first_process():
             return
         self._last_epoch = epoch
@@ -153,7 +153,7 @@ class TrainingReports:
         is_best = ema is not None and is_better(ema, status.best_ema)
         line = training_log.epoch_line(epoch, values, remaining, left, is_best=is_best)
         training_log.write_line(None, [line], timestamp=True, console=True)
-        self._set_previous_training_aside(status)  # ahead of the metrics, which belong to the checkpoints
+        self._set_previous_training_aside(status)  # before the metrics are written, which must match the checkpoints
         if (files := self._metric_files(status.output_folder)) is not None:
             files.add_epoch(epoch, {"time": _now(), **values})
             self._pictures.draw(lambda: status.logger.plot_progress_png(status.output_folder), is_last=remaining <= 0)
@@ -183,7 +183,7 @@ class TrainingReports:
 
 
 def _announcement(status: TrainingStatus) -> str:
-    """What is trained for how long, and where to look, in one line."""
+    """Summarises in one line what is trained, for how long, and where the results are."""
     run = status.description
     num_parameters = sum(parameter.numel() for parameter in unwrap(run.network).parameters())
     patch = " x ".join(str(int(size)) for size in run.patch_size)

@@ -1,4 +1,4 @@
-"""Base of schedules whose learning rate is a plain function of the step number."""
+"""Base of schedules whose learning rate depends only on the step number."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch.optim.lr_scheduler import LRScheduler
 class StepSchedule(LRScheduler):
     """Sets each group's learning rate to its reference rate times `factor(step)`.
 
-    The reference rate is `reference_lr` where all parameter groups were made with the same learning rate. Groups that
-    were made with different ones (layer-wise decay, a slower backbone) each keep their own as reference.
+    The reference rate is `reference_lr` if all parameter groups were created with the same learning rate. Groups with
+    different rates (layer-wise decay, a slower backbone) each keep their own as reference.
 
     Args:
-        optimizer: its groups' `lr` is overwritten at once, for the first step.
+        optimizer: the `lr` of its groups is overwritten immediately, for the first step.
         reference_lr: learning rate that `factor` multiplies.
         current_step: step to start from; `None` or -1 start at 0.
     """
@@ -33,7 +33,7 @@ class StepSchedule(LRScheduler):
         """Multiplier of the reference learning rate at `step` (counted from 0)."""
 
     def step(self, current_step: int | None = None) -> None:
-        """Sets the learning rates of `current_step`, or of the next step in turn where it is `None` or -1."""
+        """Sets the learning rates of `current_step`, or of the next step if it is `None` or -1."""
         if current_step is None or current_step == -1:
             current_step = self.ctr
             self.ctr += 1

@@ -1,4 +1,4 @@
-"""Linear warm-up, and decays that begin after it."""
+"""Linear warm-up, and decays that start after it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nnunetv2.training.lr_scheduler.step_schedule import StepSchedule
 
 
 class Lin_incr_LRScheduler(StepSchedule):
-    """Learning rate rising in equal parts to `max_lr`, which step `max_steps - 1` reaches."""
+    """Learning rate that increases linearly and reaches `max_lr` at step `max_steps - 1`."""
 
     def __init__(self, optimizer: Optimizer, max_lr: float, max_steps: int, current_step: int | None = None) -> None:
         self.max_lr = max_lr
@@ -38,7 +38,7 @@ class Lin_incr_offset_LRScheduler(StepSchedule):
 
 
 class PolyLRScheduler_offset(StepSchedule):
-    """Polynomial decay from `start_step`, before which the rate is `initial_lr`, to zero at `max_steps`.
+    """Polynomial decay from `initial_lr` at `start_step` (constant before) to zero at `max_steps`.
 
     The attribute `max_steps` holds the length of the decay, `max_steps - start_step`.
     """
@@ -68,7 +68,7 @@ class CosineAnnealingLR_offset(CosineAnnealingLR):
 
     Args:
         optimizer: see `CosineAnnealingLR`, as `T_max`, `eta_min` and `last_epoch`.
-        verbose: without effect; PyTorch dropped it.
+        verbose: ignored; PyTorch removed it.
         offset: step at which the decay begins.
     """
 
@@ -85,7 +85,7 @@ class CosineAnnealingLR_offset(CosineAnnealingLR):
         super().__init__(optimizer, T_max, eta_min, last_epoch)
 
     def step(self, epoch: int | None = None) -> None:
-        """Sets the learning rates of `epoch`, or of the next one where it is `None`."""
+        """Sets the learning rates of `epoch`, or of the next one if it is `None`."""
         self._step_count += 1
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         for group, lr in zip(self.optimizer.param_groups, self._get_closed_form_lr(), strict=True):

@@ -1,4 +1,4 @@
-"""Settings of the trainer of any head: those of the head and of the loss that the settings themselves name."""
+"""Settings of the generic ViT trainer; head and loss are selected by name and bring their own settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from nnunetv2.training.nnUNetTrainer.vit_training_config import TRAINING_CONFIGS
 logger = logging.getLogger(__name__)
 
 DEFAULT_HEAD = "dpt"
-_OF_FILE = 1  # rank of a setting's source
+_OF_FILE = 1  # rank of the source "file"
 
 
 @dataclass
@@ -30,7 +30,7 @@ class NamedHeadModelConfig(ViTModelConfig):
     """Backbone and head."""
 
     head: str = DEFAULT_HEAD
-    """Name of the head; nnUNetv2_train_vit -h lists them. Each has settings of its own, which stand beside this one."""
+    """Name of the head; nnUNetv2_train_vit -h lists them. The settings of the head are added to this section."""
 
     @property
     def head_name(self) -> str:
@@ -39,7 +39,7 @@ class NamedHeadModelConfig(ViTModelConfig):
 
 @dataclass
 class AnyHeadConfig(ViTnnUNetConfig):
-    """All settings of one training; `resolved` adds those of the head and the loss that are chosen."""
+    """All settings of one training; `resolved` adds those of the selected head and loss."""
 
     file_name: ClassVar[str] = "config.yaml"
 
@@ -47,14 +47,14 @@ class AnyHeadConfig(ViTnnUNetConfig):
 
     @classmethod
     def resolved(cls, path: str | os.PathLike | None, overrides: Sequence[str]) -> type[AnyHeadConfig]:
-        """The class with the settings of the head and the loss that a file and words name.
+        """Returns the class with the settings of the head and loss that the file and the overrides select.
 
         Args:
-            path: YAML file; None: there is none.
+            path: YAML file; None: no file.
             overrides: `key=value` words, which take precedence over the file.
 
         Raises:
-            UsageError: there is no such head or loss, or they do not fit each other.
+            UsageError: head or loss are unknown or incompatible.
         """
         head = _chosen("model.head", path, overrides) or DEFAULT_HEAD
         return config_for(head, _chosen("training.loss", path, overrides))
@@ -63,14 +63,14 @@ class AnyHeadConfig(ViTnnUNetConfig):
     def load(
         cls, path: str | os.PathLike | None = None, overrides: Sequence[str] = ()
     ) -> tuple[AnyHeadConfig, dict[str, Source]]:
-        """Does what the base class does, and reads files of the fork that this command comes from, too."""
+        """Extends the base class: also reads files of the fork that this command originates from."""
         if not is_of_the_fork(path):
             return super().load(path, overrides)
         translation = translate(path)
         logger.info("%s", translation.remark)
         with TemporaryDirectory() as folder:
             ours = Path(folder) / Path(path).name
-            ours.write_text(json.dumps(translation.values), encoding="utf-8")  # which is YAML as well
+            ours.write_text(json.dumps(translation.values), encoding="utf-8")  # JSON is valid YAML
             try:
                 config, sources = super().load(ours, overrides)
             except UsageError as err:
@@ -83,12 +83,12 @@ class AnyHeadConfig(ViTnnUNetConfig):
 
 
 def load_any_head_config(path: str | os.PathLike | None = None, overrides: Sequence[str] = ()) -> AnyHeadConfig:
-    """The settings: defaults < YAML file < `key=value` words; see `load_config` for the errors."""
+    """Loads the settings: defaults < YAML file < `key=value` words; see `load_config` for errors."""
     return AnyHeadConfig.load(path, overrides)[0]
 
 
 def config_for(head: str, loss: str | None) -> type[AnyHeadConfig]:
-    """The class of all settings of a training with a head and a loss; None: the loss that suits the head."""
+    """Returns the class of all settings for a head and a loss; None: the default loss of the head."""
     head_config = head_config_class(head)
     return _composed(head, head_config, loss_config_class(loss, head_config.kind))
 
@@ -97,7 +97,7 @@ _made: dict[tuple[str, type, type], type[AnyHeadConfig]] = {}
 
 
 def _composed(head: str, head_config: type[HeadConfig], loss_config: type[LossConfig]) -> type[AnyHeadConfig]:
-    """Always the same class for the same settings, so that configuration objects compare equal."""
+    """Caches the class, so that configuration objects with equal settings compare equal."""
     key = (head, head_config, loss_config)
     if key not in _made:
         sections: list[Any] = [
@@ -146,7 +146,7 @@ def _training_section(head_config: type[HeadConfig]) -> type:
 
 
 def _chosen(key: str, path: str | os.PathLike | None, overrides: Sequence[str]) -> str | None:
-    """The value of a setting before all settings are known; what is wrong in the file is reported when it is loaded."""
+    """Reads one setting before the schema is known; errors in the file are reported when it is loaded."""
     import yaml
 
     words = [word.partition("=")[2] for word in overrides if word.partition("=")[0] == key]

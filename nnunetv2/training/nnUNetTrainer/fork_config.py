@@ -1,7 +1,8 @@
-"""Reads YAML files of the fork of nnU-Net that introduced `nnUNetv2_train_vit`, and says what became of them.
+"""Reads YAML files of the nnU-Net fork that introduced `nnUNetv2_train_vit`, and reports how they were mapped.
 
-Its files name a module of a model (`model.model_path`), settings of its head (`model.decoder`) and a section `train`.
-The module is not imported; it stands for one of our heads. Its trainer uses SGD with momentum, so do these settings.
+Such a file names the module of a model (`model.model_path`), settings of its head (`model.decoder`) and a section
+`train`. The module is not imported but mapped to one of our heads. The fork trains with SGD and momentum, so the
+mapped settings do, too.
 
 Source: github.com/xujialiu/nnunet, commit 6ed9276.
 """
@@ -23,15 +24,15 @@ _DEFAULT = "default of the fork"
 
 @dataclass(frozen=True)
 class _Head:
-    """What a module of the fork stands for."""
+    """Counterpart of one of the fork's modules."""
 
     name: str
     decoder: Mapping[str, str] = field(default_factory=dict)
-    """Settings of its decoder and what they are called here."""
+    """Names of the decoder's settings: the fork's -> ours."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of ours that it has no name for."""
+    """Values of our settings that the fork has no setting for."""
     difference: str = ""
-    """Why it is not the same network."""
+    """Why the networks differ; empty: they are the same."""
 
 
 _UPERNET = _Head(
@@ -60,12 +61,12 @@ _HEADS = {
     ),
 }
 _DEFAULT_MODULE = "nnunetv2.model.model_segformer_1"
-# What the fork's decoders accept beyond the settings that have a counterpart here.
+# Settings of the fork's decoders without a counterpart here.
 _EXTRA = {"upernet": {"pool_scales"}, "primus": {"multiscale", "interaction_indices"}}
 _POOL_SCALES = [1, 2, 3, 6]
-_ONE_SIZE = {"retfound": "mae_large", "visionfm": "base"}  # whatever the file says of the size
+_ONE_SIZE = {"retfound": "mae_large", "visionfm": "base"}  # overrides the size in the file
 _LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "target_modules": ["qkv"]}
-_TRAINING = {  # theirs -> ours, and the fork's default
+_TRAINING = {  # the fork's name -> our name, and the fork's default
     "initial_lr": ("lr", 1e-2),
     "weight_decay": ("weight_decay", 3e-5),
     "num_epochs": ("num_epochs", 1000),
@@ -73,33 +74,33 @@ _TRAINING = {  # theirs -> ours, and the fork's default
     "num_val_iterations_per_epoch": ("num_val_iterations_per_epoch", 50),
 }
 _MODEL_KEYS = ("model_path", "backbone", "backbone_size", "checkpoint_path", "decoder")
-_BLOCKS = {12: [2, 5, 8, 11], 24: [5, 11, 17, 23]}  # that its heads read, by the depth of the backbone
+_BLOCKS = {12: [2, 5, 8, 11], 24: [5, 11, 17, 23]}  # blocks that the fork's heads read, by depth of the backbone
 
 
 @dataclass
 class Translation:
-    """Settings of ours that a file of the fork stands for."""
+    """A file of the fork, translated to our settings."""
 
     values: dict[str, dict[str, Any]]
-    """By section."""
+    """Settings by section."""
     origins: dict[str, str]
-    """Where each comes from, by dotted name of ours: the dotted name in the file, or that it is a default there."""
+    """Origin of each setting, by our dotted name: the dotted name in the file, or the fork's default."""
     remark: str
-    """What differs from the fork's training, in one line."""
+    """Differences from the fork's training, in one line."""
 
 
 def is_of_the_fork(path: str | os.PathLike | None) -> bool:
-    """Whether a YAML file has the layout of the fork."""
+    """True if a YAML file has the layout of the fork."""
     content = _content(path)
     model = content.get("model")
     return "train" in content or (isinstance(model, Mapping) and "model_path" in model)
 
 
 def translate(path: str | os.PathLike) -> Translation:
-    """The settings that a file of the fork stands for.
+    """Translates a file of the fork to our settings.
 
     Raises:
-        UsageError: it has a key or a module that the fork does not have, or that has no counterpart here.
+        UsageError: a key or module is unknown to the fork or has no counterpart here.
     """
     reader = _Reader(path)
     reader.model()
@@ -109,7 +110,7 @@ def translate(path: str | os.PathLike) -> Translation:
 
 
 class _Reader:
-    """Collects what the sections of one file stand for."""
+    """Translates the sections of one file."""
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path, self.content = path, _content(path)
@@ -119,7 +120,7 @@ class _Reader:
         self._require_known("", self.content, ("model", "lora", "train"))
 
     def model(self) -> None:
-        """The backbone, and the head that a module stands for."""
+        """Translates the backbone and the module to a backbone and a head."""
         given = self._section("model", _MODEL_KEYS)
         module = given.get("model_path") or _DEFAULT_MODULE
         if module not in _HEADS:
@@ -148,7 +149,7 @@ class _Reader:
         )
 
     def lora(self) -> None:
-        """Adapters, which are on in the fork unless a file says otherwise; without them the backbone is frozen."""
+        """Translates LoRA, which the fork enables by default; without it the backbone is frozen."""
         given = self._section("lora", ("enabled", *_LORA))
         is_enabled = given.get("enabled", True)
         self._set("lora", "enabled", is_enabled, "lora.enabled" if "enabled" in given else _DEFAULT)
@@ -156,7 +157,7 @@ class _Reader:
             self._set("lora", name, given.get(name, default), f"lora.{name}" if name in given else _DEFAULT)
 
     def training(self) -> None:
-        """SGD as nnU-Net uses it; the fork never reads its setting of the gradient's limit, which is 12."""
+        """Translates to nnU-Net's SGD; the fork ignores its own setting for gradient clipping and uses 12."""
         given = self._section("train", (*_TRAINING, "gradient_clip"))
         for theirs, (ours, default) in _TRAINING.items():
             is_given = given.get(theirs) is not None
@@ -176,7 +177,7 @@ class _Reader:
     def _blocks(self, head: str, decoder: Mapping[str, Any]) -> None:
         model = self.values["model"]
         row = FAMILIES.get(model["backbone"], {}).get(model["backbone_size"])
-        if row is None:  # is reported when the settings are checked
+        if row is None:  # reported when the settings are checked
             return
         if head == "dpt":
             self._set("model", "neck_hidden_sizes", [row.shape.width] * 4, _DEFAULT)
@@ -208,7 +209,7 @@ class _Reader:
 
 
 def _content(path: str | os.PathLike | None) -> Mapping[str, Any]:
-    """The file's mapping; empty for what is reported when the file is loaded."""
+    """Reads the file's mapping; empty on errors, which are reported when the file is loaded."""
     import yaml
 
     if path is None or not Path(path).is_file():

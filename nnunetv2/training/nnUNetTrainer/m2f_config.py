@@ -1,4 +1,4 @@
-"""Settings of the DINOv3 + Mask2Former trainer; those that it shares with others are in `vit_config.py`."""
+"""Settings of the DINOv3 + Mask2Former trainer; shared settings are in `vit_config.py`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _M2F, _EOMT = (head_config_class(name) for name in _TYPES)
 @dataclass
 class _TypedModelConfig(ViTModelConfig):
     type: str = "m2f"
-    """Head: m2f (adapter, pixel decoder and mask transformer), or eomt (queries in the last blocks of the backbone;
-    about four times faster; of what follows it has num_queries and num_joint_blocks alone)."""
+    """Head: m2f (adapter, pixel decoder and mask transformer) or eomt (queries in the last blocks of the backbone;
+    about four times faster; of the settings below it uses only num_queries and num_joint_blocks)."""
 
 
 @dataclass
@@ -53,7 +53,7 @@ class M2FnnUNetConfig(ViTnnUNetConfig):
 
     @classmethod
     def check_given(cls, values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:
-        """Rejects, beside what the base class rejects, settings of the other type of head.
+        """Extends the base class: also rejects settings of the other head type.
 
         As there, a word may override the file: `model.type=eomt` takes precedence over a file written for m2f.
         """
@@ -75,7 +75,7 @@ class M2FnnUNetConfig(ViTnnUNetConfig):
 
 
 def _foreign(head: str) -> set[str]:
-    """The settings of `model` that the other head alone has."""
+    """Settings of `model` that only the other head has."""
     own = set(setting_names(head_config_class(head)))
     of_all = {name for kind in (_M2F, _EOMT) for name in setting_names(kind)}
     blocks = {"backbone_out_layers"} if head_config_class(head).num_blocks == 0 else set()
@@ -83,5 +83,5 @@ def _foreign(head: str) -> set[str]:
 
 
 def load_m2f_config(path: str | None = None, overrides: Sequence[str] = ()) -> M2FnnUNetConfig:
-    """The settings: defaults < YAML file < `key=value` words; see `load_config` for the errors."""
+    """Loads the settings: defaults < YAML file < `key=value` words; see `load_config` for errors."""
     return load_config(M2FnnUNetConfig, path, overrides)

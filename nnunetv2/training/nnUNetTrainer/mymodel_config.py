@@ -1,4 +1,4 @@
-"""Settings of the ViT + UperNet trainer; those that it shares with others are in `vit_config.py`."""
+"""Settings of the ViT + UperNet trainer; shared settings are in `vit_config.py`."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ class MyModelnnUNetConfig(ViTnnUNetConfig):
 
 
 def load_mymodel_config(path: str | None = None, overrides: Sequence[str] = ()) -> MyModelnnUNetConfig:
-    """The settings: defaults < YAML file < `key=value` words; see `load_config` for the errors."""
+    """Loads the settings: defaults < YAML file < `key=value` words; see `load_config` for errors."""
     return load_config(MyModelnnUNetConfig, path, overrides)

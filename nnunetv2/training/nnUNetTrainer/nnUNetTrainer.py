@@ -1,6 +1,6 @@
 """The trainer: hooks that users override, in the order in which a training calls them.
 
-Bodies say what happens; how it is done is in functions of `nnunetv2.training` that can be used without a trainer.
+Hooks contain the sequence of steps; the steps are functions of `nnunetv2.training` that do not need a trainer.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ from nnunetv2.utilities.plans_handling import plans_handler
 class nnUNetTrainer(FoldTraining):
     """Trains one fold of one configuration and validates it.
 
-    Subclasses change a training by class attributes, which `FoldTraining` lists, and by overriding hooks. A subclass
-    may add keyword arguments to the constructor; they must be plain data and are stored in its checkpoints.
+    Subclasses change a training by class attributes (listed in `FoldTraining`) and by overriding hooks. A subclass may
+    add keyword arguments to the constructor; they must be plain data and are stored in checkpoints.
 
     Args:
-        plans: content of a plans file; it is not changed.
+        plans: content of a plans file; not modified.
         configuration: name of one of its configurations.
         fold: number of the split, or "all".
         dataset_json: content of the dataset's dataset.json.
-        device: where to train; several processes each take their own GPU.
+        device: where to train; with several processes, each uses its own GPU.
     """
 
     def initialize(self) -> None:
-        """Makes network, optimiser, schedule and loss; called once."""
+        """Creates network, optimiser, schedule and loss; called once."""
         if self.was_initialized:
             raise RuntimeError("initialize was called a second time; a trainer is initialised once")
-        seeding.start(self.seed)
+        seeding.start(self.seed)  # before the network draws its initial weights
         self._set_batch_size_and_oversample()
         managers = (self.plans_manager, self.configuration_manager)
         self.num_input_channels = determine_num_input_channels(*managers, self.dataset_json)
@@ -76,7 +76,7 @@ class nnUNetTrainer(FoldTraining):
             self.network = distributed.distribute(self.network, self.device, **known)
         self.loss = self._build_loss()
         if resolve_precision(self.precision, self.device) != "fp16":
-            self.grad_scaler = None
+            self.grad_scaler = None  # only fp16 needs loss scaling
         self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         self.was_initialized = True
         hyper_parameters = {name: getattr(self, name) for name in debug_information.HYPER_PARAMETERS}
@@ -87,7 +87,7 @@ class nnUNetTrainer(FoldTraining):
         self.batch_size, forced = distributed.share_of_batch(
             self.configuration_manager.batch_size, self.oversample_foreground_percent, rank, world_size
         )
-        if not self.probabilistic_oversampling:  # where each sample is drawn for, all processes draw alike
+        if not self.probabilistic_oversampling:  # a per-sample probability is the same in every process
             self.oversample_foreground_percent = forced
 
     @staticmethod
@@ -98,7 +98,7 @@ class nnUNetTrainer(FoldTraining):
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """Hook: returns the network, here the one that the plans describe. Training and prediction both call it."""
+        """Hook: returns the network, by default that of the plans. Called by training and prediction."""
         return network_hook.build_planned_network(
             configuration_manager, num_input_channels, num_output_channels, enable_deep_supervision
         )
@@ -107,11 +107,11 @@ class nnUNetTrainer(FoldTraining):
         return device_settings.should_compile(self.device)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Hook: groups of parameters for the optimiser, each with the settings in which it differs."""
+        """Hook: returns parameter groups for the optimiser, each with the settings that it overrides."""
         return [{"params": list(self.network.parameters())}]
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        """Hook: returns optimiser and learning rate schedule; its `step` takes the epoch (nothing, per iteration)."""
+        """Hook: returns optimiser and learning rate schedule; `step` takes the epoch (no argument if per iteration)."""
         settings = {"momentum": self.momentum, "nesterov": True, "weight_decay": self.weight_decay}
         optimizer = torch.optim.SGD(self.parameter_groups(), self.initial_lr, **settings)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
@@ -126,17 +126,17 @@ class nnUNetTrainer(FoldTraining):
         return None if strides is None else deep_supervision_scales(strides)
 
     def set_deep_supervision_enabled(self, enabled: bool) -> None:
-        """Hook: switches between outputs at several resolutions and one; networks without the switch are left alone."""
+        """Hook: switches deep supervision on or off; networks without that switch are not changed."""
         network_hook.switch_deep_supervision(unwrap(self.network), enabled)
 
     def print_plans(self) -> None:
-        """Hook: writes the configuration, and the part of the plans that all of them share, into the log file."""
+        """Hook: writes the configuration and the shared part of the plans to the log file."""
         plans = (self.plans_manager.plans, self.configuration_name, self.configuration_manager)
         for line in training_log.plans_lines(*plans):
             self.print_to_log_file(line, also_print_to_console=False)
 
     def plot_network_architecture(self) -> None:
-        """Hook: leaves a picture of the network, here its layers as text."""
+        """Hook: saves a description of the network, here its layers as text."""
         if self.local_rank == 0:
             model_folder.write_network_listing(unwrap(self.network), self.output_folder)
 
@@ -147,7 +147,7 @@ class nnUNetTrainer(FoldTraining):
             debug_information.write_debug_json(self.output_folder, attributes, loaders, self.device)
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
-        """Hook: returns rotation range, whether to rotate within slices, patch size to cut out, and mirror axes."""
+        """Hook: returns rotation range, whether to rotate in-plane only, initial patch size, and mirror axes."""
         settings = augmentation_geometry(self.configuration_manager.patch_size)
         self.inference_allowed_mirroring_axes = settings.mirror_axes
         return settings.rotation, settings.do_dummy_2d, settings.initial_patch_size, settings.mirror_axes
@@ -176,11 +176,11 @@ class nnUNetTrainer(FoldTraining):
     def get_tr_and_val_datasets(self) -> tuple[nnUNetBaseDataset, nnUNetBaseDataset]:
         """Hook: returns the training and validation cases of this fold."""
         training, validation = self.do_split()
-        self._require_inputs([*training, *validation])  # at once, so that one message names all that are missing
+        self._require_inputs([*training, *validation])  # both at once, so that one message lists all missing cases
         return self._open_cases(training), self._open_cases(validation)
 
     def get_dataloaders(self) -> tuple[Any, Any]:
-        """Hook: returns endless iterators over augmented training batches and plain validation batches."""
+        """Hook: returns endless iterators over augmented training batches and unaugmented validation batches."""
         augment, convert, cut_size = self.get_transforms()
         size, labels = self.configuration_manager.patch_size, self.label_manager
         oversampling = (self.oversample_foreground_percent, self.probabilistic_oversampling)
@@ -195,7 +195,7 @@ class nnUNetTrainer(FoldTraining):
         )
 
     def get_transforms(self) -> batches.Transforms:
-        """The transforms that the hooks make for this configuration; the trainer need not be initialised."""
+        """Builds the transforms of this configuration by the hooks; the trainer need not be initialised."""
         scales, size = self._get_deep_supervision_scales(), self.configuration_manager.patch_size
         rotation, dummy_2d, cut_size, axes = self.configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         shared = batches.label_arguments(self.label_manager, self.is_cascaded)
@@ -207,12 +207,13 @@ class nnUNetTrainer(FoldTraining):
     def on_train_start(self) -> None:
         if not self.was_initialized:
             self.initialize()
-        # As the plans say it: a subclass's network hook may have changed the arguments that it was given.
+        # From the plans: a subclass's network hook may have modified the arguments that it received.
         planned = plans_handler.PlansManager(self.plans_manager.plans).get_configuration(self.configuration_name)
         require_same_architecture(self.output_folder_base, self.configuration_name, planned)
         if self.local_rank == 0:
             batches.unpack(self.dataset_class, self.preprocessed_dataset_folder)
-        process_group.wait_for_all()
+        process_group.wait_for_all()  # all processes read the unpacked files
+        # Starts the workers before anything is written: if they fail, the model folder is unchanged.
         self.dataloader_train, self.dataloader_val = self.get_dataloaders()
         self.set_deep_supervision_enabled(self.enable_deep_supervision)
         if self.local_rank == 0:
@@ -259,12 +260,12 @@ class nnUNetTrainer(FoldTraining):
         self.logger.log("lrs", learning_rate, self.current_epoch)
 
     def forward_loss(self, data: torch.Tensor, target: batches.Target) -> tuple[torch.Tensor, Any]:
-        """Hook: returns the scalar loss and the network's output; training and validation call it under autocast."""
+        """Hook: returns the scalar loss and the network's output; called under autocast by training and validation."""
         output = self.network(data)
         return self.loss(output, target), output
 
     def dense_logits(self, output: Any) -> torch.Tensor:
-        """Hook: the logits (B, K, *spatial) at full resolution within what the network returned."""
+        """Hook: extracts the full-resolution logits (B, K, *spatial) from the network's output."""
         return output[0] if isinstance(output, (list, tuple)) else output
 
     def train_step(self, batch: dict) -> dict:
@@ -299,6 +300,7 @@ class nnUNetTrainer(FoldTraining):
         outputs = collate_outputs(val_outputs)
         losses = np.concatenate(process_group.gather(outputs["loss"]), axis=None)
         counts = (process_group.gather(outputs[key].sum(0)) for key in ("tp_hard", "fp_hard", "fn_hard"))
+        # Counts, not Dice scores, are combined over processes, which equals the Dice of all samples together.
         dice = online_metrics.pseudo_dice(*(np.sum(of_each_process, axis=0) for of_each_process in counts))
         self.logger.log("mean_fg_dice", online_metrics.mean_of_defined(dice), self.current_epoch)
         self.logger.log("dice_per_class_or_region", dice, self.current_epoch)
@@ -315,24 +317,24 @@ class nnUNetTrainer(FoldTraining):
             self.print_to_log_file(f"New best EMA pseudo Dice: {ema:.4f}", also_print_to_console=False)
             self.save_checkpoint(os.path.join(self.output_folder, checkpoint.BEST))
         if remaining and (self.current_epoch + 1) % self.save_every == 0:
-            self.save_checkpoint(os.path.join(self.output_folder, checkpoint.LATEST))  # knows the best so far
+            self.save_checkpoint(os.path.join(self.output_folder, checkpoint.LATEST))  # includes the new best score
         self.current_epoch += 1
 
     def on_train_end(self) -> None:
         self.save_checkpoint(os.path.join(self.output_folder, checkpoint.FINAL))
         if self.local_rank == 0:
-            checkpoint.remove(self.output_folder, checkpoint.LATEST)
+            checkpoint.remove(self.output_folder, checkpoint.LATEST)  # superseded by the final checkpoint
         batches.stop_augmenters(*self._loaders())
         empty_cache(self.device)
         self.print_to_log_file("Training done.")
 
     def save_checkpoint(self, filename: str) -> None:
-        """Writes network, optimiser and history; a training that loads the file goes on with the next epoch."""
+        """Writes network, optimiser and history; a training that loads the file resumes with the next epoch."""
         if self.local_rank == 0 and not self.disable_checkpointing:
             save_checkpoint(self.checkpoint_content(), filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
-        """Takes over network, optimiser and history of a checkpoint file, or of its content."""
+        """Restores network, optimiser and history from a checkpoint file or its content."""
         self.initialize_for(filename_or_checkpoint)
         content, source = checkpoint.read(filename_or_checkpoint, self.device)
         self._resume_budget(content, source)
@@ -344,9 +346,9 @@ class nnUNetTrainer(FoldTraining):
         self.restored_checkpoint = (os.path.basename(source), restored.epoch)
 
     def initialize_for(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
-        """Calls `initialize`, unless that was done, with the budget of the training that a checkpoint is from."""
+        """Calls `initialize`, if not yet done, with the budget stored in a checkpoint."""
         if not self.was_initialized:
-            self._resume_budget(*checkpoint.peek(filename_or_checkpoint))  # the schedule is made for a length
+            self._resume_budget(*checkpoint.peek(filename_or_checkpoint))  # the schedule depends on the length
             self.initialize()
 
     def _resume_budget(self, content: Mapping[str, Any], source: str) -> None:
@@ -355,7 +357,7 @@ class nnUNetTrainer(FoldTraining):
         self.keep_to_budget(kept)
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
-        """Predicts the whole cases of the validation split and writes them with their metrics below the fold."""
+        """Predicts the cases of the validation split and writes segmentations and metrics to the fold's folder."""
         setting = self.validation_setting(get_default_num_processes(), save_probabilities)
         self.set_deep_supervision_enabled(False)
         self.network.eval()

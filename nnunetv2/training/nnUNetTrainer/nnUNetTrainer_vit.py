@@ -1,4 +1,4 @@
-"""Trains a vision transformer with any head: settings from YAML, backbone weights, AdamW, a schedule by iterations."""
+"""Trains a vision transformer with any head: YAML settings, pretrained backbone, AdamW, per-iteration schedule."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _CUDA = torch.device("cuda")
 
 
 class nnUNetTrainer_vit(nnUNetTrainer):
-    """nnU-Net's training with a vision transformer and the head that the settings name.
+    """nnU-Net's training with a vision transformer and the head selected in the settings.
 
     Args:
         plans: content of a plans file.
@@ -53,8 +53,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         overrides: `key=value` words that take precedence over the file.
 
     Attributes:
-        config_class: of the settings, see `ViTnnUNetConfig`; a subclass may have its own.
-        supervise_all_layers: for heads with queries: compute the loss after every layer, not after the last one alone.
+        config_class: class of the settings, see `ViTnnUNetConfig`; a subclass may define its own.
+        supervise_all_layers: for query heads: compute the loss after every layer instead of only the last.
 
     Raises:
         UsageError: wrong settings, or a configuration that is 3-D or part of a cascade.
@@ -78,13 +78,13 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         self.config, _ = self.config_class.load(config_path, overrides)
         self._words = frozenset(word.partition("=")[0] for word in overrides)
         self.trainer_config = plain_config(self.config)
-        self.dataset_json = dataset_json  # adapt_plans asks it for the kind of labels
+        self.dataset_json = dataset_json  # adapt_plans reads the kind of labels from it
         self._needs_backbone_weights = True
         super().__init__(plans, configuration, fold, dataset_json, device)
         self._take_over_settings()
 
     def _take_over_settings(self) -> None:
-        """Sets what the settings say, except where a subclass says otherwise by a class attribute of its own."""
+        """Applies the settings, except where a subclass overrides them by its own class attribute."""
         training = self.config.training
         settings = {
             "initial_lr": training.lr,
@@ -106,14 +106,14 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         """Applies the flags of the command to the settings; flags override the file.
 
         Raises:
-            UsageError: a `key=value` word says otherwise.
+            UsageError: a `key=value` word contradicts a flag.
         """
         for name, value in values.items():
             said = getattr(self.config.training, name)
             if f"training.{name}" in self._words and said != value:
                 raise UsageError(
-                    f"training.{name}={said} contradicts --{name} {value}, which was given now or when the training "
-                    f"was started; leave out the first"
+                    f"training.{name}={said} contradicts --{name} {value}, which was set now or when the training "
+                    f"was started; leave out the setting"
                 )
         self.config = replace(self.config, training=replace(self.config.training, **values))
         self.trainer_config = plain_config(self.config)
@@ -132,8 +132,9 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         return plans
 
     def initialize(self) -> None:
-        # Rejects a fold with other settings by their names, before its weights turn out not to fit.
+        # Names the settings that differ from the other folds, before their weights fail to load.
         require_same_architecture(self.output_folder_base, self.configuration_name, self.configuration_manager)
+        # Missing weights are reported before the network is built.
         weights = self._find_backbone_weights() if self._needs_backbone_weights else None
         super().initialize()
         network, model = unwrap(self.network), self.config.model
@@ -155,20 +156,21 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         )
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
-        """Does what the base class does; rates, decay and length of the training stay those of the settings."""
-        self._needs_backbone_weights = False  # the checkpoint holds the whole network
+        """Extends the base class: learning rates, weight decay and length keep the values of the settings."""
+        self._needs_backbone_weights = False  # the checkpoint contains the whole network
         self.initialize_for(filename_or_checkpoint)
         groups = [{key: group[key] for key in ("initial_lr", "weight_decay")} for group in self.optimizer.param_groups]
         try:
             super().load_checkpoint(filename_or_checkpoint)
-        except UsageError:
+        except UsageError:  # a ValueError, too, but it already explains itself
             raise
-        except ValueError as err:  # of torch, about the optimiser
+        except ValueError as err:  # raised by torch for the optimiser
             raise UsageError(
                 f"The optimiser in the checkpoint has other groups of parameters ({err}); continue with the "
                 f"training.layer_decay and model.tuning of the training that wrote it"
             ) from err
-        self.lr_scheduler.total_iter = self._num_iterations()  # a training made longer follows the longer schedule
+        self.lr_scheduler.total_iter = self._num_iterations()  # a prolonged training uses the longer schedule
+        # The optimiser's state has brought the rates of the checkpoint; those of the settings are put back.
         self.lr_scheduler.base_lrs = [group["initial_lr"] for group in groups]
         for group, settings, rate in zip(self.optimizer.param_groups, groups, self.lr_scheduler.get_lr(), strict=True):
             group.update(settings, lr=rate)
@@ -238,7 +240,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             self.label_manager.num_segmentation_heads,
             regions=self.label_manager.has_regions,
             ignore_label=self.label_manager.ignore_label,
-            size=padded_size(data.shape[-2:], network.image_multiple),
+            size=padded_size(data.shape[-2:], network.image_multiple),  # masks are predicted for the padded image
         )
         return self.loss.total(self.loss(output, targets, valid)), output
 

@@ -1,4 +1,4 @@
-"""Settings of the SegFormer trainer; those that it shares with others are in `vit_config.py`."""
+"""Settings of the SegFormer trainer; shared settings are in `vit_config.py`."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ class SegFormernnUNetConfig(ViTnnUNetConfig):
 
 
 def load_segformer_config(path: str | None = None, overrides: Sequence[str] = ()) -> SegFormernnUNetConfig:
-    """The settings: defaults < YAML file < `key=value` words; see `load_config` for the errors."""
+    """Loads the settings: defaults < YAML file < `key=value` words; see `load_config` for errors."""
     return load_config(SegFormernnUNetConfig, path, overrides)

@@ -1,4 +1,4 @@
-"""Settings that all trainers of vision transformers share: backbone, LoRA, augmentation, inference."""
+"""Settings shared by all trainers of vision transformers: backbone, LoRA, augmentation, inference."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ __all__ = ["DenseTrainingConfig", "LoRAConfig", "ViTModelConfig", "ViTTrainingCo
 
 _NUMBERS = {1: "one block", 2: "two blocks", 3: "three blocks", 4: "four blocks", ANY_NUMBER: "blocks"}
 TUNINGS = ("frozen", "lora", "full")
-# Never needed to rebuild a trained network.
+# Not needed to rebuild a trained network.
 _NOT_IN_NETWORK = ("pretrained", "checkpoint")
 
 
 @dataclass
 class ViTModelConfig:
-    """The vision transformer, where its weights come from, and how images enter it.
+    """The vision transformer, the source of its weights, and the adaptation of its input.
 
-    A subclass has the settings of a head beside these, whose name is `head_name`.
+    A subclass adds the settings of the head `head_name`.
     """
 
     head_name: ClassVar[str]
 
     backbone: str = "dinov3"
-    """Family of the vision transformer: dinov3, dinov3_native, dinov2, retfound, visionfm, or one of your own."""
+    """Family of the vision transformer: dinov3, dinov3_native, dinov2, retfound, visionfm, or a registered one."""
     backbone_size: str = "large"
-    """Size within the family; of dinov3: tiny, small, small_plus, base, large, huge_plus, 7b. tiny is a miniature
+    """Size within the family; for dinov3: tiny, small, small_plus, base, large, huge_plus, 7b. tiny is a miniature
     without released weights. An unknown size is rejected; the message lists the valid ones."""
     pretrained: bool = True
-    """Start from the released weights (downloaded once by timm's hub); false: from random ones."""
+    """Start from the released weights (downloaded once from timm's hub); false: from random weights."""
     checkpoint: str | None = None
-    """File of backbone weights (timm's, Meta's or Hugging Face's names) to start from instead."""
+    """File of backbone weights (names of timm, Meta or Hugging Face) to start from instead."""
     tuning: str | None = None
-    """What of the backbone is trained: frozen (nothing), lora or full; null: as lora.enabled says."""
+    """Which part of the backbone is trained: frozen (nothing), lora or full; null: determined by lora.enabled."""
     channel_adaptation: str = "repeat"
     """How images with other than three channels are adapted: repeat, conv1x1 or inflate."""
     input_norm: str = "dataset"
     """Normalisation. dataset: that of nnU-Net's plans. For intensities in [0, 1]: imagenet (ImageNet's constants), or
     visionfm_fundus, _oct, _ffa, _external, _slitlamp, _ubm, _us or _mri (VisionFM's constants of that modality)."""
     input_scale: int = 1
-    """Whole factor by which images are enlarged in front of the backbone, for images so small that they would be a
-    handful of patches. Time and memory grow with its square."""
+    """Integer factor by which images are upsampled before the backbone, for small images with too few patches. Time and
+    memory grow with its square."""
     backbone_out_layers: str | list[int] = "FOUR_EVEN_INTERVALS"
-    """The blocks whose features the head reads: FOUR_EVEN_INTERVALS, FOUR_LAST, LAST where one is enough, or numbers
-    from 0: [5,11,17,23]."""
+    """Blocks whose features the head reads: FOUR_EVEN_INTERVALS, FOUR_LAST, LAST if the head accepts one, or block
+    numbers from 0: [5,11,17,23]."""
 
     def __post_init__(self) -> None:
         require_choice("model.backbone", self.backbone, tuple(FAMILIES))
@@ -82,12 +82,12 @@ class ViTModelConfig:
         self.head_config().check_backbone(self._backbone_row.shape, f"{self.backbone} {self.backbone_size}")
 
     def head_config(self) -> HeadConfig:
-        """The settings of the head, checked by its own class."""
+        """Returns the settings of the head, validated by its own class."""
         config = head_config_class(self.head_name)
         return config(**{name: getattr(self, name) for name in setting_names(config)})
 
     def common_settings(self) -> dict[str, Any]:
-        """The settings from which plans rebuild the backbone and what is around the head."""
+        """Returns the settings from which plans rebuild the network, except those of the head."""
         common = (field_.name for field_ in fields(ViTModelConfig) if field_.name not in _NOT_IN_NETWORK)
         settings = {name: getattr(self, name) for name in common}
         if head_config_class(self.head_name).num_blocks == 0:
@@ -116,27 +116,27 @@ class ViTModelConfig:
 
 @dataclass
 class LoRAConfig(training_settings.LoRAConfig):
-    """Low-rank adapters in the backbone; on unless `model.tuning` says otherwise."""
+    """Low-rank adapters in the backbone; enabled unless `model.tuning` overrides it."""
 
     enabled: bool = True
-    """Train adapters while the backbone's own weights stay; `model.tuning`, where set, takes precedence."""
+    """Train adapters and freeze the backbone's own weights; `model.tuning`, if set, takes precedence."""
 
 
 @dataclass
 class ViTnnUNetConfig:
-    """All settings of one training; each trainer has a subclass with its own `model`."""
+    """All settings of one training; each trainer has a subclass with its own section `model`."""
 
     file_name: ClassVar[str]
-    """Where the folder of a fold keeps the settings that it was trained with."""
+    """Name of the settings file in the folder of a fold."""
 
     model: ViTModelConfig = field(default_factory=ViTModelConfig)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     training: ViTTrainingConfig = field(default_factory=ViTTrainingConfig)
     use_nnunet_augmentation: bool = True
-    """true: nnU-Net's augmentation, so that architectures are compared on equal terms; false: that of the DINOv3 tree,
-    resize, crop and flip."""
+    """true: nnU-Net's augmentation, for a fair comparison of architectures; false: resize, crop and flip, as in the
+    dinov3 package."""
     use_sliding_window_inference: bool = True
-    """true: nnU-Net's sliding window; false: each image, or slice, as a whole."""
+    """true: nnU-Net's sliding window; false: predict each image or slice as a whole."""
 
     def __post_init__(self) -> None:
         if self.model.tuning is None:
@@ -146,14 +146,14 @@ class ViTnnUNetConfig:
 
     @classmethod
     def resolved(cls, path: str | os.PathLike | None, overrides: Sequence[str]) -> type[ViTnnUNetConfig]:
-        """The class of the settings that a file and words are meant for; here it does not depend on them."""
+        """Returns the settings class for a file and overrides; here always this class."""
         return cls
 
     @classmethod
     def load(
         cls, path: str | os.PathLike | None = None, overrides: Sequence[str] = ()
     ) -> tuple[ViTnnUNetConfig, dict[str, Source]]:
-        """The settings and the source of each: defaults < YAML file < `key=value` words.
+        """Loads the settings and the source of each: defaults < YAML file < `key=value` words.
 
         Raises:
             UsageError: see `dinov3.utils.yaml_config.load_config`.
@@ -162,7 +162,7 @@ class ViTnnUNetConfig:
 
     @property
     def loss_settings(self) -> LossConfig:
-        """The settings of the loss, their defaults where the training has no section for it."""
+        """Returns the settings of the loss; defaults if there is no section for it."""
         config = loss_config_class(self.training.loss, head_config_class(self.model.head_name).kind)
         return getattr(self, config.section, None) or config()
 
@@ -170,11 +170,12 @@ class ViTnnUNetConfig:
     def check_given(cls, values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:
         """Rejects settings that contradict each other; see `dinov3.utils.yaml_config.load_with_sources`.
 
-        A word may override the file: `model.tuning=frozen` takes precedence over `lora.enabled: true` in it. Not the
-        other way round, and not within the file or within the words.
+        A word may override the file: `model.tuning=frozen` takes precedence over `lora.enabled: true` in it.
+        Contradictions within the file or within the words are rejected, and so is a word `lora.enabled` against the
+        file's `model.tuning`.
 
         Raises:
-            UsageError: with both settings and where they stand.
+            UsageError: two settings contradict each other; the message names both and their sources.
         """
         tuning, has_lora = values["model"]["tuning"], values["lora"]["enabled"]
         of_tuning, of_lora = (sources.get(key, DEFAULT) for key in ("model.tuning", "lora.enabled"))
@@ -185,7 +186,7 @@ class ViTnnUNetConfig:
             )
 
     def without_effect(self) -> dict[str, str]:
-        """Settings that nothing reads because of another one, by dotted name, each with the reason."""
+        """Returns settings that another setting makes ineffective, by dotted name, with the reason."""
         tuning = self.model.tuning
         of_lora = [f"lora.{name}" for name in ("r", "lora_alpha", "lora_dropout", "target_modules")]
         needs = {
@@ -199,10 +200,10 @@ class ViTnnUNetConfig:
         return unused
 
     def architecture(self, *, regions: bool) -> dict[str, Any]:
-        """The plans' architecture section: plain data from which the network is rebuilt.
+        """Returns the plans' architecture section: plain data from which the network is rebuilt.
 
         Args:
-            regions: whether the dataset's labels are regions, which may overlap.
+            regions: the dataset's labels are regions, which may overlap.
         """
         network_class, head = architecture_of_head(self.model.head_name, self.model.head_config())
         kwargs = self.model.common_settings() | head

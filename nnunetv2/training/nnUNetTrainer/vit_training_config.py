@@ -1,7 +1,7 @@
-"""Settings of the optimisation that all trainers of vision transformers share.
+"""Optimisation settings shared by all trainers of vision transformers.
 
-An iteration is one optimiser step on one batch. A training lasts `num_epochs` times `num_iterations_per_epoch`; where
-`num_epochs` is null, `total_iter` decides and is rounded up to whole epochs.
+An iteration is one optimiser step on one batch. A training lasts `num_epochs` times `num_iterations_per_epoch`; if
+`num_epochs` is null, it lasts `total_iter`, rounded up to whole epochs.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ class ViTTrainingConfig:
     optimizer: str = "adamw"
     """Optimiser: adamw, or sgd with Nesterov momentum 0.99, which nnU-Net uses for its U-Nets (lr near 1e-2)."""
     loss: str | None = None
-    """Name of the loss; null: the one that suits the head, nnU-Net's for pixels and Mask2Former's for masks."""
+    """Name of the loss; null: default of the head, nnU-Net's for dense heads and Mask2Former's for query heads."""
     lr: float = 1e-4
-    """Highest learning rate of the head, over the schedule."""
+    """Peak learning rate of the head."""
     weight_decay: float = 0.05
-    """For weight matrices and kernels; norms, biases, queries and other embeddings have none."""
+    """Weight decay of weight matrices and kernels; norms, biases, queries and other embeddings have none."""
     lora_lr_multiplier: float = 1.0
-    """Learning rate of LoRA's adapters as a part of lr; for tuning: lora."""
+    """Learning rate of the LoRA adapters relative to lr; for tuning: lora."""
     backbone_lr_multiplier: float = 0.1
-    """Learning rate of the backbone's own weights as a part of lr; for tuning: full."""
+    """Learning rate of the backbone's own weights relative to lr; for tuning: full."""
     layer_decay: float = 1.0
-    """Rate of each block as a part of the rate of the block above it, in (0, 1]; 1: all the same; for tuning: full."""
+    """Learning rate of each block relative to the next deeper block, in (0, 1]; 1: no decay; for tuning: full."""
     scheduler: str = "WarmupOneCycleLR"
     """After a linear warm-up: WarmupOneCycleLR (half a cosine to 0) or poly (power 0.9), stepped every iteration."""
     warmup_iters: int = 1500
-    """Iterations of the warm-up; at most a tenth of the training is used for it."""
+    """Iterations of the warm-up; limited to a tenth of the training."""
     total_iter: int = 40000
-    """Iterations of the training, used where num_epochs is null."""
+    """Iterations of the training, used if num_epochs is null."""
     num_epochs: int | None = None
-    """Epochs of the training; null: as many as total_iter needs."""
+    """Epochs of the training; null: as many as total_iter requires."""
     num_iterations_per_epoch: int = 250
     """Training iterations between two validations."""
     num_val_iterations_per_epoch: int = 50
     """Batches of one validation."""
     gradient_clip: float | None = 0.01
-    """Largest L2 norm of the gradient of all parameters together; null: no limit."""
+    """Maximum L2 norm of the total gradient; null: no clipping."""
     precision: str = "auto"
     """auto (bf16 on CUDA, fp32 elsewhere), fp32, bf16 or fp16."""
     batch_size: int | None = None
-    """Samples per iteration over all GPUs; null: that of the plans."""
+    """Samples per iteration over all GPUs; null: from the plans."""
     patch_size: list[int] | None = None
-    """Height and width in pixels; null: that of the plans. Multiples of 32 waste no computation."""
+    """Height and width in pixels; null: from the plans. Multiples of 32 avoid padding."""
     oversample_foreground_percent: float = 0.33
-    """Share of a batch whose crops must hold foreground, in [0, 1]."""
+    """Share of the samples in a batch that must contain foreground, in [0, 1]."""
     save_every: int = 50
-    """Epochs between two writings of checkpoint_latest."""
+    """Epochs between writes of checkpoint_latest."""
 
     def __post_init__(self) -> None:
         require_choice("training.optimizer", self.optimizer, OPTIMIZERS)
@@ -82,11 +82,11 @@ class ViTTrainingConfig:
             )
 
     def epochs(self) -> int:
-        """Number of epochs, see the note on top of this file."""
+        """Number of epochs, see the module docstring."""
         return self.num_epochs or math.ceil(self.total_iter / self.num_iterations_per_epoch)
 
     def precision_on(self, device_type: str) -> str:
-        """fp32, bf16 or fp16 for a device type such as `cuda`."""
+        """Resolves the precision to fp32, bf16 or fp16 for a device type such as `cuda`."""
         if self.precision != "auto":
             return self.precision
         return "bf16" if device_type == "cuda" else "fp32"
@@ -97,7 +97,7 @@ class DenseTrainingConfig(ViTTrainingConfig):
     """Optimisation of a dense head with nnU-Net's loss, whose gradients are larger than those of averaged masks."""
 
     gradient_clip: float | None = 1.0
-    """Largest L2 norm of the gradient of all parameters together; null: no limit."""
+    """Maximum L2 norm of the total gradient; null: no clipping."""
 
 
 TRAINING_CONFIGS = {"dense": DenseTrainingConfig, "queries": ViTTrainingConfig}  # by the kind of head

@@ -1,1 +1,1 @@
-"""What a training records of itself, so that it can be compared with others."""
+"""Description that a training records of itself, so that it can be compared with others."""

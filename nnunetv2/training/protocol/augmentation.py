@@ -1,4 +1,4 @@
-"""An augmentation as a list of its steps, in words that are the same for the same augmentation."""
+"""Canonical text description of an augmentation, one entry per step."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from nnunetv2.training.protocol.hashes import content_hash
 _OPENING, _CLOSING, _QUOTES = "([{", ")]}", "'\""
 _CALL = re.compile(r"\s*([\w.]+)\(\s*(.*?)\s*\)\s*", re.DOTALL)
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_WHOLE_NUMBER = re.compile(r"(?<![\w.])(\d+)\.0(?![\w.])")  # 1.0 is 1
+_WHOLE_NUMBER = re.compile(r"(?<![\w.])(\d+)\.0(?![\w.])")  # normalises 1.0 to 1
 _PIPELINE = "ComposeTransforms"
-# What the loss asks for rather than the augmentation: networks with deep supervision have it, others do not.
+# Required by the loss, not part of the augmentation: only used with deep supervision.
 _NO_AUGMENTATION = frozenset({"DownsampleSegForDSTransform"})
-# How a step computes, not what; and the size of the patch, which is told apart.
+# Implementation details of a step, and the patch size, which is recorded separately.
 _NO_PARAMETERS = frozenset({"patch_size", "benchmark", "benchmark_use_fft", "benchmark_num_runs"})
 
 
 def augmentation_description(transforms: Any) -> dict[str, Any] | None:
-    """The steps of the transforms of a training in words, with their hash; None if they are not known."""
+    """Describes the steps of a training's transforms, with their hash; None if unknown."""
     if transforms is None:
         return None
     steps = augmentation_steps(repr(transforms))
@@ -28,11 +28,11 @@ def augmentation_description(transforms: Any) -> dict[str, Any] | None:
 
 
 def augmentation_steps(description: str) -> list[str]:
-    """The steps of a pipeline of transforms with their parameters, one text each.
+    """Lists the steps of a transform pipeline with their parameters, one string each.
 
     Args:
-        description: what `repr` of the pipeline gives; debug.json has it, too. Caches, addresses of objects, and what
-            depends on the network rather than on the augmentation are left out.
+        description: `repr` of the pipeline, as in debug.json. Caches, object addresses and steps that depend on the
+            network are omitted.
     """
     call = _CALL.fullmatch(description)
     if call is None or call[1] != _PIPELINE:
@@ -44,13 +44,13 @@ def augmentation_steps(description: str) -> list[str]:
 
 
 def parts_of_step(step: str) -> tuple[str, list[str]]:
-    """Name and parameters of one step of `augmentation_steps`; none of a step that has another form."""
+    """Splits a step of `augmentation_steps` into name and parameters; no parameters if the format is unknown."""
     call = _CALL.fullmatch(step)
     return (step, []) if call is None else (call[1], list(_split(call[2])))
 
 
 def _readable(step: str) -> str:
-    """One step without what does not count; empty for a step that is no augmentation."""
+    """Removes irrelevant parameters of a step; empty if the step is not part of the augmentation."""
     call = _CALL.fullmatch(step)
     if call is None:
         return _WHOLE_NUMBER.sub(r"\1", _ADDRESS.sub("", " ".join(step.split())))
@@ -69,7 +69,7 @@ def _readable(step: str) -> str:
 
 
 def _split(text: str) -> Iterator[str]:
-    """The parts of a text between commas that are in no brackets and no quotes."""
+    """Splits a text at commas outside brackets and quotes."""
     depth, quote, start = 0, "", 0
     for position, letter in enumerate(text):
         if quote:

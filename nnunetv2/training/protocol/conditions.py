@@ -1,4 +1,4 @@
-"""What a training has to share with others to be compared with them, and what it started from; for `metrics.jsonl`."""
+"""Conditions that must match between compared trainings, and the initial weights; recorded in `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from nnunetv2.training.protocol.weights import pretrained_weights
 from nnunetv2.training.state.model_folder import FINGERPRINT
 
 WHOLE_IMAGE = "whole image"  # instead of a tile step
-_WRAPPERS = ("generator", "data_loader", "loader")  # names by which iterators over batches keep what they wrap
+_WRAPPERS = ("generator", "data_loader", "loader")  # attributes under which batch iterators store what they wrap
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What decides whether a training can be compared with others, and what it started from."""
+    """Inputs that determine whether a training is comparable with others, and its initial weights."""
 
     training_batches: object
-    """iterator over training batches; its cases and transforms are read, where it tells them"""
+    """iterator over training batches; its cases and transforms are read if accessible"""
     validation_batches: object
     dataset_folder: str | None
     """preprocessed folder of the dataset, which holds its fingerprint"""
     probabilistic_oversampling: bool
-    """whether foreground is drawn for each sample, instead of forced in the last ones of a batch"""
+    """foreground is forced by a draw per sample, instead of in the last samples of a batch"""
     is_distributed: bool
-    """whether this process is one of several"""
+    """this process is one of several"""
     has_own_validation: bool
-    """whether the trainer's class validates in a way of its own, which hides mirroring and tiling"""
+    """the trainer overrides the validation, so mirroring and tiling are unknown"""
     mirror_axes: Sequence[int] | None
-    """spatial axes along which the validation mirrors; None is no mirroring"""
+    """spatial axes along which the validation mirrors; None: no mirroring"""
     network: nn.Module | None
     optimizer: torch.optim.Optimizer | None
     initial_lr: float
     settings: dict[str, Any] | None
-    """of a trainer with a configuration file, by sections"""
+    """settings of a trainer with a configuration file, by section"""
     pretrained_file: str | os.PathLike | None
-    """that the whole network was loaded from"""
+    """file that the whole network was initialised from"""
 
 
 def protocol_information(conditions: Conditions) -> dict[str, Any]:
-    """The conditions of a training as plain data; None is what a trainer with hooks of its own hides."""
+    """Returns the conditions of a training as plain data; None: unknown, because hooks are overridden."""
     training, validation = map(_innermost_loader, (conditions.training_batches, conditions.validation_batches))
     return {
         "split": _split(training, validation),
@@ -65,7 +65,7 @@ def protocol_information(conditions: Conditions) -> dict[str, Any]:
 
 
 def _innermost_loader(batches: object) -> object:
-    """What makes the batches, within the workers around it."""
+    """Unwraps a batch iterator down to the data loader."""
     wrapped = next((getattr(batches, name) for name in _WRAPPERS if getattr(batches, name, None) is not None), None)
     return batches if wrapped is None else _innermost_loader(wrapped)
 
@@ -85,14 +85,14 @@ def _fingerprint(dataset_folder: str | None) -> str | None:
 
 def _sampling(training: object, conditions: Conditions) -> dict[str, Any]:
     is_by_draw = bool(conditions.probabilistic_oversampling)
-    # Of several processes each has a part of the forced samples; the first does not know the share of all of them.
+    # With several processes, each forces a part of the samples; the first does not know the overall share.
     is_shared = conditions.is_distributed and not is_by_draw
     share = None if is_shared else getattr(training, "oversample_foreground_percent", None)
     return {"oversample_foreground_percent": share, "probabilistic_oversampling": is_by_draw}
 
 
 def _validation_settings(conditions: Conditions) -> dict[str, Any]:
-    """Mirroring and tiling of the validation, where they are known."""
+    """Returns mirroring and tiling of the validation, if known."""
     if conditions.has_own_validation:
         return {"mirror_axes": None, "tile_step_size": None}
     step = inspect.signature(LogitPredictor).parameters["tile_step_size"].default

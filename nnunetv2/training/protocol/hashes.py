@@ -1,4 +1,4 @@
-"""Hashes by which trainings are compared: of plain data, and of sets of cases."""
+"""Hashes for the comparison of trainings: of plain data, and of sets of cases."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-_DIGITS = 6  # of numbers with a fraction; statistics that two programs made agree in as many
+_DIGITS = 6  # significant digits of floats; statistics computed by two programs agree to that many
 
 
 def content_hash(content: Any) -> str:
-    """SHA-256 of plain data as hexadecimal text; neither the order of keys nor digits beyond the sixth count."""
+    """SHA-256 of plain data as hexadecimal text; ignores the order of keys and digits beyond the sixth."""
     text = json.dumps(rounded(content), sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def rounded(content: Any) -> Any:
-    """Plain data as JSON has it: tuples are lists, keys are text, and numbers with a fraction have six digits."""
+    """Normalises plain data as JSON: tuples become lists, keys become text, floats are rounded to six digits."""
     if isinstance(content, dict):
         return {str(key): rounded(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):
@@ -32,6 +32,6 @@ def rounded(content: Any) -> Any:
 
 
 def cases_description(identifiers: Iterable[str]) -> dict[str, Any]:
-    """The number of cases, and a hash that is the same for the same cases in any order."""
+    """Describes a set of cases by its size and an order-independent hash."""
     cases = sorted(map(str, identifiers))
     return {"num_cases": len(cases), "sha256": content_hash(cases)}

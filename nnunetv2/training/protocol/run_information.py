@@ -1,4 +1,4 @@
-"""What a training is, as plain data: the line of type `run` in `metrics.jsonl`."""
+"""Description of a training as plain data: the line of type `run` in `metrics.jsonl`."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from dinov3.utils.precision import resolve_precision
 from dinov3.utils.processes.process_group import rank_and_world_size
 from nnunetv2.training.protocol.conditions import Conditions, protocol_information
 
-FORMAT = 1  # of the lines; raised when a key changes its meaning
+FORMAT = 1  # format version; incremented when a key changes its meaning
 _LONGEST_WAIT_FOR_GIT = 5  # seconds
 
 
 @dataclass(frozen=True)
 class TrainingDescription:
-    """What is trained, on what, for how long."""
+    """Trainer, data and length of a training."""
 
     trainer: str
-    """name of the class"""
+    """class name"""
     plans: str
     dataset: str
     configuration: str
@@ -44,7 +44,7 @@ class TrainingDescription:
     patch_size: Sequence[int]
     """voxels per axis"""
     precision: str | None
-    """number format; None is the default of the device"""
+    """fp32, bf16 or fp16; None: the device's default"""
     seed: int | None
     network: nn.Module
     device: torch.device
@@ -52,10 +52,10 @@ class TrainingDescription:
 
 
 def run_information(training: TrainingDescription, started: str) -> dict[str, Any]:
-    """Describes a training, this process and this machine; folders appear in the command alone.
+    """Describes a training, this process and this machine; only the recorded command contains folders.
 
     Args:
-        started: date and time.
+        started: start date and time.
     """
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in unwrap(training.network).parameters()]
     return {
@@ -88,7 +88,7 @@ def run_information(training: TrainingDescription, started: str) -> dict[str, An
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU, or the processor as far as the operating system tells."""
+    """Name of the GPU, or of the processor if the operating system reports it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
@@ -102,7 +102,7 @@ def _version() -> str | None:
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit that is checked out in a folder, with `-dirty` if files differ from it; None if that is not known."""
+    """Checked-out commit of a folder, with the suffix `-dirty` if files were modified; None if unknown."""
     if not (folder / ".git").exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""What the metrics call the weights that a training started from."""
+"""Description of a training's initial weights for the metrics."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 NO_WEIGHTS = "none given"
 RANDOM_WEIGHTS = "random weights"
-_HEAD_BYTES = 1 << 20  # of a file of weights
-_SHORT = 12  # digits of a hash that is shown
+_HEAD_BYTES = 1 << 20  # size of the hashed start of a weight file
+_SHORT = 12  # displayed digits of a hash
 
 
 def pretrained_weights(settings: dict[str, Any] | None, file: str | os.PathLike | None = None) -> str:
-    """The weights that a network started from, in a few words; `none given` is what most U-Nets have.
+    """Describes the initial weights of a network briefly; `none given` for most U-Nets.
 
     Args:
-        settings: of a trainer of vision transformers, by sections.
-        file: that the whole network was loaded from.
+        settings: settings of a trainer of vision transformers, by section.
+        file: file that the whole network was initialised from.
     """
     model = (settings or {}).get("model") or {}
     if file is not None:

@@ -1,1 +1,1 @@
-"""Before the first epoch: arguments, seed, length, device, processes."""
+"""Preparation before the first epoch: arguments, seed, length, device, processes."""

@@ -1,4 +1,4 @@
-"""Length and number format of a training where its command says them, instead of the trainer."""
+"""Length and precision of a training, set by the command instead of the trainer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 
 @dataclass(frozen=True)
 class Budget:
-    """What a training may use; None is what its trainer says."""
+    """Length and precision of a training; None: decided by the trainer."""
 
     num_epochs: int | None = None
     """Epochs of the training."""
@@ -25,7 +25,7 @@ class Budget:
     num_val_iterations_per_epoch: int | None = None
     """Batches of one validation."""
     precision: str | None = None
-    """Number format: fp32, fp16 or bf16."""
+    """Precision: fp32, fp16 or bf16."""
 
     def __post_init__(self) -> None:
         for name, value in self.given().items():
@@ -39,31 +39,31 @@ class Budget:
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """What a budget may say, as attributes of trainers are called, too."""
+        """Names of the fields, which are also attribute names of trainers."""
         return tuple(field.name for field in fields(cls))
 
     def given(self) -> dict[str, int | str]:
-        """Those that are not left to the trainer."""
+        """Returns the fields that are set."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
 class BudgetInForce:
-    """A budget that a trainer was given."""
+    """A budget applied to a trainer."""
 
     values: Mapping[str, int | str]
     before: Mapping[str, int | str | None]
-    """what the trainer says for the same names"""
+    """the trainer's own values for the same names"""
 
 
 def in_force(
     values: Mapping[str, int | str], in_use: Mapping[str, int | str | None], earlier: BudgetInForce | None
 ) -> BudgetInForce:
-    """The budget of a trainer that is given these values; what the trainer said before any budget stays known.
+    """Combines values with an earlier budget and keeps the trainer's original values.
 
     Args:
-        in_use: values that the trainer has now, for these names at least.
-        earlier: budget that the trainer was given before.
+        in_use: current values of the trainer, at least for these names.
+        earlier: budget that was applied before.
     """
     before = {} if earlier is None else earlier.before
     return BudgetInForce(values, {name: before.get(name, in_use[name]) for name in values})
@@ -77,20 +77,20 @@ def resumed_budget(
     device: torch.device,
     in_use: Mapping[str, int | str | None] | None = None,
 ) -> Budget:
-    """The budget that a training resumes with: that of the training that a checkpoint is from.
+    """Determines the budget of a resumed training: that of the checkpoint's training.
 
-    A training keeps the length that it was started with, as its learning rates follow from it: one that was made longer
-    has another schedule than one that was as long from the start, and could not be compared with it.
+    A training keeps its initial length because its learning rates depend on it: a prolonged training has another
+    schedule than one that had this length from the start, and the two are not comparable.
 
     Args:
-        own: budget that the trainer was given.
-        stored: budget of the checkpoint; None where it had none.
-        source: where the checkpoint is from, for the message.
-        device: to train on; it decides what a precision that is not given means.
-        in_use: values that the schedule of an initialised trainer was made with, by the names of `Budget`.
+        own: budget applied to the trainer.
+        stored: budget of the checkpoint; None: no budget.
+        source: name of the checkpoint for error messages.
+        device: training device; determines the default precision.
+        in_use: values that the schedule of an initialised trainer was built with, by the names of `Budget`.
 
     Raises:
-        UsageError: `own` is another budget, or the trainer was initialised without the stored one.
+        UsageError: `own` differs from the stored budget, or the trainer was initialised without the stored one.
     """
     own = own or BudgetInForce({}, {})
     stored = {name: stored[name] for name in Budget.names() if stored and name in stored}

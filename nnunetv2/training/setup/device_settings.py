@@ -1,4 +1,4 @@
-"""How a device is used in training: compilation, threads."""
+"""Device settings of a training: compilation, threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AFFIRMATIVE = ("true", "1", "t")
 
 
 def should_compile(device: torch.device) -> bool:
-    """Whether networks are compiled: only on CUDA outside Windows, and not if `nnUNet_compile` says no."""
+    """True if networks are compiled: only on CUDA outside Windows, unless `nnUNet_compile` disables it."""
     wish = os.environ.get("nnUNet_compile")
     possible = device.type == "cuda" and sys.platform != "win32"
     if not possible:
@@ -25,10 +25,11 @@ def should_compile(device: torch.device) -> bool:
 
 
 def set_threads(device_type: str) -> None:
-    """Sets torch's threads for a training command.
+    """Sets torch's number of threads for a training command.
 
-    With a GPU the arithmetic is elsewhere, so one thread is left and the cores go to the augmentation workers. On the
-    CPU torch's own choice stays: `OMP_NUM_THREADS` where it is set, else the cores that this process may use.
+    With a GPU, one thread suffices and the cores are left to the augmentation workers. On the CPU, torch's default
+    stays:
+    `OMP_NUM_THREADS` if set, else the cores available to this process.
     """
     if device_type == "cuda":
         torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""A training as one of several processes: its part of the global batch, and the network that all of them train."""
+"""Distributed training: the share of each process in the global batch, and the wrapped network."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from nnunetv2.errors import UsageError
 
 
 def share_of_batch(global_batch_size: int, oversample: float, rank: int, world_size: int) -> tuple[int, float]:
-    """Batch size and foreground oversampling of one process.
+    """Computes batch size and foreground oversampling of one process.
 
-    The loader forces foreground in the last samples of a batch: sample `i` of `n` where
-    `i >= round(n * (1 - oversample))`. The samples of the global batch are dealt out in order, the first processes get
-    one more when it does not divide evenly, and each process oversamples so that together they force the same samples
-    as one process would. A single process keeps both numbers as they are.
+    The loader forces foreground in the last samples of a batch: sample `i` of `n` where `i >= round(n * (1 -
+    oversample))`. The samples of the global batch are assigned in order; if it does not divide evenly, the first
+    processes get one more. Each process oversamples such that together they force the same samples as a single process
+    would. A single process keeps both numbers.
 
     Args:
         global_batch_size: samples over all processes.
         oversample: share of the samples that must contain foreground, 0 to 1.
-        rank: this process, counted from 0.
+        rank: rank of this process, counted from 0.
 
     Raises:
-        UsageError: fewer samples than processes.
+        UsageError: there are fewer samples than processes.
     """
     if world_size == 1:
         return global_batch_size, oversample
@@ -50,7 +50,7 @@ def share_of_batch(global_batch_size: int, oversample: float, rank: int, world_s
 
 
 def global_batch_size(own: int, planned: int) -> int:
-    """Samples per training step over all processes: the planned number is shared among them.
+    """Returns the samples per training step over all processes, which share the planned batch.
 
     Args:
         own: samples per step of this process.
@@ -62,7 +62,7 @@ def global_batch_size(own: int, planned: int) -> int:
 def distribute(
     network: nn.Module, device: torch.device, *, deep_supervision: bool, settings: dict[str, Any] | None
 ) -> nn.Module:
-    """Wraps a network so that all processes have the same weights, gradients and batch statistics.
+    """Wraps a network so that all processes share weights, gradients and batch statistics.
 
     Args:
         deep_supervision, settings: see `has_idle_parameters`.
@@ -73,13 +73,13 @@ def distribute(
 
 
 def has_idle_parameters(network: nn.Module, deep_supervision: bool, settings: dict[str, Any] | None) -> bool:
-    """Whether a step may leave trained parameters without a gradient, which distributed training has to know.
+    """True if a step may leave trained parameters without a gradient, which DDP must know.
 
-    Convolutional networks keep the heads of their lower resolutions when these are not supervised. A whole backbone has
-    parameters for its own pre-training, and its last blocks may lie behind those that are read.
+    U-Nets keep the output layers of lower resolutions without deep supervision. A fully trained backbone has parameters
+    that only pretraining uses, and blocks after the last one that the head reads.
 
     Args:
-        settings: of a trainer that has them, with the section `model`.
+        settings: settings of a ViT trainer, with the section `model`; None for others.
     """
     backbone = getattr(unwrap(network), "backbone", None)
     if backbone is None:
@@ -90,4 +90,4 @@ def has_idle_parameters(network: nn.Module, deep_supervision: bool, settings: di
     if model.get("tuning") != "lora":
         return True
     num_blocks, read = backbone.num_blocks, unwrap(network).out_indices
-    return max(read, default=num_blocks - 1) < num_blocks - 1  # a head that runs the blocks itself runs all of them
+    return max(read, default=num_blocks - 1) < num_blocks - 1  # a head that owns the backbone runs all blocks

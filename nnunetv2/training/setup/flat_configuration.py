@@ -1,18 +1,18 @@
-"""Which configurations a network for 2-D images with a pretrained backbone can be trained on."""
+"""Checks that a configuration can be trained with a 2-D network on a pretrained backbone."""
 
 from __future__ import annotations
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-_FROM_0_TO_1 = {"RGBTo01Normalization", "NoNormalization"}  # the latter trusts whoever prepared the images
+_FROM_0_TO_1 = {"RGBTo01Normalization", "NoNormalization"}  # with noNorm, the user is responsible for the range
 
 
 def require_flat_configuration(plans: PlansManager, configuration: str) -> None:
-    """Refuses a configuration whose patches are not 2-D, or that needs the segmentation of another one as input.
+    """Rejects a configuration whose patches are not 2-D, or that is a later stage of a cascade.
 
     Raises:
-        UsageError: with the configurations of these plans that would work.
+        UsageError: the message lists the suitable configurations of the plans.
     """
     chosen = plans.get_configuration(configuration)
     if len(chosen.patch_size) != 2:
@@ -30,14 +30,14 @@ def require_flat_configuration(plans: PlansManager, configuration: str) -> None:
 
 
 def require_intensities_for(input_norm: str, configuration: ConfigurationManager) -> None:
-    """Refuses constants such as ImageNet's on top of intensities that are not in [0, 1].
+    """Rejects normalisation constants such as ImageNet's if intensities are not in [0, 1].
 
     Args:
         input_norm: `dataset`, `imagenet` and so on, see `nnunetv2.model.input_adapter.InputAdapter`.
-        configuration: its normalisation schemes made the intensities.
+        configuration: configuration whose normalisation schemes produced the intensities.
 
     Raises:
-        UsageError: with the schemes that do not fit.
+        UsageError: the message lists the unsuitable schemes.
     """
     unfit = sorted(set(configuration.normalization_schemes) - _FROM_0_TO_1)
     if input_norm != "dataset" and unfit:

@@ -1,4 +1,4 @@
-"""The arguments a trainer was made with, recorded so that a checkpoint can tell them."""
+"""Records the constructor arguments of a trainer for its checkpoints."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ _PLAIN = (type(None), bool, int, float, str)
 
 
 def bound_arguments(init: Callable[..., None], args: tuple, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Maps the parameters of a constructor to the values of one call, defaults included, `self` left out.
+    """Maps the parameters of a constructor to the values of one call, including defaults, without `self`.
 
-    `**kwargs` of the constructor are merged in by their names. A call that does not fit gives an empty dict: Python
-    reports it when the constructor runs.
+    `**kwargs` are merged by name. For an invalid call, the dict is empty: Python reports it when the constructor runs.
     """
     signature = inspect.signature(init)
     try:
@@ -34,15 +33,15 @@ def bound_arguments(init: Callable[..., None], args: tuple, kwargs: Mapping[str,
 
 
 def with_added(common: Mapping[str, Any], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
-    """The arguments that all trainers have and those that a subclass adds, ready for a checkpoint; paths become text.
+    """Combines common arguments with those that a subclass adds, as plain data; paths become text.
 
     Args:
         common: arguments of the base class, stored as they are.
         given: all arguments of the subclass's constructor.
-        owner: name of the subclass, for the message.
+        owner: name of the subclass for error messages.
 
     Raises:
-        UsageError: an added value is not plain data (None, bool, int, float, str, lists, tuples or dicts of these).
+        UsageError: an added value is not plain data (None, bool, int, float, str, or lists, tuples and dicts of these).
     """
     added = {name: value for name, value in given.items() if name not in common}
     return {**common, **{name: _plain(value, f"{owner}({name}=...)") for name, value in added.items()}}

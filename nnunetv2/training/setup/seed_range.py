@@ -1,4 +1,4 @@
-"""Which numbers can be the seed of a training."""
+"""Validation of seeds."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ LARGEST_SEED = 2**32 - 1
 
 
 def seed_of_command(text: str) -> int:
-    """Type of the argument `--seed`."""
+    """Parses the argument `--seed`."""
     try:
         seed = int(text)
         require_seed(seed)
-    except ValueError as err:  # UsageError is one
+    except ValueError as err:  # UsageError derives from ValueError
         message = f"{text!r} is no seed; accepted are whole numbers from 0 to {LARGEST_SEED}"
         raise argparse.ArgumentTypeError(message) from err
     return seed
 
 
 def require_seed(seed: int | None) -> None:
-    """Refuses what is neither None, no seed, nor a whole number from 0 to `LARGEST_SEED`.
+    """Rejects seeds other than None (unseeded) and whole numbers from 0 to `LARGEST_SEED`.
 
     Raises:
-        UsageError: accordingly.
+        UsageError: the seed is out of range or not a whole number.
     """
     if seed is None or (isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed <= LARGEST_SEED):
         return

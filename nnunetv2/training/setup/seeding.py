@@ -1,4 +1,4 @@
-"""What the seed of a training does: where random numbers start, which kernels compute, which seed a checkpoint has."""
+"""Seeding of a training: random generators, deterministic kernels, and the seed of a resumed training."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from nnunetv2.training.dataloading.augmenters import has_random_workers
 from nnunetv2.training.dataloading.random_streams import EPOCH_STREAM, START_STREAM, set_generators
 from nnunetv2.training.setup.seed_range import require_seed
 
-_CUBLAS_SETTING = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may add up in another order each time
+_CUBLAS_SETTING = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS may vary the order of summation
 
 
 def start(seed: int | None) -> None:
-    """Sets all generators for the weights that a network begins with; without a seed they stay as they are.
+    """Seeds all generators for the initialisation of the network; does nothing without a seed.
 
     Raises:
         UsageError: the seed is out of range.
     """
     require_seed(seed)
     if seed is not None:
-        os.environ.setdefault(*_CUBLAS_SETTING)  # read when cuBLAS is first used
+        os.environ.setdefault(*_CUBLAS_SETTING)  # cuBLAS reads it on first use
         set_generators(seed, START_STREAM)
 
 
 def start_epoch(seed: int | None, epoch: int, rank: int) -> None:
-    """Sets all generators for what this process draws in an epoch: dropout, dropped paths, points of a loss.
+    """Seeds all generators for the draws of this process in an epoch: dropout, stochastic depth, loss points.
 
-    Each epoch begins anew, so that one that is the first after an interruption draws the same.
+    Each epoch is seeded separately, so that a resumed epoch draws the same numbers.
     """
     if seed is not None:
         set_generators(seed, EPOCH_STREAM, epoch, rank)
@@ -39,9 +39,9 @@ def start_epoch(seed: int | None, epoch: int, rank: int) -> None:
 
 @contextmanager
 def deterministic_kernels(seed: int | None) -> Iterator[None]:
-    """With a seed, has torch compute by algorithms that give the same bits each time, as far as it has such.
+    """With a seed, makes torch use deterministic algorithms; does nothing without a seed.
 
-    Where it has none it warns. Without a seed the settings stay as they are.
+    Operations without a deterministic algorithm only warn.
     """
     if seed is None:
         yield
@@ -51,7 +51,7 @@ def deterministic_kernels(seed: int | None) -> Iterator[None]:
     os.environ.setdefault(*_CUBLAS_SETTING)
     is_strict = before == (True, False)
     torch.use_deterministic_algorithms(True, warn_only=not is_strict)
-    torch.backends.cudnn.benchmark = False  # chooses kernels by timing them
+    torch.backends.cudnn.benchmark = False  # selects kernels by timing, which varies
     try:
         yield
     finally:
@@ -60,7 +60,7 @@ def deterministic_kernels(seed: int | None) -> Iterator[None]:
 
 
 def log_lines(seed: int | None, loaders: Sequence[object], trainer_name: str) -> list[str]:
-    """What the log of a training says of its seed, and of batches that do not follow from it.
+    """Log lines about the seed, and about batches that it does not determine.
 
     Args:
         loaders: iterators over training and validation batches.
@@ -77,16 +77,16 @@ def log_lines(seed: int | None, loaders: Sequence[object], trainer_name: str) ->
 
 
 def resumed_seed(own: int | None, stored: int | None, is_finished: bool, source: str) -> int | None:
-    """The seed that a training resumes with: that of the training that a checkpoint is from.
+    """Determines the seed of a resumed training: that of the checkpoint's training.
 
     Args:
-        own: seed that the command gave.
-        stored: seed of the checkpoint; None where the training had none.
-        is_finished: whether that training is complete; then nothing is drawn any more, and `own` is not looked at.
-        source: where the checkpoint is from, for the message.
+        own: seed given by the command.
+        stored: seed of the checkpoint; None: unseeded.
+        is_finished: the training is complete; nothing is drawn any more, so `own` is ignored.
+        source: name of the checkpoint for error messages.
 
     Raises:
-        UsageError: `own` is another seed.
+        UsageError: `own` differs from the stored seed.
     """
     if own not in (None, stored) and not is_finished:
         had = "without a seed" if stored is None else f"with seed {stored}"

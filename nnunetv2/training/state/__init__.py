@@ -1,1 +1,1 @@
-"""What lies in the folder of a training: found there, kept there, resumed from there."""
+"""State of a training on disk: checkpoints, model files and earlier results."""

@@ -1,4 +1,4 @@
-"""One model folder holds one architecture: notice a fold that would train another one."""
+"""Ensures that all folds of a model folder have the same architecture."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from nnunetv2.model.head_config import head_config_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 _ABSENT = "absent"
-# Arguments that change how a network is trained but neither its weights nor its predictions; folds may differ in them,
-# as in the text of a head's file. Heads name further ones of their own.
+# Arguments that affect training only, not the weights' shapes or predictions; folds may differ in them,
+# and in the content of a head's file. Heads declare further ones.
 _TRAINING_ONLY = frozenset({"gradient_checkpointing", "drop_path_rate", "lora_dropout", "file", "sha256"})
 
 
 def require_same_architecture(model_folder: str, configuration: str, wanted: ConfigurationManager) -> None:
-    """Refuses an architecture other than that of the folds already trained in `model_folder`.
+    """Rejects an architecture that differs from the folds already trained in `model_folder`.
 
-    Prediction rebuilds one network from the folder's plans.json for all folds, so they must agree. Without a checkpoint
-    in any fold there is nothing to agree with, and the next training overwrites plans.json.
+    Prediction rebuilds one network for all folds from the folder's plans.json, so they must agree. If no fold has a
+    checkpoint, any architecture is accepted and the training overwrites plans.json.
 
     Args:
         model_folder: holds plans.json and `fold_*`; may be absent.
         configuration: name in plans.json.
-        wanted: the configuration to train, whose architecture is compared.
+        wanted: configuration to train.
 
     Raises:
-        UsageError: with every differing entry.
+        UsageError: the architectures differ; the message lists every differing entry.
     """
     plans_file = Path(model_folder) / "plans.json"
     if not plans_file.is_file() or not any(plans_file.parent.glob("fold_*/checkpoint_*.pth")):
@@ -48,7 +48,7 @@ def require_same_architecture(model_folder: str, configuration: str, wanted: Con
 
 
 def architecture_differences(trained: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Lists entries that differ, as `path.to.entry: trained there, wanted now`; JSON's view of values counts."""
+    """Lists differing entries as `path.to.entry: trained there, wanted now`; values are compared as JSON."""
     there, now = (dict(_leaves(json.loads(json.dumps(section)))) for section in (trained, wanted))
     ignored = _TRAINING_ONLY | _training_only_of_head(wanted)
     return [

@@ -1,4 +1,4 @@
-"""What the stages of a cascade need of each other: segmentations by one, preprocessed cases by the other."""
+"""Checks that the stages of a cascade have each other's inputs: segmentations and preprocessed cases."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _NUM_SHOWN = 5
 def require_previous_segmentations(
     folder: str | os.PathLike | None, identifiers: Sequence[str], previous_stage: str, dataset: str
 ) -> None:
-    """Refuses to go on without the previous stage's segmentation of every case.
+    """Requires the previous stage's segmentation of every case.
 
-    A fold of the previous stage segments its own validation cases, so that no case is segmented by a network that was
-    trained on it. Hence one fold of the next stage needs all folds of the previous one.
+    Each fold of the previous stage segments its own validation cases, so that no case is segmented by a network trained
+    on it. One fold of the next stage therefore needs all folds of the previous stage.
 
     Args:
-        folder: where the previous stage writes them, `MODEL/predicted_next_stage/CONFIGURATION`; None outside the
-            later stages of a cascade, which need none.
-        identifiers: the cases that are wanted; repeated ones count once.
+        folder: output folder of the previous stage, `MODEL/predicted_next_stage/CONFIGURATION`; None outside later
+            stages of a cascade: nothing is required.
+        identifiers: required cases; duplicates count once.
         previous_stage: name of its configuration.
         dataset: preprocessed folder of the dataset, which holds the splits.
 
     Raises:
-        UsageError: with the cases and the commands that make them.
+        UsageError: segmentations are missing; the message lists the cases and the commands that create them.
     """
     if folder is None:
         return
@@ -52,7 +52,7 @@ def require_previous_segmentations(
 
 
 def _folds_that_validate(cases: Sequence[str], dataset: str) -> list[int]:
-    """The folds, as few as possible in their order, that validate on the cases; none if there are no splits yet."""
+    """Returns the folds, in order, whose validation splits cover the cases; empty if there are no splits yet."""
     splits_file = Path(dataset, SPLITS_FILE)
     if not splits_file.is_file():
         return []
@@ -65,7 +65,7 @@ def _folds_that_validate(cases: Sequence[str], dataset: str) -> list[int]:
 
 
 def _commands(folds: Sequence[int], model_folder: Path) -> str:
-    """One command per fold; a fold that is trained already only has to validate."""
+    """Returns one command per fold; a trained fold only has to validate."""
     if not folds:
         return f"{training_command(model_folder, 'FOLD')} for each fold"
     are_trained = [(model_folder / f"fold_{fold}" / FINAL).is_file() for fold in folds]
@@ -76,11 +76,11 @@ def _commands(folds: Sequence[int], model_folder: Path) -> str:
 
 
 def unprepared_next_stages(dataset: str, plans: PlansManager, configuration: ConfigurationManager) -> list[str]:
-    """One warning for each next stage whose cases are not preprocessed, so that no input can be written for it.
+    """Returns one warning per next stage whose cases are not preprocessed, as its input cannot be written.
 
     Args:
         dataset: preprocessed folder of the dataset.
-        configuration: of the stage that is trained.
+        configuration: configuration of the trained stage.
     """
     warnings = []
     for stage in configuration.next_stage_names or ():

@@ -1,4 +1,4 @@
-"""What a training checkpoint holds, which one of a fold to use, and how weights get back into a network."""
+"""Training checkpoints: content, selection within a fold, and restoring."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load_network_weights(network: nn.Module, weights: Mapping[str, torch.Tensor]
     """Loads a complete set of weights; wrapper prefixes in the names are ignored.
 
     Args:
-        source: where the weights are from, for the message.
+        source: origin of the weights for error messages.
 
     Raises:
         UsageError: names or shapes differ from the network's.
@@ -68,7 +68,7 @@ def weight_differences(given: Mapping[str, torch.Tensor], wanted: Mapping[str, t
 
 
 def shortened(items: list[str]) -> str:
-    """The first few items as one phrase, with the number of the others."""
+    """Joins the first few items and the number of the others."""
     rest = len(items) - _SHOWN_KEYS
     return "; ".join(items[:_SHOWN_KEYS]) + (f"; and {rest} more" if rest > 0 else "")
 
@@ -83,21 +83,21 @@ def _without_wrapper_prefix(name: str, own: Mapping[str, torch.Tensor]) -> str:
 
 
 def checkpoint_to_continue(fold_folder: Path) -> Path | None:
-    """The furthest checkpoint of a fold, None if it has none.
+    """Returns the most advanced checkpoint of a fold, None if there is none.
 
-    The final one is among them so that continuing a finished training repeats its validation. The best one may have
-    been written after the latest, which is written rarely.
+    The final one counts, so that continuing a finished training repeats its validation. The best one may be newer than
+    the latest, which is written rarely.
     """
     final, latest, best = (fold_folder / name for name in (FINAL, LATEST, BEST))
     if not final.is_file() and latest.is_file() and best.is_file():
-        # Its time alone may be that of a copy; only where it is younger is it worth reading both.
+        # A copy may have a newer time stamp, so the epochs decide; they are read only if the best one is newer.
         is_younger = best.stat().st_mtime_ns > latest.stat().st_mtime_ns
         return best if is_younger and _next_epoch(best) > _next_epoch(latest) else latest
     return next((path for path in (final, latest, best) if path.is_file()), None)
 
 
 def _next_epoch(path: Path) -> int:
-    """The epoch that a checkpoint goes on with; -1 if it cannot be read."""
+    """Returns the epoch at which a checkpoint resumes; -1 if it cannot be read."""
     try:
         return load_checkpoint(path).get("current_epoch", -1)
     except DataError as err:
@@ -106,10 +106,10 @@ def _next_epoch(path: Path) -> int:
 
 
 def require_checkpoint(fold_folder: Path, name: str, purpose: str) -> Path:
-    """Path of a checkpoint that must be there.
+    """Returns the path of a required checkpoint.
 
     Raises:
-        UsageError: it is not; the message names those that are.
+        UsageError: it is missing; the message lists the available ones.
     """
     path = fold_folder / name
     if path.is_file():
@@ -122,43 +122,43 @@ def require_checkpoint(fold_folder: Path, name: str, purpose: str) -> Path:
 
 
 def validated_checkpoint(restored: tuple[str | None, int | None], epoch: int, num_epochs: int) -> str | None:
-    """`final` or `best`: which checkpoint the network of a training is; None if that is not known.
+    """Returns which checkpoint the current network corresponds to, `final` or `best`; None if unknown.
 
     Args:
-        restored: name and epoch of the checkpoint that was loaded last; None where none was.
-        epoch: that comes next, counted from 0.
-        num_epochs: of the whole training.
+        restored: name and epoch of the last loaded checkpoint; None: none was loaded.
+        epoch: next epoch, counted from 0.
+        num_epochs: number of epochs of the training.
     """
     name, restored_epoch = restored
-    if restored_epoch is not None and restored_epoch == epoch:  # not trained since
+    if restored_epoch is not None and restored_epoch == epoch:  # not trained since it was loaded
         return {FINAL: "final", BEST: "best"}.get(name)
     return "final" if epoch >= num_epochs else None
 
 
 def is_better(ema: float, best: float | None) -> bool:
-    """Whether a moving average of the Dice is the best so far; NaN never is, and anything beats NaN."""
+    """True if a moving average of the Dice is the best so far; NaN never is, and any number beats NaN."""
     return not math.isnan(ema) and (best is None or math.isnan(best) or ema > best)
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What of a training changes while it runs: checkpoints hold it, and a resumed training takes it over."""
+    """Mutable state of a training, which checkpoints store and a resumed training restores."""
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
     grad_scaler: torch.amp.GradScaler | None
-    """None where the number format needs none"""
+    """None if the precision needs none"""
     lr_scheduler: torch.optim.lr_scheduler.LRScheduler | None
-    """one that steps per iteration; others follow from the epoch and have no state worth keeping"""
+    """only a per-iteration schedule; others are functions of the epoch and need no state"""
     logger: MetaLogger
     """history of losses and metrics"""
     epoch: int
-    """that is trained now, counted from 0; equal to `num_epochs` once all are done"""
+    """current epoch, counted from 0; equal to `num_epochs` once the training is complete"""
     num_epochs: int
     best_ema: float | None
     """highest moving average of the pseudo Dice, 0 to 1; None before the first"""
     mirror_axes: tuple[int, ...] | None
-    """spatial axes along which predictions may be mirrored; None is no mirroring"""
+    """spatial axes along which predictions may be mirrored; None: no mirroring"""
 
 
 def content_of(
@@ -170,18 +170,18 @@ def content_of(
     budget: BudgetInForce | None,
     settings: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """What the checkpoint of a training holds: the keys of nnU-Net, readable by both.
+    """Builds the content of a checkpoint with nnU-Net's keys, readable by both.
 
-    `current_epoch` is the epoch to go on with: the next one, as checkpoints are written at the end of an epoch, or
-    the number of epochs once all are done. Added are the state of a schedule that steps per iteration, the seed, the
-    length and precision that the command gave, and the settings of a trainer that has a configuration file.
+    `current_epoch` is the epoch to resume at: the next one, because checkpoints are written at the end of an epoch, or
+    the number of epochs once the training is complete. Additional keys hold the state of a per-iteration schedule, the
+    seed, the length and precision set by the command, and the settings of a trainer with a configuration file.
 
     Args:
-        init_arguments: that the trainer was made with.
-        settings: of a trainer with a configuration file, as plain data.
+        init_arguments: constructor arguments of the trainer.
+        settings: settings of a trainer with a configuration file, as plain data.
 
     Raises:
-        DivergedError: the network has parameters that are not finite.
+        DivergedError: parameters of the network are not finite.
     """
     network = unwrap(state.network)
     require_finite_parameters(network)
@@ -208,12 +208,12 @@ def content_of(
 
 
 def remove(fold_folder: str | os.PathLike, name: str) -> None:
-    """Deletes a checkpoint of a fold if it is there."""
+    """Deletes a checkpoint of a fold if it exists."""
     (Path(fold_folder) / name).unlink(missing_ok=True)
 
 
 def read(source: Source, device: torch.device) -> tuple[Mapping[str, Any], str]:
-    """The content of a checkpoint with its tensors on `device`, and its name for messages.
+    """Loads the content of a checkpoint with tensors on `device`, and its name for messages.
 
     Raises:
         DataError: the file is damaged or not a checkpoint.
@@ -222,30 +222,29 @@ def read(source: Source, device: torch.device) -> tuple[Mapping[str, Any], str]:
 
 
 def peek(source: Source) -> tuple[Mapping[str, Any], str]:
-    """As `read`, with tensors that are read only where they are looked at."""
+    """Like `read`, but tensors are loaded lazily."""
     if isinstance(source, Mapping):
         return source, _GIVEN
     return load_checkpoint(source, mmap=zipfile.is_zipfile(source)), os.fspath(source)
 
 
 def restore(state: TrainingState, content: Mapping[str, Any], source: str) -> TrainingState:
-    """Puts what a checkpoint of ours or of upstream holds back into the network and the other parts of a training.
+    """Restores network, optimiser and history of a training from a checkpoint, ours or upstream's.
 
     Args:
-        state: of a training that is initialised.
-        source: where the checkpoint is from, for messages.
+        state: state of an initialised training.
+        source: name of the checkpoint for error messages.
 
     Returns:
-        The state to go on with: the epoch, the best Dice and the mirror axes are those of the checkpoint.
+        The state to resume with: epoch, best Dice and mirror axes are those of the checkpoint.
 
     Raises:
-        UsageError: the weights do not fit the network, or the checkpoint was exported without what a training needs
-            to go on.
+        UsageError: the weights do not fit the network, or the checkpoint was exported without optimiser state.
     """
     load_network_weights(state.network, content["network_weights"], source)
     if "optimizer_state" in content:
         state.optimizer.load_state_dict(content["optimizer_state"])
-    elif content["current_epoch"] < state.num_epochs:  # a finished training is only validated
+    elif content["current_epoch"] < state.num_epochs:  # a finished training is only validated, which needs no optimiser
         raise UsageError(
             f"The training in {source} cannot be continued: it was exported without the state of its optimiser. "
             f"Validate it (--val), or start a new training from its weights (-pretrained_weights)"

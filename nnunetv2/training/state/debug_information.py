@@ -1,4 +1,4 @@
-"""What a run was made of, as text for `debug.json`."""
+"""Describes a run as text for `debug.json`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ HYPER_PARAMETERS = (
     "batch_size",
     "seed",
 )
-"""names of the settings of a training that are numbers, switches or names"""
+"""settings of a training that are numbers, flags or names"""
 
 
 def write_debug_json(
     fold_folder: str, attributes: Mapping[str, str], loaders: Mapping[str, object], device: torch.device
 ) -> None:
-    """Writes into debug.json what a training and this machine are, as text.
+    """Writes a text description of a training and this machine to debug.json.
 
     Args:
-        attributes: of the trainer, see `describe_object`.
-        loaders: batch generators by their names.
+        attributes: attributes of the trainer, see `describe_object`.
+        loaders: batch iterators by name.
     """
     described = dict(attributes)
     for name, loader in loaders.items():
@@ -44,7 +44,7 @@ def write_debug_json(
 
 
 def describe_object(thing: object) -> dict[str, str]:
-    """Text of every attribute of `thing` that is not a method; networks and losses by class name and by layers."""
+    """Describes every attribute of `thing` except methods; networks and losses by class name and layers."""
     described: dict[str, str] = {}
     for name in sorted(dir(thing)):
         if name.startswith("__"):
@@ -58,7 +58,7 @@ def describe_object(thing: object) -> dict[str, str]:
 
 
 def describe_loader(name: str, loader: object) -> dict[str, str]:
-    """Text of a batch generator: what it wraps, the number of worker processes and the transforms."""
+    """Describes a batch iterator: what it wraps, the number of worker processes and the transforms."""
     wrapped = getattr(loader, "generator", None) or getattr(loader, "data_loader", None)
     parts = {
         "generator": wrapped,
@@ -70,7 +70,7 @@ def describe_loader(name: str, loader: object) -> dict[str, str]:
 
 
 def describe_machine(device: torch.device) -> dict[str, str]:
-    """Host, device and the versions that results depend on."""
+    """Describes host, device and the versions that results depend on."""
     described = {
         "hostname": platform.node(),
         "device": str(device),

@@ -1,4 +1,4 @@
-"""Where a training reads its cases and writes its model, and the files of a model that are not weights."""
+"""Folders of a training, and the files of a model except weights."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ FINGERPRINT = "dataset_fingerprint.json"
 
 @dataclass(frozen=True)
 class RunFolders:
-    """Folders of one fold; those below a root that is not set are None, as on machines that only predict."""
+    """Folders of one fold; None below a root that is not set, as on machines that only predict."""
 
     dataset: str | None = None
-    """of the dataset: plans, splits, gt_segmentations"""
+    """folder of the dataset: plans, splits, gt_segmentations"""
     cases: str | None = None
-    """of the configuration: its preprocessed cases"""
+    """folder of the configuration's preprocessed cases"""
     model: str | None = None
-    """of trainer, plans and configuration, with one folder per fold"""
+    """folder of trainer, plans and configuration, with one folder per fold"""
     fold: str | None = None
     previous_stage: str | None = None
-    """segmentations that the previous stage of a cascade made for this configuration; None outside cascades"""
+    """segmentations by the previous stage of a cascade; None outside cascades"""
 
 
 def run_folders(trainer_name: str, plans: PlansManager, configuration: str, fold: int | str) -> RunFolders:
-    """Names the folders of a fold below the roots in the environment; makes none of them."""
+    """Resolves the folders of a fold below the roots in the environment; creates none of them."""
     manager = plans.get_configuration(configuration)
     dataset = cases = model = fold_folder = previous_stage = None
     if nnUNet_preprocessed.is_set():
@@ -61,13 +61,13 @@ def run_folders(trainer_name: str, plans: PlansManager, configuration: str, fold
 def write_model_files(
     fold_folder: str, plans: dict[str, Any], dataset_json: dict[str, Any], preprocessed_folder: str
 ) -> None:
-    """Writes plans.json and dataset.json and copies the fingerprint of the dataset, for the record.
+    """Writes plans.json and dataset.json and copies the dataset's fingerprint, for the record.
 
-    Unfinished files of killed trainings are removed from the fold; those of checkpoints are as large as these.
+    Also removes temporary files of killed trainings from the fold: those of checkpoints are large.
 
     Args:
-        fold_folder: made when it is not there; the files go into the folder above, which all folds share.
-        preprocessed_folder: of the dataset; holds the fingerprint.
+        fold_folder: created if missing; the files are written to its parent, which all folds share.
+        preprocessed_folder: preprocessed folder of the dataset, with the fingerprint.
     """
     Path(fold_folder).mkdir(parents=True, exist_ok=True)
     remove_interrupted_writes(fold_folder)
@@ -83,7 +83,7 @@ def write_model_files(
 
 
 def write_network_listing(network: nn.Module, fold_folder: str) -> None:
-    """Writes the layers of a network into network_architecture.txt, and how many parameters it has and trains."""
+    """Writes layers, number of parameters and number of trained parameters to network_architecture.txt."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
     total, trained = sum(size for size, _ in sizes), sum(size for size, requires_grad in sizes if requires_grad)
     with replace_when_complete(Path(fold_folder) / "network_architecture.txt") as temporary:

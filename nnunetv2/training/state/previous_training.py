@@ -1,4 +1,4 @@
-"""Sets aside what an older training left in a fold, so that `--c` and `--val` find only what the newer one wrote."""
+"""Moves the results of an older training in a fold aside, so that `--c` and `--val` find only the new ones."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pathlib import Path
 from nnunetv2.training.state.checkpoint import BEST, FINAL, LATEST
 
 FOLDER = "previous_training"
-INTERRUPTED = "interrupted_training"  # beside a finished one in FOLDER
+INTERRUPTED = "interrupted_training"  # next to a finished one in FOLDER
 
-# The final checkpoint is last: a kill before leaves a fold that still holds the older training as a whole.
+# The final checkpoint is moved last: if killed before, the fold still contains the complete older training.
 _MOVED = (LATEST, BEST, "validation", FINAL)
 
 logger = logging.getLogger(__name__)
 
 
 class PreviousTraining:
-    """Checkpoints and validation that are in a fold when a training starts afresh there.
+    """Checkpoints and validation results that exist in a fold when a new training starts.
 
-    They are worth keeping until the new training has something to go on with, which is at the end of its first epoch.
+    They are kept until the new training can be resumed, that is, until the end of its first epoch.
 
     Args:
-        fold_folder: of the training that starts.
+        fold_folder: folder of the fold of the new training.
     """
 
     def __init__(self, fold_folder: str | os.PathLike) -> None:
@@ -33,10 +33,10 @@ class PreviousTraining:
         self._found = {path: _identity(path) for path in paths if path.exists()}
 
     def set_aside(self) -> str | None:
-        """Moves them into the folder `previous_training`, in place of what it holds, and says so in one line.
+        """Moves them to the folder `previous_training`, replacing its content, and returns a line for the log.
 
-        Files that the new training has replaced meanwhile stay. None if there is nothing to move. A training that was
-        interrupted does not take the place of a finished one: a restart after a restart would lose that.
+        Files that the new training has already replaced stay. Returns None if there is nothing to move. An interrupted
+        training does not replace a finished one, which would otherwise be lost after two restarts.
         """
         old = [path for path, identity in self._found.items() if path.exists() and _identity(path) == identity]
         if not old:
@@ -52,7 +52,7 @@ class PreviousTraining:
                 os.replace(path, target / path.name)
         except OSError as err:
             logger.warning(
-                "An older training in %s could not be moved into %s (%s); remove %s by hand, or --c may go on with it",
+                "An older training in %s could not be moved into %s (%s); remove %s by hand, or --c may resume it",
                 self._folder,
                 target,
                 err,
@@ -65,12 +65,12 @@ class PreviousTraining:
 def found_at_start(
     fold_folder: str | os.PathLike | None, first_epoch: int, *, writes_checkpoints: bool
 ) -> PreviousTraining | None:
-    """What lies in the fold of a training that is about to start; None if the training leaves that alone.
+    """Finds the older training in the fold of a training that is about to start.
 
-    A training that goes on from a checkpoint does, and one that writes none.
+    None if the training resumes a checkpoint or writes none: it then leaves the files in place.
 
     Args:
-        first_epoch: that is trained, counted from 0.
+        first_epoch: first epoch to train, counted from 0.
     """
     if fold_folder is None or first_epoch > 0 or not writes_checkpoints:
         return None
@@ -78,6 +78,6 @@ def found_at_start(
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Tells a file from one that was written in its place; folders are not told apart."""
+    """Identity of a file that changes when it is replaced; None for folders."""
     status = path.stat()
     return None if path.is_dir() else (status.st_ino, status.st_mtime_ns)

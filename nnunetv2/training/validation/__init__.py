@@ -1,1 +1,1 @@
-"""Scores: of patches during the training, of whole cases after it."""
+"""Validation: of patches during the training, of whole cases after it."""

@@ -1,4 +1,4 @@
-"""Predict whole validation cases with the network in training, export them, and score them."""
+"""Predicts whole validation cases with the trained network, exports and scores them."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 logger = logging.getLogger(__name__)
 
-CASES_BETWEEN_BARRIERS = 20  # keeps the processes of a group within the communication time-out
+CASES_BETWEEN_BARRIERS = 20  # keeps the ranks within the communication time-out
 
 
 @dataclass(frozen=True)
 class ValidationSetting:
-    """What a validation predicts with, where its cases come from and where its results go."""
+    """Inputs and output folders of a validation."""
 
     plans_manager: PlansManager
     configuration_manager: ConfigurationManager
     dataset_json: dict
     preprocessed_folder_base: str
-    """holds gt_segmentations and, for cascades, the preprocessed cases of the next stages"""
+    """contains gt_segmentations and, for cascades, the preprocessed cases of the next stages"""
     model_folder: str
-    """gets, for cascades, predicted_next_stage with one folder per next stage"""
+    """for cascades, receives predicted_next_stage with one folder per next stage"""
     output_folder: str
-    """gets one segmentation per case and summary.json"""
+    """receives one segmentation per case and summary.json"""
     trainer_name: str
     device: torch.device
     mirror_axes: tuple[int, ...] | None = None
-    """axes that predictions may be mirrored along; None is no mirroring"""
+    """axes along which predictions may be mirrored; None: no mirroring"""
     save_probabilities: bool = False
     num_processes: int = 1
 
 
 def make_exporter(setting: ValidationSetting, num_cases: int) -> CaseExporter:
-    """Exporter of validation cases; the first error ends the validation and names its case."""
+    """Creates the exporter of validation cases; the first error stops the validation and names the case."""
     num_processes = min(setting.num_processes, num_cases)
     export_setting = ExportSetting(
         setting.plans_manager,
@@ -79,9 +79,9 @@ def _name_validation_case(case: str) -> Iterator[None]:
 
 
 def share_of_cases(identifiers: Sequence[str], rank: int, world_size: int) -> tuple[list[str], set[int]]:
-    """The cases of one process, and the positions in them after which all processes wait for each other.
+    """Returns the cases of one process, and the positions after which all processes synchronise.
 
-    Every process has at least `len(identifiers) // world_size` cases; only positions that all of them reach count.
+    Every process has at least `len(identifiers) // world_size` cases; only positions that all of them reach are used.
     """
     reached_by_all = len(identifiers) // world_size
     barriers = set(range(CASES_BETWEEN_BARRIERS - 1, reached_by_all - 1, CASES_BETWEEN_BARRIERS))
@@ -89,9 +89,9 @@ def share_of_cases(identifiers: Sequence[str], rank: int, world_size: int) -> tu
 
 
 def make_predictor(network: nn.Module, setting: ValidationSetting) -> nnUNetPredictor:
-    """Predictor around the network in training, with the tiling and mirroring that nnU-Net validates with."""
+    """Creates a predictor for the trained network, with nnU-Net's tiling and mirroring for validation."""
     if isinstance(network, DistributedDataParallel):
-        network = network.module  # the processes predict different numbers of tiles and must not wait for each other
+        network = network.module  # without DDP: processes predict different numbers of tiles and must not synchronise
     predictor = nnUNetPredictor(device=setting.device, allow_tqdm=False)
     predictor.manual_initialization(
         network,
@@ -113,13 +113,13 @@ def validate(
     metric_log: MetaLogger,
     report: Callable[[str], None] = logger.info,
 ) -> None:
-    """Predicts the cases, each process its share; then the first process scores all of them.
+    """Predicts the cases, distributed over the processes; then the first process scores all of them.
 
     Args:
-        network: in eval mode, giving one output.
-        open_cases: gives the preprocessed cases of these identifiers.
-        metric_log: told the final scores.
-        report: takes lines of progress.
+        network: network in eval mode with a single output.
+        open_cases: opens the preprocessed cases of the given identifiers.
+        metric_log: receives the final scores.
+        report: receives progress lines.
     """
     rank, world_size = rank_and_world_size()
     own, barriers = share_of_cases(identifiers, rank, world_size)
@@ -147,11 +147,11 @@ def predict_validation_cases(
     Args:
         predictor: initialised, with the network to validate.
         dataset: preprocessed cases; of a cascade, with the segmentations of the previous stage.
-        barriers: positions of cases after which to wait for the other processes.
-        report: takes one line per case.
+        barriers: positions after which to wait for the other processes.
+        report: receives one line per case.
 
     Returns:
-        Seconds that each prediction took, with its tiles and mirrored copies, without reading and exporting.
+        Seconds per prediction, including tiles and mirroring, excluding reading and export.
     """
     os.makedirs(setting.output_folder, exist_ok=True)
     identifiers = list(dataset.identifiers)
@@ -179,9 +179,9 @@ def predict_validation_cases(
 def load_network_input(
     dataset: nnUNetBaseDataset, case: str, setting: ValidationSetting
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    """Image of a case as (C, *spatial), for a cascade with the previous stage's labels as one-hot channels."""
+    """Loads the image of a case (C, *spatial); in a cascade, with the previous stage's labels as one-hot channels."""
     image, _, previous, properties = dataset.load_case(case)
-    image = np.array(image[:])  # stored arrays are read here, and torch wants memory it may write to
+    image = np.array(image[:])  # reads the stored array; torch requires writable memory
     if previous is not None:
         labels = setting.plans_manager.get_label_manager(setting.dataset_json).foreground_labels
         image = np.vstack((image, convert_labelmap_to_one_hot(previous[:], labels, output_dtype=image.dtype)))
@@ -196,9 +196,9 @@ def export_to_next_stages(
     setting: ValidationSetting,
     report: Callable[[str], None],
 ) -> None:
-    """Writes the segmentation of a case in the grid of each next stage of a cascade, as its training expects it.
+    """Writes the segmentation of a case in the grid of each next stage of a cascade.
 
-    A case that is not preprocessed for a next stage is reported and left out.
+    A case that is not preprocessed for a next stage is reported and skipped.
     """
     for stage in setting.configuration_manager.next_stage_names or ():
         stage_configuration = setting.plans_manager.get_configuration(stage)
@@ -215,7 +215,7 @@ def export_to_next_stages(
 
 
 def evaluate_validation(setting: ValidationSetting) -> dict[str, Any]:
-    """Compares the predictions in the output folder with the ground truth; writes and returns summary.json."""
+    """Evaluates the predictions in the output folder against the ground truth; writes and returns summary.json."""
     labels = setting.plans_manager.get_label_manager(setting.dataset_json)
     return compute_metrics_on_folder(
         os.path.join(setting.preprocessed_folder_base, "gt_segmentations"),
@@ -231,7 +231,7 @@ def evaluate_validation(setting: ValidationSetting) -> dict[str, Any]:
 
 
 def log_metrics(metrics: dict[str, Any], log: MetaLogger) -> None:
-    """Passes the final Dice scores on to external loggers."""
+    """Forwards the final Dice scores to external loggers."""
     for label, scores in metrics["mean"].items():
         log.log_summary(f"final_val/class_{label}_dice", scores["Dice"])
     log.log_summary("final_val/foreground_dice", metrics["foreground_mean"]["Dice"])

@@ -1,4 +1,4 @@
-"""Hard true/false positive counts during training, and the pseudo Dice made of them."""
+"""Hard true/false positive counts during training, and the resulting pseudo Dice."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class HardCounts(NamedTuple):
 
 
 def count(logits: torch.Tensor, target: torch.Tensor | list[torch.Tensor], labels: LabelManager) -> HardCounts:
-    """`count_regions` or `count_labels`, whichever the labels of the dataset ask for.
+    """Counts with `count_regions` or `count_labels`, depending on the dataset's labels.
 
     Args:
-        target: the first of a list is the one at full resolution.
+        target: of a list, the first entry (full resolution) is used.
     """
     target = target[0] if isinstance(target, list) else target
     if labels.has_regions:
@@ -31,10 +31,10 @@ def count(logits: torch.Tensor, target: torch.Tensor | list[torch.Tensor], label
 
 
 def count_labels(logits: torch.Tensor, target: torch.Tensor, ignore_label: int | None = None) -> HardCounts:
-    """Counts per foreground class for plain labels; background (class 0) is left out.
+    """Counts per foreground class for plain labels; background (class 0) is excluded.
 
     Args:
-        logits: (B, K, *spatial) scores, the largest wins.
+        logits: (B, K, *spatial); the largest decides.
         target: (B, 1, *spatial) whole numbers 0..K-1, or `ignore_label`.
         ignore_label: voxels with this value are not counted.
     """
@@ -55,8 +55,8 @@ def count_regions(logits: torch.Tensor, target: torch.Tensor, has_ignore_mask: b
 
     Args:
         logits: (B, R, *spatial).
-        target: (B, R, *spatial) membership (bool or 0/1); with `has_ignore_mask` one more channel at the end that
-            is true where a voxel is not counted.
+        target: (B, R, *spatial) membership (bool or 0/1); with `has_ignore_mask` one more channel at the end that is
+            true where a voxel is ignored.
     """
     predicted = logits > 0
     expected = target[:, : logits.shape[1]].bool()
@@ -77,6 +77,6 @@ def pseudo_dice(true_positives: np.ndarray, false_positives: np.ndarray, false_n
 
 
 def mean_of_defined(values: list[float]) -> float:
-    """Mean without NaN entries; NaN if there is no other."""
+    """Mean without NaN entries; NaN if all are."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")

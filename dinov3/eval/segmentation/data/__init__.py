@@ -1,1 +1,1 @@
-"""Images and label maps: found, read, resized, distorted and put into batches."""
+"""Images and label maps: discovery, reading, resizing, augmentation and batching."""

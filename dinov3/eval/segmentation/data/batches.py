@@ -1,9 +1,9 @@
-"""Which samples a process reads, and in which order: batches for training, every sample once for evaluation.
+"""Order of samples per process: batches for training, every sample once for evaluation.
 
-Training draws are numbered: iteration t of a run on R processes with B images each uses the global positions
-t * B * R to (t + 1) * B * R - 1. Which image a draw takes, and all its augmentation, follow from the seed and its
-position alone. So neither the number of worker processes nor, with the same B * R, the number of processes changes the
-data, and a run that is resumed sees what it would have seen.
+Training draws are numbered: iteration t of a run on R processes with B images each uses the global positions t * B * R
+to (t + 1) * B * R - 1. The image of a draw and its augmentation depend only on the seed and the position. The data are
+therefore independent of the number of workers and, for the same B * R, of the number of processes, and a resumed run
+sees the same data as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class PositionSampler(Sampler[list[int]]):
 
 @dataclass(frozen=True)
 class TrainingDraws(Dataset):
-    """Random draws from a dataset by their global position; an error of the user is handed out instead of raised.
+    """Random draws from a dataset by their global position; user errors are returned instead of raised.
 
-    A data loader would raise it anew with the traceback of its worker in the message.
+    A data loader would re-raise them with the traceback of its worker in the message.
     """
 
     dataset: SegmentationDataset
@@ -78,7 +78,7 @@ class TrainingDraws(Dataset):
 
 
 def sample_of_position(position: int, num_samples: int, seed: int) -> int:
-    """The sample that a draw takes: each epoch of `num_samples` positions holds every sample once, in its own order."""
+    """Returns the sample of a draw: each epoch of `num_samples` positions contains every sample once, reshuffled."""
     epoch, place = divmod(position, num_samples)
     return _order(seed, epoch, num_samples)[place]
 
@@ -97,26 +97,26 @@ def training_batches(
     targets: SemanticToM2FTargets | None = None,
     pin_memory: bool = False,
 ) -> Iterator[dict[str, Any]]:
-    """Yields the batches of one process, one per iteration. The global random state is neither read nor changed.
+    """Yields the batches of one process, one per iteration. The global random state is not used.
 
     Args:
         transform: see `make_segmentation_train_transforms`.
-        batch_size: B, images of this process; a dataset may have fewer, since epochs follow upon each other.
-        seed: from 0.
-        start_iteration: iterations that are done already.
+        batch_size: B, images of this process; the dataset may be smaller, because batches span epochs.
+        seed: seed, at least 0.
+        start_iteration: completed iterations.
         total_iter: iterations of the whole run.
-        rank: number of this process.
-        world_size: how many processes there are.
-        num_workers: processes that read and transform; 0 does it in this one.
-        targets: makes the masks of each label map, if the model learns from masks.
-        pin_memory: whether tensors are put where copies to a GPU are asynchronous.
+        rank: rank of this process.
+        world_size: number of processes.
+        num_workers: worker processes for reading and transforms; 0: use this process.
+        targets: converts each label map to masks, for models that are trained on masks.
+        pin_memory: use page-locked memory, which allows asynchronous copies to a GPU.
 
     Yields:
         `image` (B, 3, h, w) float32, `label` (B, h, w) int64, `position` (B,) int64; and with `targets` also `targets`,
         a list of B dictionaries with `labels` and `masks`, and `valid` (B, h, w) bool.
 
     Raises:
-        DataError: a file cannot be used; it is named.
+        DataError: a file cannot be used; the message names it.
         UsageError: the images of a batch have different sizes.
     """
     loader = DataLoader(
@@ -125,7 +125,7 @@ def training_batches(
         num_workers=num_workers,
         collate_fn=_collate,
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # else the loader draws a number from the global one
+        generator=torch.Generator(),  # otherwise the loader draws from the global generator
     )
     for batch in loader:
         if isinstance(batch, UserError):
@@ -144,7 +144,7 @@ def batches_of(
     """The training batches of this process from `iteration` on; see `training_batches`.
 
     Args:
-        size_multiple: What the model needs the sides of its inputs to be multiples of.
+        size_multiple: Required divisor of the sides of the model's inputs.
 
     Raises:
         UsageError: There is no training set.
@@ -176,7 +176,7 @@ def batches_of(
 
 @dataclass(frozen=True)
 class EvaluationViews(Dataset):
-    """Name, views and label map of each sample; an error of the user is handed out instead of raised."""
+    """Name, views and label map of each sample; user errors are returned instead of raised."""
 
     dataset: SegmentationDataset
     transform: EvalTransform
@@ -200,12 +200,12 @@ def evaluation_samples(
     world_size: int = 1,
     num_workers: int = 0,
 ) -> Iterator[tuple[str, list[View], Tensor]]:
-    """Yields name, views and label map of the samples of one process; over all processes each sample comes once.
+    """Yields name, views and label map of the samples of one process; each sample is read by exactly one process.
 
-    Processes may get one sample more or less than others, or none, so do not synchronise them per sample.
+    Processes may get different numbers of samples, or none, so do not synchronise them per sample.
 
     Raises:
-        DataError: a file cannot be used; it is named.
+        DataError: a file cannot be used; the message names it.
     """
     loader = DataLoader(
         EvaluationViews(dataset, transform),
@@ -236,7 +236,7 @@ def _collate(draws: Sequence[Mapping[str, Any] | UserError]) -> dict[str, Any] |
     return batch
 
 
-@lru_cache(maxsize=4)  # a batch may reach into the next epoch
+@lru_cache(maxsize=4)  # a batch may span two epochs
 def _order(seed: int, epoch: int, num_samples: int) -> list[int]:
     generator = torch.Generator().manual_seed(mixed_seed(seed, ORDER_STREAM, epoch))
     return torch.randperm(num_samples, generator=generator).tolist()

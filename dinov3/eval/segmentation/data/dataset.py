@@ -4,7 +4,7 @@
     ROOT/images/validation/NAME.jpg    ROOT/annotations/validation/NAME.png
 
 Images are .jpg, .png, .bmp or .tif with 8 bits per channel; label maps are .png files of the same size with one number
-per pixel: the class, or 255 where the pixel is to be ignored.
+per pixel: the class, or 255 for ignored pixels.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 ADE20K_SPLITS = {"TRAIN": "training", "VAL": "validation"}
 ADE20K_LIST = "ADE20K_object150_{}.txt"
-"""Optional file of a split in ROOT: one image per line, as its path below ROOT/images."""
+"""Optional list of a split in ROOT: one image per line, as path below ROOT/images."""
 ACCEPTED = (
     '"ADE20K:split=TRAIN", "ADE20K:split=VAL" or "Folder:split=NAME" (ROOT/images/NAME and ROOT/annotations/NAME)'
 )
 
 
 class Sample(NamedTuple):
-    """One image of a dataset and its label map, as they are in their files."""
+    """One image of a dataset and its label map, as stored."""
 
     name: str
-    """Name of the image file without its suffix."""
+    """Name of the image file without suffix."""
     image: Tensor
     """(3, H, W) uint8, RGB."""
     label: Tensor
@@ -45,21 +45,21 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class SegmentationDataset:
-    """Images with label maps, read one at a time.
+    """Images with label maps, read on demand.
 
-    Reading an item raises `DataError` with the file's path if the image or the label map cannot be used, if their
-    sizes differ or, where `num_classes` is given, if a label is out of range.
+    Reading an item raises `DataError` with the file's path if the image or the label map cannot be used, if their sizes
+    differ or, with `num_classes`, if a label is out of range.
     """
 
     images: tuple[Path, ...]
     masks: tuple[Path, ...]
     num_classes: int | None = None
     reduce_zero_label: bool = False
-    """Whether classes count from 1 in the files; only used to check labels, which are handed out as they are."""
+    """Classes count from 1 in the files; only used to check labels, which are returned unchanged."""
 
     @property
     def names(self) -> list[str]:
-        """The names of all samples, each once."""
+        """The names of all samples."""
         return [path.stem for path in self.images]
 
     def __len__(self) -> int:
@@ -82,23 +82,23 @@ def make_dataset(
     num_classes: int | None = None,
     reduce_zero_label: bool = False,
 ) -> SegmentationDataset:
-    """Finds the images and label maps of one split. Nothing is read yet but the names of the files.
+    """Finds the images and label maps of one split. Only file names are read.
 
     Args:
-        descriptor: `ADE20K:split=TRAIN`, `ADE20K:split=VAL` or, for any other folder names, `Folder:split=NAME`.
-            A further `:root=PATH` goes before the argument `root`.
-        root: the folder that holds `images` and `annotations`. If ADE20K's list of a split
-            (`ADE20K_object150_train.txt`, `ADE20K_object150_val.txt`) lies there, it says which images belong to it.
-        num_classes: the number of classes, if labels are to be checked whenever a sample is read.
-        reduce_zero_label: whether those labels count from 1, and 0 is ignored.
+        descriptor: `ADE20K:split=TRAIN`, `ADE20K:split=VAL` or, for any other folder names, `Folder:split=NAME`. An
+            appended `:root=PATH` overrides the argument `root`.
+        root: the folder with `images` and `annotations`. If it contains ADE20K's list of a split
+            (`ADE20K_object150_train.txt`, `ADE20K_object150_val.txt`), that list defines the split.
+        num_classes: number of classes, to check the labels of each sample; None: no check.
+        reduce_zero_label: labels count from 1, and 0 is ignored.
 
     Returns:
         The samples in natural order of their names (`frame2` before `frame10`).
 
     Raises:
-        UsageError: the descriptor is not known, or a folder does not exist.
-        DataError: the folder has no images, an image has no label map or the other way round, or two images have the
-            same name; the message says which.
+        UsageError: the descriptor is unknown, or a folder does not exist.
+        DataError: the folder has no images, an image has no label map or vice versa, or two images have the same name;
+            the message names them.
     """
     name, settings = _parse(descriptor)
     split = settings.get("split", "")
@@ -121,11 +121,11 @@ def make_dataset(
 
 
 def dataset_of(config: SegmentationConfig, split: Literal["train", "val"]) -> SegmentationDataset:
-    """The dataset that a configuration trains on or evaluates on; its labels are checked as they are read.
+    """Returns the training or validation dataset of a configuration; labels are checked when read.
 
     Raises:
-        UsageError: None is named, or its folder does not exist.
-        DataError: The folder has no images, or they do not fit the label maps.
+        UsageError: No dataset is configured, or its folder does not exist.
+        DataError: The folder has no images, or images and label maps do not match.
     """
     descriptor = getattr(config.datasets, split)
     if not descriptor:

@@ -1,4 +1,4 @@
-"""Read images and label maps with Pillow, and refuse what would be read as something else than it is."""
+"""Reads images and label maps with Pillow, and rejects files that Pillow would misinterpret."""
 
 from __future__ import annotations
 
@@ -26,16 +26,15 @@ TIFF_BITS_PER_SAMPLE = 258  # tag; TIFF 6.0, section 6
 def read_image(path: Path) -> Tensor:
     """Reads an image as RGB.
 
-    Grey images get three equal channels, palettes are looked up and transparency is dropped. A rotation noted in the
-    EXIF data is not applied, because label maps are drawn on the stored pixels in ADE20K and there is no such note in
-    a label map.
+    Grey images are repeated to three channels, palettes are resolved and transparency is dropped. An EXIF rotation is
+    not applied, because ADE20K's label maps refer to the stored pixels and label maps have no EXIF data.
 
     Returns:
         (3, H, W) uint8.
 
     Raises:
-        DataError: the file cannot be read, holds several pages or more than 8 bits per channel. There is no scale to 8
-            bits that is right for all cameras, and one chosen per image would change intensities from image to image.
+        DataError: the file cannot be read, has several pages or more than 8 bits per channel. No scaling to 8 bits
+            suits all cameras, and scaling per image would make intensities inconsistent between images.
     """
     with _opened(path) as image:
         if image.mode not in EIGHT_BIT_MODES or _bits_per_channel(image) > 8:
@@ -45,12 +44,12 @@ def read_image(path: Path) -> Tensor:
             )
         if image.format == "TIFF" and image.n_frames > 1:
             raise DataError(f"{path} holds {image.n_frames} images; save each in a file of its own")
-        pixels = np.array(image.convert("RGB"))  # a copy, which torch may write to
+        pixels = np.array(image.convert("RGB"))  # a copy, because torch requires writable memory
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def read_mask(path: Path) -> Tensor:
-    """Reads a label map: the stored numbers of a grey PNG of any depth, or the indices of a palette PNG.
+    """Reads a label map: the stored values of a grey PNG of any depth, or the indices of a palette PNG.
 
     Returns:
         (H, W) int64.
@@ -73,7 +72,7 @@ def read_mask(path: Path) -> Tensor:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """A file opened by Pillow; what goes wrong while its pixels are read becomes an error that names it."""
+    """Opens a file with Pillow; errors while reading its pixels become a `DataError` that names the file."""
     try:
         with Image.open(path) as image:
             yield image
@@ -85,7 +84,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _bits_per_channel(image: Image.Image) -> int:
-    """What the file says, since Pillow drops the lower byte of colours with 16 bits without a word."""
+    """Reads the bit depth from the file, because Pillow silently drops the lower byte of 16-bit colours."""
     if image.format == "TIFF":
         return max(image.tag_v2.get(TIFF_BITS_PER_SAMPLE, (8,)))
     if image.format != "PNG":

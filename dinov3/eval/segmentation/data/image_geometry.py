@@ -1,4 +1,4 @@
-"""Resize, cut out and pad an image and its label map alike."""
+"""Resizing, cropping and padding of an image together with its label map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as F
 from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
 
 ImageSize = int | Sequence[int] | None
-"""Length of the short side; or (height, width), whatever the shape of the image; or None: as it is in the file."""
+"""Length of the short side; or (height, width), regardless of the aspect ratio; or None: the size in the file."""
 
 MAX_CLASS_SHARE = 0.75  # of the labelled pixels of a crop
 CROP_TRIES = 11
@@ -23,14 +23,14 @@ CROP_TRIES = 11
 def scaled_size(
     size: Sequence[int], img_size: ImageSize, ratio: float, multiple_if_reduced: int = 1
 ) -> tuple[int, int]:
-    """The (height, width) that an image of another (height, width) is resized to.
+    """Computes the (height, width) to which an image is resized.
 
     Args:
         size: (height, width) of the image.
-        img_size: what is asked for, before `ratio`.
-        ratio: factor; the sides that `img_size` gives times `ratio` are rounded down, and the long side keeps the shape
-            of the image.
-        multiple_if_reduced: for a `ratio` below 1 those sides are then rounded up to a multiple of this.
+        img_size: requested size, before `ratio`.
+        ratio: scale factor; the sides of `img_size` times `ratio` are rounded down, and the long side preserves the
+            aspect ratio.
+        multiple_if_reduced: for a `ratio` below 1, these sides are then rounded up to a multiple of this.
     """
 
     def scaled(side: int) -> int:
@@ -46,12 +46,12 @@ def scaled_size(
 
 
 def resize_image(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Resizes (3, H, W) uint8 with antialiased bilinear interpolation, as Pillow does."""
+    """Resizes (3, H, W) uint8 with antialiased bilinear interpolation, as in Pillow."""
     return image if image.shape[-2:] == tuple(size) else F.resize(image, list(size), InterpolationMode.BILINEAR)
 
 
 def resize_label(label: Tensor, size: Sequence[int]) -> Tensor:
-    """Resizes (H, W) integers by the nearest pixel centre, so that they stay aligned with a resized image."""
+    """Resizes (H, W) integers by nearest pixel centre, so that they stay aligned with a resized image."""
     if label.shape == tuple(size):
         return label
     return F.resize(label[None], list(size), InterpolationMode.NEAREST_EXACT)[0]
@@ -62,7 +62,7 @@ def draw_crop(label: Tensor, crop_size: Sequence[int], generator: torch.Generato
 
     Args:
         label: (H, W) int64, ignored pixels 255.
-        crop_size: (height, width); a side that is longer than that of the label is taken whole.
+        crop_size: (height, width); a side longer than the label's covers all of it.
         generator: Source of all randomness.
 
     Returns:

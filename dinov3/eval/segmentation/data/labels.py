@@ -1,4 +1,4 @@
-"""Label maps: what their numbers mean, and the sets of masks that Mask2Former is trained with."""
+"""Label maps: validation of their values, and conversion to the mask sets of Mask2Former."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ MAX_LISTED_VALUES = 8  # of the wrong values that an error message shows
 
 
 def reduce_zero_label(label: Tensor) -> Tensor:
-    """Turns labels 1 to K, with 0 for "none of them", into classes 0 to K - 1; 0 and 255 become and stay ignored."""
+    """Converts labels 1 to K, with 0 for "none of them", to classes 0 to K - 1; 0 and 255 become ignored."""
     ignored = (label == 0) | (label == IGNORE_INDEX)
     return torch.where(ignored, IGNORE_INDEX, label - 1)
 
 
 def labels_in_range(label: Tensor, num_classes: int, path: str | PathLike, *, reduce_zero_label: bool = False) -> None:
-    """Raises `DataError` if a label map, as it is in its file, holds anything but classes and ignored pixels.
+    """Raises `DataError` if a stored label map contains anything but classes and ignored pixels.
 
     Args:
         label: (H, W) integers before `reduce_zero_label`.
-        num_classes: K, at most 255 (254 with `reduce_zero_label`), because 255 is taken.
-        path: the file, for the message.
-        reduce_zero_label: whether the classes are 1 to K and 0 is ignored, instead of 0 to K - 1.
+        num_classes: K, at most 255 (254 with `reduce_zero_label`), because 255 is reserved.
+        path: the file, for error messages.
+        reduce_zero_label: classes are 1 to K and 0 is ignored, instead of 0 to K - 1.
     """
     first = 1 if reduce_zero_label else 0
     end = first + num_classes
@@ -52,12 +52,12 @@ def labels_in_range(label: Tensor, num_classes: int, path: str | PathLike, *, re
 
 @dataclass(frozen=True)
 class SemanticToM2FTargets:
-    """Makes one mask of each class that occurs in an image."""
+    """Creates one mask per class that occurs in an image."""
 
     num_classes: int
     """K."""
     ignore_index: int = IGNORE_INDEX
-    """Label of the pixels that belong to no mask and do not count."""
+    """Label of ignored pixels, which belong to no mask."""
 
     def __call__(self, label: Tensor) -> dict[str, Tensor]:
         """Converts one label map.
@@ -66,8 +66,8 @@ class SemanticToM2FTargets:
             label: (H, W) integers, 0 to K - 1 or `ignore_index`.
 
         Returns:
-            `labels` (T,) int64, the classes that occur, ascending, none of them if all pixels are ignored; `masks`
-            (T, H, W) bool; and `valid` (H, W) bool, the pixels that count.
+            `labels` (T,) int64, the occurring classes in ascending order, empty if all pixels are ignored; `masks` (T,
+            H, W) bool; and `valid` (H, W) bool, false for ignored pixels.
 
         Raises:
             DataError: a label is neither a class nor `ignore_index`.

@@ -1,4 +1,4 @@
-"""Random brightness, contrast, saturation and hue, as SSD and after it most of semantic segmentation draw them."""
+"""Random brightness, contrast, saturation and hue, as introduced by SSD and common in semantic segmentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HUE_RANGE = (-0.5, 0.5)  # of the colour circle
 
 
 def distort_colours(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Brightness, then saturation and hue, each in half of all cases; contrast too, before or after the other two.
+    """Distorts brightness, then saturation and hue, each with probability 1/2; likewise contrast, before or after them.
 
     Args:
         image: (3, H, W) uint8, RGB.
@@ -40,7 +40,7 @@ def distort_colours(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _random_contrast(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Stretches from black, which torchvision calls brightness; its own contrast stretches from the mean."""
+    """Scales about black, which torchvision calls brightness; torchvision's contrast scales about the mean."""
     return F.adjust_brightness(image, _uniform(*CONTRAST_RANGE, generator)) if _coin(generator) else image
 
 

@@ -1,4 +1,4 @@
-"""Find the images of a dataset and the label maps that belong to them, in natural order of their names."""
+"""Finds the images of a dataset and their label maps, in natural order of their names."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FilePair = tuple[Path, Path]
 
 
 def pairs_of_folders(image_folder: Path, mask_folder: Path) -> list[FilePair]:
-    """All images of one folder and all label maps of another, which must have the same names. Hidden files are skipped.
+    """Pairs all images of one folder with the label maps of the same names in another. Hidden files are skipped.
 
     Raises:
         UsageError: a folder does not exist.
-        DataError: there are no images, or an image has no label map, or a label map no image, or two images have the
-            same name; the first such file is named.
+        DataError: there are no images, an image has no label map or vice versa, or two images have the same name; the
+            message names the first such file.
     """
     images = _by_name(_files(image_folder, IMAGE_SUFFIXES))
     masks = _by_name(_files(mask_folder, (MASK_SUFFIX,)))
@@ -40,11 +40,11 @@ def pairs_of_folders(image_folder: Path, mask_folder: Path) -> list[FilePair]:
 
 
 def pairs_of_list(list_file: Path, image_folder: Path, mask_folder: Path) -> list[FilePair]:
-    """The images that a text file names, one path below `image_folder` per line; the folders may hold more.
+    """Pairs the images listed in a text file, one path below `image_folder` per line; the folders may contain more.
 
     Raises:
         UsageError: a folder does not exist.
-        DataError: a line names no image, or one without a label map, or a name twice.
+        DataError: a line names a missing image, an image without a label map, or a duplicate.
     """
     try:
         lines = list_file.read_text(encoding="utf-8").splitlines()
@@ -55,7 +55,7 @@ def pairs_of_list(list_file: Path, image_folder: Path, mask_folder: Path) -> lis
         raise DataError(f"{list_file} names no images; remove it to use all images of the split")
     images = _by_name(image_folder / path for path in listed)
     masks = {path.stem: (mask_folder / path).with_suffix(MASK_SUFFIX) for path in listed}
-    folders = {path.parent for path in listed}  # reading these few is faster than asking for each of many files
+    folders = {path.parent for path in listed}  # listing these few folders is faster than checking each file
     existing = {
         file
         for folder in folders
@@ -74,7 +74,7 @@ def pairs_of_list(list_file: Path, image_folder: Path, mask_folder: Path) -> lis
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
-    """Sorts names with their numbers as numbers, `frame2` before `frame10`; the order is the same on every machine."""
+    """Sorts names numerically, `frame2` before `frame10`; the order is the same on every machine."""
 
     def key(name: str) -> tuple[list[tuple[int, int | str]], str]:
         parts = re.findall(r"\d+|\D+", name)

@@ -1,1 +1,1 @@
-"""What an evaluation leaves behind: tables of metrics and pictures."""
+"""Output of an evaluation: tables of metrics and pictures."""

@@ -1,4 +1,4 @@
-"""Pictures of a reference and a predicted label map, side by side on their image."""
+"""Pictures with reference and predicted label map side by side on their image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
 from dinov3.utils.atomic_files import replace_when_complete
 
-# Okabe & Ito 2008, "Color Universal Design": told apart with every form of colour blindness.
+# Okabe & Ito 2008, "Color Universal Design": distinguishable with every form of colour blindness.
 FIRST_COLOURS = (
     (0, 0, 0),
     (230, 159, 0),
@@ -32,7 +32,7 @@ STRIPE = 4  # pixels, width of the stripes on them
 OPACITY = 0.5  # of class colours; their contours are opaque
 GAP = 8  # pixels between the parts of a picture
 LEGEND_ROW, LEGEND_COLUMN, SWATCH = 16, 160, 12  # pixels
-LONGEST_STEM = 100  # bytes; file systems allow 255 for a whole name
+LONGEST_STEM = 100  # bytes; file systems allow 255 for the full name
 LONGEST_CLASS_NAME = 18  # characters that fit into a column of the legend
 
 
@@ -45,7 +45,7 @@ def save_overlay(
     num_classes: int,
     class_names: Sequence[str] | None = None,
 ) -> Path:
-    """Writes `draw_overlay` as a PNG file; see there. Returns its path: `folder` and a safe form of `name`."""
+    """Writes the picture of `draw_overlay` as a PNG file; returns its path, `folder` plus a safe form of `name`."""
     picture = draw_overlay(image, reference, prediction, num_classes, class_names)
     path = Path(folder) / f"{safe_stem(name)}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,14 +61,14 @@ def draw_overlay(
     num_classes: int,
     class_names: Sequence[str] | None = None,
 ) -> Image.Image:
-    """Draws the reference on the left, the prediction on the right, and a legend of the classes in them below.
+    """Draws the reference on the left, the prediction on the right, and a legend of their classes below.
 
     Args:
         image: (3, H, W) uint8.
-        reference: (H, W) classes, or 255 for ignored pixels, which get grey stripes.
+        reference: (H, W) classes, or 255 for ignored pixels, which are drawn as grey stripes.
         prediction: (H, W) classes.
-        num_classes: K; decides on the colours.
-        class_names: K names for the legend, which else shows numbers alone.
+        num_classes: K; determines the colours.
+        class_names: K names for the legend; None: only numbers.
     """
     pixels = image.permute(1, 2, 0).cpu().numpy()
     maps = [reference.cpu().numpy(), prediction.cpu().numpy()]
@@ -80,12 +80,12 @@ def draw_overlay(
 
 @functools.cache
 def palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
-    """One colour (red, green, blue) per class, the same in every run; a larger palette begins with the smaller one.
+    """Returns one colour (red, green, blue) per class, deterministically; a larger palette extends a smaller one.
 
-    The first eight are distinct for colour-blind readers. Each further one is, of a regular grid of colours, that which
-    is farthest from all before and from the grey of ignored pixels, by Euclidean distance in CIELAB.
+    The first eight are distinguishable for colour-blind readers. Each further colour is the one of a regular grid that
+    is farthest from all previous ones and from the grey of ignored pixels, by Euclidean distance in CIELAB.
     """
-    from skimage.color import rgb2lab  # slow to import, and needed for pictures only
+    from skimage.color import rgb2lab  # slow to import, and only needed for pictures
 
     steps = np.linspace(0, 255, 11).round().astype(np.uint8)
     candidates = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -100,10 +100,10 @@ def palette(num_classes: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def safe_stem(name: str) -> str:
-    """A file name without suffix that every file system takes.
+    """Converts a name to a file name, without suffix, that is valid on every file system.
 
-    Letters, digits, dots, hyphens and underscores stay. A name that had to be changed or shortened gets a digest of the
-    original at its end, so that no two names meet in one file.
+    Letters, digits, dots, hyphens and underscores are kept. A modified or shortened name gets a digest of the original
+    as suffix, so that names cannot collide.
     """
     cleaned = re.sub(r"[^\w.-]", "_", name).lstrip(".")
     shortened = cleaned.encode()[:LONGEST_STEM].decode(errors="ignore")
@@ -113,7 +113,7 @@ def safe_stem(name: str) -> str:
 
 
 def contours(label_map: np.ndarray) -> np.ndarray:
-    """(H, W) bool: the pixels whose neighbour to the right or below has another label."""
+    """Marks the pixels (H, W) whose right or lower neighbour has another label."""
     edges = np.zeros(label_map.shape, dtype=bool)
     edges[:, :-1] |= label_map[:, :-1] != label_map[:, 1:]
     edges[:-1] |= label_map[:-1] != label_map[1:]
@@ -121,7 +121,7 @@ def contours(label_map: np.ndarray) -> np.ndarray:
 
 
 def _blend(image: np.ndarray, label_map: np.ndarray, num_classes: int) -> np.ndarray:
-    """(H, W, 3) uint8: the image under the colours of its classes."""
+    """Blends the image with the colours of its classes, (H, W, 3) uint8."""
     ignored = label_map == IGNORE_INDEX
     colours = np.array(palette(num_classes), dtype=np.float32)[np.where(ignored, 0, label_map)]
     colours[ignored] = GREY
@@ -156,4 +156,4 @@ def _caption(label: int, class_names: Sequence[str] | None) -> str:
     if label == IGNORE_INDEX:
         return "ignored"
     name = f" {class_names[label]}"[: LONGEST_CLASS_NAME + 1] if class_names else ""
-    return f"{label}{name}".encode("latin-1", errors="replace").decode("latin-1")  # what Pillow's built-in font has
+    return f"{label}{name}".encode("latin-1", errors="replace").decode("latin-1")  # Pillow's built-in font

@@ -1,4 +1,4 @@
-"""The files that an evaluation leaves behind."""
+"""The result files of an evaluation."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def write_results(results: Mapping[str, Any], output_dir: str | os.PathLike) -> 
     - results-semantic-segmentation-classes.csv: one row per class, one column per value; if there are classes.
     - results-semantic-segmentation.json: the whole dictionary.
 
-    Metrics are in percent and written so that reading them gives the same number. One that is not defined is an empty
-    field in the tables and null in the JSON file.
+    Metrics are in percent, in full precision. Undefined metrics are empty fields in the tables and null in the JSON
+    file.
 
     Args:
         results: Numbers by name, and under "classes" a list with one dictionary of numbers per class.

@@ -1,4 +1,4 @@
-"""Losses of the segmentation heads; that of Mask2Former is in `mask_classification_loss.py`, its parts are here."""
+"""Losses of the segmentation heads; Mask2Former's is in `mask_classification_loss.py`, its parts are here."""
 
 from dinov3.eval.segmentation.loss.multi_segmentation_loss import MultiSegmentationLoss, cross_entropy, dice_loss
 

@@ -1,4 +1,4 @@
-"""One-to-one matching of queries and target masks, of all predictions of a step at once.
+"""One-to-one matching of queries and target masks, for all predictions of a step at once.
 
 Shapes: L predictions (the last and the auxiliary ones), B images, Q queries, K classes, P points, T targets of one
 image, N targets of all images.
@@ -27,22 +27,22 @@ from dinov3.eval.segmentation.settings.training import M2FTrainConfig
 
 @dataclass(frozen=True)
 class Matching:
-    """Which query belongs to which target. Targets of all images are numbered through."""
+    """Assignment of queries to targets. Targets of all images are concatenated."""
 
     images: Tensor
     """(N,) image of each target."""
     queries: Tensor
-    """(L, N) query of each target; Q where an image has more targets than queries and this one got none."""
+    """(L, N) query of each target; Q for unmatched targets of images with more targets than queries."""
     num_nonfinite: int
-    """How many costs were NaN or infinite."""
+    """Number of costs that were NaN or infinite."""
 
 
 @dataclass(frozen=True)
 class HungarianMatcher:
-    """Finds the assignment with the least sum of classification, cross entropy and Dice cost.
+    """Finds the assignment with the minimum sum of classification, cross entropy and Dice cost.
 
-    All predictions of an image are compared with its targets at the same random points. Costs reach the host in one
-    copy. NaN or infinite costs are matched only where nothing else is left.
+    All predictions of an image are compared with its targets at the same random points. Costs are copied to the host
+    once. Pairs with NaN or infinite cost are matched only if no alternative is left.
 
     Source: Cheng et al. 2022, "Masked-attention Mask Transformer", section 3.3, arXiv:2112.01527; Kuhn 1955, "The
     Hungarian Method for the Assignment Problem".
@@ -67,15 +67,15 @@ class HungarianMatcher:
         valid: Tensor | None = None,
         generators: Sequence[torch.Generator] | None = None,
     ) -> Matching:
-        """Matches.
+        """Matches queries and targets.
 
         Args:
             logits: (L, B, Q, K + 1) class logits, float32 or float64.
             masks: L times (B, Q, h, w) mask logits.
             targets: B times `labels` (T,) and `masks` (T, H, W).
-            area: Where points may lie.
+            area: Area from which points are drawn.
             valid: (B, H, W) bool; None if all pixels count.
-            generators: One per image for its points; None draws all from torch's own.
+            generators: One per image for its points; None: torch's default generator.
 
         Returns:
             The matching, on the device of the predictions.
@@ -89,14 +89,14 @@ class HungarianMatcher:
             costs = self._costs(logits, masks, targets, points, valid)
             queries, num_nonfinite = assign(costs.cpu().numpy(), counts)
         images = np.repeat(np.arange(batch_size), counts)
-        # Without waiting: the driver keeps a copy of pageable memory before it returns.
+        # Non-blocking is safe: the driver copies pageable memory before it returns.
         indices = torch.from_numpy(np.vstack((images[None], queries))).to(logits.device, non_blocking=True)
         return Matching(indices[0], indices[1:], num_nonfinite)
 
     def _costs(
         self, logits: Tensor, masks: Sequence[Tensor], targets: Targets, points: Tensor, valid: Tensor | None
     ) -> Tensor:
-        """Takes (B, P, 2) points, returns (L, B, Q, largest T); columns beyond the T of an image mean nothing."""
+        """Takes (B, P, 2) points, returns (L, B, Q, largest T); columns beyond an image's T are padding."""
         labels = []
         for image, target in enumerate(targets):
             image_valid = None if valid is None else valid[image]
@@ -122,13 +122,13 @@ def cross_entropy_cost(logits: Tensor, labels: Tensor) -> Tensor:
 
     Takes (B, Q, P) logits and (B, T, P) labels in [0, 1]; returns (B, Q, T).
     """
-    # -y log s(x) - (1 - y) log(1 - s(x)) = softplus(x) - x y, so that one matrix product does for both labels
+    # -y log s(x) - (1 - y) log(1 - s(x)) = softplus(x) - x y, so that one matrix product covers both labels
     mixed = torch.einsum("bqp,btp->bqt", logits, labels)
     return (F.softplus(logits).sum(dim=-1, keepdim=True) - mixed) / logits.shape[-1]
 
 
 def dice_cost(logits: Tensor, labels: Tensor) -> Tensor:
-    """One minus the Dice of every mask with every target, with 1 added above and below.
+    """One minus the Dice of every mask with every target, with 1 added to numerator and denominator.
 
     Takes (B, Q, P) logits and (B, T, P) labels in [0, 1]; returns (B, Q, T) in [0, 1].
     """
@@ -146,7 +146,7 @@ def assign(costs: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, int]:
         counts: T of each image.
 
     Returns:
-        (L, N) query of each target, Q for targets without one; and the number of costs that were not finite.
+        (L, N) query of each target, Q for unmatched targets; and the number of non-finite costs.
     """
     num_predictions, _, num_queries, _ = costs.shape
     queries = np.full((num_predictions, sum(counts)), num_queries, dtype=np.int64)
@@ -165,9 +165,10 @@ def assign(costs: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, int]:
 
 
 def _avoid(cost: np.ndarray, finite: np.ndarray) -> np.ndarray:
-    """Puts a price on costs that are not finite which no choice of the others can outweigh.
+    """Replaces non-finite costs by a penalty that no combination of the other costs can outweigh.
 
-    It stays near the other costs: the largest float would swamp the differences between them.
+    The penalty stays close to the other costs: the largest float would round away the differences between them.
     """
     largest = np.abs(cost[finite]).max() if finite.any() else 0.0
+    # An assignment has at most min(shape) pairs, and exchanging a pair changes its cost by at most 2 * largest.
     return np.where(finite, cost, (2 * min(cost.shape) + 1) * largest + 1)

@@ -1,4 +1,4 @@
-"""What the loss of masks takes beside predictions, checked by shapes alone so that no device is waited for."""
+"""Checks of the mask loss's inputs; only shapes are checked, which does not synchronise with the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Targets = Sequence[Mapping[str, Tensor]]
 
 
 def check_targets(logits: Tensor, targets: Targets, valid: Tensor | None, num_classes: int) -> None:
-    """Refuses targets that do not fit the predictions.
+    """Rejects targets that do not match the predictions.
 
     Args:
         logits: (L, B, Q, K + 1) class logits.
@@ -21,7 +21,7 @@ def check_targets(logits: Tensor, targets: Targets, valid: Tensor | None, num_cl
         num_classes: K.
 
     Raises:
-        ValueError: If numbers or sizes do not fit.
+        ValueError: If numbers or sizes do not match.
     """
     _, batch_size, _, num_outputs = logits.shape
     if num_outputs != num_classes + 1:
@@ -46,10 +46,10 @@ def check_targets(logits: Tensor, targets: Targets, valid: Tensor | None, num_cl
 
 
 def check_generators(generators: Sequence[torch.Generator] | None, batch_size: int, device: torch.device) -> None:
-    """Refuses random generators that are not one per image on the device of the predictions.
+    """Rejects random generators unless there is one per image on the device of the predictions.
 
     Raises:
-        ValueError: If there are more or fewer, or if one lives on another kind of device.
+        ValueError: If the number differs, or one is on another type of device.
     """
     if generators is None:
         return

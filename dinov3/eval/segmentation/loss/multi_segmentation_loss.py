@@ -1,4 +1,4 @@
-"""Loss of a head that gives one logit per class and pixel."""
+"""Loss of a dense head, which predicts one logit per class and pixel."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dinov3.utils.processes.process_group import is_distributed
 
 
 class MultiSegmentationLoss(nn.Module):
-    """Weighted sum of cross entropy and Dice loss, both over the pixels that are not to be ignored.
+    """Weighted sum of cross entropy and Dice loss, both excluding ignored pixels.
 
-    Everything is computed in at least float32. The mean of the cross entropy is that over all labelled pixels of all
-    processes, so that the mean over the processes is the loss of one process with all the images. (Meta's code divides
-    by all pixels, ignored ones too, and takes the Dice loss alone where it has a weight.)
+    Everything is computed in at least float32. Cross entropy is averaged over all labelled pixels of all processes, so
+    that the mean over the processes equals the loss of a single process with all images. (Meta's code divides by all
+    pixels, including ignored ones, and uses only the Dice loss if that has a weight.)
 
     Args:
-        diceloss_weight: From 0.
-        celoss_weight: From 0.
+        diceloss_weight: At least 0.
+        celoss_weight: At least 0.
 
     Raises:
         ValueError: If a weight is negative, or none is positive.
@@ -44,7 +44,7 @@ class MultiSegmentationLoss(nn.Module):
         return self.total(self.terms(pred, gt))
 
     def terms(self, pred: Tensor, gt: Tensor) -> dict[str, Tensor]:
-        """The terms that have a weight, `loss_ce` and `loss_dice`, without it. Logits are resized to the labels."""
+        """Unweighted terms `loss_ce` and `loss_dice`, unless their weight is 0. Logits are resized to the labels."""
         with torch.autocast(pred.device.type, enabled=False):
             pred = pred.to(torch.promote_types(pred.dtype, torch.float32))
             if pred.shape[-2:] != gt.shape[-2:]:
@@ -63,7 +63,7 @@ class MultiSegmentationLoss(nn.Module):
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the labelled pixels; 0, with a gradient of 0, where there are none in any process.
+    """Mean over the labelled pixels; 0, with a gradient of 0, if no process has any.
 
     The divisor is the mean number of labelled pixels per process.
     """
@@ -76,9 +76,9 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def dice_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """One minus the soft Dice of each image and class, 1 added above and below; mean over both.
+    """One minus the soft Dice, with 1 added to numerator and denominator; mean over images and classes.
 
-    Each image counts alike, so that the mean does not depend on how images are shared out among processes.
+    Each image has equal weight, so that the mean is independent of the distribution of images to processes.
 
     Source: Milletari et al. 2016, "V-Net", section 3, arXiv:1606.04797, with plain instead of squared sums.
     """

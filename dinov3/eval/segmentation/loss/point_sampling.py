@@ -1,6 +1,6 @@
-"""Points at which masks are compared instead of at all pixels.
+"""Sampling of points at which masks are compared, instead of all pixels.
 
-Coordinates are (x, y) in units of the image, which spans [0, 1]; they fit predictions and targets of any resolution.
+Coordinates are (x, y) in units of the image, which spans [0, 1], independent of the resolution.
 Shapes: B images, M maps, P points, H W size of the targets.
 """
 
@@ -13,24 +13,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Of uncertain_points, where 3 * 12544 candidates take 0.3 MB per map and as much again several times over. Allocators
-# hand blocks of some 20 MB out again instead of asking the system for new pages.
+# For uncertain_points: 3 * 12544 candidates take 0.3 MB per map, plus several temporaries of that size. Allocators
+# reuse blocks of about 20 MB instead of requesting new pages from the system.
 MAPS_PER_CHUNK = 64
 
 
 class SamplingArea(Protocol):
-    """Where points may lie in each image of a batch."""
+    """Area from which points are drawn, for each image of a batch."""
 
     has_pixels: Tensor
-    """(B,) bool, False for images without any place to draw from."""
+    """(B,) bool, False for images with an empty area."""
 
     def draw(self, images: Tensor, num_points: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws independent, uniform points.
 
         Args:
-            images: (M,) index in the batch of the image of each set of points.
+            images: (M,) batch index of the image for each set of points.
             num_points: P.
-            generator: Source of all numbers, on the device of the area; torch's own if None.
+            generator: Random generator on the device of the area; None: torch's default.
 
         Returns:
             (M, P, 2).
@@ -38,7 +38,7 @@ class SamplingArea(Protocol):
 
 
 class WholeImage:
-    """The area of images of which every pixel counts."""
+    """The area of images without ignored pixels."""
 
     def __init__(self, batch_size: int, device: torch.device) -> None:
         self.has_pixels = torch.ones(batch_size, dtype=torch.bool, device=device)
@@ -49,11 +49,11 @@ class WholeImage:
 
 
 class ValidPixels:
-    """The area of images of which some pixels are ignored.
+    """The area of images with ignored pixels.
 
-    Points are uniform over the valid area, so that an image annotated on a few strokes or slices is judged at as many
-    points as any other. An image without a valid pixel gets points too (all in its first pixel); `has_pixels` tells
-    that they mean nothing.
+    Points are uniform over the valid area, so that a sparsely annotated image is compared at as many points as any
+    other. An image without valid pixels also gets points (all in its first pixel), which `has_pixels` marks as
+    meaningless.
 
     Args:
         valid: (B, H, W) bool.
@@ -65,8 +65,8 @@ class ValidPixels:
         rank = flat.cumsum(dim=1)
         self.counts = rank[:, -1]
         self.has_pixels = self.counts > 0
-        # table[b, k] = index of the k-th valid pixel; ignored pixels all go to a last column that is never read. Unlike
-        # nonzero() this needs no size from the device.
+        # table[b, k] = index of the k-th valid pixel; ignored pixels go to a last column that is never read. Unlike
+        # nonzero(), this does not synchronise with the device.
         num_pixels = flat.shape[1]
         pixels = torch.arange(num_pixels, dtype=torch.int32, device=valid.device).expand_as(flat)
         self.table = torch.zeros(len(flat), num_pixels + 1, dtype=torch.int32, device=valid.device)
@@ -76,7 +76,7 @@ class ValidPixels:
         """See `SamplingArea.draw`."""
         counts = self.counts[images, None]
         random = torch.rand(3, len(images), num_points, device=self.table.device, generator=generator)
-        # rounding can lift a product to the count itself
+        # rounding can raise a product to the count itself
         rank = torch.minimum((random[0] * counts).long(), counts - 1).clamp_(min=0)
         pixel = self.table[images[:, None], rank]
         x = (pixel % self.width + random[1]) / self.width
@@ -87,7 +87,7 @@ class ValidPixels:
 def one_set_per_image(
     area: SamplingArea, batch_size: int, num_points: int, generators: Sequence[torch.Generator] | None = None
 ) -> Tensor:
-    """Uniform points of each image of a batch, (B, P, 2), of each from its own generator where there are any."""
+    """Draws uniform points for each image of a batch, (B, P, 2), from the image's own generator if given."""
     images = torch.arange(batch_size, device=area.has_pixels.device)
     if generators is None:
         return area.draw(images, num_points)
@@ -97,7 +97,7 @@ def one_set_per_image(
 
 
 def sample_points(maps: Tensor, points: Tensor) -> Tensor:
-    """Reads maps bilinearly; beyond the border they are 0.
+    """Samples maps bilinearly; outside the border they are 0.
 
     Args:
         maps: (M, C, h, w), float32 or float64.
@@ -111,14 +111,14 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
 
 
 def sample_labels(masks: Tensor, points: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Reads the target masks of one image; between pixels, labels are soft.
+    """Samples the target masks of one image bilinearly, so labels are soft between pixels.
 
-    An ignored pixel lends nothing to the points beside it: they interpolate between their valid neighbours only.
+    Ignored pixels do not contribute: points interpolate between valid neighbours only.
 
     Args:
         masks: (T, H, W) bool or number.
-        points: (T, P, 2), or (1, P, 2) if all masks are read at the same points. With `valid`, they lie in valid
-        pixels.
+        points: (T, P, 2), or (1, P, 2) to sample all masks at the same points. With `valid`, they must lie in valid
+            pixels.
         valid: (H, W) bool; None if all pixels count.
 
     Returns:
@@ -135,7 +135,7 @@ def sample_labels(masks: Tensor, points: Tensor, valid: Tensor | None = None) ->
     if valid is None:
         return labels
     ignored = sample_points((~valid).to(dtype)[None, None], points.reshape(1, -1, 2)).view(points.shape[:2])
-    # A point in a valid pixel takes at least a quarter from it; the bound matters for images without valid pixels only.
+    # A point in a valid pixel has at least a quarter of its weight there; the bound only matters without valid pixels.
     return labels / (1 - ignored).clamp(min=0.25)
 
 
@@ -150,16 +150,16 @@ def uncertain_points(
     importance_sample_ratio: float,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Points where predicted masks are least certain, mixed with uniform ones.
+    """Draws points where predicted masks are least certain, mixed with uniform points.
 
     Args:
         logits: (M, h, w) predicted masks.
         images: (M,) index of the image of each mask.
-        area: Where points may lie.
+        area: Area from which points are drawn.
         num_points: P.
         oversample_ratio: Candidates per point, at least 1.
-        importance_sample_ratio: Part in [0, 1] of the points that are the least certain candidates.
-        generator: Source of all random numbers; torch's own if None.
+        importance_sample_ratio: Fraction in [0, 1] of points that are the least certain candidates.
+        generator: Random generator; None: torch's default.
 
     Returns:
         (M, P, 2).

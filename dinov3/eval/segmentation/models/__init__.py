@@ -46,43 +46,43 @@ def build_segmentation_decoder(  # noqa: PLR0913 - one flat list of settings is 
 ) -> FeatureDecoder:
     """Builds a segmentation model around a backbone: adapter and Mask2Former head, or a linear head.
 
-    The defaults of "m2f" are those of the released ADE20K model, whose weights load into what they build. For training
-    on few images `hidden_dim=256, num_heads=8, dim_feedforward=1024` has a seventeenth of the parameters.
+    The defaults of "m2f" are those of the released ADE20K model, so that its weights can be loaded. For training on few
+    images, `hidden_dim=256, num_heads=8, dim_feedforward=1024` needs a seventeenth of the parameters.
 
     Args:
         backbone_model: Has `embed_dim`, `patch_size`, `n_blocks` (or `num_blocks`) and `get_intermediate_layers`, see
             `DINOv3_Adapter`.
-        backbone_out_layers: Blocks to read: a choice, its name, or 0-based indices. "m2f" reads four, "linear" any
-            number.
+        backbone_out_layers: Blocks to read: a `BackboneLayersSet`, its name, or 0-based indices. "m2f" reads four,
+            "linear" any number.
         decoder_type: "m2f" or "linear".
         hidden_dim: m2f: channels of the head, a multiple of 32.
         num_classes: K, without "no object".
-        dropout: linear: probability in [0, 1] that a channel is dropped in training. Mask2Former is trained without.
-        autocast_dtype: bfloat16 or float16 runs the model under autocast; float32 leaves precision to the caller.
-        lora_enabled: The backbone carries LoRA layers: its `requires_grad` flags stay as they are.
-        freeze_backbone: Switch off all gradients of the backbone, unless `lora_enabled`. False for full fine-tuning.
-        in_channels: m2f: channels C of the images, as the backbone takes them.
+        dropout: linear: probability in [0, 1] that a channel is dropped in training. Mask2Former has no dropout.
+        autocast_dtype: bfloat16 or float16 runs the model under autocast; float32: the caller controls precision.
+        lora_enabled: The backbone has LoRA layers: its `requires_grad` flags are not changed.
+        freeze_backbone: Freeze the backbone, unless `lora_enabled`. False for full fine-tuning.
+        in_channels: m2f: input channels C of the backbone.
         num_heads: m2f: heads of all attention layers of the head.
         dim_feedforward: m2f: hidden width of all feed-forward networks of the head.
-        num_queries: m2f: Q, the most masks that an image can have.
+        num_queries: m2f: Q, maximum number of masks per image.
         num_decoder_layers: m2f: layers of the mask transformer.
         num_encoder_layers: m2f: layers of the pixel decoder.
         drop_path_rate: m2f: probability in [0, 1) that a sample skips a feed-forward network of the adapter while
             training.
         with_cp: m2f: recompute the adapter's extractors in the backward pass instead of keeping their activations.
-        use_batchnorm: linear: normalise the features before they are classified.
-        use_cls_token: linear: classify each patch together with the class token.
-        use_backbone_norm: linear: apply the last norm of the backbone to each block. The adapter always does.
-        device: Without effect, the model runs where its parameters are moved to; the original has it too.
+        use_batchnorm: linear: normalise the features before the classifier.
+        use_cls_token: linear: concatenate the class token to each patch.
+        use_backbone_norm: linear: apply the backbone's final norm to each block. The adapter always does.
+        device: Ignored; kept for compatibility with the original. The model runs where its parameters are.
 
     Returns:
-        A model whose forward pass takes (B, C, H, W). "m2f": H and W multiples of 32; returns `pred_logits`
-        (B, Q, K + 1), `pred_masks` (B, Q, H/4, W/4) and `aux_outputs`, a list of `num_decoder_layers` such
-        dictionaries. "linear": H and W multiples of the patch size p; returns logits (B, K, H/p, W/p). A frozen
-        backbone and the adapter are in eval mode, as in the original: call `train()` before training.
+        A model whose forward pass takes (B, C, H, W). "m2f": H and W multiples of 32; returns `pred_logits` (B, Q, K +
+        1), `pred_masks` (B, Q, H/4, W/4) and `aux_outputs`, a list of `num_decoder_layers` such dictionaries. "linear":
+        H and W multiples of the patch size p; returns logits (B, K, H/p, W/p). Frozen backbone and adapter are in eval
+        mode, as in the original: call `train()` before training.
 
     Raises:
-        ValueError: If the decoder type is unknown or a size does not fit.
+        ValueError: If the decoder type is unknown or a size is incompatible.
     """
     if decoder_type not in DECODERS:
         known = ", ".join(reversed(DECODERS))  # the default first

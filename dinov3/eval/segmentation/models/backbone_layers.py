@@ -1,4 +1,4 @@
-"""Which blocks of a vision transformer feed a segmentation head."""
+"""Selection of the vision transformer blocks that a segmentation head reads."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _EVEN_INTERVALS_OF_24 = (4, 11, 17, 23)
 
 
 def backbone_out_indices(num_blocks: int, layers: BackboneLayersSet | str | Sequence[int]) -> list[int]:
-    """Indices of the blocks that a choice stands for.
+    """Resolves a selection to block indices.
 
     Args:
         num_blocks: Depth of the backbone.
-        layers: A choice, its name, or 0-based block indices.
+        layers: A `BackboneLayersSet`, its name, or 0-based block indices.
 
     Returns:
         0-based indices, ascending.
 
     Raises:
-        ValueError: If the choice is unknown, the backbone has fewer than four blocks, or indices are not ascending ones
-            of existing blocks.
+        ValueError: If the selection is unknown, the backbone has fewer than four blocks, or indices are not ascending
+            or do not exist.
     """
     if isinstance(layers, str):
         if layers not in BackboneLayersSet.__members__:

@@ -1,4 +1,4 @@
-"""A segmentation model: a feature extractor and a head behind it."""
+"""A segmentation model: a feature extractor followed by a head."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FeatureDecoder(nn.Module):
 
     Args:
         segmentation_model: Feature extractor, with `backbone` and `size_multiple`, and head, with `predict`.
-        autocast_dtype: bfloat16 or float16 runs both under autocast; float32 leaves precision to the caller.
+        autocast_dtype: bfloat16 or float16 runs both under autocast; float32: the caller controls precision.
     """
 
     def __init__(self, segmentation_model: nn.ModuleList, autocast_dtype: torch.dtype = torch.float32) -> None:
@@ -35,17 +35,17 @@ class FeatureDecoder(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """What height and width of an image must be multiples of."""
+        """Required divisor of height and width of an image."""
         return self.segmentation_model[0].size_multiple
 
     def forward(self, image: Tensor) -> Outputs:
-        """Takes (B, C, H, W) and returns what the head returns."""
+        """Takes (B, C, H, W) and returns the head's output."""
         extractor, head = self.segmentation_model
         with self._precision(image.device.type):
             return head(extractor(image))
 
     def predict(self, image: Tensor, rescale_to: Sequence[int] = (512, 512)) -> Outputs:
-        """The same, with masks or dense logits resized (bilinear) to `rescale_to` (height, width)."""
+        """Like `forward`, with masks or dense logits resized (bilinear) to `rescale_to` (height, width)."""
         extractor, head = self.segmentation_model
         with self._precision(image.device.type):
             return head.predict(extractor(image), rescale_to=rescale_to)

@@ -1,1 +1,1 @@
-"""All settings of a run as dataclasses, their defaults and their checks; nothing heavy is imported here."""
+"""All settings of a run as dataclasses, with defaults and checks; imports nothing heavy."""

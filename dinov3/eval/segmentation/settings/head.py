@@ -1,4 +1,4 @@
-"""Settings of the segmentation head, and the names that they choose from."""
+"""Settings of the segmentation head, and their choices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dinov3.utils.yaml_config import require_choice, require_multiple, require_r
 
 
 class BackboneLayersSet(Enum):
-    """Named choices of blocks. FOUR_EVEN_INTERVALS is [2, 5, 8, 11] of 12, [4, 11, 17, 23] of 24, and so on."""
+    """Named selections of blocks. FOUR_EVEN_INTERVALS is [2, 5, 8, 11] of 12, [4, 11, 17, 23] of 24, and so on."""
 
     LAST = "LAST"
     FOUR_LAST = "FOUR_LAST"
@@ -29,17 +29,18 @@ class DecoderConfig:
     """The segmentation head."""
 
     type: str = "m2f"
-    """m2f (Mask2Former behind an adapter) or linear (one linear classifier for all patches)."""
+    """m2f (adapter and Mask2Former) or linear (one linear classifier for all patches)."""
     backbone_out_layers: str | list[int] | None = None
-    """Blocks to read: LAST, FOUR_LAST, FOUR_EVEN_INTERVALS or a list; null: LAST for linear, the third for m2f."""
+    """Blocks to read: LAST, FOUR_LAST, FOUR_EVEN_INTERVALS or a list; null: LAST for linear, FOUR_EVEN_INTERVALS for
+    m2f."""
     use_batchnorm: bool = True
-    """Linear head: normalise its inputs over the batch."""
+    """Linear head: batch norm before the classifier."""
     use_cls_token: bool = False
-    """Linear head: give the class token to every patch."""
+    """Linear head: concatenate the class token to every patch."""
     use_backbone_norm: bool = True
-    """Linear head: apply the backbone's last norm to all blocks that are read."""
+    """Linear head: apply the backbone's final norm to all blocks that are read."""
     num_classes: int = 150
-    """Classes, 2 to 255; without the ignored label."""
+    """Number of classes, 2 to 255; without the ignored label."""
     hidden_dim: int = 2048
     """m2f head: channels; a multiple of 32 and of num_heads. 256 has a seventeenth of the parameters."""
     dropout: float = 0.1
@@ -57,7 +58,7 @@ class DecoderConfig:
     drop_path_rate: float = 0.3
     """m2f head: probability that an image skips a feed-forward network of the adapter while training, in [0, 1)."""
     gradient_checkpointing: bool = True
-    """m2f head: recompute the adapter in the backward pass: less memory, more time."""
+    """m2f head: recompute the adapter in the backward pass; saves memory, takes more time."""
 
     def __post_init__(self) -> None:
         require_choice("decoder_head.type", self.type, DECODERS)
@@ -81,7 +82,7 @@ class DecoderConfig:
             )
 
     def arguments(self) -> dict[str, Any]:
-        """These settings as `build_segmentation_decoder` names them."""
+        """Returns these settings as arguments of `build_segmentation_decoder`."""
         values = dict(vars(self))
         return {"decoder_type": values.pop("type"), "with_cp": values.pop("gradient_checkpointing"), **values}
 

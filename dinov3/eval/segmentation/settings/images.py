@@ -1,4 +1,4 @@
-"""Settings of the images: where they are, how they are resized and cut, how they are evaluated. Sizes are in pixels."""
+"""Settings of the images: location, resizing, cropping and evaluation. Sizes are in pixels."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from dinov3.utils.errors import UsageError
 from dinov3.utils.yaml_config import require_choice, require_range
 
-# Images stay on their scale from 0 to 255.
+# Images keep their scale from 0 to 255.
 DEFAULT_MEAN = tuple(255 * mean for mean in (0.485, 0.456, 0.406))
 DEFAULT_STD = tuple(255 * std for std in (0.229, 0.224, 0.225))
 
 INFERENCE_MODES = ("slide", "whole")
 METRICS = ("mIoU", "acc", "aAcc", "dice", "fscore", "precision", "recall", "mDice", "mAcc")
-"""Names of the metrics. The first seven are Meta's; mDice and mAcc are other names of dice and acc."""
+"""Names of the metrics. The first seven are Meta's; mDice and mAcc are aliases of dice and acc."""
 
 
 @dataclass
@@ -24,11 +24,11 @@ class DatasetConfig:
     root: str = ""
     """Folder of the dataset."""
     train: str = ""
-    """What is trained on, for example ADE20K:split=TRAIN."""
+    """Training split, for example ADE20K:split=TRAIN."""
     val: str = ""
-    """What is evaluated on, for example ADE20K:split=VAL."""
+    """Validation split, for example ADE20K:split=VAL."""
     class_names: list[str] = field(default_factory=list)
-    """Names of all classes, in order, for the legend of eval.save_overlays; empty: their numbers."""
+    """Names of all classes, in order, for the legend of eval.save_overlays; empty: class numbers."""
 
 
 @dataclass
@@ -36,15 +36,15 @@ class TrainTransformConfig:
     """Augmentation."""
 
     img_size: int | list[int] | None = None
-    """Short side, or [height, width], that images are resized to; null: as they are."""
+    """Short side, or [height, width], that images are resized to; null: original size."""
     random_img_size_ratio_range: list[float] | None = None
-    """[smallest, largest] factor, drawn for each image, that img_size is multiplied by; null: 1."""
+    """[smallest, largest] random factor per image by which img_size is multiplied; null: 1."""
     crop_size: int | list[int] | None = None
-    """[height, width] of the training inputs, or one number for both; null: whole images."""
+    """[height, width] of the training crops, or one number for both; null: whole images."""
     flip_prob: float = 0.0
-    """Probability of swapping left and right."""
+    """Probability of a horizontal flip."""
     photometric_distortion: bool = True
-    """Change brightness, contrast, saturation and hue at random; false where channels are not colours."""
+    """Change brightness, contrast, saturation and hue at random; use false if channels are not colours."""
 
     def __post_init__(self) -> None:
         name = "transforms.train."
@@ -66,9 +66,9 @@ class EvalTransformConfig:
     """Sizes at which images are predicted."""
 
     img_size: int | list[int] | None = None
-    """Short side, or [height, width], that images are resized to; null: as they are. Metrics use the label's size."""
+    """Short side, or [height, width], that images are resized to; null: original size. Metrics use the label's size."""
     tta_ratios: list[float] = field(default_factory=lambda: [1.0])
-    """With eval.use_tta: factors of img_size at which an image is predicted."""
+    """With eval.use_tta: factors of img_size at which images are predicted."""
 
     def __post_init__(self) -> None:
         _require_size("transforms.eval.img_size", self.img_size)
@@ -80,14 +80,14 @@ class EvalTransformConfig:
 
 @dataclass
 class TransformConfig:
-    """From image files to inputs of the network."""
+    """Conversion of images to network inputs."""
 
     train: TrainTransformConfig = field(default_factory=TrainTransformConfig)
     eval: EvalTransformConfig = field(default_factory=EvalTransformConfig)
     mean: list[float] = field(default_factory=lambda: list(DEFAULT_MEAN))
-    """Mean of red, green and blue on the scale 0 to 255; the default is that of the LVD-1689M weights (ImageNet's)."""
+    """Mean of red, green and blue on the scale 0 to 255; the default belongs to the LVD-1689M weights (ImageNet's)."""
     std: list[float] = field(default_factory=lambda: list(DEFAULT_STD))
-    """Standard deviation of the three on the same scale."""
+    """Standard deviation of red, green and blue on the same scale."""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -100,10 +100,10 @@ class TransformConfig:
 
 @dataclass
 class EvalConfig:
-    """Evaluation, during a training and of a finished model."""
+    """Evaluation, during training and of a trained model."""
 
     compute_metric_per_image: bool = False
-    """Average the metrics of the images, so that each image counts alike; false: metrics of all pixels together."""
+    """Average the metrics of the images, so that each image has equal weight; false: metrics over all pixels."""
     reduce_zero_label: bool = True
     """Label 0 of the files is ignored and labels 1 to K are the classes, as in ADE20K; also for training."""
     mode: str = "slide"
@@ -111,13 +111,13 @@ class EvalConfig:
     crop_size: int | None = 512
     """Side of a window, for mode=slide."""
     stride: int | None = 341
-    """Distance of two windows, for mode=slide; at most crop_size."""
+    """Distance between windows, for mode=slide; at most crop_size."""
     eval_interval: int = 40_000
-    """Iterations between two evaluations in a training; the end is always evaluated."""
+    """Iterations between evaluations during training; the final model is always evaluated."""
     use_tta: bool = False
-    """Test-time augmentation of a finished model: average over tta_ratios, and those with left and right swapped."""
+    """Test-time augmentation of a trained model: average over tta_ratios, each plain and flipped."""
     save_overlays: bool = False
-    """Also write each image with its predicted classes in colour."""
+    """Also write each image with its predicted classes as colour overlay."""
 
     def __post_init__(self) -> None:
         require_choice("eval.mode", self.mode, INFERENCE_MODES)

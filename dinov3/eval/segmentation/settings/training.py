@@ -13,11 +13,11 @@ SCHEDULERS = {
     "WarmupOneCycleLR": ("warmup_iters", "final_div_factor"),
     "WarmupPolyLR": ("warmup_iters", "warmup_start", "power"),
 }
-"""Learning rate schedules and what `scheduler.constructor_kwargs` may hold for each."""
+"""Learning rate schedules and the allowed `scheduler.constructor_kwargs` of each."""
 LONGEST_DEFAULT_WARMUP = 1500  # iterations, as in Meta's recipe for the linear head
 
-# What Meta's files say to its schedule of the same name beside our arguments, each with the values that describe what
-# ours does anyway: no rise within the cycle, a cosine, no change of the momentum, a warm-up from next to nothing.
+# Arguments in Meta's files for its schedule of the same name that ours lacks, with the values that describe what
+# ours does anyway: no rise within the cycle, a cosine, constant momentum, a warm-up from almost 0.
 _META_ONE_CYCLE = {
     "pct_start": (0,),
     "anneal_strategy": ("cos",),
@@ -32,17 +32,17 @@ class OptimizerConfig:
     """AdamW."""
 
     lr: float = 1e-3
-    """Highest learning rate; 1e-3 suits the linear head, 1e-4 Mask2Former."""
+    """Peak learning rate; 1e-3 suits the linear head, 1e-4 Mask2Former."""
     beta1: float = 0.9
     """Decay of the running mean of the gradient, in [0, 1)."""
     beta2: float = 0.999
     """Decay of the running mean of the squared gradient, in [0, 1)."""
     weight_decay: float = 1e-2
-    """For weight matrices and kernels; norms, biases and embeddings have none."""
+    """Weight decay of weight matrices and kernels; norms, biases and embeddings have none."""
     gradient_clip: float | None = 35.0
-    """Largest L2 norm of the gradient of all parameters together; null or inf: no limit."""
+    """Maximum L2 norm of the total gradient; null or inf: no clipping."""
     backbone_lr_multiplier: float = 0.1
-    """Learning rate of the backbone's own weights as a part of lr; used with train_backbone."""
+    """Learning rate of the backbone's own weights relative to lr; used with train_backbone."""
 
     def __post_init__(self) -> None:
         for name in ("lr", "weight_decay", "backbone_lr_multiplier"):
@@ -57,10 +57,10 @@ class OptimizerConfig:
 
 @dataclass
 class SchedulerConfig:
-    """Learning rate over the training, and its length."""
+    """Learning rate schedule and length of the training."""
 
     type: str = "WarmupOneCycleLR"
-    """After a linear warm-up, WarmupOneCycleLR: down as half a cosine; WarmupPolyLR (or poly): down as a power."""
+    """Decay after a linear warm-up: WarmupOneCycleLR (half a cosine) or WarmupPolyLR (or poly; polynomial)."""
     total_iter: int = 40_000
     """Iterations of the training."""
     constructor_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -126,11 +126,11 @@ class M2FTrainConfig:
     """Loss of the Mask2Former head. Source: Cheng et al. 2022, arXiv:2112.01527, section 4.1."""
 
     num_points: int = 12544
-    """Points per mask on which masks are compared (112 x 112)."""
+    """Points per mask at which masks are compared (112 x 112)."""
     oversample_ratio: float = 3.0
-    """Candidates drawn per point of the loss, of which the uncertain ones are kept."""
+    """Candidates drawn per loss point, of which the most uncertain are kept."""
     importance_sample_ratio: float = 0.75
-    """Share of the points taken for their uncertainty, in [0, 1]; the rest is uniform."""
+    """Share of the points selected by uncertainty, in [0, 1]; the rest is uniform."""
     mask_coefficient: float = 5.0
     """Weight of the binary cross-entropy of masks."""
     dice_coefficient: float = 5.0
@@ -150,16 +150,16 @@ class M2FTrainConfig:
 
 @dataclass
 class LoRAConfig:
-    """Low-rank adapters in the backbone, whose own weights then stay as they are."""
+    """Low-rank adapters in the backbone, whose own weights are then frozen."""
 
     enabled: bool = False
-    """Train adapters in the backbone beside the head."""
+    """Train adapters in the backbone in addition to the head."""
     r: int = 8
     """Rank of an adapter."""
     lora_alpha: int = 16
     """The adapter's output is scaled by lora_alpha / r."""
     lora_dropout: float = 0.1
-    """Probability of dropping an input of an adapter while training, in [0, 1)."""
+    """Probability of dropping an adapter's input while training, in [0, 1)."""
     target_modules: list[str] = field(default_factory=lambda: ["qkv", "proj"])
     """Linear layers of the transformer blocks that get an adapter."""
 
@@ -180,14 +180,14 @@ class EMAConfig:
     enabled: bool = False
     """Evaluate and save the averaged weights."""
     decay: float = 0.9999
-    """Part of the average that stays at each iteration, in [0, 1)."""
+    """Fraction of the average kept at each iteration, in [0, 1)."""
 
     def __post_init__(self) -> None:
         require_range("ema.decay", self.decay, 0, math.nextafter(1, 0))
 
 
 def _without_metas(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments without those of Meta's schedule that only say what ours does."""
+    """Removes arguments of Meta's schedule that only describe what ours does anyway."""
     for name, neutral in _META_ONE_CYCLE.items():
         if name in kwargs and kwargs[name] not in neutral:
             raise UsageError(

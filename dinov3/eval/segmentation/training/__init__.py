@@ -1,1 +1,1 @@
-"""A training from set-up to saved model: the loop, its state, its files and its log."""
+"""Training of a segmentation model: set-up, loop, state, files and log."""

@@ -1,8 +1,8 @@
-"""Checkpoints: write one while training, and go on from it as if nothing had happened.
+"""Checkpoints: written while training, and exact resumption from them.
 
-The random numbers of a step follow from the seed and the iteration (`random_streams.py`), so no random state is saved,
-and a training goes on with the same numbers, whatever the number of worker processes. With another number of processes
-the images stay the same as long as their batches together stay as large; dropout and dropped paths do not.
+The random numbers of a step are determined by the seed and the iteration (`random_streams.py`), so no random state is
+saved, and a resumed training draws the same numbers with any number of workers. With another number of processes, the
+images stay the same if the global batch size does; dropout and stochastic depth do not.
 """
 
 from __future__ import annotations
@@ -44,33 +44,33 @@ _MAY_DIFFER = (
     "transforms.eval",
     "decoder_head.gradient_checkpointing",
 )
-_REDUCE_ZERO_LABEL = "eval.reduce_zero_label"  # says what the training labels mean, too
+_REDUCE_ZERO_LABEL = "eval.reduce_zero_label"  # also defines the meaning of the training labels
 _SHOWN = 5
 
 
 @dataclass
 class TrainingState:
-    """All that changes while a model is trained."""
+    """Everything that changes while a model is trained."""
 
     network: nn.Module
-    """The model, or what distributed training wraps around it."""
+    """The model, possibly wrapped for distributed training."""
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     ema: ExponentialMovingAverage | None = None
     iteration: int = 0
-    """Iterations done."""
+    """Completed iterations."""
     best: dict[str, Any] = field(default_factory=dict)
     """Metrics of the best evaluation so far; empty before the first."""
 
 
 def write_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Saves all that `restore_checkpoint` needs.
+    """Saves everything that `restore_checkpoint` needs.
 
     Args:
         config: The configuration as plain data.
 
     Raises:
-        DivergedError: A parameter is not finite; the old file stays.
+        DivergedError: A parameter is not finite; the old file is kept.
     """
     require_finite_parameters(state.network)
     content = {
@@ -88,11 +88,11 @@ def write_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str 
 
 
 def restore_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Puts what `write_checkpoint` saved into a training that was set up with the same configuration.
+    """Restores a checkpoint into a training that was set up with the same configuration.
 
     Raises:
-        UsageError: The configuration or the backbone is another one; the message names what differs.
-        DataError: The file is damaged or no checkpoint of a training.
+        UsageError: The configuration or the backbone differs; the message names the differences.
+        DataError: The file is damaged or not a training checkpoint.
     """
     content = _read(path)
     differences = config_differences(content["config"], config)
@@ -118,9 +118,9 @@ def restore_checkpoint(state: TrainingState, config: Mapping[str, Any], path: st
 
 
 def config_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that change what is learned and that differ between two configurations, as phrases.
+    """Lists the settings that affect training and differ between two configurations.
 
-    Where files lie, how evaluation is done and how the work is shared out may differ.
+    Paths, evaluation settings and the distribution of work may differ.
     """
     old, new = dotted_items(before), dotted_items(now)
     return [

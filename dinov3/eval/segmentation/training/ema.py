@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights that are trained."""
+"""Exponential moving average of the trained weights."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from dinov3.eval.segmentation.training.model_state import trained_state
 class ExponentialMovingAverage:
     """Averages tensors over the updates of a training.
 
-    Floating-point tensors, batch statistics among them, are averaged in float32 or better; others are copied. Frozen
-    weights have no average, other than in torch's `AveragedModel`, which would hold a second backbone.
+    Floating-point tensors, including batch statistics, are averaged in at least float32; others are copied. Frozen
+    weights are not averaged, unlike in torch's `AveragedModel`, which would store a second backbone.
 
-    In update n, from 1, the average keeps min(`decay`, (1 + n) / (10 + n)) of itself, so that a short training is not
-    dominated by the weights it began with.
+    Update n (from 1) uses the decay min(`decay`, (1 + n) / (10 + n)), so that the initial weights do not dominate a
+    short training.
 
     Args:
-        state: What to start from, see `trained_state`; copied.
+        state: Initial values, see `trained_state`; copied.
         decay: In [0, 1).
 
     Attributes:
         average: Tensors by name.
-        num_updates: Updates so far.
+        num_updates: Number of updates so far.
 
     Raises:
-        ValueError: If the decay lies outside its range.
+        ValueError: If the decay is out of range.
 
     Source: Polyak and Juditsky 1992, "Acceleration of Stochastic Approximation by Averaging"; the warm-up is that of
     TensorFlow's ExponentialMovingAverage.
@@ -46,7 +46,7 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def update(self, state: Mapping[str, Tensor]) -> None:
-        """Takes the weights after one more update; names and shapes are those of the start."""
+        """Adds the weights after an update; names and shapes must match the initial ones."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         averages, values = [], []
@@ -59,13 +59,13 @@ class ExponentialMovingAverage:
         get_ema_multi_avg_fn(decay)(averages, values, self.num_updates)
 
     def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` takes."""
-        # Of a checkpoint with an entry `ema`, what reads weights takes the entry `model` in it.
+        """Returns the state for `load_state_dict`."""
+        # The entry is named `model` because readers of weight files look for `ema.model`.
         return {"model": self.average, "num_updates": self.num_updates}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Puts back what `state_dict` gave, for the same weights."""
+        """Restores the state from `state_dict` of the same weights."""
         self.num_updates = state["num_updates"]
         for name, average in self.average.items():
             average.copy_(state["model"][name])
@@ -78,7 +78,7 @@ def _averageable(value: Tensor) -> Tensor:
 
 @contextmanager
 def averaged_weights(model: nn.Module, ema: ExponentialMovingAverage | None) -> Iterator[None]:
-    """Lends a model its averaged weights; afterwards it has its own again. Without `ema` nothing happens."""
+    """Swaps in the averaged weights inside the block and restores the model's own afterwards; no-op without `ema`."""
     if ema is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: lines for people, and the same numbers as JSON."""
+"""Log of a running training: text lines, and the same numbers as JSON."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ TRAINING_LOG = "training_log.jsonl"
 
 
 class LossAverages:
-    """Averages of the losses of several steps, kept on the device and copied to the host only when they are asked for.
+    """Averages the losses of several steps on the device; copies them to the host only on request.
 
-    Steps whose total is not finite are left out.
+    Steps with a non-finite total are excluded.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class LossAverages:
         self._sums: Tensor | None = None
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
-        """Counts one step; names are the same in every step and `loss` is among them."""
+        """Adds one step; names must be the same in every step and include `loss`."""
         self._names = list(losses)
         total = losses["loss"].detach()
         values = torch.stack([*(value.detach() for value in losses.values()), torch.ones_like(total)])
@@ -43,7 +43,7 @@ class LossAverages:
         self._sums = counted if self._sums is None else self._sums + counted
 
     def pop(self) -> dict[str, float]:
-        """The averages over the steps of all processes since the last call; nan if no step counted."""
+        """Returns the averages over the steps of all processes since the last call; nan if there were none."""
         if self._sums is None:
             return {}
         sums, self._sums = self._sums, None
@@ -57,9 +57,9 @@ class TrainingLog:
     """Writes the lines of one process.
 
     Args:
-        path: The JSON lines, one object each; None for processes that write nothing.
+        path: JSON lines file; None for processes that write nothing.
         total_iter: Iterations of the whole run.
-        iteration: Iterations done; lines of later ones, which a training that stopped has left, are removed.
+        iteration: Completed iterations; lines of later ones, left by an interrupted training, are removed.
     """
 
     def __init__(self, path: Path | None, total_iter: int, iteration: int = 0) -> None:
@@ -70,7 +70,7 @@ class TrainingLog:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside is not part of the time of a step."""
+        """Excludes the block from the time per step."""
         begun = time.monotonic()
         try:
             yield
@@ -95,7 +95,7 @@ class TrainingLog:
         self._append({**line, "seconds_per_iteration": seconds, "seconds_left": left})
 
     def evaluation(self, iteration: int, metrics: Mapping[str, Any]) -> None:
-        """Reports an evaluation, without its values of single classes."""
+        """Reports an evaluation, without per-class values."""
         if self.path is not None:
             shown = {name: value for name, value in metrics.items() if name != "classes"}
             self._append({"iteration": iteration, "metrics": shown})
@@ -113,7 +113,7 @@ def _keep_lines_until(path: Path, iteration: int) -> None:
         try:
             if json.loads(line)["iteration"] <= iteration:
                 kept.append(f"{line}\n")
-        except (ValueError, KeyError, TypeError):  # half a line, of a process that was killed while it wrote
+        except (ValueError, KeyError, TypeError):  # a truncated line of a process that was killed while writing
             continue
     with replace_when_complete(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The loop that trains every head: batches in, weights and metrics out."""
+"""The training loop of all heads."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 LOG_INTERVAL = 50  # iterations, as in Meta's trainer
 
 TrainStep = Callable[..., StepResult]
-"""`train.train_step`, `train_m2f.train_step_m2f` or another function with their arguments."""
+"""`train.train_step`, `train_m2f.train_step_m2f` or another function with the same arguments."""
 
 
 def train_model(
@@ -55,32 +55,32 @@ def train_model(
     targets: SemanticToM2FTargets | None = None,
     log_interval: int = LOG_INTERVAL,
 ) -> dict[str, Any]:
-    """Trains a model, evaluates and saves it.
+    """Trains, evaluates and saves a model.
 
-    Written to `config.output_dir`, by the first process: segmentation_config.yaml; checkpoint_latest.pth, from which
-    `config.resume` goes on exactly; model_best.pth and model_final.pth, the trained weights (with `config.ema`, their
+    The first process writes to `config.output_dir`: segmentation_config.yaml; checkpoint_latest.pth, from which
+    `config.resume` resumes exactly; model_best.pth and model_final.pth, the trained weights (with `config.ema`, their
     average); training_log.jsonl.
 
     Args:
-        model: In train mode, on the device of this process.
-        config: How long, on what and how.
-        train_step: One update of the weights.
-        criterion: The loss, for `train_step`.
-        targets: Makes the masks of each label map, if the model learns from masks.
-        log_interval: Iterations between two lines of the log.
+        model: Model in train mode, on the device of this process.
+        config: All settings.
+        train_step: Function that performs one update of the weights.
+        criterion: Loss that is passed to `train_step`.
+        targets: Converts each label map to masks, for models that are trained on masks.
+        log_interval: Iterations between log lines.
 
     Returns:
         Metrics of the best evaluation by `config.metric_to_save`, see `SegmentationMetrics.compute`.
 
     Raises:
-        UsageError: Settings that do not fit together, or a checkpoint of another training.
+        UsageError: Settings contradict each other, or the checkpoint belongs to another training.
         DataError: An image, a label map or the checkpoint cannot be used.
-        DivergedError: Too many steps in a row had no finite loss or gradient.
+        DivergedError: Too many consecutive steps had a non-finite loss or gradient.
     """
     if config.output_dir is None:
         raise UsageError("There is no folder to write to; set output_dir")
     total_iter, device = config.scheduler.total_iter, training_device(config)
-    dataset_of(config, "val")  # to fail now rather than at the first evaluation
+    dataset_of(config, "val")  # fail now instead of at the first evaluation
     state = start_or_resume(model, config)
     batches = batches_of(
         config, state.iteration, targets, size_multiple=model.size_multiple, pin_memory=device.type == "cuda"
@@ -120,10 +120,10 @@ def train_model(
 
 
 def start_or_resume(model: FeatureDecoder, config: SegmentationConfig) -> TrainingState:
-    """Sets a training up; with `config.resume` at the point where the latest checkpoint was written, if there is one.
+    """Sets up a training; with `config.resume`, restores the latest checkpoint if there is one.
 
     Raises:
-        UsageError: The checkpoint belongs to another training, or not all processes found it.
+        UsageError: The checkpoint belongs to another training, or some processes did not find it.
         DataError: The checkpoint cannot be read.
     """
     optimizer = build_optimizer(model, config)
@@ -136,11 +136,11 @@ def start_or_resume(model: FeatureDecoder, config: SegmentationConfig) -> Traini
     latest = Path(config.output_dir) / CHECKPOINT_LATEST
     if config.resume and latest.is_file():
         restore_checkpoint(state, plain_config(config), latest)
-        logger.info("Going on from iteration %d of %s", state.iteration, latest)
+        logger.info("Resuming from iteration %d of %s", state.iteration, latest)
     elif config.resume:
         logger.warning("resume=true, but there is no %s; the training starts anew", latest)
     elif latest.is_file():
-        logger.warning("The training starts anew and will replace %s; resume=true would go on with it", latest)
+        logger.warning("The training starts anew and will replace %s; resume=true would resume it", latest)
     if len(iterations := set(gather(state.iteration))) > 1:
         raise UsageError(
             f"The processes are at different iterations ({', '.join(map(str, sorted(iterations)))}): not all of them "
@@ -150,7 +150,7 @@ def start_or_resume(model: FeatureDecoder, config: SegmentationConfig) -> Traini
 
 
 def _evaluate_and_save(state: TrainingState, config: SegmentationConfig, folder: Path | None, log: TrainingLog) -> None:
-    """Does after a step what is due after it."""
+    """Runs what is due after a step: evaluation and checkpoint."""
     total_iter = config.scheduler.total_iter
     if is_due(state.iteration, config.eval.eval_interval, total_iter):
         log.evaluation(state.iteration, evaluate_and_keep_best(state, config, folder))
@@ -159,12 +159,12 @@ def _evaluate_and_save(state: TrainingState, config: SegmentationConfig, folder:
 
 
 def evaluate_and_keep_best(state: TrainingState, config: SegmentationConfig, folder: Path | None) -> dict[str, Any]:
-    """Evaluates the weights, or their average; the best of all evaluations are saved and remembered.
+    """Evaluates the weights, or their average; saves and records the best so far.
 
     Args:
         state: `best` is updated.
-        config: What is evaluated and how.
-        folder: Where model_best.pth goes; None writes nothing.
+        config: All settings.
+        folder: Folder for model_best.pth; None writes nothing.
 
     Returns:
         The metrics of this evaluation, see `SegmentationMetrics.compute`.
@@ -180,17 +180,17 @@ def evaluate_and_keep_best(state: TrainingState, config: SegmentationConfig, fol
 
 
 def is_better(metrics: Mapping[str, Any], best: Mapping[str, Any], name: str) -> bool:
-    """Whether an evaluation beats the best so far; one whose metric is not defined beats nothing but no evaluation."""
+    """True if an evaluation beats the best so far; one with an undefined metric only beats no evaluation at all."""
     return not best or math.isnan(best[name]) or metrics[name] > best[name]
 
 
 def is_due(iteration: int, interval: int, total_iter: int) -> bool:
-    """Whether something that is done every `interval` iterations, and once at the end, is to be done now."""
+    """True if a task that runs every `interval` iterations and at the end is due."""
     return iteration % interval == 0 or iteration == total_iter
 
 
 def _prepare_folder(config: SegmentationConfig) -> Path | None:
-    """The output folder for the first process, with the configuration in it; None for the others."""
+    """Returns the output folder, with the configuration in it, for the first process; None for the others."""
     if rank_and_world_size()[0] != 0:
         return None
     folder = Path(config.output_dir)

@@ -1,4 +1,4 @@
-"""What of a segmentation model is saved: everything but the frozen weights of its backbone."""
+"""The saved part of a segmentation model: everything except the frozen weights of its backbone."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from dinov3.utils.network_wrappers import unwrap
 _SHOWN_KEYS = 3
 _SAMPLES_PER_TENSOR = 8
 _CLASS_BIASES = {"segmentation_model.1.predictor.class_embed.bias": 1, "segmentation_model.1.conv.bias": 0}
-"""Names of the biases of the classes in both heads, and how many of them are no class."""
+"""Names of the class biases in both heads, and the number of extra entries that are not classes."""
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a model that its backbone's own file does not hold.
+    """Returns the tensors of a model that the backbone's weight file does not contain.
 
-    These are all parameters and buffers of adapter and head, and those parameters of the backbone that are trained: the
-    LoRA updates, or with full fine-tuning all. Buffers of the backbone belong to its file as long as one of its
-    parameters is frozen.
+    These are all parameters and buffers of adapter and head, and the trained parameters of the backbone: the LoRA
+    updates, or all with full fine-tuning. Buffers of the backbone are omitted while any of its parameters is frozen.
 
     Args:
-        model: Has `backbone`, as `FeatureDecoder` has; may be wrapped for distributed training.
+        model: Has an attribute `backbone`, like `FeatureDecoder`; may be wrapped for distributed training.
 
     Returns:
-        The model's own tensors, detached, by their names in its state dict.
+        The model's tensors, detached and not copied, by name in its state dict.
     """
     frozen = dict(_frozen_tensors(model))
     return {name: value.detach() for name, value in unwrap(model).state_dict().items() if name not in frozen}
 
 
 def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], source: str = "the checkpoint") -> None:
-    """Puts saved weights into a model that was built with the same settings, its backbone loaded from its own file.
+    """Loads saved weights into a model built with the same settings, whose backbone weights are already loaded.
 
     Args:
         model: See `trained_state`. Unchanged if there is an error.
-        state: What `trained_state` gave, or a whole state dict, backbone included.
-        source: Where the state is from, for the message.
+        state: Result of `trained_state`, or a full state dict including the backbone.
+        source: Origin of the state for error messages.
 
     Raises:
-        DataError: A tensor is missing, unknown or of another shape. Only frozen tensors of the backbone may be missing.
+        DataError: A tensor is missing, unknown or has another shape. Only frozen tensors of the backbone may be
+            missing.
     """
     model = unwrap(model)
     own, required = model.state_dict(), trained_state(model)
@@ -64,9 +64,9 @@ def load_trained_state(model: nn.Module, state: Mapping[str, Tensor], source: st
 
 
 def frozen_digest(model: nn.Module) -> str:
-    """A short fingerprint of the frozen tensors of the backbone: other weights give another one.
+    """Computes a short fingerprint of the backbone's frozen tensors, to detect other weights.
 
-    Eight numbers of each tensor go into it, so that it costs nothing even for the largest backbones.
+    It samples eight numbers per tensor, which is cheap even for the largest backbones.
     """
     digest = hashlib.sha256()
     for name, value in _frozen_tensors(model):
@@ -78,14 +78,14 @@ def frozen_digest(model: nn.Module) -> str:
 
 
 def _frozen_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Names in the model and tensors of the backbone that training leaves alone."""
+    """Yields name in the model and tensor of the backbone's frozen tensors."""
     model = unwrap(model)
     backbone = model.backbone
     prefix = next(f"{name}." for name, module in model.named_modules() if module is backbone)
     is_frozen = {name: not parameter.requires_grad for name, parameter in backbone.named_parameters()}
     any_frozen = any(is_frozen.values())
     for name, value in backbone.state_dict().items():
-        if is_frozen.get(name, any_frozen):  # buffers have no flag of their own
+        if is_frozen.get(name, any_frozen):  # buffers have no flag
             yield f"{prefix}{name}", value
 
 
@@ -95,7 +95,7 @@ def _some(items: list[str]) -> str:
 
 
 def _advice(differences: Mapping[str, list[str]], state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """What to change: the setting that most probably differs."""
+    """Suggests the setting that most likely differs."""
     if any("lora_" in name for name in differences["unknown"]):
         return "It was trained with LoRA: set lora.enabled=true and the same lora.target_modules"
     if any("lora_" in name for name in differences["missing"]):

@@ -1,4 +1,4 @@
-"""Groups of parameters for an optimiser: rates for head, LoRA and backbone, and no weight decay where it would harm."""
+"""Parameter groups for an optimiser: learning rates of head, LoRA and backbone, and exemptions from weight decay."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-# Like the weights of `nn.Embedding`, these are looked up or added, not multiplied with, and have no weight decay.
+# Like the weights of `nn.Embedding`, these are looked up or added, not multiplied, and have no weight decay.
 _EMBEDDINGS = ("level_embed", "level_encoding", "cls_token", "reg_token", "storage_tokens", "mask_token", "pos_embed")
 _BLOCK = re.compile(r"(?:^|\.)blocks\.(\d+)\.")
 _IN_FRONT_OF_BLOCKS = re.compile(r"(?:^|\.)(?:patch_embed|pos_embed|cls_token|reg_token|storage_tokens|mask_token)\b")
 
 
 class _Part(NamedTuple):
-    """What one learning rate is for; parts are listed in this order."""
+    """A part of the network with its own learning rate; parts are sorted by `order`."""
 
     order: int
     name: str
@@ -32,23 +32,23 @@ def parameter_groups(
     lora_lr: float | None = None,
     layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
-    """Groups for head, LoRA's adapters and backbone, each with and without weight decay.
+    """Builds groups for head, LoRA adapters and backbone, each with and without weight decay.
 
     Args:
-        network: the whole network; parameters that need no gradient are left out.
-        backbone: the part of it that has its own learning rate.
+        network: the whole network; frozen parameters are skipped.
+        backbone: the part with its own learning rate.
         lr: learning rate of all other parts.
         backbone_lr: learning rate of the backbone.
-        weight_decay: of weight matrices and kernels; norms, biases, scales and embeddings have none.
-        lora_lr: learning rate of the adapters in the backbone; None: they belong to the backbone.
-        layer_decay: in (0, 1]; block i of n learns at backbone_lr * layer_decay ** (n - i), what lies in front of the
-            blocks at layer_decay ** (n + 1), and the norm behind them as the last one. 1: the backbone is one part.
+        weight_decay: weight decay of weight matrices and kernels; norms, biases, scales and embeddings have none.
+        lora_lr: learning rate of the adapters in the backbone; None: that of the backbone.
+        layer_decay: in (0, 1]; block i of n uses backbone_lr * layer_decay ** (n - i), the embeddings before the blocks
+            layer_decay ** (n + 1), and the final norm the same as the last block. 1: the backbone is one part.
 
     Returns:
         Groups with `params`, `lr`, `weight_decay` and `name`; the head's come first.
 
-    Source: Bao et al. 2022, "BEiT", arXiv:2106.08254, for the decay by layers; its scales are those of timm's
-    `param_groups_layer_decay` for a model with a classifier, except that registers count among the embeddings.
+    Source: Bao et al. 2022, "BEiT", arXiv:2106.08254, for layer-wise decay; the scales are those of timm's
+    `param_groups_layer_decay` for a model with a classifier, except that registers are treated as embeddings.
     """
     of_backbone = dict(_backbone_parts(backbone, backbone_lr, lora_lr, layer_decay))
     embeddings = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}
@@ -70,9 +70,9 @@ def parameter_groups(
 
 
 def group_report(group: dict[str, Any]) -> str:
-    """One line for the log about a group of an optimiser; of a rate that a schedule changes, the highest."""
+    """Formats one log line about a parameter group; shows the peak of a scheduled rate."""
     size = sum(parameter.numel() for parameter in group["params"])
-    peak = group.get("initial_lr", group["lr"])  # a schedule keeps it there
+    peak = group.get("initial_lr", group["lr"])  # schedules store the peak there
     return f"{group['name']}: {size} parameters, learning rate {peak:.3g}, decay {group['weight_decay']:g}"
 
 
@@ -93,7 +93,7 @@ def _backbone_parts(
 
 
 def _layer_of(name: str, num_blocks: int) -> tuple[int, str]:
-    """0 for what lies in front of the blocks, then one more for each; the norm behind them is with the last."""
+    """Layer number for the decay: 0 before the blocks, then 1 to n; the final norm belongs to the last block."""
     if found := _BLOCK.search(name):
         return int(found[1]) + 1, f"block {found[1]}"
     if _IN_FRONT_OF_BLOCKS.search(name):

@@ -1,4 +1,4 @@
-"""The folder of a run: what may be in it at the start, and its log."""
+"""The folder of a run: checks of its content at the start, locking, and the log file."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ LOCK_FILE = ".lock"
 
 
 def check_run_folder(config: SegmentationConfig) -> bool:
-    """Makes sure that a run destroys no other one.
+    """Ensures that a run does not overwrite another one.
 
     Args:
         config: All settings, `n_gpus` being the number of processes.
 
     Returns:
-        Whether there is a training to go on with.
+        True if there is a training to resume.
 
     Raises:
-        UsageError: there is a training in `config.output_dir` and it is not to be resumed, or it is to be and was begun
-            with settings that make it another training.
+        UsageError: `config.output_dir` contains a training that is not to be resumed, or that was started with
+            incompatible settings.
     """
     folder = Path(config.output_dir)
     found = [name for name in (CHECKPOINT_LATEST, MODEL_FINAL, MODEL_BEST) if (folder / name).is_file()]
@@ -55,19 +55,19 @@ def check_run_folder(config: SegmentationConfig) -> bool:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Keeps other runs out of a folder for a while; the operating system forgets it with the process.
+    """Locks a folder against other runs inside the block; the lock is released when the process ends.
 
     Raises:
-        UsageError: another process writes into the folder.
+        UsageError: another process is writing to the folder.
     """
     try:
         import fcntl
-    except ImportError:  # Windows has no such locks
+    except ImportError:  # not available on Windows
         yield
         return
     with open(folder / LOCK_FILE, "w") as file:
         try:
-            # Not flock: the workers of a killed process would inherit it and keep it for seconds.
+            # Not flock: the workers of a killed process would inherit the lock and hold it for seconds.
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as err:
             raise UsageError(
@@ -78,7 +78,7 @@ def only_writer(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def logging_to_folder(folder: Path, rank: int) -> Iterator[None]:
-    """Appends what this package logs to `log.txt`; of other processes than the first only warnings count."""
+    """Appends this package's log to `log.txt`; processes other than the first only write warnings."""
     package = logging.getLogger("dinov3")
     level = package.level
     package.setLevel(logging.INFO if rank == 0 else logging.WARNING)
@@ -94,7 +94,7 @@ def logging_to_folder(folder: Path, rank: int) -> Iterator[None]:
 
 
 def _check_same_training(path: Path, config: SegmentationConfig) -> None:
-    """Compares before weights are loaded and the file is replaced; the checkpoint compares its own record once more."""
+    """Compares settings before weights are loaded and the file is replaced; the checkpoint checks its own copy."""
     before = load_config(SegmentationConfig, path)
     differences = config_differences(plain_config(before), plain_config(config))
     if before.bs * before.n_gpus != config.bs * config.n_gpus:

@@ -1,4 +1,4 @@
-"""The file of a trained model: what evaluation needs, and what the weights belong to."""
+"""The file of a trained model: weights for evaluation, with the settings they belong to."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dinov3.utils.yaml_config import dotted_items
 MODEL_BEST = "model_best.pth"
 MODEL_FINAL = "model_final.pth"
 
-# Settings under which weights of the same names and shapes predict something else.
+# Settings that change predictions without changing names or shapes of weights.
 _DECISIVE = (
     "decoder_head.backbone_out_layers",
     "decoder_head.use_backbone_norm",
@@ -31,7 +31,7 @@ _DECISIVE = (
 
 
 def write_model(network: nn.Module, config: Mapping[str, Any], iteration: int, path: str | os.PathLike) -> None:
-    """Saves the trained weights that a model has now, and with them `config`, as plain data, and `iteration`.
+    """Saves the current trained weights of a model, together with `config` as plain data and `iteration`.
 
     Raises:
         DivergedError: A parameter is not finite; nothing is written.
@@ -47,17 +47,17 @@ def write_model(network: nn.Module, config: Mapping[str, Any], iteration: int, p
 
 
 def load_saved_model(model: nn.Module, config: Mapping[str, Any], source: str) -> None:
-    """Puts the weights of a file into a model, if they would predict there what they did in their training.
+    """Loads the weights of a file into a model, if its settings give the same predictions as in training.
 
     Args:
-        model: Built from `config`, its backbone with its own weights.
+        model: Model built from `config`, with loaded backbone weights.
         config: All settings, as plain data.
-        source: Path or URL of what `write_model` or `write_checkpoint` wrote, or of any state dict of the model, which
-            tells nothing about its settings.
+        source: Path or URL of a file by `write_model` or `write_checkpoint`, or of any state dict of the model; for the
+            latter, settings are not checked.
 
     Raises:
         UsageError: The file does not exist, or belongs to other settings or another backbone.
-        DataError: It is damaged, or its tensors do not fit the model.
+        DataError: The file is damaged, or its tensors do not fit the model.
     """
     path = local_copy(source)
     load_trained_state(model, read_state_dict(path), source=source)
@@ -73,7 +73,7 @@ def load_saved_model(model: nn.Module, config: Mapping[str, Any], source: str) -
             f"{source} was trained with other settings: {'; '.join(differences)}. Set them back, or start from the "
             f"segmentation_config.yaml of the training"
         )
-    has_backbone = before.get("train_backbone")  # trained as a whole, and so in the file
+    has_backbone = before.get("train_backbone")  # fully trained, so it is part of the file
     if not has_backbone and beside["backbone_digest"] != frozen_digest(model):
         raise UsageError(
             f"{source} was trained with other backbone weights; give those it was trained with (model.dino_hub, "
@@ -82,11 +82,11 @@ def load_saved_model(model: nn.Module, config: Mapping[str, Any], source: str) -
 
 
 def _beside_the_weights(path: str | os.PathLike) -> Mapping[str, Any]:
-    """What a file holds beside the weights; nothing if it is not one of ours."""
+    """Returns the content of a file besides the weights; empty if it is not one of ours."""
     if not zipfile.is_zipfile(path):
         return {}
     try:
         content = read_tensors(path, lazily=True)
-    except DataError:  # the weights have been read, so the file is sound and of another program
+    except DataError:  # the weights could be read, so the file is intact but from another program
         return {}
     return content if isinstance(content, Mapping) else {}

@@ -1,4 +1,4 @@
-"""What a training starts with: the model, what of it learns, and the optimiser."""
+"""Set-up of a training: model, trainable parameters and optimiser."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ logger = logging.getLogger(__name__)
 def build_model(backbone: nn.Module, config: SegmentationConfig) -> FeatureDecoder:
     """Builds the segmentation model of a configuration on its device, in train mode.
 
-    Its new weights follow from `config.seed`. The backbone becomes part of the model: it is frozen, or gets LoRA layers
-    (`config.lora.enabled`), or is trained as a whole (`config.train_backbone`).
+    New weights are initialised from `config.seed`. The backbone becomes part of the model: it is frozen, gets LoRA
+    layers (`config.lora.enabled`), or is fully trained (`config.train_backbone`).
 
     Raises:
-        UsageError: Settings that no model can be built with.
+        UsageError: No model can be built with these settings.
     """
     head, lora = config.decoder_head, config.lora
     torch.manual_seed(config.seed)
@@ -52,16 +52,16 @@ def build_model(backbone: nn.Module, config: SegmentationConfig) -> FeatureDecod
 
 
 def training_device(config: SegmentationConfig) -> torch.device:
-    """Where this process trains.
+    """Returns the device of this process.
 
     Raises:
-        UsageError: The machine has no such device.
+        UsageError: The machine does not have the device.
     """
     return device_of_this_process(resolve_device(config.device, "device="))
 
 
 def distribute(model: FeatureDecoder, config: SegmentationConfig) -> nn.Module:
-    """The model as one of several processes trains it; as it is where there is one process only."""
+    """Wraps the model for distributed training; returns it unchanged for a single process."""
     if not is_distributed():
         return model
     device = training_device(config)
@@ -70,9 +70,10 @@ def distribute(model: FeatureDecoder, config: SegmentationConfig) -> nn.Module:
 
 
 def _has_idle_parameters(backbone: nn.Module, config: SegmentationConfig) -> bool:
-    """Whether the features may not depend on all that is trained, which distributed training has to know.
+    """True if some trained parameters may not affect the features, which DDP must know.
 
-    A whole backbone has parameters for its own pre-training; LoRA layers may lie behind the last block that is read.
+    A fully trained backbone has parameters that only pretraining uses; LoRA layers may follow the last block that is
+    read.
     """
     if not config.lora.enabled:
         return config.train_backbone
@@ -81,7 +82,7 @@ def _has_idle_parameters(backbone: nn.Module, config: SegmentationConfig) -> boo
 
 
 def build_optimizer(model: FeatureDecoder, config: SegmentationConfig) -> torch.optim.AdamW:
-    """AdamW without decay of norms, biases and embeddings; a fully trained backbone learns more slowly."""
+    """Builds AdamW without weight decay of norms, biases and embeddings; a fully trained backbone has a lower rate."""
     settings = config.optimizer
     slower = settings.backbone_lr_multiplier if config.train_backbone else 1.0
     groups = parameter_groups(

@@ -1,4 +1,4 @@
-"""What one step of training has in common for all heads."""
+"""Common parts of a training step for all heads."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dinov3.utils.optimizer_step import update_weights
 
 
 class StepResult(NamedTuple):
-    """What a step saw."""
+    """Losses and gradient norm of a step."""
 
     losses: dict[str, Tensor]
-    """Scalars on the device: `loss`, which was minimised, and its terms."""
+    """Scalars on the device: the minimised `loss` and its terms."""
     gradient_norm: float
     """L2 over all parameters, before clipping."""
 
 
 def forward_precision(device: torch.device | str, model_dtype: torch.dtype | None) -> AbstractContextManager:
-    """Autocast to a half format; nothing for float32 or None. Losses are computed outside of it."""
+    """Autocast to half precision; no-op for float32 or None. Losses are computed outside of it."""
     enabled = model_dtype not in (None, torch.float32)
     return torch.autocast(torch.device(device).type, dtype=model_dtype if enabled else None, enabled=enabled)
 
@@ -38,10 +38,10 @@ def finish_step(
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     guard: DivergenceGuard,
 ) -> StepResult:
-    """Updates the weights along the gradient of `loss`, unless it is not finite, and moves the learning rate on.
+    """Updates the weights with the gradient of `loss` if it is finite, and steps the learning rate schedule.
 
     Raises:
-        DivergedError: Too many steps in a row had no finite loss or gradient.
+        DivergedError: Too many consecutive steps had a non-finite loss or gradient.
     """
     update = update_weights(loss, network, optimizer, scaler, clip_norm=clip_norm, guard=guard)
     scheduler.step()

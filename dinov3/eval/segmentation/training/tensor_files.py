@@ -1,4 +1,4 @@
-"""Files of tensors and plain data: replaced as a whole, and opened without running what is in them."""
+"""Files of tensors and plain data: written atomically, and read without executing code."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from dinov3.utils.errors import DataError
 
 
 def write_tensors(content: dict[str, Any], path: str | os.PathLike) -> None:
-    """Saves tensors and plain data, in dictionaries and lists; the file is the old or the new one at any time."""
-    # Given a name, torch would store it in the file, and equal contents would differ in their bytes.
+    """Saves tensors and plain data, in dictionaries and lists, atomically."""
+    # Given a path, torch would store its name in the file, and equal contents would differ in bytes.
     with replace_when_complete(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
 
 
 def read_tensors(path: str | os.PathLike, *, lazily: bool = False) -> Any:
-    """What `write_tensors` saved, with its tensors on the CPU.
+    """Reads a file by `write_tensors`, with tensors on the CPU.
 
     Args:
-        lazily: Leave tensors on the disk until they are used.
+        lazily: Load tensors from disk on first use.
 
     Raises:
-        DataError: The file is damaged, or holds more than tensors and plain data.
+        DataError: The file is damaged, or contains more than tensors and plain data.
     """
     try:
         return torch.load(Path(path), map_location="cpu", weights_only=True, mmap=lazily)

@@ -1,1 +1,1 @@
-"""Planners that resample in other ways."""
+"""Planners with other resampling methods."""

@@ -1,4 +1,4 @@
-"""A planner for images that keep their own voxel grid."""
+"""A planner without resampling: images keep their own voxel grid."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 class nnUNetPlannerResEncL_noResampling(nnUNetPlannerResEncL):
     """As `nnUNetPlannerResEncL`, but nothing is ever resampled.
 
-    A `3d_lowres` configuration may be planned all the same; its images have full resolution.
+    A `3d_lowres` configuration may still be planned; its images have full resolution.
     """
 
     default_plans_name = "nnUNetResEncUNetLPlans_noResampling"

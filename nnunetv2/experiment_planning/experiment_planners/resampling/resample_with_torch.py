@@ -1,4 +1,4 @@
-"""Planners whose images, segmentations and scores are resampled by torch, linearly."""
+"""Planners with linear resampling of images, segmentations and scores by torch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class nnUNetPlannerResEncL_torchres(nnUNetPlannerResEncL):
 
 
 class nnUNetPlannerResEncL_torchres_sepz(nnUNetPlannerResEncL_torchres):
-    """As `nnUNetPlannerResEncL`; a much coarser axis is resampled apart from the others."""
+    """As `nnUNetPlannerResEncL`; a much coarser axis is resampled separately from the others."""
 
     default_plans_name = "nnUNetResEncUNetLPlans_torchres_sepz"
     torch_resampling = _APART_IF_ANISOTROPIC

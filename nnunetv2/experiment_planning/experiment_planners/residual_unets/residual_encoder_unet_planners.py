@@ -1,4 +1,4 @@
-"""Plans for U-Nets with a residual encoder, in three sizes of GPU memory."""
+"""Planners for U-Nets with a residual encoder, for three sizes of GPU memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nnunetv2.experiment_planning.experiment_planners.feature_map_size import RE
 
 logger = logging.getLogger(__name__)
 
-_SAME_PREPROCESSING = ("2d", "3d_fullres")  # as in the default plans, whose preprocessed cases are used
+_SAME_PREPROCESSING = ("2d", "3d_fullres")  # same as in the default plans, whose preprocessed cases are reused
 
 
 class ResEncUNetPlanner(ExperimentPlanner):
@@ -29,7 +29,7 @@ class ResEncUNetPlanner(ExperimentPlanner):
         return f"{plans_name}_{configuration_name}"
 
     def patch_is_too_large(self, estimate: int, reference: float, reference_batch_size: int) -> bool:
-        """Whether one sample alone takes more than the reference, whatever batch size that was measured with."""
+        """True if a single sample exceeds the reference, independent of the reference batch size."""
         return estimate > reference
 
     def plan_experiment(self) -> dict[str, Any]:

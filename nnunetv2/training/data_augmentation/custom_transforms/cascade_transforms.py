@@ -20,7 +20,7 @@ def binary_dilation(image: np.ndarray, footprint: np.ndarray) -> np.ndarray:
 
 
 def binary_erosion(image: np.ndarray, footprint: np.ndarray) -> np.ndarray:
-    """Erosion of a bool array; what lies beyond its border counts as set."""
+    """Erosion of a bool array; voxels outside the array count as set."""
     return ndimage.binary_erosion(image, footprint, border_value=1)
 
 
@@ -70,7 +70,7 @@ class MoveSegAsOneHotToData(AbstractTransform):
 
 
 class ApplyRandomBinaryOperatorTransform(AbstractTransform):
-    """Dilates, erodes, closes or opens one-hot channels by a random ball. Voxels gained leave the other channels.
+    """Dilates, erodes, closes or opens one-hot channels by a random ball; added voxels leave the other channels.
 
     Args:
         channel_idx: channel or channels of the array.
@@ -101,7 +101,7 @@ class ApplyRandomBinaryOperatorTransform(AbstractTransform):
         for sample in data_dict[self.key]:
             if np.random.uniform() >= self.p_per_sample:
                 continue
-            # Channels take voxels from each other, so none may always come first.
+            # Channels take voxels from each other, so the order is shuffled to favour none.
             np.random.shuffle(self.channel_idx)
             for channel in self.channel_idx:
                 if np.random.uniform() < self.p_per_label:
@@ -121,14 +121,15 @@ class ApplyRandomBinaryOperatorTransform(AbstractTransform):
 
 
 class RemoveRandomConnectedComponentFromOneHotEncodingTransform(AbstractTransform):
-    """Removes one connected component of one-hot channels, or hands it to another channel.
+    """Removes one connected component of one-hot channels, or moves it to another channel.
 
     Args:
         channel_idx: channel or channels of the array.
         key: key of the array (B, C, *spatial), changed in place.
         p_per_sample: probability that a sample is changed at all.
-        fill_with_other_class_p: probability that the component goes to another of the channels.
-        dont_do_if_covers_more_than_x_percent: components of this share (0 to 1) of the voxels or more stay.
+        fill_with_other_class_p: probability that the component moves to another of the channels.
+        dont_do_if_covers_more_than_x_percent: components that cover at least this share (0 to 1) of the voxels are
+            kept.
         p_per_label: probability per channel of a changed sample.
     """
 

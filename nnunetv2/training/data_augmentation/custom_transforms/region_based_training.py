@@ -1,4 +1,4 @@
-"""Label maps to (overlapping) regions, for batchgenerators pipelines."""
+"""Converts label maps to (overlapping) regions, for batchgenerators pipelines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ConvertSegmentationToRegionsTransform(AbstractTransform):
 
     Args:
         regions: labels of each region, for example `((1, 2), (2,))`.
-        seg_key: key of the segmentation; a batch without it is passed on.
+        seg_key: key of the segmentation; a batch without it is returned unchanged.
         output_key: key of the result.
         seg_channel: channel with the label map.
     """

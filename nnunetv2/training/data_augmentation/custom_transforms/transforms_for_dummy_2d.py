@@ -1,4 +1,4 @@
-"""Fold the first spatial axis into the channels and back, so that 2-D transforms of batchgenerators take volumes."""
+"""Folds the first spatial axis into the channels and back, so that 2-D transforms of batchgenerators accept volumes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from batchgenerators.transforms.abstract_transforms import AbstractTransform
 
 
 class Convert3DTo2DTransform(AbstractTransform):
-    """(B, C, X, Y, Z) -> (B, C * X, Y, Z); the former shape is kept under `orig_shape_{key}`.
+    """(B, C, X, Y, Z) -> (B, C * X, Y, Z); the original shape is stored under `orig_shape_{key}`.
 
     Args:
         apply_to_keys: keys of the arrays to fold.

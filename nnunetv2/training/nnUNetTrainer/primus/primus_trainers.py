@@ -1,4 +1,4 @@
-"""Trainers of Primus, a transformer for 3-D patches that attends between blocks of 8 x 8 x 8 voxels.
+"""Trainers of Primus, a transformer for 3-D patches whose tokens are blocks of 8 x 8 x 8 voxels.
 
 Source: Wald et al., "Primus: Enforcing attention usage for 3D medical image segmentation", arXiv 2503.01835.
 """
@@ -23,8 +23,9 @@ def primus(class_name: str | None) -> Callable[..., nn.Module]:
     """Returns the function that builds a Primus for a configuration, as a trainer's `build_network_architecture`.
 
     Args:
-        class_name: of `dynamic_network_architectures.architectures.primus`; S, B, M and L have 12, 12, 16 and 24
-            blocks of 396, 792, 864 and 1056 features. None makes a function that asks for a trainer with a network.
+        class_name: class in `dynamic_network_architectures.architectures.primus`; S, B, M and L have 12, 12, 16 and 24
+            blocks of 396, 792, 864 and 1056 features. None: the function raises an error that asks for a concrete
+            trainer.
     """
 
     def build_network_architecture(
@@ -34,10 +35,10 @@ def primus(class_name: str | None) -> Callable[..., nn.Module]:
         num_output_channels: int,
         enable_deep_supervision: bool = True,
     ) -> nn.Module:
-        """Returns the network with fresh weights; it has one output.
+        """Builds the network with random weights; it has one output.
 
         Raises:
-            UsageError: the configuration's patches cannot be divided into blocks, or the network is not installed.
+            UsageError: the patch size is not divisible into blocks, or the network is not installed.
         """
         if class_name is None:
             raise UsageError("AbstractPrimus names no network; train nnUNet_Primus_M_Trainer or another size")
@@ -85,7 +86,7 @@ def _with(plans: dict, configuration: str, **changes: Any) -> dict:
 
 
 class AbstractPrimus(nnUNetTrainer_warmup):
-    """What the trainers of all sizes share: AdamW, a warm-up, gradients clipped at 1, one output."""
+    """Base of the trainers of all sizes: AdamW, warm-up, gradient clipping at 1, one output."""
 
     initial_lr = 3e-4
     weight_decay = 5e-2
@@ -158,7 +159,7 @@ class nnUNet_Primus_M_Trainer_BS8_2e4(nnUNet_Primus_M_Trainer_BS8):
 
 
 class nnUNet_Trainer_BS8(nnUNetTrainer):
-    """The default training with eight samples per batch, to compare with."""
+    """The default training with eight samples per batch, as baseline."""
 
     def adapt_plans(self, plans: dict, configuration: str) -> dict:
         return _with(plans, configuration, batch_size=8)

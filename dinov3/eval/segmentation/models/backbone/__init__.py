@@ -1,1 +1,1 @@
-"""Feature pyramids made from a plain vision transformer."""
+"""Feature pyramids from a plain vision transformer."""

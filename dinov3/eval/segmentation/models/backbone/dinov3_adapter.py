@@ -1,4 +1,4 @@
-"""ViT-Adapter without injectors: a feature pyramid around a vision transformer that itself stays as it is.
+"""ViT-Adapter without injectors: a feature pyramid on an unmodified vision transformer.
 
 Shapes: B batch, D embed dim, H W image size, N = HW/64 + HW/256 + HW/1024 tokens of the adapter.
 """
@@ -24,36 +24,36 @@ NUM_EXTRA_EXTRACTORS = 2  # after the last interaction
 
 
 class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
-    """Maps at 1/4, 1/8, 1/16 and 1/32 of the image, made from four layers of a vision transformer and a small CNN.
+    """Maps at 1/4, 1/8, 1/16 and 1/32 of the image, computed from four layers of a vision transformer and a small CNN.
 
-    The transformer runs once and is never changed by the adapter. As long as none of its parameters requires a gradient
-    it stays in eval mode, whatever `train()` says, and runs without recording gradients (unless the image itself
-    requires one). With LoRA or full fine-tuning, gradients flow through it and it follows `train()`.
+    The transformer runs once and is not modified by the adapter. While none of its parameters requires a gradient, it
+    stays in eval mode regardless of `train()` and runs without recording gradients (unless the image requires one).
+    With LoRA or full fine-tuning, gradients flow through it and it follows `train()`.
 
-    Any patch size works: features are read at relative positions, so their grid need not be H/16 x W/16. Where the
-    patch does not divide the image, the transformer sees the image resized to the next multiple of the patch.
+    Any patch size works: features are read at relative positions, so their grid need not be H/16 x W/16. If the patch
+    size does not divide the image, the image is resized to the next multiple for the transformer.
 
     Args:
         backbone: Has `embed_dim`, `patch_size` and `get_intermediate_layers(image, n=indices, reshape=True,
             norm=True)`, which returns one (B, D, h, w) map per index.
         interaction_indexes: The four transformer blocks to read, 0-based, ascending.
-        pretrain_size: Without effect; the original has it too.
+        pretrain_size: Ignored; kept for compatibility with the original.
         conv_inplane: Channels of the CNN at 1/4.
-        n_points: Places that each head of an extractor reads.
+        n_points: Sampling points per head of an extractor.
         deform_num_heads: Heads of an extractor.
         drop_path_rate: Probability in [0, 1) that a sample skips the feed-forward network of an extractor in training.
-        init_values: Without effect; the original has it too.
-        with_cffn: Whether extractors have a feed-forward network.
-        cffn_ratio: Hidden width of that network as a part of D.
-        deform_ratio: Width of the values of an extractor as a part of D.
-        add_vit_feature: Whether the transformer's maps are added to the result.
-        use_extra_extractor: Whether two more extractors read the last layer.
+        init_values: Ignored; kept for compatibility with the original.
+        with_cffn: Extractors have a feed-forward network.
+        cffn_ratio: Hidden width of that network as a fraction of D.
+        deform_ratio: Width of the values of an extractor as a fraction of D.
+        add_vit_feature: Add the transformer's maps to the result.
+        use_extra_extractor: Add two more extractors on the last layer.
         with_cp: Recompute the extractors in the backward pass instead of keeping their activations.
-        freeze_backbone: Switch off the gradients of all backbone parameters now. False leaves them as they are.
-        in_channels: Channels C of the images, as the backbone takes them.
+        freeze_backbone: Freeze all backbone parameters now. False leaves their flags unchanged.
+        in_channels: Input channels C of the backbone.
 
     Raises:
-        ValueError: If not exactly four blocks are named.
+        ValueError: If the number of blocks is not four.
 
     Source: Chen et al. 2023, "Vision Transformer Adapter for Dense Predictions", arXiv:2205.08534; Simeoni et al. 2025,
     "DINOv3", section 6.3.2, arXiv:2508.10104.
@@ -119,27 +119,27 @@ class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
                 nn.init.normal_(module.weight, std=math.sqrt(2.0 / fan_out))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for module in self.modules():  # its own rule replaces that of its linear layers
+        for module in self.modules():  # its own rule overrides that of its linear layers
             if isinstance(module, MSDeformAttn):
                 module.reset_parameters()
 
     @property
     def size_multiple(self) -> int:
-        """What height and width of an image must be multiples of."""
+        """Required divisor of height and width of an image."""
         return SIZE_MULTIPLE
 
     def backbone_is_trained(self) -> bool:
-        """Whether any parameter of the backbone requires a gradient."""
+        """True if any parameter of the backbone requires a gradient."""
         return is_trained(self.backbone)
 
     def train(self, mode: bool = True) -> DINOv3_Adapter:
-        """Sets the mode of everything but a frozen backbone, which stays in eval mode."""
+        """Sets the mode; a frozen backbone stays in eval mode."""
         super().train(mode)
         hold_in_eval_mode(self.backbone)
         return self
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Makes the pyramid.
+        """Computes the pyramid.
 
         Args:
             image: (B, C, H, W), H and W multiples of 32.
@@ -165,6 +165,7 @@ class DINOv3_Adapter(nn.Module):  # noqa: N801 - the name users import
 
         cells = query.transpose(1, 2).split([height * width for height, width in sizes], dim=-1)
         maps = [level.unflatten(-1, size) for level, size in zip(cells, sizes, strict=True)]
+        # The tokens start at 1/8 of the image; the map at 1/4 is upsampled from there.
         maps.insert(0, self.up(maps[0]) + finest)
         if self.add_vit_feature:
             maps = [

@@ -1,4 +1,4 @@
-"""Extractors: the tokens of the adapter gather what they need from the features of the vision transformer.
+"""Extractors: tokens of the adapter attend to the features of the vision transformer.
 
 Shapes: B batch, N = HW/64 + HW/256 + HW/1024 tokens of the adapter, S tokens of the transformer, D embed dim.
 """
@@ -27,21 +27,21 @@ class ExtractorConfig:
     num_heads: int = 16
     """Heads of the deformable attention."""
     n_points: int = 4
-    """Places that each head reads."""
+    """Sampling points per head."""
     with_cffn: bool = True
-    """Whether a convolutional feed-forward network follows the attention."""
+    """A convolutional feed-forward network follows the attention."""
     cffn_ratio: float = 0.25
-    """Hidden width of that network as a part of D."""
+    """Hidden width of that network as a fraction of D."""
     drop_path: float = 0.0
     """Probability in [0, 1) that a sample skips that network while training."""
     deform_ratio: float = 0.5
-    """Width of the values of the attention as a part of D."""
+    """Width of the attention's values as a fraction of D."""
     with_cp: bool = False
-    """Whether activations are recomputed in the backward pass instead of kept."""
+    """Recompute activations in the backward pass instead of storing them."""
 
 
 class DepthwiseConv(nn.Module):
-    """One 3x3 depth-wise convolution, applied to each of several maps that are stored one after the other."""
+    """A 3x3 depth-wise convolution, applied to each of several concatenated maps."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class Extractor(nn.Module):
         """Updates the tokens of the adapter.
 
         Args:
-            query: (B, N, D), maps of `query_sizes` one after the other.
+            query: (B, N, D), concatenated maps of `query_sizes`.
             reference_points: (1, N, 1, 2), centres of the query cells in units of the map, x first.
             features: (B, S, D), tokens of the transformer, row by row.
             feature_size: (height, width) of the transformer's map.
@@ -125,7 +125,7 @@ class InteractionBlock(nn.Module):
 
     Args:
         config: Settings of the extractors.
-        num_extra_extractors: How many more follow the first.
+        num_extra_extractors: Number of extractors after the first.
     """
 
     def __init__(self, config: ExtractorConfig, num_extra_extractors: int = 0) -> None:

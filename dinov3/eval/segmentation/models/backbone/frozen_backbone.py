@@ -1,6 +1,6 @@
-"""When a backbone counts as frozen, and what follows from it.
+"""Handling of frozen backbones: eval mode, and no recording of gradients.
 
-The flags of the parameters decide, not an argument, so that LoRA, full fine-tuning and unfreezing half-way all work.
+The parameters' flags decide, not an argument, so that LoRA, full fine-tuning and later unfreezing all work.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 
 def is_trained(backbone: nn.Module) -> bool:
-    """Whether any parameter of the backbone requires a gradient."""
+    """True if any parameter of the backbone requires a gradient."""
     return any(parameter.requires_grad for parameter in backbone.parameters())
 
 
 def hold_in_eval_mode(backbone: nn.Module) -> None:
-    """Sets eval mode unless the backbone is trained; to be called whenever the mode of its owner was set.
+    """Sets eval mode unless the backbone is trained; call it after setting the mode of the owner.
 
-    In train mode DINOv3 rescales its position encoding at random and other transformers drop paths, which would make
+    In train mode, DINOv3 rescales its position encoding at random and other transformers drop paths, which would make
     the features of a frozen backbone noisy.
     """
     if not is_trained(backbone):
@@ -28,7 +28,7 @@ def hold_in_eval_mode(backbone: nn.Module) -> None:
 
 
 def intermediate_layers(backbone: nn.Module, image: Tensor, indices: Sequence[int], **options: Any) -> Sequence[Any]:
-    """Features of chosen blocks as maps, with a gradient only where one is wanted.
+    """Returns features of selected blocks as maps; records gradients only if needed.
 
     Args:
         backbone: Has `get_intermediate_layers`.
@@ -37,8 +37,8 @@ def intermediate_layers(backbone: nn.Module, image: Tensor, indices: Sequence[in
         options: Further arguments of `get_intermediate_layers`.
 
     Returns:
-        What `backbone.get_intermediate_layers(image, n=indices, reshape=True, **options)` returns. Nothing is recorded
-        for a backward pass unless the backbone is trained or the image itself requires a gradient.
+        Result of `backbone.get_intermediate_layers(image, n=indices, reshape=True, **options)`. Gradients are recorded
+        only if the backbone is trained or the image requires a gradient.
     """
     needs_gradient = image.requires_grad or is_trained(backbone)
     with torch.set_grad_enabled(needs_gradient and torch.is_grad_enabled()):

@@ -1,4 +1,4 @@
-"""The feature extractor of linear heads: maps of chosen blocks of a vision transformer, as they are."""
+"""The feature extractor of linear heads: unmodified maps of selected blocks of a vision transformer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dinov3.eval.segmentation.models.utils.image_size import check_image_size
 class ModelWithIntermediateLayers(nn.Module):
     """Maps of several blocks.
 
-    As long as none of its parameters requires a gradient, the transformer stays in eval mode whatever `train()` says,
-    and runs without recording gradients (unless the image itself requires one).
+    While none of its parameters requires a gradient, the transformer stays in eval mode regardless of `train()` and
+    runs without recording gradients (unless the image requires one).
 
     Args:
         feature_model: Has `embed_dim`, `patch_size` and `get_intermediate_layers`.
         n: 0-based indices of the blocks, ascending.
-        return_class_token: Return the class token of each block beside its map.
-        norm: Apply the last norm of the transformer to each block.
-        freeze_backbone: Switch off the gradients of all its parameters now. False leaves them as they are.
+        return_class_token: Also return the class token of each block.
+        norm: Apply the transformer's final norm to each block.
+        freeze_backbone: Freeze all parameters now. False leaves their flags unchanged.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ModelWithIntermediateLayers(nn.Module):
 
     @property
     def size_multiple(self) -> int:
-        """What height and width of an image must be multiples of: the side of a patch."""
+        """Required divisor of height and width of an image: the patch size."""
         return self.feature_model.patch_size
 
     def train(self, mode: bool = True) -> ModelWithIntermediateLayers:
@@ -72,6 +72,6 @@ class ModelWithIntermediateLayers(nn.Module):
         """
         check_image_size(*image.shape[-2:], self.size_multiple)
         options = {"norm": self.norm}
-        if self.return_class_token:  # transformers without class token need not know the option
+        if self.return_class_token:  # transformers without class token need not support the option
             options["return_class_token"] = True
         return intermediate_layers(self.feature_model, image, self.n, **options)

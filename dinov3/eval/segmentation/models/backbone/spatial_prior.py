@@ -16,11 +16,11 @@ def _conv_norm_relu(in_channels: int, out_channels: int, stride: int) -> list[nn
 class SpatialPriorModule(nn.Module):
     """Four feature maps at 1/4, 1/8, 1/16 and 1/32 of the image, all with D channels.
 
-    The norms are BatchNorm2d. For training in several processes see `dinov3.layers.synced_batch_norm`.
+    The norms are BatchNorm2d. For distributed training, see `dinov3.layers.synced_batch_norm`.
 
     Args:
-        inplanes: Channels at 1/4; 1/8 has twice, 1/16 and 1/32 four times as many.
-        embed_dim: Channels D of the maps that are returned.
+        inplanes: Channels at 1/4; twice as many at 1/8, four times at 1/16 and 1/32.
+        embed_dim: Channels D of the returned maps.
         in_channels: Channels C of the images.
 
     Source: Chen et al. 2023, "Vision Transformer Adapter for Dense Predictions", section 3.3, arXiv:2205.08534.

@@ -1,4 +1,4 @@
-"""Linear head: one linear classifier for all patches."""
+"""Linear head: one linear classifier shared by all patches."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ INITIAL_STD = 0.01  # of the weights of the classifier
 class LinearHead(nn.Module):
     """Concatenates maps, drops channels, normalises and classifies each cell.
 
-    The norm is BatchNorm2d. For training in several processes see `dinov3.layers.synced_batch_norm`.
+    The norm is BatchNorm2d. For distributed training, see `dinov3.layers.synced_batch_norm`.
 
     Args:
         in_channels: Channels of each map.
         n_output_channels: Classes K.
-        use_batchnorm: Normalise the channels before they are classified.
-        use_cls_token: Give the class token of each map to all of its cells, which doubles the channels.
+        use_batchnorm: Normalise the channels before the classifier.
+        use_cls_token: Concatenate the class token of each map to all its cells, which doubles the channels.
         dropout: Probability in [0, 1] that a channel is dropped for a whole image while training.
 
     Raises:
-        ValueError: If no map is named.
+        ValueError: If `in_channels` is empty.
 
     Source: Simeoni et al. 2025, "DINOv3", linear probing of dense features, arXiv:2508.10104.
     """
@@ -57,13 +57,13 @@ class LinearHead(nn.Module):
 
         Args:
             features: Maps (B, D, ., .); with `use_cls_token`, pairs of a map and its class token (B, D). Maps of other
-                sizes are resized (bilinear) to that of the first.
+                sizes are resized (bilinear) to the first.
 
         Returns:
-            Logits (B, K, h, w), h and w those of the first map.
+            Logits (B, K, h, w) with the size of the first map.
 
         Raises:
-            ValueError: If the number of maps does not fit `in_channels`.
+            ValueError: If the number of maps differs from `in_channels`.
         """
         return self._classify(self.dropout(self._concatenate(features)))
 
@@ -72,7 +72,7 @@ class LinearHead(nn.Module):
         features: Sequence[Tensor] | Sequence[tuple[Tensor, Tensor]],
         rescale_to: Sequence[int] = (512, 512),
     ) -> Tensor:
-        """The forward pass without dropout, its logits resized (bilinear) to `rescale_to` (height, width)."""
+        """Like `forward` without dropout, with logits resized (bilinear) to `rescale_to` (height, width)."""
         logits = self._classify(self._concatenate(features))
         return F.interpolate(logits, size=tuple(rescale_to), mode="bilinear", align_corners=False)
 

@@ -13,18 +13,18 @@ from dinov3.eval.segmentation.settings.head import DecoderConfig
 
 
 class Mask2FormerHead(nn.Module):
-    """Classes and masks of a fixed number of queries, from a feature pyramid.
+    """Predicts classes and masks of a fixed number of queries from a feature pyramid.
 
     Args:
-        input_shape: For each of the maps "1" (1/4 of the image) to "4" (1/32) its channels, then anything: the original
-            lists height, width and stride there, which are read off the maps.
+        input_shape: For each of the maps "1" (1/4 of the image) to "4" (1/32), a sequence that starts with its
+            channels; the original's further entries height, width and stride are ignored.
         hidden_dim: Channels of both decoders, a multiple of 32.
         num_classes: K, without "no object".
-        loss_weight: Without effect; the original has it too.
-        ignore_value: Without effect; the original has it too.
+        loss_weight: Ignored; kept for compatibility with the original.
+        ignore_value: Ignored; kept for compatibility with the original.
         num_heads: Heads of all attention layers; must divide `hidden_dim`.
         dim_feedforward: Hidden width of all feed-forward networks.
-        num_queries: Q, at least the number of masks of an image.
+        num_queries: Q, at least the number of masks per image.
         num_decoder_layers: Layers of the mask transformer.
         num_encoder_layers: Layers of the pixel decoder.
 
@@ -71,7 +71,7 @@ class Mask2FormerHead(nn.Module):
     def predict(
         self, features: Mapping[str, Tensor], rescale_to: Sequence[int] = (512, 512)
     ) -> dict[str, Tensor | list[dict[str, Tensor]]]:
-        """The forward pass with `pred_masks` resized (bilinear) to `rescale_to` (height, width)."""
+        """Like `forward`, with `pred_masks` resized (bilinear) to `rescale_to` (height, width)."""
         outputs = self(features)
         masks = F.interpolate(outputs["pred_masks"], size=tuple(rescale_to), mode="bilinear", align_corners=False)
         return {**outputs, "pred_masks": masks}

@@ -1,4 +1,4 @@
-"""Mask transformer: learned queries become one class and one mask each.
+"""Mask transformer: predicts one class and one mask per learned query.
 
 Shapes: B batch, Q queries, C hidden channels, K classes, h w size of the finest map (1/4 of the image).
 """
@@ -24,7 +24,7 @@ NUM_MASK_LAYERS = 3
 
 
 class MLP(nn.Module):
-    """Linear layers of equal width with ReLUs between."""
+    """Linear layers of equal width with ReLUs in between."""
 
     def __init__(self, dim: int, out_dim: int, num_layers: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class MLP(nn.Module):
 
 
 class MultiScaleMaskedTransformerDecoder(nn.Module):
-    """Queries look in turn at three feature maps, each only where its own mask of the layer before says.
+    """Queries attend to three feature maps in turn, each only inside the mask it predicted in the previous layer.
 
     Args:
         num_classes: K; the classifier has one more output for "no object".
@@ -48,7 +48,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         num_queries: Q.
         num_heads: Attention heads; must divide C.
         dim_feedforward: Hidden width of the feed-forward networks.
-        num_layers: Decoder layers; there is one prediction more than layers.
+        num_layers: Decoder layers; there is one more prediction than layers.
 
     Source: Cheng et al. 2022, "Masked-attention Mask Transformer for Universal Image Segmentation", section 3.2,
     arXiv:2112.01527.
@@ -88,7 +88,7 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
             mask_features: (B, C, h, w).
 
         Returns:
-            `pred_logits` (B, Q, K + 1), the last class being "no object"; `pred_masks` (B, Q, h, w) logits;
+            `pred_logits` (B, Q, K + 1) with "no object" as last class; `pred_masks` (B, Q, h, w) logits;
             `aux_outputs`: the predictions before each layer, as dictionaries with these two keys.
         """
         memories = [level.flatten(2).transpose(1, 2) for level in levels]  # (B, cells, C)
@@ -127,20 +127,20 @@ def _position_tokens(level: Tensor) -> Tensor:
 
 @torch.no_grad()
 def attention_mask(mask_logits: Tensor, size: Sequence[int]) -> Tensor:
-    """Cells at which each query may look: those that its mask covers, or all if it covers none.
+    """Computes the cells that each query may attend to: those covered by its mask, or all if there are none.
 
     Args:
         mask_logits: (B, Q, h, w).
-        size: (height, width) of the map that is looked at.
+        size: (height, width) of the attended map.
 
     Returns:
-        (B, 1, Q, height * width), True where looking is allowed, without gradient.
+        (B, 1, Q, height * width), True where attention is allowed, without gradient.
 
     Source: Cheng et al. 2022, section 3.2.1, arXiv:2112.01527.
     """
     resized = F.interpolate(mask_logits, size=tuple(size), mode="bilinear", align_corners=False)
-    # Not `resized >= 0`: the probability of logits just below 0 rounds to one half, in bfloat16 for all above -0.004,
-    # and released models were made with those cells looked at.
+    # Not `resized >= 0`: probabilities of logits just below 0 round to one half, in bfloat16 for all above -0.004,
+    # and released models were trained with these cells included.
     allowed = ~(resized.sigmoid() < 0.5).flatten(2)
     covers_nothing = ~allowed.any(dim=-1, keepdim=True)
     return (allowed | covers_nothing)[:, None]

@@ -1,6 +1,6 @@
-"""The three residual layers of the mask transformer, each with its norm behind the sum.
+"""The three residual layers of the mask transformer, each with post-norm.
 
-Shapes: B batch, Q queries, T tokens, C hidden channels. Parameters carry the names of `nn.MultiheadAttention`.
+Shapes: B batch, Q queries, T tokens, C hidden channels. Parameters are named as in `nn.MultiheadAttention`.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 
 class MultiheadAttention(nn.Module):
-    """Multi-head attention with a mask that all heads share, so that it is never repeated per head.
+    """Multi-head attention with one mask shared by all heads, which avoids a copy per head.
 
     Args:
         embed_dim: Channels C.
         num_heads: Heads; must divide C.
 
     Raises:
-        ValueError: If C cannot be divided among the heads.
+        ValueError: If C is not divisible by the number of heads.
 
     Source: Vaswani et al. 2017, "Attention Is All You Need", section 3.2, arXiv:1706.03762.
     """
@@ -38,14 +38,13 @@ class MultiheadAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
-        """Attends.
+        """Computes the attention.
 
         Args:
             query: (B, Q, C).
             key: (B, T, C).
             value: (B, T, C).
-            allowed: (B, 1, Q, T), True where a query may look; None lets all look everywhere. A row without True gives
-                zeros.
+            allowed: (B, 1, Q, T), True where a query may attend; None: no restriction. A row without True gives zeros.
 
         Returns:
             (B, Q, C).
@@ -60,7 +59,7 @@ class MultiheadAttention(nn.Module):
 
 
 class CrossAttentionLayer(nn.Module):
-    """Queries look at the cells of a feature map that their mask allows."""
+    """Queries attend to the cells of a feature map that their mask allows."""
 
     def __init__(self, hidden_dim: int, num_heads: int) -> None:
         super().__init__()
@@ -76,7 +75,7 @@ class CrossAttentionLayer(nn.Module):
 
 
 class SelfAttentionLayer(nn.Module):
-    """Queries look at each other."""
+    """Queries attend to each other."""
 
     def __init__(self, hidden_dim: int, num_heads: int) -> None:
         super().__init__()
@@ -90,7 +89,7 @@ class SelfAttentionLayer(nn.Module):
 
 
 class FeedForwardLayer(nn.Module):
-    """Two linear layers with a ReLU between."""
+    """Two linear layers with a ReLU in between."""
 
     def __init__(self, hidden_dim: int, dim_feedforward: int) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from dinov3.eval.segmentation.models.utils.position_encoding import sine_positio
 from dinov3.eval.segmentation.settings.head import DecoderConfig
 
 NUM_GROUPS = 32  # of the group norms
-NUM_POINTS = 4  # places that each head of the deformable attention reads on each map
+NUM_POINTS = 4  # sampling points per head and map of the deformable attention
 FINEST = "1"
 ATTENDED = ("4", "3", "2")  # coarsest first
 
@@ -35,7 +35,7 @@ class ConvNorm(nn.Conv2d):
 
 
 class DeformableEncoderLayer(nn.Module):
-    """Deformable self-attention and a feed-forward network, each with its norm behind the sum."""
+    """Deformable self-attention and a feed-forward network, each with post-norm."""
 
     def __init__(self, dim: int, dim_feedforward: int, num_heads: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class DeformableEncoder(nn.Module):
 
 
 class MultiScaleEncoder(nn.Module):
-    """Lets all cells of several maps attend to each other."""
+    """Deformable self-attention over all cells of several maps."""
 
     def __init__(self, layers: Sequence[DeformableEncoderLayer], dim: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class MultiScaleEncoder(nn.Module):
 
 
 class MSDeformAttnPixelDecoder(nn.Module):
-    """Turns a pyramid into features for the masks (1/4) and maps for the queries to look at (1/32, 1/16, 1/8).
+    """Converts a pyramid to mask features (1/4) and maps for the queries to attend to (1/32, 1/16, 1/8).
 
     Args:
         in_channels: Channels of the maps "1" (1/4) to "4" (1/32).
@@ -104,7 +104,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         num_layers: Encoder layers.
 
     Raises:
-        ValueError: If C is not a multiple of 32 or a map has no channels given.
+        ValueError: If C is not a multiple of 32 or the channels of a map are missing.
 
     Source: Cheng et al. 2022, "Masked-attention Mask Transformer for Universal Image Segmentation", section 4.1,
     arXiv:2112.01527; Zhu et al. 2021, "Deformable DETR", arXiv:2010.04159.
@@ -138,7 +138,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         self.mask_feature = nn.Conv2d(hidden_dim, hidden_dim, kernel_size=1)
         nn.init.kaiming_uniform_(self.mask_feature.weight, a=1)
         nn.init.zeros_(self.mask_feature.bias)
-        # Lists of one: the names of released weights leave room for more finer maps.
+        # Lists with one element: the names of released weights allow for more finer maps.
         self.lateral_convs = nn.ModuleList([ConvNorm(in_channels[FINEST], hidden_dim, kernel_size=1)])
         self.output_convs = nn.ModuleList([ConvNorm(hidden_dim, hidden_dim, kernel_size=3)])
 
@@ -152,7 +152,8 @@ class MSDeformAttnPixelDecoder(nn.Module):
             The mask features (B, C, H/4, W/4) and three maps (B, C, ., .), coarsest first.
 
         Raises:
-            ValueError: If a map is so small that a group of its norm has a single value, which would become 0.
+            ValueError: If a map is so small that a group of its norm has a single value, which would be normalised to
+                0.
         """
         self._require_values_to_normalise(features[ATTENDED[0]])
         levels = [project(features[name]) for project, name in zip(self.input_convs, ATTENDED, strict=True)]

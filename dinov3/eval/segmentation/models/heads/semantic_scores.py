@@ -1,4 +1,4 @@
-"""From queries to one score per class and pixel."""
+"""Converts queries to one score per class and pixel."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ def semantic_scores(pred_logits: Tensor, pred_masks: Tensor) -> Tensor:
     """Sums, over the queries, class probability times mask probability.
 
     The scores of a pixel are not probabilities: their sum can be below or above 1. They are computed in at least
-    float32, also under autocast, since a sum over many queries loses small classes in half precision.
+    float32, also under autocast, because sums over many queries lose small classes in half precision.
 
     Args:
-        pred_logits: (B, Q, K + 1), the last class being "no object".
+        pred_logits: (B, Q, K + 1) with "no object" as last class.
         pred_masks: (B, Q, h, w) logits.
 
     Returns:

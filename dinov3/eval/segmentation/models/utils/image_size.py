@@ -1,4 +1,4 @@
-"""Images whose sides a model can divide."""
+"""Check of image sizes against a model's required divisor."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import math
 
 
 def check_image_size(height: int, width: int, multiple: int) -> None:
-    """Refuses images whose sides are no multiples of what a model needs.
+    """Rejects images whose sides are not multiples of the model's divisor.
 
     Raises:
-        ValueError: If a side is none; the message names the next size that fits.
+        ValueError: If a side is not a multiple; the message names the next valid size.
     """
     if height % multiple or width % multiple:
         fitting = [math.ceil(side / multiple) * multiple for side in (height, width)]

@@ -1,7 +1,7 @@
 """Multi-scale deformable attention in plain PyTorch, differentiable on every device.
 
 Shapes: B batch, N queries, S tokens of all levels, D embed dim, M heads, d = width of one head, L levels, P points.
-Sizes of maps are Python (height, width) pairs, so that nothing is read back from the device.
+Sizes of maps are Python (height, width) pairs, which avoids synchronisation with the device.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ def cell_centres(sizes: tuple[Size, ...], device: torch.device) -> Tensor:
 
     Args:
         sizes: (height, width) of each map.
-        device: Where the centres are wanted.
+        device: Device of the result.
 
     Returns:
-        (S, 2) in float32, x first, each in (0, 1), S the number of cells of all maps. Do not write to it.
+        (S, 2) in float32, x first, each in (0, 1), where S is the number of cells of all maps. Cached: do not write to
+        it.
     """
     centres = []
     for height, width in sizes:
@@ -43,25 +44,25 @@ def _widths_and_heights(sizes: tuple[Size, ...], device: torch.device) -> Tensor
 
 
 def deformable_attention(value: Tensor, sizes: Sequence[Size], locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of values read at given places of several maps.
+    """Weighted sum of values sampled at given locations of several maps.
 
-    Values are read bilinearly; beyond the border of a map they are 0. The sum is made in at least float32, whatever the
-    type of the values: coordinates in half precision would be off by whole cells.
+    Sampling is bilinear; values outside a map are 0. The sum is computed in at least float32: coordinates in half
+    precision would be off by whole cells.
 
     Args:
-        value: (B, S, M, d), the maps of all levels one after the other, row by row.
+        value: (B, S, M, d), the concatenated maps of all levels, row by row.
         sizes: (height, width) of each of the L levels.
         locations: (B, N, M, L, P, 2), x first; the map spans [0, 1].
         weights: (B, N, M, L, P).
 
     Returns:
-        (B, N, M * d) in the type of `value`.
+        (B, N, M * d) in the dtype of `value`.
 
     Source: Zhu et al. 2021, "Deformable DETR", equation 3, arXiv:2010.04159.
     """
     batch, _, heads, _ = value.shape
     dtype = torch.promote_types(value.dtype, torch.float32)
-    # Queries innermost and without gaps: grid_sample and the weighted sum then read whole rows, twice as fast on a CPU.
+    # Queries innermost and contiguous: grid_sample and the weighted sum then read whole rows, twice as fast on a CPU.
     grids = (2 * locations.to(dtype) - 1).permute(3, 0, 2, 4, 1, 5).contiguous().flatten(1, 2)  # (L, B*M, P, N, 2)
     weights = weights.to(dtype).permute(3, 0, 2, 4, 1).contiguous().flatten(1, 2)  # (L, B*M, P, N)
     maps = value.to(dtype).permute(0, 2, 3, 1).flatten(0, 1)  # (B*M, d, S)
@@ -76,17 +77,17 @@ def deformable_attention(value: Tensor, sizes: Sequence[Size], locations: Tensor
 
 
 class MSDeformAttn(nn.Module):
-    """Attention of each query to a few learned places around its reference point, on every level.
+    """Attention of each query to a few learned sampling points around its reference point, on every level.
 
     Args:
         d_model: Channels D of queries and tokens.
-        n_levels: Number L of maps that are attended to.
+        n_levels: Number L of attended maps.
         n_heads: Number M of heads.
-        n_points: Places P per head and level.
-        ratio: Width of the values as a part of `d_model`.
+        n_points: Sampling points P per head and level.
+        ratio: Width of the values as a fraction of `d_model`.
 
     Raises:
-        ValueError: If the width of the values cannot be divided among the heads.
+        ValueError: If the width of the values is not divisible by the number of heads.
 
     Source: Zhu et al. 2021, "Deformable DETR", section 4.1, arXiv:2010.04159; `ratio` from Chen et al. 2023,
     "Vision Transformer Adapter for Dense Predictions", arXiv:2205.08534.
@@ -111,7 +112,7 @@ class MSDeformAttn(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Lets head m look at P places 1, 2, ... cells away in its own direction, all with the same weight."""
+        """Initialises head m to sample P points 1, 2, ... cells away in its own direction, with equal weights."""
         for layer in (self.sampling_offsets, self.attention_weights):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.attention_weights.bias)
@@ -127,19 +128,19 @@ class MSDeformAttn(nn.Module):
         bias.copy_(steps.expand(-1, self.n_levels, -1, -1).flatten())
 
     def forward(self, query: Tensor, reference_points: Tensor, tokens: Tensor, sizes: Sequence[Size]) -> Tensor:
-        """Attends.
+        """Computes the attention.
 
         Args:
             query: (B, N, D).
             reference_points: (B or 1, N, L or 1, 2), x first, in units of the maps.
-            tokens: (B, S, D), the maps of all levels one after the other, row by row.
+            tokens: (B, S, D), the concatenated maps of all levels, row by row.
             sizes: (height, width) of each level.
 
         Returns:
             (B, N, D).
 
         Raises:
-            ValueError: If the number or the sizes of the levels do not fit.
+            ValueError: If the number or the sizes of the levels do not match.
         """
         sizes = tuple((int(height), int(width)) for height, width in sizes)
         if len(sizes) != self.n_levels or sum(height * width for height, width in sizes) != tokens.shape[1]:
@@ -151,7 +152,7 @@ class MSDeformAttn(nn.Module):
         per_head = (self.n_heads, self.n_levels, self.n_points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*per_head, 2))
         logits = self.attention_weights(query).unflatten(-1, (self.n_heads, -1))
-        # Places and weights in at least float32: half precision resolves 1/256 of a map at best.
+        # Locations and weights in at least float32: half precision resolves 1/256 of a map at best.
         dtype = torch.promote_types(query.dtype, torch.float32)
         weights = logits.to(dtype).softmax(dim=-1).unflatten(-1, per_head[1:])
         cells = _widths_and_heights(sizes, query.device)[:, None]  # (L, 1, 2)

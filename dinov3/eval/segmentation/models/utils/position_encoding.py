@@ -10,20 +10,20 @@ from torch import Tensor
 from dinov3.eval.segmentation.models.utils.size_constants import constant_of_size
 
 TEMPERATURE = 10000.0  # ratio of the longest to the shortest wavelength
-EPSILON = 1e-6  # keeps the normalisation of the original, so that released weights see the same numbers
+EPSILON = 1e-6  # as in the original's normalisation, which released weights depend on
 
 
 def sine_position_encoding(height: int, width: int, num_channels: int, device: torch.device) -> Tensor:
     """Encodes the row in the first half of the channels and the column in the second.
 
-    Rows and columns count from 1 and are scaled to (0, 2 pi]; within a half, sines (even channels) and cosines (odd
-    channels) alternate, each pair with a longer wavelength.
+    Rows and columns count from 1 and are scaled to (0, 2 pi]. Within a half, sines (even channels) and cosines (odd
+    channels) alternate, with increasing wavelength.
 
     Args:
         height: Rows of the map.
         width: Columns of the map.
         num_channels: Channels of the encoding, a multiple of 4.
-        device: Where the encoding is wanted.
+        device: Device of the result.
 
     Returns:
         (1, num_channels, height, width) in float32.
@@ -43,7 +43,7 @@ def sine_position_encoding(height: int, width: int, num_channels: int, device: t
     return encoding.permute(2, 0, 1)[None].contiguous()
 
 
-# Of a whole map nothing is remembered: with 2048 channels those of one image can take 100 MB and more.
+# Whole maps are not cached: with 2048 channels, those of one image can exceed 100 MB.
 @constant_of_size
 def _axis_encoding(length: int, num_channels: int, device: torch.device) -> Tensor:
     position = torch.arange(1, length + 1, device=device, dtype=torch.float32) * (2 * math.pi / (length + EPSILON))

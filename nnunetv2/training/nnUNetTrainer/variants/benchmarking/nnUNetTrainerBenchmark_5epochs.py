@@ -1,4 +1,4 @@
-"""Five epochs, to find out how long one takes."""
+"""Benchmark: five epochs, to measure the duration of one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from nnunetv2.errors import UsageError
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 RESULT = "benchmark_result.json"
-_FAILED = "Training has ended due to an error. Check your logs for more information."  # users' scripts look for it
+_FAILED = "Training has ended due to an error. Check your logs for more information."  # users' scripts search for it
 _CUDA = torch.device("cuda")
 
 
 class nnUNetTrainerBenchmark_5epochs(nnUNetTrainer):
-    """Writes the seconds of the fastest epoch into benchmark_result.json of the fold, one entry per machine and GPU.
+    """Writes the duration of the fastest epoch in seconds to benchmark_result.json of the fold.
 
-    Keeps no checkpoint and validates no cases. A training that fails leaves an entry that says so.
+    The file has one entry per machine and GPU. There are no checkpoints and no final validation. A failed training
+    records the failure.
     """
 
     num_epochs = 5
@@ -36,7 +37,7 @@ class nnUNetTrainerBenchmark_5epochs(nnUNetTrainer):
         self.crashed_with_runtime_error = False
 
     def save_checkpoint(self, filename: str) -> None:
-        """Does nothing, as the training command sets `disable_checkpointing` to what its flag says."""
+        """Does nothing; needed because the training command overwrites `disable_checkpointing` by its flag."""
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Does nothing."""
@@ -76,7 +77,7 @@ class nnUNetTrainerBenchmark_5epochs(nnUNetTrainer):
 
 
 def describe_machine(device: torch.device) -> dict[str, Any]:
-    """What the duration of an epoch depends on beside the training; `gpu_name` is the processor's without a GPU."""
+    """Describes the machine that was measured; without a GPU, `gpu_name` is the processor's name."""
     on_gpu = device.type == "cuda"
     return {
         "torch_version": torch.__version__,

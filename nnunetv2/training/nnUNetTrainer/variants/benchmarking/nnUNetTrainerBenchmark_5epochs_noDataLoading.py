@@ -1,4 +1,4 @@
-"""Five epochs on one batch of noise, to find out how long an epoch takes when no data are waited for."""
+"""Benchmark: five epochs on one batch of noise, to measure an epoch without data loading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nnunetv2.training.nnUNetTrainer.variants.benchmarking.nnUNetTrainerBenchmar
 
 class nnUNetTrainerBenchmark_5epochs_noDataLoading(nnUNetTrainerBenchmark_5epochs):
     def get_dataloaders(self) -> tuple[Iterator[dict[str, Any]], Iterator[dict[str, Any]]]:
-        """Returns two iterators that repeat the batch `dummy_batch`, which lies on the device."""
+        """Returns two iterators that repeat the batch `dummy_batch`, which is already on the device."""
         patch_size, scales = self.configuration_manager.patch_size, self._get_deep_supervision_scales()
         data = torch.rand((self.batch_size, self.num_input_channels, *patch_size), device=self.device)
         if scales is None:

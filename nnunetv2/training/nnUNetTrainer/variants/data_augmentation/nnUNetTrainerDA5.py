@@ -1,4 +1,4 @@
-"""Trainings with the augmentation DA5, stronger than the default one."""
+"""Trainers with the augmentation DA5, which is stronger than the default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class nnUNetTrainerDA5(nnUNetTrainer):
 
 
 class nnUNetTrainerDA5ord0(nnUNetTrainerDA5):
-    """Rotates and scales images and labels by the nearest voxel."""
+    """Nearest-neighbour interpolation of images and labels."""
 
     get_training_transforms = staticmethod(
         training_transforms_of(DA5.interpolating(mode_image="nearest", mode_seg="nearest"))
@@ -26,7 +26,7 @@ class nnUNetTrainerDA5ord0(nnUNetTrainerDA5):
 
 
 class nnUNetTrainerDA5Segord0(nnUNetTrainerDA5):
-    """Rotates and scales labels by the nearest voxel."""
+    """Nearest-neighbour interpolation of labels."""
 
     get_training_transforms = staticmethod(training_transforms_of(DA5.interpolating(mode_seg="nearest")))
 

@@ -1,4 +1,4 @@
-"""The default augmentation with labels that are rotated and scaled by the nearest voxel."""
+"""The default augmentation with nearest-neighbour interpolation of labels."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ class nnUNetTrainer_DASegOrd0(nnUNetTrainer):
 
 
 class nnUNetTrainer_DASegOrd0_NoMirroring(nnUNetTrainerNoMirroring, nnUNetTrainer_DASegOrd0):
-    """Mirrors along no axis, in training and in prediction."""
+    """No mirroring, in training and in prediction."""

@@ -1,4 +1,4 @@
-"""The default training without augmentation: patches are cropped and nothing else."""
+"""The default training without augmentation: patches are only cropped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class nnUNetTrainerNoDA(nnUNetTrainer):
         )
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
-        # No mirroring in training means none in prediction, and an unrotated patch needs no margin.
+        # No mirroring in training implies none in prediction, and an unrotated patch needs no margin.
         rotation, dummy_2d, _, _ = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
         self.inference_allowed_mirroring_axes = None
         return rotation, dummy_2d, self.configuration_manager.patch_size, None

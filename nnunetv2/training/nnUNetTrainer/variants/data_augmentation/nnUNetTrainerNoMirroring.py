@@ -1,4 +1,4 @@
-"""Trainings that mirror images along no axis, or along in-plane axes only; prediction mirrors along the same ones."""
+"""Trainers without mirroring, or with mirroring along in-plane axes only; prediction uses the same axes."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ class nnUNetTrainer_onlyMirror01_1500ep(nnUNetTrainer_onlyMirror01):
 
 
 class nnUNetTrainer_onlyMirror01_DASegOrd0(nnUNetTrainer_onlyMirror01):
-    """Rotates and scales labels by the nearest voxel."""
+    """Nearest-neighbour interpolation of labels."""
 
     get_training_transforms = staticmethod(training_transforms_of(LABELS_BY_NEAREST))

@@ -1,4 +1,4 @@
-"""The default training that rotates all 3-D patches in three dimensions, those with few slices too."""
+"""The default training with 3-D rotation for all 3-D patches, including anisotropic ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings with cross-entropy alone."""
+"""Trainers with cross-entropy only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings with Dice alone, and with Dice and cross-entropy where the Dice is not smoothed."""
+"""Trainers with Dice only, and with unsmoothed Dice plus cross-entropy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class nnUNetTrainerDiceLoss(nnUNetTrainer):
     def _build_loss(self) -> nn.Module:
         batch_dice = self.configuration_manager.batch_dice
         loss = base_loss(self.label_manager, batch_dice, is_ddp=self.is_ddp, weight_ce=0)
-        # The Dice loss by itself knows no ignore label; the compound loss masks it.
+        # The bare Dice loss has no ignore label; the compound loss masks it.
         return supervised(self, loss if self.label_manager.has_ignore_label else loss.dc)
 
 

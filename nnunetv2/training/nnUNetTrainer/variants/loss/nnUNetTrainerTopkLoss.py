@@ -1,4 +1,4 @@
-"""Trainings with the cross-entropy of the hardest tenth of the voxels."""
+"""Trainers with the cross-entropy of the hardest 10 % of the voxels."""
 
 from __future__ import annotations
 

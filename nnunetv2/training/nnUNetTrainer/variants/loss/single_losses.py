@@ -1,4 +1,4 @@
-"""What the trainers with another loss share: which labels it can take, and its place in deep supervision."""
+"""Helpers of trainers with another loss: checks of the labels, and deep supervision."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from nnunetv2.errors import UsageError
 from nnunetv2.training.loss.default_loss import over_resolutions
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-_NO_LABEL = -100  # PyTorch's default, which no label has
+_NO_LABEL = -100  # PyTorch's default, never a label
 
 
 def supervised(trainer: nnUNetTrainer, loss: nn.Module) -> nn.Module:
-    """The loss of one output, applied to all outputs that the trainer supervises."""
+    """Applies the loss of one output to all supervised outputs of the trainer."""
     return over_resolutions(
         loss, trainer._get_deep_supervision_scales(), is_ddp=trainer.is_ddp, is_compiled=trainer._do_i_compile()
     )
@@ -28,7 +28,7 @@ def require_label_map(trainer: nnUNetTrainer) -> None:
 
 
 def ignore_index(trainer: nnUNetTrainer) -> int:
-    """The label that a cross-entropy passes over. Raises `UsageError` if the dataset has regions."""
+    """Returns the label that cross-entropy ignores. Raises `UsageError` if the dataset has regions."""
     require_label_map(trainer)
     labels = trainer.label_manager
     return labels.ignore_label if labels.has_ignore_label else _NO_LABEL

@@ -1,4 +1,4 @@
-"""The default training with a learning rate that falls along half a cosine."""
+"""The default training with cosine annealing of the learning rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The default training behind a linear warm-up of the learning rate."""
+"""The default training with a linear warm-up of the learning rate."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _WARMUP, _TRAIN = "warmup_all", "train"
 
 
 class nnUNetTrainer_warmup(nnUNetTrainer):
-    """Raises the rate to `initial_lr` over the first epochs, then lets it fall to 0 at the last one.
+    """Warms up to `initial_lr` over the first epochs, then decays to 0 at the last one.
 
-    Two stages, `warmup_all` and `train`, share one optimiser and each have a schedule.
+    The two stages, `warmup_all` and `train`, share one optimiser and have one schedule each.
     """
 
     warmup_duration_whole_net = 50  # epochs
@@ -28,17 +28,17 @@ class nnUNetTrainer_warmup(nnUNetTrainer):
         return torch.optim.SGD(self.parameter_groups(), self.initial_lr, **settings)
 
     def configure_optimizers(self, stage: str = _WARMUP) -> tuple[torch.optim.Optimizer, Any]:
-        """Returns the optimiser and the schedule of a stage; those in use, if they are of that stage.
+        """Returns optimiser and schedule of a stage; reuses the current ones if they belong to that stage.
 
         Raises:
-            ValueError: there is no such stage.
+            ValueError: the stage is unknown.
         """
         if stage not in (_WARMUP, _TRAIN):
             raise ValueError(f"the stages of a training with warm-up are {_WARMUP} and {_TRAIN}, not {stage!r}")
         if stage == self.training_stage:
             return self.optimizer, self.lr_scheduler
         self.training_stage = stage
-        # The second stage goes on with what the optimiser has accumulated in the first one.
+        # The second stage continues with the optimiser state of the first.
         optimizer = self.make_optimizer() if self.optimizer is None else self.optimizer
         duration = self.warmup_duration_whole_net
         if stage == _WARMUP:

@@ -1,4 +1,4 @@
-"""The default training with batch normalisation in place of instance normalisation."""
+"""The default training with batch normalisation instead of instance normalisation."""
 
 from __future__ import annotations
 

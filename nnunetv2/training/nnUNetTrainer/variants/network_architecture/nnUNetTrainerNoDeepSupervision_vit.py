@@ -1,9 +1,9 @@
-"""Any head whose last prediction alone is supervised."""
+"""Any head with supervision of the last prediction only."""
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
 
 
 class nnUNetTrainerNoDeepSupervision_vit(nnUNetTrainer_vit):
-    """Leaves out the losses after earlier layers of heads with queries; heads that classify pixels have one output."""
+    """Omits the losses of earlier layers of query heads; dense heads have one output anyway."""
 
     supervise_all_layers = False

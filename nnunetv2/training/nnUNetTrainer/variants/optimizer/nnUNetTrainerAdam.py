@@ -1,4 +1,4 @@
-"""Trainings with Adam, in PyTorch's two forms, at three learning rates."""
+"""Trainers with Adam and AdamW at three learning rates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class nnUNetTrainerAdam(nnUNetTrainer):
 
 
 class nnUNetTrainerVanillaAdam(nnUNetTrainer):
-    """Adam, whose weight decay is part of the gradient."""
+    """Adam with L2 regularisation: weight decay is part of the gradient."""
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         optimizer = torch.optim.Adam(self.parameter_groups(), self.initial_lr, weight_decay=self.weight_decay)

@@ -1,4 +1,4 @@
-"""Trainings with Adan, of the optional package adan-pytorch, at four learning rates."""
+"""Trainers with Adan, from the optional package adan-pytorch, at four learning rates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class nnUNetTrainerAdan3en4(nnUNetTrainerAdan):
 
 
 class nnUNetTrainerAdan1en1(nnUNetTrainerAdan):
-    """A rate at which trainings are known to diverge."""
+    """Known to diverge at this rate."""
 
     initial_lr = 1e-1
 

@@ -1,4 +1,4 @@
-"""Trainings that force foreground into each sample with a probability, not into the last samples of each batch."""
+"""Trainers that force foreground with a probability per sample, instead of in the last samples of each batch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _CUDA = torch.device("cuda")
 
 
 class nnUNetTrainer_probabilisticOversampling(nnUNetTrainer):
-    """The probability is the share of the batch into which the default training forces foreground."""
+    """By default, the probability is the share of samples in which the default training forces foreground."""
 
     probabilistic_oversampling = True
-    forced_share: float | None = None  # probability, 0 to 1; None is the default training's share
+    forced_share: float | None = None  # probability, 0 to 1; None: the default training's share
 
     def __init__(
         self, plans: dict, configuration: str, fold: int | str, dataset_json: dict, device: torch.device = _CUDA

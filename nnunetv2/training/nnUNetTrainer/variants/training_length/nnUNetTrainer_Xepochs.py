@@ -1,4 +1,4 @@
-"""Shorter and longer trainings; the learning rate schedule stretches with the number of epochs."""
+"""Trainers with fewer or more epochs; the learning rate schedule scales with them."""
 
 from __future__ import annotations
 

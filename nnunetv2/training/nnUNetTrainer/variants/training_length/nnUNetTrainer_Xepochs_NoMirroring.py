@@ -1,4 +1,4 @@
-"""Shorter and longer trainings that mirror images along no axis."""
+"""Trainers with fewer or more epochs and without mirroring."""
 
 from __future__ import annotations
 
