@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dinov3.eval.segmentation.models import backbone_out_indices
-from nnunetv2.model.head_config import DenseHeadConfig, HeadConfig, fits_number
+from nnunetv2.model.head_config import EVEN_INTERVALS, DenseHeadConfig, HeadConfig, default_blocks, fits_number
 
 
 def chosen_blocks(
@@ -15,8 +15,8 @@ def chosen_blocks(
 
     Args:
         num_blocks: number of blocks of the transformer.
-        layers: `FOUR_EVEN_INTERVALS` ([4, 11, 17, 23] of 24 blocks), `FOUR_LAST`, `LAST`, or 0-based numbers,
-            ascending; None: the head's default.
+        layers: `FOUR_EVEN_INTERVALS` ([4, 11, 17, 23] of 24 blocks), `FOUR_LAST`, `LAST`,
+            `EVEN_INTERVALS` (as many as the head reads), or 0-based numbers, ascending; None: the head's default.
         config: settings class of the head, which defines how many blocks it reads; by default four.
 
     Raises:
@@ -25,7 +25,9 @@ def chosen_blocks(
     """
     if config.num_blocks == 0:
         return []
-    layers = config.blocks if layers is None else layers
+    layers = default_blocks(config) if layers is None else layers
+    if layers == EVEN_INTERVALS and config.num_blocks > 0:
+        layers = [num_blocks * (part + 1) // config.num_blocks - 1 for part in range(config.num_blocks)]
     if not isinstance(layers, str):
         layers = list(layers)
         if not all(type(block) is int for block in layers):

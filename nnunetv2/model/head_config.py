@@ -12,6 +12,7 @@ from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.utilities import extensions
 
 ANY_NUMBER = -1
+EVEN_INTERVALS = "EVEN_INTERVALS"  # as many blocks as the head reads, the last one among them
 
 _NETWORKS = {
     "dense": "nnunetv2.model.dense_network.DenseViTNetwork",
@@ -34,7 +35,8 @@ class HeadConfig:
     """Number of backbone blocks that the head reads. `ANY_NUMBER`: one or more, see `BackboneSpec.num_maps`. 0: the
     head runs the backbone itself."""
     blocks: ClassVar[str] = "FOUR_EVEN_INTERVALS"
-    """Default of the setting `backbone_out_layers`."""
+    """Default of the setting `backbone_out_layers`; of heads that read other than one or four blocks it is
+    `EVEN_INTERVALS`."""
     training_only: ClassVar[tuple[str, ...]] = ()
     """Settings that affect training only, not weight shapes or predictions; folds of a model may differ in them."""
     training: ClassVar[Mapping[str, Any]] = {}
@@ -115,9 +117,15 @@ def architecture_of_head(name: str, config: HeadConfig) -> tuple[str, dict[str, 
 
 def block_choices(config: type[HeadConfig]) -> tuple[str, ...]:
     """Returns the names that `backbone_out_layers` accepts in addition to lists of block numbers."""
-    return {1: ("LAST",), 4: ("FOUR_EVEN_INTERVALS", "FOUR_LAST"), 0: (config.blocks,)}.get(
-        config.num_blocks, ("LAST", "FOUR_EVEN_INTERVALS", "FOUR_LAST")
-    )
+    fours = ("FOUR_EVEN_INTERVALS", "FOUR_LAST")
+    named = {0: (config.blocks,), 1: ("LAST",), 4: fours, ANY_NUMBER: ("LAST", *fours)}
+    return named.get(config.num_blocks, (EVEN_INTERVALS,))
+
+
+def default_blocks(config: type[HeadConfig]) -> str:
+    """Default of `backbone_out_layers`: `config.blocks`, unless that is another number of blocks."""
+    choices = block_choices(config)
+    return config.blocks if config.blocks in choices else choices[0]
 
 
 def fits_number(config: type[HeadConfig], blocks: Sequence[int]) -> bool:

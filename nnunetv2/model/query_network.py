@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dinov3.eval.segmentation.models.heads.semantic_scores import semantic_scores
+from nnunetv2.model.head_output import require_queries
 from nnunetv2.model.vit_network import ViTNetwork, padded_size
 
 SCORE_EPSILON = 1e-6  # its logarithm, -13.8, and sums of a few of them are representable in half precision
@@ -34,6 +35,7 @@ class QueryNetwork(ViTNetwork):
             padded image, see `QueryHead`.
         """
         queries = self.head(self.features(self.adapted(x)))
+        require_queries(queries, self.head, self.num_classes)
         if return_queries:
             return queries
         return dense_logits(queries, x.shape[-2:], self.image_multiple, regions=self.regions)

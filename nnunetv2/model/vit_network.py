@@ -86,6 +86,7 @@ class ViTNetwork(nn.Module):
         use_sliding_window_inference: bool = True,
     ) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.use_sliding_window_inference = use_sliding_window_inference
         self.regions = regions
         self.input_scale = input_scale

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from dinov3.utils.config_sources import Source
 from nnunetv2.errors import UsageError
-from nnunetv2.model.head_config import HeadConfig, head_config_class, setting_names
+from nnunetv2.model.head_config import HeadConfig, default_blocks, head_config_class, setting_names
 from nnunetv2.training.loss.loss_config import LossConfig, has_settings, loss_config_class
 from nnunetv2.training.nnUNetTrainer.fork_config import is_of_the_fork, translate
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTModelConfig, ViTnnUNetConfig
@@ -122,7 +122,7 @@ def _model_section(head: str, head_config: type[HeadConfig]) -> type[NamedHeadMo
         raise UsageError(f"The head {head} has settings with names that all heads share: {', '.join(clashes)}")
     defaults = [("head", str, field(default=head))]
     if head_config.num_blocks != 0:
-        defaults.append(("backbone_out_layers", str | list[int], field(default=head_config.blocks)))
+        defaults.append(("backbone_out_layers", str | list[int], field(default=default_blocks(head_config))))
     return make_dataclass(
         "ModelConfig",
         defaults,

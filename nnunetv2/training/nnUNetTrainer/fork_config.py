@@ -92,8 +92,9 @@ class Translation:
 def is_of_the_fork(path: str | os.PathLike | None) -> bool:
     """True if a YAML file has the layout of the fork."""
     content = _content(path)
-    model = content.get("model")
-    return "train" in content or (isinstance(model, Mapping) and "model_path" in model)
+    model, train = (section if isinstance(section, Mapping) else {} for section in map(content.get, ("model", "train")))
+    # A section `train` alone may be a typo of ours, `training`; its keys must be those that only the fork has.
+    return "model_path" in model or ("initial_lr" in train and "head" not in model)
 
 
 def translate(path: str | os.PathLike) -> Translation:

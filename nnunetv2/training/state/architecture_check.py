@@ -13,6 +13,7 @@ from nnunetv2.model.head_config import head_config_class
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
 _ABSENT = "absent"
+_HEAD = "arch_kwargs.head.name"
 # Arguments that affect training only, not the weights' shapes or predictions; folds may differ in them,
 # and in the content of a head's file. Heads declare further ones.
 _TRAINING_ONLY = frozenset({"gradient_checkpointing", "drop_path_rate", "lora_dropout", "file", "sha256"})
@@ -43,13 +44,15 @@ def require_same_architecture(model_folder: str, configuration: str, wanted: Con
     if differences:
         raise UsageError(
             f"{model_folder} holds checkpoints of another architecture: {'; '.join(differences)}. Train with the same "
-            f"settings, with a plans file of another name (-p), or move that folder away"
+            f"settings, with another nnUNet_results, with plans of another name (-p), or move that folder away"
         )
 
 
 def architecture_differences(trained: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """Lists differing entries as `path.to.entry: trained there, wanted now`; values are compared as JSON."""
     there, now = (dict(_leaves(json.loads(json.dumps(section)))) for section in (trained, wanted))
+    if there.get(_HEAD) != now.get(_HEAD):  # all settings of the heads differ then, which says nothing more
+        there, now = ({_HEAD: leaves.get(_HEAD, _ABSENT)} for leaves in (there, now))
     ignored = _TRAINING_ONLY | _training_only_of_head(wanted)
     return [
         f"{path}: {there.get(path, _ABSENT)} there, {now.get(path, _ABSENT)} now"

@@ -156,7 +156,9 @@ def test_one_line_says_what_was_read_and_what_is_not_the_same(tmp_path, caplog):
         ({"decoder": {"hiden_size": 3}}, {}, "did you mean model.decoder.hidden_size"),
         ({"model_path": "nnunetv2.model.model_upernet", "decoder": {"pool_scales": [1, 2]}}, {}, "pool_scales must be"),
         ({}, {"lora": {"rank": 3}}, "lora.rank is no setting"),
-        ({}, {"train": {"lr": 3}}, "train.lr is no setting"),
+        ({}, {"train": {"initial_lr": 1, "lr": 3}}, "train.lr is no setting"),
+        ({"head": "dpt"}, {}, "there is no setting 'train'; did you mean training"),
+        ({}, {"train": {"num_epochs": 3}}, "there is no setting 'train'; did you mean training"),
         ({}, {"train": {"initial_lr": "fast"}}, "training.lr=fast is not accepted"),
     ],
 )

@@ -55,3 +55,14 @@ def test_folds_may_differ_in_what_only_training_uses():
     other = {"hidden_dim": 64, "gradient_checkpointing": False, "lora": {"r": 4, "lora_dropout": 0.0}}
     differences = architecture_differences({"arch_kwargs": kwargs}, {"arch_kwargs": other})
     assert differences == ["arch_kwargs.lora.r: 8 there, 4 now"]
+
+
+def test_another_head_is_one_difference():
+    def section(head: str, **settings: object) -> dict[str, object]:
+        return {
+            "network_class_name": "N",
+            "arch_kwargs": {"head": {"name": head, "settings": settings}, "tuning": "full"},
+        }
+
+    there, now = section("dpt", fusion_hidden_size=8), section("linear", dropout=0.5)
+    assert architecture_differences(there, now) == ["arch_kwargs.head.name: dpt there, linear now"]
