@@ -53,7 +53,10 @@ def test_a_file_says_which_head_and_a_word_overrides_it(tmp_path):
     ("words", "message"),
     [
         (["model.head=segfomer"], "There is no head 'segfomer'; registered are .*; did you mean segformer?"),
-        (["model.head=segformer", "model.num_queries=3"], "There is no setting 'model.num_queries'"),
+        (
+            ["model.head=segformer", "model.num_queries=3"],
+            "There is no setting 'model.num_queries'.*is a setting of eomt, m2f, pmt, and model.head is segformer",
+        ),
         (["model.head=segformer", "training.loss=mask_classification"], "does not fit the head, which classifies"),
         (
             ["model.head=eomt", "training.loss=dice_ce"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -18,11 +19,13 @@ from nnunetv2.training.loss.loss_config import LossConfig, has_settings, loss_co
 from nnunetv2.training.nnUNetTrainer.fork_config import is_of_the_fork, translate
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTModelConfig, ViTnnUNetConfig
 from nnunetv2.training.nnUNetTrainer.vit_training_config import TRAINING_CONFIGS
+from nnunetv2.utilities import extensions
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_HEAD = "dpt"
 _OF_FILE = 1  # rank of the source "file"
+_UNKNOWN_OF_MODEL = re.compile(r"no setting 'model\.(\w+)'")
 
 
 @dataclass
@@ -65,7 +68,10 @@ class AnyHeadConfig(ViTnnUNetConfig):
     ) -> tuple[AnyHeadConfig, dict[str, Source]]:
         """Extends the base class: also reads files of the fork that this command originates from."""
         if not is_of_the_fork(path):
-            return super().load(path, overrides)
+            try:
+                return super().load(path, overrides)
+            except UsageError as err:
+                raise UsageError(f"{err}{_owners_hint(str(err), path, overrides)}") from err
         translation = translate(path)
         logger.info("%s", translation.remark)
         with TemporaryDirectory() as folder:
@@ -80,6 +86,15 @@ class AnyHeadConfig(ViTnnUNetConfig):
             key: Source(source.rank, origins.get(key, source.place)) if source.rank == _OF_FILE else source
             for key, source in sources.items()
         }
+
+
+def _owners_hint(message: str, path: str | os.PathLike | None, overrides: Sequence[str]) -> str:
+    """Names the heads that have a setting which the chosen one lacks; empty for other errors."""
+    found = _UNKNOWN_OF_MODEL.search(message)
+    head = _chosen("model.head", path, overrides) or DEFAULT_HEAD
+    heads = extensions.names("head") if found else ()
+    owners = [name for name in heads if found[1] in setting_names(head_config_class(name))]
+    return f" - model.{found[1]} is a setting of {', '.join(owners)}, and model.head is {head}" if owners else ""
 
 
 def load_any_head_config(path: str | os.PathLike | None = None, overrides: Sequence[str] = ()) -> AnyHeadConfig:
