@@ -20,10 +20,10 @@ from nnunetv2.model.cost.network_parts import network_parts
 from nnunetv2.model.head import Features
 from nnunetv2.model.heads.pmt import PlainMaskTransformer, annealing
 from nnunetv2.model.query_network import QueryNetwork
-from tests.model.heads.backbone_specs import backbone_spec, num_parameters
+from tests.model.heads.head_cases import SPECS, num_parameters, spec_of
 
 GRID, NUM_PREFIX, WIDTH = (4, 6), 5, 32
-SPEC = backbone_spec(embed_dim=WIDTH, num_heads=4)
+SPEC = spec_of(WIDTH, num_heads=4)
 
 
 def tiny_network(num_classes: int = 3, backbone: str = "dinov3_native", **settings: Any) -> QueryNetwork:
@@ -188,12 +188,12 @@ WIDTHS = {"S": 384, "B": 768, "L": 1024}
 
 
 def test_numbers_of_parameters():
-    counts = [num_parameters(PlainMaskTransformer, size) for size in WIDTHS]
+    counts = [num_parameters(PlainMaskTransformer, SPECS[size]) for size in WIDTHS]
     assert counts == [7_603_203, 30_246_915, 53_698_563]
 
 
 def test_numbers_of_parameters_with_wider_feed_forward_networks():
-    counts = [num_parameters(PlainMaskTransformer, size, hidden_dim=4 * width) for size, width in WIDTHS.items()]
+    counts = [num_parameters(PlainMaskTransformer, SPECS[size], hidden_dim=4 * width) for size, width in WIDTHS.items()]
     assert counts == [12_918_531, 51_494_403, 91_465_731]
 
 
@@ -203,7 +203,7 @@ def test_number_of_parameters_of_the_smallest_form():
     linear = width * width + width
     layer = 4 * linear - width + 2 * linear + 6 * width  # attention without a bias of the keys, mlp, norms and scales
     around = 4 * width + 100 * width + 2 * width + 3 * linear + 3 * (width + 1)  # scales, queries, norm, masks, classes
-    assert num_parameters(PlainMaskTransformer, "S", **least) == layer + around
+    assert num_parameters(PlainMaskTransformer, SPECS["S"], **least) == layer + around
 
 
 def test_tensors_are_those_of_the_published_files_and_the_periods():
@@ -215,7 +215,7 @@ def test_tensors_are_those_of_the_published_files_and_the_periods():
 
 
 def test_branches_start_unscaled_and_queries_normal(seeded):
-    head = PlainMaskTransformer(PlainMaskTransformer.Config(), backbone_spec("S"), 2)
+    head = PlainMaskTransformer(PlainMaskTransformer.Config(), SPECS["S"], 2)
     ones = [*head.scalers, *(scale.lambda1 for b in head.blocks for scale in (b.layer_scale1, b.layer_scale2))]
     assert len(ones) == 4 + 12
     assert all((each == 1).all() for each in ones)

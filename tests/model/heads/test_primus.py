@@ -20,7 +20,7 @@ from nnunetv2.model.head import Features
 from nnunetv2.model.heads.primus import Primus
 from nnunetv2.model.patch_decode import PatchDecode
 from nnunetv2.model.patch_decode_config import PatchDecodeConfig, num_doublings
-from tests.model.heads.backbone_specs import backbone_spec, num_parameters
+from tests.model.heads.head_cases import SPECS, num_parameters, spec_of
 
 
 def tiny_network(num_classes: int = 3, backbone: str = "dinov3_native", **settings: Any) -> DenseViTNetwork:
@@ -51,7 +51,7 @@ def test_the_decoder_equals_that_of_the_origin_fork(oracle_recorded):
     prefix = "weights/"
     weights = {k.removeprefix(prefix): torch.from_numpy(recorded[k]) for k in recorded.files if k.startswith(prefix)}
     tokens, expected = (torch.from_numpy(recorded[name]) for name in ("in/map", "out/logits"))
-    head = Primus(Primus.Config(), backbone_spec(embed_dim=32), 3)
+    head = Primus(Primus.Config(), spec_of(32), 3)
     head.load_state_dict({f"up_projection.{name}": value for name, value in weights.items()})
     with torch.no_grad():
         logits, exact = head(only_map(tokens)), copy.deepcopy(head).double()(only_map(tokens.double()))
@@ -76,7 +76,7 @@ def test_geometric_widths_make_upstreams_decoder(num_classes, grid, seeded):
     from dynamic_network_architectures.building_blocks.patch_encode_decode import PatchDecode as Upstream
 
     theirs = Upstream((1, 16, 16), 96, num_classes)  # of volumes with one slice, so with kernels of 1 x 2 x 2
-    head = Primus(Primus.Config(channels="geometric"), backbone_spec(embed_dim=96), num_classes)
+    head = Primus(Primus.Config(channels="geometric"), spec_of(96), num_classes)
     flat = {name: value.squeeze(2) if value.ndim == 5 else value for name, value in theirs.state_dict().items()}
     head.up_projection.load_state_dict(flat)
     x = torch.randn(2, 96, *grid)
@@ -113,11 +113,11 @@ def test_halved_widths():
     ],
 )
 def test_numbers_of_parameters(settings, counts):
-    assert tuple(num_parameters(Primus, size, **settings) for size in "SBL") == counts
+    assert tuple(num_parameters(Primus, SPECS[size], **settings) for size in "SBL") == counts
 
 
 def test_kernels_are_initialised_for_leaky_relu_and_biases_are_zero(seeded):
-    head = Primus(Primus.Config(embed_dim=256), backbone_spec("S"), 64)
+    head = Primus(Primus.Config(embed_dim=256), SPECS["S"], 64)
     layers = [module for module in head.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))]
     assert [tuple(layer.weight.shape[:2]) for layer in layers][-1] == (64, 16)
     assert len(layers) == 6  # projection, four stages, classifier

@@ -12,7 +12,7 @@ from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.dense_network import DenseViTNetwork
 from nnunetv2.model.head import Features
 from nnunetv2.model.heads.primus_multiscale import PrimusMultiscale
-from tests.model.heads.backbone_specs import backbone_spec, num_parameters
+from tests.model.heads.head_cases import SPECS, num_parameters, spec_of
 
 
 def tiny_network(num_classes: int = 3, backbone: str = "dinov3_native", **settings: Any) -> DenseViTNetwork:
@@ -30,19 +30,19 @@ def tiny_network(num_classes: int = 3, backbone: str = "dinov3_native", **settin
     ],
 )
 def test_numbers_of_parameters(settings, counts):
-    assert tuple(num_parameters(PrimusMultiscale, size, **settings) for size in "SBL") == counts
+    assert tuple(num_parameters(PrimusMultiscale, SPECS[size], **settings) for size in "SBL") == counts
 
 
 def test_most_parameters_are_in_the_first_stage_as_the_setting_says():
     with torch.device("meta"):
-        head = PrimusMultiscale(PrimusMultiscale.Config(embed_dim=None), backbone_spec("L"), 2)
+        head = PrimusMultiscale(PrimusMultiscale.Config(embed_dim=None), SPECS["L"], 2)
     first = sum(parameter.numel() for parameter in head.up_projection.decode[0].parameters())
     assert round(first / 1e6, 1) == 33.6
 
 
 @pytest.mark.parametrize("embed_dim", [None, 8])
 def test_it_projects_the_maps_side_by_side_and_decodes_them(embed_dim, seeded):
-    head = PrimusMultiscale(PrimusMultiscale.Config(embed_dim=embed_dim), backbone_spec(embed_dim=12), 3).double()
+    head = PrimusMultiscale(PrimusMultiscale.Config(embed_dim=embed_dim), spec_of(12), 3).double()
     maps = [torch.randn(2, 12, 5, 7, dtype=torch.float64) for _ in range(4)]
     stacked = torch.cat(maps, dim=1)
     if embed_dim is not None:  # a projection is the sum of what it makes of each map, and a bias
