@@ -19,10 +19,28 @@ class DataError(UserError, ValueError):
     exit_code = 3
 
 
+class PartialError(UserError, RuntimeError):
+    """Part of the cases could not be processed; the results of the others are complete."""
+
+    exit_code = 4
+
+
 class DivergedError(UserError, ArithmeticError):
     """Training produced a loss that is not finite."""
 
     exit_code = 5
+
+
+class LockedError(UserError, RuntimeError):
+    """Another process works in the same folder."""
+
+    exit_code = 6
+
+
+class PreemptedError(UserError, RuntimeError):
+    """A signal ended the work, which was saved and can be resumed; schedulers requeue jobs with this exit code."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class ProcessDiedError(UserError, RuntimeError):
