@@ -16,6 +16,7 @@ from nnunetv2.imageio.reader_writer_registry import (
     determine_reader_writer_from_dataset_json,
     determine_reader_writer_from_file_ending,
     known_file_endings,
+    recursive_find_reader_writer_by_name,
 )
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -129,12 +130,64 @@ def test_an_ending_that_is_computed_is_rejected(folder):
 
 def test_a_reader_is_registered_by_the_name_of_its_class(folder):
     write_reader(folder, more='\n\n@register_reader("Other")\nclass Renamed(ArrayIO): pass\n')
-    with pytest.raises(TypeError, match="register Renamed by that name, not 'Other'"):
+    with pytest.raises(UsageError, match="arrayio.py, line .*; register Renamed by that name, not 'Other'"):
         determine_reader_writer_from_file_ending(".npy")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "def write_seg",
+            "def write",
+            r"arrayio.py, line 8: ArrayIO must define write_seg\(self, seg, output_fname, pr",
+        ),
+        ("properties):", "**rest):", r"ArrayIO.write_seg\(self, seg, output_fname, rest\) must accept the arguments"),
+        ("supported_file_endings", "endings", r"arrayio.py, line 8: ArrayIO must set supported_file_endings, such as"),
+        ("(BaseReaderWriter)", "", "arrayio.py, line 8: ArrayIO must be a class that derives from BaseReaderWriter of"),
+        ('[".npy"]', '".npy"', r"ArrayIO.supported_file_endings is '.npy'; it must be a list of endings with their"),
+        ('[".npy"]', '["npy"]', r"ArrayIO.supported_file_endings is \['npy'\]; it must be a list of endings"),
+        ("import numpy as np", "import numpyy as np", "arrayio.py, line 2: ModuleNotFoundError: .*numpyy'; correct"),
+    ],
+)
+def test_a_reader_that_is_wrong_is_rejected_when_it_is_chosen(folder, old, new, message):
+    write_reader(folder)
+    file = folder / "arrayio.py"
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(UsageError, match=message):
+        recursive_find_reader_writer_by_name("ArrayIO")
+    assert determine_reader_writer_from_file_ending(".png") is NaturalImage2DIO  # which does without it
+
+
+def test_a_reader_that_is_not_registered_must_be_complete_too(folder):
+    write_reader(folder)
+    file = folder / "arrayio.py"
+    file.write_text(file.read_text().replace('@register_reader("ArrayIO")\n', ""))
+    assert recursive_find_reader_writer_by_name("ArrayIO").__name__ == "ArrayIO"
+    with pytest.raises(DataError, match=r"arrayio.py, line 8: the class ArrayIO is not registered; put @register_rea"):
+        determine_reader_writer_from_file_ending(".npy")
+    (folder / "half.py").write_text(file.read_text().replace("ArrayIO", "HalfIO").replace("read_seg", "read"))
+    with pytest.raises(UsageError, match=r"half.py: HalfIO must define read_seg\(self, seg_fname\)"):
+        recursive_find_reader_writer_by_name("HalfIO")
+
+
+def test_a_name_that_is_taken_is_rejected_when_it_is_chosen(folder):
+    write_reader(folder)
+    (folder / "more.py").write_text((folder / "arrayio.py").read_text())
+    with pytest.raises(UsageError, match=r"reader 'ArrayIO' is registered by .*arrayio.py and by .*more.py; give one"):
+        determine_reader_writer_from_file_ending(".npy")
+    with pytest.raises(UsageError, match=r"reader 'ArrayIO' is registered by .*arrayio.py and by .*more.py; give one"):
+        recursive_find_reader_writer_by_name("ArrayIO")
+    assert determine_reader_writer_from_file_ending(".png") is NaturalImage2DIO
+    write_reader(folder, name="NibabelIO", endings='[".other"]')
+    with pytest.raises(UsageError, match="nibabelio.py: NibabelIO is the name of a reader of nnU-Net; give the class"):
+        determine_reader_writer_from_file_ending(".other")
 
 
 def test_a_file_that_worker_processes_could_not_import_is_rejected(folder):
     write_reader(folder)
     (folder / "arrayio.py").rename(folder / "io.py")
-    with pytest.raises(UsageError, match="io.py: Python has another module called io; give the reader's file another"):
+    with pytest.raises(
+        UsageError, match="io.py, line 8: Python has another module called io; give the reader's file another"
+    ):
         determine_reader_writer_from_file_ending(".npy")
