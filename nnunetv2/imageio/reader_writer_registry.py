@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter, are_endings
+from nnunetv2.imageio.checked_reading import read_images
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
@@ -80,7 +81,7 @@ def determine_reader_writer_from_file_ending(
             continue
         if example_file is not None:
             try:
-                candidate().read_images((example_file,))
+                read_images(candidate(), (example_file,))
             except DataError as err:
                 failures.append(f"{candidate.__name__}: {err}")
                 continue
