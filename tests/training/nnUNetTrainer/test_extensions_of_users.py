@@ -198,6 +198,19 @@ def test_a_head_without_settings_trains(folder, nnunet_folders):
     assert trainer.network.head.name == "mine"
 
 
+@pytest.mark.slow
+def test_a_fast_dev_run_names_parameters_without_a_gradient(folder, nnunet_folders, capsys):
+    write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
+    unused = "        self.unused = nn.Conv2d(2, 2, 1)\n        self.frozen = nn.Linear(2, 2).requires_grad_(False)\n"
+    write(folder, HEAD, ("    def forward", f"{unused}\n    def forward"))
+    command = ["777", "2d", "0", "-device", "cpu", "--fast_dev_run", "training.patch_size=[64,64]"]
+    assert run_training_entry([*command, *WITH_HEAD]) == 0
+    report = capsys.readouterr().out
+    assert "WARNING: no gradient reaches head.unused.weight, head.unused.bias. They are not trained" in report
+    assert run_training_entry([*command, *TINY, "model.head=linear"]) == 0
+    assert "WARNING" not in capsys.readouterr().out
+
+
 def test_the_command_says_it_in_one_line(folder, capsys):
     write(folder, HEAD, ("width: int = 3", "width: int = THREE"))
     assert run_training_entry(["777", "2d", "0", *WITH_HEAD]) == 2
