@@ -97,12 +97,18 @@ def definitions_below(folder: Path) -> dict[str, Path]:
         try:
             tree = ast.parse(path.read_bytes(), filename=str(path))
         except (SyntaxError, ValueError) as err:
-            logger.warning("Skipping %s, which is not valid Python: %s", path, err)
+            warn_of_invalid_file(path, str(err))
             continue
         for node in tree.body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
                 found.setdefault(node.name, path)
     return found
+
+
+@functools.cache  # a command looks names up many times
+def warn_of_invalid_file(path: Path, reason: str) -> None:
+    """Logs once that a file is passed over."""
+    logger.warning("Skipping %s, which is not valid Python: %s", path, reason)
 
 
 _definitions_of_package = functools.cache(definitions_below)  # users' folders are not cached: they may change

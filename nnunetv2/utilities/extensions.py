@@ -17,7 +17,6 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,12 +31,11 @@ from nnunetv2.utilities.class_lookup import (
     import_file,
     make_importable,
     python_files,
+    warn_of_invalid_file,
 )
 from nnunetv2.utilities.file_errors import reported_with_place
 from nnunetv2.utilities.partial_import import nested_class
 from nnunetv2.utilities.registrations import missing_registrations, registrations
-
-logger = logging.getLogger(__name__)
 
 CONFIG = "Config"  # name of the nested settings class
 
@@ -228,7 +226,7 @@ def _below(kind: str, folder: Path, package: str | None) -> Iterator[Extension]:
         try:
             tree = ast.parse(text, filename=str(path))
         except (SyntaxError, ValueError) as err:
-            logger.warning("Skipping %s, which is not valid Python: %s", path, err)
+            warn_of_invalid_file(path, str(err))
             continue
         for node, name in registrations(tree, f"register_{kind}"):
             summary = (ast.get_docstring(node) or "").partition("\n")[0]

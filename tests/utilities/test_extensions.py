@@ -198,8 +198,9 @@ def test_an_error_of_a_file_is_one_line_with_its_place(folder, mistake, message)
 def test_a_file_that_is_no_python_is_skipped_with_a_warning(folder, caplog):
     (folder / "old.py").write_text("print 'register_head'\n")
     write(folder / "a.py")
-    assert "mine" in extensions.names("head")
-    assert "old.py, which is not valid Python" in caplog.text
+    for _ in range(2):
+        assert "mine" in extensions.names("head")
+    assert caplog.text.count("old.py, which is not valid Python") == 1
 
 
 def test_an_unknown_name_is_answered_with_those_there_are(folder, monkeypatch):
