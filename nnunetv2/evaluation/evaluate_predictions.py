@@ -23,6 +23,7 @@ from nnunetv2.evaluation.summary_json import (
     save_summary_json,
     summary_of_cases,
 )
+from nnunetv2.imageio.checked_reading import read_seg
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.processes.case_pool import map_cases
@@ -134,8 +135,8 @@ def read_pair(
     Raises:
         DataError: the files lie on different voxel grids; see `compute_metrics`.
     """
-    reference, reference_properties = image_reader_writer.read_seg(reference_file)
-    prediction, prediction_properties = image_reader_writer.read_seg(prediction_file)
+    reference, reference_properties = read_seg(image_reader_writer, reference_file)
+    prediction, prediction_properties = read_seg(image_reader_writer, prediction_file)
     pair = f"prediction {prediction_file} and reference {reference_file}"
     if reference.shape != prediction.shape:
         raise DataError(f"Shapes differ, {prediction.shape[1:]} against {reference.shape[1:]} voxels: {pair}")

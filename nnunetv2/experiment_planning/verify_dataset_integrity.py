@@ -12,6 +12,7 @@ import numpy as np
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError
+from nnunetv2.imageio.checked_reading import read_images, read_seg
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 from nnunetv2.utilities.case_identifiers import check_case_identifier
@@ -30,7 +31,7 @@ _MAX_LISTED_VALUES = 5
 
 def verify_labels(label_file: str, readerclass: type[BaseReaderWriter], expected_labels: Sequence[int]) -> bool:
     """Returns true if a label file contains only expected labels; logs others."""
-    segmentation, _ = readerclass().read_seg(label_file)
+    segmentation, _ = read_seg(readerclass(), label_file)
     problems = label_problems(segmentation, expected_labels, label_file)
     for problem in problems:
         logger.error(problem)
@@ -41,7 +42,7 @@ def check_cases(
     image_files: Sequence[str], label_file: str, expected_num_channels: int, readerclass: type[BaseReaderWriter]
 ) -> bool:
     """Returns true if images and label of a case match, ignoring label values; logs mismatches."""
-    segmentation, _ = readerclass().read_seg(label_file)
+    segmentation, _ = read_seg(readerclass(), label_file)
     own_labels = sorted({int(value) for value in segmentation.ravel()[segmentation.ravel() % 1 == 0]})
     problems, placement, _ = find_case_problems(image_files, label_file, expected_num_channels, own_labels, readerclass)
     for problem in problems:
@@ -172,8 +173,8 @@ def find_case_problems(
     """
     reader = reader_class()
     try:
-        images, image_properties = reader.read_images(image_files)
-        segmentation, label_properties = reader.read_seg(label_file)
+        images, image_properties = read_images(reader, image_files)
+        segmentation, label_properties = read_seg(reader, label_file)
     except DataError as err:  # the message names the file
         return [str(err)], [], []
     problems = grid_problems(images, image_properties, segmentation, label_properties)

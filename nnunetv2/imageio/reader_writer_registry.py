@@ -6,15 +6,19 @@ import ast
 import inspect
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.base_reader_writer import BaseReaderWriter, are_endings
+from nnunetv2.imageio.checked_reading import read_images
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from nnunetv2.utilities import extensions
 from nnunetv2.utilities.class_lookup import EXTENSIONS, find_by_name
+from nnunetv2.utilities.file_errors import reported_with_place
+from nnunetv2.utilities.registered_class import require_complete
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +81,7 @@ def determine_reader_writer_from_file_ending(
             continue
         if example_file is not None:
             try:
-                candidate().read_images((example_file,))
+                read_images(candidate(), (example_file,))
             except DataError as err:
                 failures.append(f"{candidate.__name__}: {err}")
                 continue
@@ -88,30 +92,40 @@ def determine_reader_writer_from_file_ending(
     raise DataError(
         f"There is no reader for files that end in {file_ending!r}; convert them to {', '.join(known_file_endings())}, "
         f"or put a reader of your own into a folder that {EXTENSIONS} names"
+        f"{extensions.unregistered_hint('reader', 'NAME')}"
     )
 
 
 def known_file_endings() -> list[str]:
     """The endings that this package's readers and those of users are for, in alphabetical order."""
     known = {ending for reader in LIST_OF_IO_CLASSES for ending in reader.supported_file_endings}
-    return sorted(known.union(*(_endings_of(each) for each in _readers_of_users())))
+    return sorted(known.union(*(_endings_of(each) for each in extensions.of_users("reader"))))
 
 
 def _candidates(ending: str) -> Iterator[tuple[type[BaseReaderWriter], bool]]:
     """The readers in the order in which they are tried, and whether they are for the ending."""
     own = [(reader, ending in reader.supported_file_endings) for reader in LIST_OF_IO_CLASSES]
-    of_users = [each for each in _readers_of_users() if ending in _endings_of(each)]
     if any(fits for _, fits in own):
         yield from own
-        yield from ((each.load(), True) for each in of_users)
+        yield from _of_users(ending)
     else:
         # SimpleITK opens many formats that it is not asked for here, and a reader for this very ending precedes it.
-        yield from ((each.load(), True) for each in of_users)
+        yield from _of_users(ending)
         yield from own
 
 
-def _readers_of_users() -> list[extensions.Extension]:
-    return [each for name in extensions.names("reader") if (each := extensions.find("reader", name)).is_external]
+def _of_users(ending: str) -> Iterator[tuple[type[BaseReaderWriter], bool]]:
+    for each in extensions.of_users("reader"):
+        if ending in _endings_of(each):
+            yield _load_of_user(each.name), True
+
+
+def _load_of_user(name: str) -> type[BaseReaderWriter]:
+    """Returns a user's reader. Raises `UsageError` if two files register it, or its name is one of this package."""
+    found = extensions.find("reader", name)
+    if name in [reader.__name__ for reader in LIST_OF_IO_CLASSES]:
+        raise UsageError(f"{found.path}: {name} is the name of a reader of nnU-Net; give the class another name")
+    return found.load()
 
 
 def _endings_of(reader: extensions.Extension) -> list[str]:
@@ -125,11 +139,15 @@ def _endings_of(reader: extensions.Extension) -> list[str]:
         targets = getattr(statement, "targets", [getattr(statement, "target", None)])
         if "supported_file_endings" in [target.id for target in targets if isinstance(target, ast.Name)]:
             try:
-                return [str(ending).lower() for ending in ast.literal_eval(statement.value)]
-            except (ValueError, TypeError) as err:
+                endings = ast.literal_eval(statement.value)
+            except (ValueError, TypeError):
+                endings = None
+            if not are_endings(endings):
                 raise UsageError(
-                    f'{reader.path}: supported_file_endings of {reader.name} must be a list of literals, [".npy"]'
-                ) from err
+                    f"{reader.path}, line {statement.lineno}: supported_file_endings of {reader.name} must be a list "
+                    f'of literals with their dot, such as [".npy"]'
+                )
+            return [ending.lower() for ending in endings]
     return []
 
 
@@ -137,9 +155,13 @@ def recursive_find_reader_writer_by_name(rw_class_name: str) -> type[BaseReaderW
     """Returns the reader of that name in this package or in a folder of `nnUNet_extensions`.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or two files register it, or the file of a user is wrong.
     """
+    if rw_class_name in extensions.names("reader"):
+        return _load_of_user(rw_class_name)
     found = find_by_name("image reader/writer", rw_class_name)
     if not (inspect.isclass(found) and issubclass(found, BaseReaderWriter)):
         raise UsageError(f"{rw_class_name!r} in {found.__module__} does not read images")
+    with reported_with_place(Path(inspect.getfile(found)), Path(inspect.getfile(found)).parent):
+        require_complete(found, BaseReaderWriter)
     return found

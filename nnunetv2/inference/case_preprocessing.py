@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.imageio.checked_reading import read_seg
 from nnunetv2.inference import array_checks
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -51,7 +52,7 @@ class CasePreprocessor:
         self._check_number_of_files(files)
         if previous_stage is not None:
             self._check_labels(
-                self.plans_manager.image_reader_writer_class().read_seg(previous_stage)[0], previous_stage
+                read_seg(self.plans_manager.image_reader_writer_class(), previous_stage)[0], previous_stage
             )
         managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
         data, seg, properties = self.preprocessor.run_case(list(files), previous_stage, *managers)

@@ -28,6 +28,7 @@ from nnunetv2.evaluation.segmentation_format import (
     write_descriptions,
 )
 from nnunetv2.evaluation.summary_json import label_or_region_to_key, summary_of_cases
+from nnunetv2.imageio.checked_reading import read_seg
 from nnunetv2.postprocessing.step_choice import ScoredCases, Step, Summary, choose_steps, metrics_after_steps
 from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.json_export import json_ready
@@ -100,7 +101,7 @@ def load_postprocess_save(
     pp_fn_kwargs: Sequence[dict[str, Any]],
 ) -> None:
     """Apply functions to the segmentation in a file, and write the result in the same geometry."""
-    segmentation, properties = image_reader_writer.read_seg(segmentation_file)
+    segmentation, properties = read_seg(image_reader_writer, segmentation_file)
     image_reader_writer.write_seg(apply_postprocessing(segmentation[0], pp_fns, pp_fn_kwargs), output_fname, properties)
 
 

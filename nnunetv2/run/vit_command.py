@@ -128,8 +128,7 @@ class ViTCommand:
         if not self.lists_heads:
             file = f"nnunetv2/configs/{self.prefix}default.yaml"
             return textwrap.fill(f"Settings and their defaults: {file}, and --print_config. {stored}")
-        heads = [extensions.find("head", name) for name in extensions.names("head")]
-        lines = [f"  {head.name:<18}{head.summary}" for head in heads]
+        lines = [f"  {name:<18}{summary}" for name, summary in extensions.summaries("head").items()]
         text = f"Settings and their defaults: --init_config FILE model.head=NAME, and --print_config. {stored}"
         return "\n".join(["heads (model.head=NAME):", *lines, "", textwrap.fill(text)])
 

@@ -13,6 +13,7 @@ from dinov3.utils.devices import resolve_device
 from nnunetv2.comparison.cases import ALLOW_ALL, PREFIX
 from nnunetv2.comparison.comparability import ITEM_NAMES, in_words, protocol_equalities
 from nnunetv2.comparison.errors import NotComparableError
+from nnunetv2.comparison.metric import require_usable
 from nnunetv2.comparison.protocol import ITEMS
 from nnunetv2.comparison.results import DIFFERS, MIN_SEEDS
 from nnunetv2.errors import NNUNetError, UsageError
@@ -69,6 +70,18 @@ def read_study(path: Path) -> Study:
     require_unchanged(methods, jobs, folder)
     require_known_items(config.compare.allow)
     return Study(config, dataset, folder, methods, jobs)
+
+
+def require_comparison(study: Study) -> None:
+    """Reject a study before training if its comparison would be rejected afterwards.
+
+    Raises:
+        UsageError: a metric cannot be used; names its file.
+        NotComparableError: the methods differ, see `require_fair`.
+    """
+    if len(study.methods) > 1:
+        require_usable(study.config.compare.metrics)
+    require_fair(study.methods, study.config.compare.allow)
 
 
 def require_known_items(allow: Sequence[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import logging
 import math
 import os
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+READER = "image_reader"  # key of a fingerprint that a user's reader made
+_NUM_AXES = 3
 _SEED = 1234
 _MIN_DRAWS_AT_ONCE, _MAX_DRAWS_AT_ONCE = 1 << 18, 1 << 22
 
@@ -105,12 +109,18 @@ class DatasetFingerprintExtractor:
         reader_writer_class: type[BaseReaderWriter],
         num_samples: int = 10000,
     ) -> CaseFingerprint:
-        """Reads and describes one case. Raises `DataError` with the file names if they cannot be used."""
+        """Reads and describes one case.
+
+        Raises:
+            DataError: the files cannot be used.
+            UsageError: the reader of a user returned something that is no image.
+        """
+        from nnunetv2.imageio.checked_reading import read_images, read_seg
         from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 
         reader = reader_writer_class()
-        images, properties = reader.read_images(image_files)
-        segmentation, _ = reader.read_seg(segmentation_file)
+        images, properties = read_images(reader, image_files)
+        segmentation, _ = read_seg(reader, segmentation_file)
         if images.shape[1:] != segmentation.shape[1:]:
             raise DataError(
                 f"Shapes differ, {images.shape[1:]} voxels in {', '.join(image_files)} against "
@@ -128,22 +138,46 @@ class DatasetFingerprintExtractor:
         return CaseFingerprint(shape_after_crop, tuple(properties["spacing"]), intensities, relative_size)
 
     def run(self, overwrite_existing: bool = False) -> dict[str, Any]:
-        """Returns the fingerprint; computes and writes it if it is missing or `overwrite_existing`."""
+        """Returns the fingerprint; computes and writes it if `overwrite_existing`, or it is missing or unusable.
+
+        A fingerprint is unusable if another reader of a user made it, or the same one before its file changed.
+        """
         fingerprint_file = Path(nnUNet_preprocessed, self.dataset_name, "dataset_fingerprint.json")
         if fingerprint_file.is_file() and not overwrite_existing:
-            return read_json(fingerprint_file)
+            fingerprint = read_json(fingerprint_file)
+            if (reason := self._reason_to_renew(fingerprint)) is None:
+                return fingerprint
+            logger.warning("%s is computed again: %s", fingerprint_file, reason)
         fingerprint = self._fingerprint()
         fingerprint_file.parent.mkdir(parents=True, exist_ok=True)
         write_json(fingerprint, fingerprint_file, sort_keys=True)
         return fingerprint
 
+    def _reason_to_renew(self, fingerprint: dict[str, Any]) -> str | None:
+        """Why an existing fingerprint cannot be used; None if it can."""
+        from nnunetv2.utilities import extensions
+
+        entries = (*fingerprint.get("shapes_after_crop", ()), *fingerprint.get("spacings", ()))
+        if any(len(entry) != _NUM_AXES for entry in entries):
+            return f"it has images that do not have {_NUM_AXES} axes"
+        recorded = fingerprint.get(READER)
+        if recorded is None and not extensions.of_users("reader"):
+            return None
+        current = description_of_reader(self._reader_class()) if self.dataset else None
+        if recorded == current:
+            return None
+        made_by = "a reader of nnU-Net or an unknown one" if recorded is None else f"the reader {recorded['name']}"
+        changed = recorded is not None and current is not None and recorded["name"] == current["name"]
+        return f"it was made by {made_by}, whose file has changed since" if changed else f"it was made by {made_by}"
+
     def _fingerprint(self) -> dict[str, Any]:
         if not self.dataset:
             raise DataError(f"There is no training case in {self.input_folder}")
+        reader_class = self._reader_class()
         spacings, shapes, relative_sizes = [], [], []
         channel_names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
         intensities = [IntensityDistribution() for _ in channel_names]
-        for identifier, case in zip(self.dataset, self._analyzed_cases(), strict=True):
+        for identifier, case in zip(self.dataset, self._analyzed_cases(reader_class), strict=True):
             if len(case.foreground_intensities) != len(intensities):
                 raise DataError(
                     f"Case {identifier} has {len(case.foreground_intensities)} channels; dataset.json names "
@@ -158,6 +192,7 @@ class DatasetFingerprintExtractor:
                 logger.info("%s: shape after cropping %s, spacing %s", identifier, shapes[-1], spacings[-1])
         if any(distribution.moments.count == 0 for distribution in intensities):
             raise DataError(f"No training case of {self.input_folder} has a labelled voxel; there is nothing to learn")
+        reader = description_of_reader(reader_class)
         return {
             "spacings": spacings,
             "shapes_after_crop": shapes,
@@ -165,15 +200,17 @@ class DatasetFingerprintExtractor:
                 str(channel): distribution.statistics() for channel, distribution in enumerate(intensities)
             },
             "median_relative_size_after_cropping": float(np.median(relative_sizes)),
+            **({} if reader is None else {READER: reader}),
         }
 
-    def _analyzed_cases(self) -> Iterator[CaseFingerprint]:
+    def _reader_class(self) -> type[BaseReaderWriter]:
         from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+        example = next(iter(self.dataset.values()))["images"][0]
+        return determine_reader_writer_from_dataset_json(self.dataset_json, example, verbose=False)
+
+    def _analyzed_cases(self, reader_class: type[BaseReaderWriter]) -> Iterator[CaseFingerprint]:
         cases = list(self.dataset.values())
-        reader_class = determine_reader_writer_from_dataset_json(
-            self.dataset_json, cases[0]["images"][0], verbose=False
-        )
         num_samples = int(self.num_foreground_voxels_for_intensitystats // len(cases))
         return map_cases(
             type(self).analyze_case,
@@ -182,6 +219,14 @@ class DatasetFingerprintExtractor:
             description="Extracting dataset fingerprint",
             show_progress=self.show_progress_bar,
         )
+
+
+def description_of_reader(reader: type[BaseReaderWriter]) -> dict[str, str] | None:
+    """Name and file of a user's reader, by which its fingerprints are recognised; None for those of this package."""
+    if reader.__module__.startswith("nnunetv2."):
+        return None
+    path = Path(inspect.getfile(reader))
+    return {"name": reader.__name__, "file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def _draw_counts(random_state: np.random.RandomState, population: int, num_samples: int) -> np.ndarray:

@@ -13,6 +13,7 @@ import numpy as np
 
 from dinov3.utils.atomic_files import read_json, replace_folder_when_complete
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.imageio.checked_reading import read_images, read_seg
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
@@ -129,11 +130,11 @@ class DefaultPreprocessor:
             DataError: a file cannot be read, has NaN or infinite voxels, or image and label differ in shape.
         """
         reader = plans_manager.image_reader_writer_class()
-        data, properties = reader.read_images(image_files)
+        data, properties = read_images(reader, image_files)
         _check_finite(image_files, data)
         seg = None
         if seg_file is not None:
-            seg, _ = reader.read_seg(seg_file)
+            seg, _ = read_seg(reader, seg_file)
             if data.shape[1:] != seg.shape[1:]:
                 raise DataError(
                     f"{', '.join(map(str, image_files))} has {_dimensions(data)} voxels but {seg_file} has "

@@ -93,8 +93,15 @@ def _owners_hint(message: str, path: str | os.PathLike | None, overrides: Sequen
     found = _UNKNOWN_OF_MODEL.search(message)
     head = _chosen("model.head", path, overrides) or DEFAULT_HEAD
     heads = extensions.names("head") if found else ()
-    owners = [name for name in heads if found[1] in setting_names(head_config_class(name))]
+    owners = [name for name in heads if found[1] in _settings_of(name)]
     return f" - model.{found[1]} is a setting of {', '.join(owners)}, and model.head is {head}" if owners else ""
+
+
+def _settings_of(head: str) -> tuple[str, ...]:
+    try:
+        return setting_names(head_config_class(head))
+    except UsageError:  # a user's file that is wrong owns no setting, and is not what the message is about
+        return ()
 
 
 def load_any_head_config(path: str | os.PathLike | None = None, overrides: Sequence[str] = ()) -> AnyHeadConfig:

@@ -76,6 +76,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         overrides: Sequence[str] = (),
     ) -> None:
         self.config, _ = self.config_class.load(config_path, overrides)
+        self.config.load_classes()
         self._words = frozenset(word.partition("=")[0] for word in overrides)
         self.trainer_config = plain_config(self.config)
         self.dataset_json = dataset_json  # adapt_plans reads the kind of labels from it
