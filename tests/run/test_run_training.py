@@ -143,6 +143,14 @@ def test_fold_that_is_not_in_the_splits_is_refused_in_one_line(
     assert "there is no fold 7: the folds are 0, 1, 2, 3, 4 and all" in capsys.readouterr().err
 
 
+def test_the_fold_is_checked_before_pretrained_weights_are_read(dataset: Path, tmp_path: Path, capsys) -> None:
+    weights = tmp_path / "no_checkpoint.pth"
+    weights.touch()
+    words = ["777", "2d", "7", "-device", "cpu", "-pretrained_weights", str(weights)]
+    assert run_training.run_training_entry(words) == 2
+    assert "there is no fold 7" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
