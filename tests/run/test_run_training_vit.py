@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shutil
 
 import pytest
 
@@ -73,6 +74,16 @@ def test_wrong_choices_are_one_line(words, message, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error)
+
+
+def test_settings_of_a_fold_are_found_where_copied_plans_put_it(nnunet_folders, capsys):
+    dataset = write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
+    shutil.copyfile(dataset / "nnUNetPlans.json", dataset / "Copy.json")  # with nnUNetPlans as plans_name
+    fold = nnunet_folders["nnUNet_results"] / dataset.name / "nnUNetTrainer_vit__nnUNetPlans__2d" / "fold_0"
+    fold.mkdir(parents=True)
+    (fold / "config.yaml").write_text("model: {head: linear}\n")
+    assert entry(["777", "2d", "0", "-p", "Copy", "--c", "--print_config"]) == 0
+    assert re.search(r"head: linear +# .*config.yaml:1", capsys.readouterr().out)
 
 
 COMMANDS = ("vit", "m2f", "segformer", "nodeepsupervision_mymodel")
