@@ -65,7 +65,7 @@ def override_layer(schema: type, word: str) -> dict[str, Any]:
         raise UsageError(f"{word!r} is not a setting; write it as {key.strip('-').replace('-', '_')}=VALUE")
     if not separator or not key:
         raise UsageError(f"{word!r} is not a setting; write key=value, for example lora.r=16")
-    hint = _hint_of(schema, key)
+    hint = hint_of(schema, key)
     value = _parse_value(word, text)
     section = section_of(hint)
     if section is None:
@@ -118,6 +118,24 @@ def dotted_items(config: Any) -> dict[str, Any]:
         else:
             items[key] = value
     return items
+
+
+def hint_of(schema: type, key: str) -> Any:
+    """Returns the annotation of a dotted key, or of the values of the dictionary that the key points into.
+
+    Raises:
+        UsageError: the setting is unknown.
+    """
+    hint: Any = schema
+    for name in key.split("."):
+        section = section_of(hint)
+        if section is None and get_origin(hint) is dict:
+            return get_args(hint)[1]
+        hints = get_type_hints(section) if section else {}
+        if name not in hints:
+            raise UsageError(f"There is no setting {key!r}{nearest(key, dotted_keys(schema))}")
+        hint = hints[name]
+    return hint
 
 
 def section_of(hint: Any) -> type | None:
@@ -183,20 +201,6 @@ def _yaml_section(schema: type, node: Any, content: Any, path: str, prefix: str 
         elif section is not hints[name]:
             values[name] = None  # an empty section, with all lines commented out, keeps its defaults
     return values
-
-
-def _hint_of(schema: type, key: str) -> Any:
-    """Returns the annotation of a dotted key, or of the values of the dictionary that the key points into."""
-    hint: Any = schema
-    for name in key.split("."):
-        section = section_of(hint)
-        if section is None and get_origin(hint) is dict:
-            return get_args(hint)[1]
-        hints = get_type_hints(section) if section else {}
-        if name not in hints:
-            raise UsageError(f"There is no setting {key!r}{nearest(key, dotted_keys(schema))}")
-        hint = hints[name]
-    return hint
 
 
 def _parse_value(word: str, text: str) -> Any:

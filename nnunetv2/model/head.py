@@ -105,7 +105,8 @@ class QueryHead(Head):
 
         Returns:
             `pred_logits` (B, Q, K + 1) with "no object" as last class; `pred_masks` (B, Q, h, w), logits that cover the
-            padded image; and `aux_outputs`, a possibly empty list of such dictionaries from earlier layers.
+            padded image; and `aux_outputs`, a possibly empty list of such dictionaries from earlier layers. Only the
+            loss reads that list: without `features.needs_aux`, work for it can be skipped.
         """
 
 

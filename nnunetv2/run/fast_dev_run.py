@@ -51,6 +51,7 @@ def try_training(run: TrainingRun) -> None:
         trainer = make_trainer_of(run)
         references = Path(trainer.preprocessed_dataset_folder_base, "gt_segmentations")
         redirect(trainer, results, scratch)
+        trainer.require_fold()
         maybe_load_checkpoint(trainer, False, False, run.pretrained_weights)
         length, stopwatch = shorten(trainer), Stopwatch(trainer.device)
         trainer.train_step = stopwatch.timed("train", trainer.train_step)

@@ -130,6 +130,7 @@ def train_and_validate(run: TrainingRun) -> None:
     if run.seed is not None:
         trainer.seed = run.seed
     trainer.keep_to_budget(run.budget)  # before initialize, as the schedule depends on the length
+    trainer.require_fold()  # before weights are downloaded or loaded
     maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
     if not run.only_validate:
         trainer.run_training()

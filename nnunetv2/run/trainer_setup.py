@@ -14,7 +14,7 @@ from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.training_run import DEFAULT_PLANS, DEFAULT_TRAINER, parse_fold
 from nnunetv2.utilities.class_lookup import find_by_name
-from nnunetv2.utilities.plans_handling.plans_files import listed_plans
+from nnunetv2.utilities.plans_handling.plans_files import listed_plans, name_of_models
 
 if TYPE_CHECKING:
     import torch
@@ -80,13 +80,20 @@ def make_trainer(
 
 
 def read_plans(preprocessed_folder: Path, plans_identifier: str) -> dict[str, Any]:
-    """Reads `{plans_identifier}.json` of a preprocessed dataset.
+    """Reads `{plans_identifier}.json` of a preprocessed dataset; warns if models get another name.
 
     Raises:
         UsageError: the file is missing; the message lists the available plans.
     """
     path = preprocessed_folder / f"{plans_identifier}.json"
     if path.is_file():
+        name = name_of_models(preprocessed_folder, plans_identifier)
+        if name != plans_identifier:
+            logger.warning(
+                '%s has "plans_name": "%s", so its models are named TRAINER__%s__CONFIGURATION, like those of -p %s; '
+                'set "plans_name": "%s" in the file to keep them apart',
+                *(path, name, name, name, plans_identifier),
+            )
         return read_json(path)
     if not preprocessed_folder.is_dir():
         raise UsageError(

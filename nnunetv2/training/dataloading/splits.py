@@ -36,14 +36,21 @@ def load_or_create_splits(preprocessed_folder: str | os.PathLike, identifiers: S
         DataError: the file is not a list of such dicts, or five folds need more cases.
     """
     path = Path(preprocessed_folder) / SPLITS_FILE
-    if path.is_file():
-        splits = _read_splits(path)
+    is_given, splits = path.is_file(), read_or_generate_splits(preprocessed_folder, identifiers)
+    if is_given:
         _report_use(len(splits), path)
         return splits
-    splits = generate_crossval_split(sorted(map(str, identifiers)), seed=_SEED, n_splits=NUM_FOLDS)
     write_json(splits, path)
     _log.info("Wrote new splits for a %d-fold cross-validation to %s", NUM_FOLDS, path)
     return splits
+
+
+def read_or_generate_splits(preprocessed_folder: str | os.PathLike, identifiers: Sequence[str]) -> list[Split]:
+    """Returns what `load_or_create_splits` would return; writes nothing."""
+    path = Path(preprocessed_folder) / SPLITS_FILE
+    if path.is_file():
+        return _read_splits(path)
+    return generate_crossval_split(sorted(map(str, identifiers)), seed=_SEED, n_splits=NUM_FOLDS)
 
 
 @functools.cache

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from dinov3.utils.config_sources import Source
+from dinov3.utils.yaml_config import dotted_items, load_layers
 from nnunetv2.errors import UsageError
 from nnunetv2.model.head_config import HeadConfig, default_blocks, head_config_class, setting_names
 from nnunetv2.training.loss.loss_config import LossConfig, has_settings, loss_config_class
@@ -24,7 +23,8 @@ from nnunetv2.utilities import extensions
 logger = logging.getLogger(__name__)
 
 DEFAULT_HEAD = "dpt"
-_OF_FILE = 1  # rank of the source "file"
+# Settings on which the fork's defaults depend.
+_CHOICES_OF_FORK = ("model.head", "model.backbone", "model.backbone_size")
 _UNKNOWN_OF_MODEL = re.compile(r"no setting 'model\.(\w+)'")
 
 
@@ -72,20 +72,12 @@ class AnyHeadConfig(ViTnnUNetConfig):
                 return super().load(path, overrides)
             except UsageError as err:
                 raise UsageError(f"{err}{_owners_hint(str(err), path, overrides)}") from err
-        translation = translate(path)
-        logger.info("%s", translation.remark)
-        with TemporaryDirectory() as folder:
-            ours = Path(folder) / Path(path).name
-            ours.write_text(json.dumps(translation.values), encoding="utf-8")  # JSON is valid YAML
-            try:
-                config, sources = super().load(ours, overrides)
-            except UsageError as err:
-                raise UsageError(str(err).replace(str(ours), str(path))) from err
-        origins = {key: f"{path}: {origin}" for key, origin in translation.origins.items()}
-        return config, {
-            key: Source(source.rank, origins.get(key, source.place)) if source.rank == _OF_FILE else source
-            for key, source in sources.items()
-        }
+        translation = translate(path, {key: _chosen(key, None, overrides) for key in _CHOICES_OF_FORK})
+        head = _chosen("model.head", None, overrides) or translation.head
+        schema = config_for(head, _chosen("training.loss", None, overrides))
+        config, sources = load_layers(schema, translation.layer(schema), translation.sources(), overrides)
+        logger.info("%s", translation.remark(dotted_items(config)))
+        return config, sources
 
 
 def _owners_hint(message: str, path: str | os.PathLike | None, overrides: Sequence[str]) -> str:

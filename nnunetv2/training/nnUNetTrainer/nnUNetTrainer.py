@@ -6,7 +6,7 @@ Hooks contain the sequence of steps; the steps are functions of `nnunetv2.traini
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import time
 from typing import Any
 
@@ -26,7 +26,7 @@ from nnunetv2.training.data_augmentation import default_pipeline
 from nnunetv2.training.data_augmentation.patch_geometry import augmentation_geometry, deep_supervision_scales
 from nnunetv2.training.dataloading import batches
 from nnunetv2.training.dataloading.random_streams import sample_streams
-from nnunetv2.training.dataloading.splits import load_or_create_splits, select_fold
+from nnunetv2.training.dataloading.splits import Split, load_or_create_splits, read_or_generate_splits, select_fold
 from nnunetv2.training.logging import training_log
 from nnunetv2.training.loop.fold_training import FoldTraining
 from nnunetv2.training.loss.default_loss import build_loss
@@ -157,11 +157,25 @@ class nnUNetTrainer(FoldTraining):
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Hook: returns the identifiers of training and validation cases of this fold."""
+        return self._cases_of_fold(load_or_create_splits)
+
+    def _cases_of_fold(self, make_splits: Callable[..., list[Split]]) -> tuple[list[str], list[str]]:
         if self.dataset_class is None:
             self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
-        splits = [] if self.fold == "all" else load_or_create_splits(self.preprocessed_dataset_folder_base, cases)
+        splits = [] if self.fold == "all" else make_splits(self.preprocessed_dataset_folder_base, cases)
         return select_fold(splits, self.fold, cases)
+
+    def require_fold(self) -> None:
+        """Checks that the fold and its cases exist; writes nothing, so that it can precede the loading of weights.
+
+        Raises:
+            UsageError: the fold does not exist.
+            DataError: cases or the segmentations of the previous stage are missing.
+        """
+        if type(self).do_split is nnUNetTrainer.do_split:  # the hook of a subclass may write, and knows other folds
+            training, validation = self._cases_of_fold(read_or_generate_splits)
+            self._require_inputs([*training, *validation])
 
     def _require_inputs(self, identifiers: list[str]) -> None:
         previous, dataset = self.configuration_manager.previous_stage_name, self.preprocessed_dataset_folder_base

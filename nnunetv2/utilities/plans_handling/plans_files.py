@@ -24,10 +24,21 @@ def plans_in(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
     return {name: content for name, content in contents.items() if _are_plans(content)}
 
 
+def name_of_models(preprocessed_folder: str | os.PathLike, plans_identifier: str) -> str:
+    """Returns the plans' name in the names of model folders: as in upstream, `plans_name` in the plans.
+
+    Args:
+        preprocessed_folder: the dataset's folder, which holds the plans.
+        plans_identifier: name of the plans file without ending; returned if there are no such plans.
+    """
+    content = _content(Path(preprocessed_folder) / f"{plans_identifier}.json")
+    return content["plans_name"] if _are_plans(content) else plans_identifier
+
+
 def _content(path: Path) -> Any:
     try:
         return read_json(path)
-    except (DataError, UnicodeDecodeError):  # an unrelated file, so not an error
+    except (DataError, UnicodeDecodeError, OSError):  # an unrelated or missing file, so not an error
         return None
 
 
