@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dinov3.utils.config_layers import dotted_items
+from dinov3.utils.yaml_text import read_yaml_text
 
 
 class Source(NamedTuple):
@@ -46,7 +47,7 @@ def _lines_of(path: Path) -> dict[str, int]:
     """Maps each key of a YAML file, sections and settings, to its line, from 1."""
     import yaml
 
-    return dict(_key_lines(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)))
+    return dict(_key_lines(yaml.compose(read_yaml_text(path), Loader=yaml.SafeLoader)))
 
 
 def _key_lines(node: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
