@@ -9,7 +9,7 @@ from dinov3.utils.errors import UsageError
 
 _LARGEST_FILE = 2**20  # bytes
 _DEEPEST = 30  # sections and lists inside each other
-_MOST_REFERENCES = 20  # `${key}`; strings that double each other grow exponentially
+_MOST_REFERENCES = 20  # `${key}` and `*alias`; values that double each other grow exponentially
 
 
 def read_yaml_text(path: str | os.PathLike) -> str:
@@ -54,6 +54,8 @@ def require_plain_yaml(text: str, name: str) -> None:
                 depth += 1
             elif isinstance(event, yaml.CollectionEndEvent):
                 depth -= 1
+            elif isinstance(event, yaml.AliasEvent):
+                references += 1
             elif isinstance(event, yaml.ScalarEvent):
                 references += event.value.count("${")
                 if calls_function(event.value):
@@ -64,7 +66,7 @@ def require_plain_yaml(text: str, name: str) -> None:
             if depth > _DEEPEST:
                 raise UsageError(f"{name}, line {line}: more than {_DEEPEST} levels inside each other")
             if references > _MOST_REFERENCES:
-                raise UsageError(f"{name}, line {line}: more than {_MOST_REFERENCES} references ${{...}}")
+                raise UsageError(f"{name}, line {line}: more than {_MOST_REFERENCES} references to other values")
     except yaml.YAMLError as err:
         raise UsageError(f"{name} is not valid YAML: {' '.join(str(err).split())}") from err
 
