@@ -53,6 +53,7 @@ LAYERS = {
     "nnunetv2.dataset_conversion": 16,
     "nnunetv2.comparison": 16,
     "nnunetv2.study": 17,
+    "nnunetv2.doctor": 17,
 }
 
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from dinov3.utils.errors import UserError
+from dinov3.utils.errors import UsageError, UserError
 
 Command = Callable[[Sequence[str] | None], int | None]
 EXIT_INTERRUPTED = 130
@@ -18,7 +18,7 @@ def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> C
     """Wraps `main(argv)` as a console entry point that returns an exit code.
 
     A `UserError` becomes one line on stderr and the error's exit code; so do file errors of the operating system (exit
-    code 1). Any other exception is a bug and keeps its traceback.
+    code 1), and packages that cannot be imported (exit code 2). Any other exception is a bug and keeps its traceback.
 
     Args:
         traceback_variable: environment variable that enables tracebacks for `UserError` if set to 1.
@@ -45,6 +45,15 @@ def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> C
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             return EXIT_INTERRUPTED
+        except Exception as err:
+            from dinov3.utils.broken_packages import describe_broken_package
+
+            problem = describe_broken_package(err)
+            if problem is None or is_switched_on(traceback_variable):
+                raise
+            sys.stdout.flush()
+            sys.stderr.write(f"error: {problem}; nnUNetv2_doctor says what to install\n")
+            return UsageError.exit_code
 
     return entry_point
 

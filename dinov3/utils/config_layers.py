@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from dinov3.utils.errors import UsageError
 from dinov3.utils.typed_values import NotAcceptedError, convert, describe
+from dinov3.utils.yaml_text import read_yaml_text, require_plain_yaml
 
 _LONGEST_ECHO = 60  # maximum characters of an invalid value in a message
 
@@ -35,21 +36,20 @@ def yaml_layer(schema: type, path: Path) -> dict[str, Any]:
     """Reads the settings in a YAML file.
 
     Raises:
-        UsageError: the file is missing or is not YAML, or a line is invalid; the message names the line.
+        UsageError: the file is missing, is not YAML or not plain (see `read_yaml_text`), or a line is invalid; the
+            message names the line.
     """
     import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import GrammarParseError
 
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"The configuration file {path} {problem}; give the path of a YAML file")
+    text = read_yaml_text(path)
     try:
-        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
         if tree is None:
             return {}
-        content = OmegaConf.to_container(OmegaConf.load(path)) if isinstance(tree, yaml.MappingNode) else None
-    except (yaml.YAMLError, UnicodeDecodeError, GrammarParseError) as err:
+        content = OmegaConf.to_container(OmegaConf.create(text)) if isinstance(tree, yaml.MappingNode) else None
+    except (yaml.YAMLError, GrammarParseError) as err:
         raise UsageError(f"{path} is not valid YAML: {one_line(err)}") from err
     return _yaml_section(schema, tree, content, str(path))
 
@@ -208,6 +208,7 @@ def _parse_value(word: str, text: str) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import GrammarParseError
 
+    require_plain_yaml(text, f"The value in {word!r}")
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
     except (yaml.YAMLError, GrammarParseError) as err:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dinov3.utils.config_layers import dotted_items
+from dinov3.utils.yaml_text import read_yaml_text
 
 
 class Source(NamedTuple):
@@ -59,7 +60,7 @@ def written_keys(path: Path) -> dict[str, Written]:
     """Maps the dotted name of each key of a YAML file, sections and settings, to its place and text."""
     import yaml
 
-    return dict(_written(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)))
+    return dict(_written(yaml.compose(read_yaml_text(path), Loader=yaml.SafeLoader)))
 
 
 def _written(node: Any, prefix: str = "") -> Iterator[tuple[str, Written]]:

@@ -34,6 +34,11 @@ class BackboneSize:
     in_tree_name: str | None = None
     """Entry of `dinov3.hub.architectures.SIZES` to build instead of timm's model."""
 
+    @property
+    def hub_repository(self) -> str | None:
+        """Repository of the released weights on the Hugging Face hub; None: there are none."""
+        return None if self.weights is None else f"timm/{self.timm_name}.{self.weights}"
+
 
 class _Families(Mapping[str, Mapping[str, BackboneSize]]):
     """Sizes of every registered family by name; looked up on each access, because users may register more."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dinov3.utils.atomic_files import read_json, replace_when_complete
+from dinov3.utils.yaml_text import read_yaml_text
 from nnunetv2.errors import UsageError
 from nnunetv2.evaluation.inference_instructions import previous_stage_of
 from nnunetv2.model_sharing.exported_files import (
@@ -209,4 +210,6 @@ def _merged_settings(path: Path) -> str:
 
     from nnunetv2.model_sharing.lora_merging import merged_settings
 
-    return OmegaConf.to_yaml(OmegaConf.create(merged_settings(OmegaConf.to_container(OmegaConf.load(path)))))
+    return OmegaConf.to_yaml(
+        OmegaConf.create(merged_settings(OmegaConf.to_container(OmegaConf.create(read_yaml_text(path)))))
+    )

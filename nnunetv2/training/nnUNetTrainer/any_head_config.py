@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from dinov3.utils.config_sources import Source
 from dinov3.utils.yaml_config import dotted_items, load_layers
+from dinov3.utils.yaml_text import read_yaml_text
 from nnunetv2.errors import UsageError
 from nnunetv2.model.head_config import HeadConfig, default_blocks, head_config_class, setting_names
 from nnunetv2.training.loss.loss_config import LossConfig, has_settings, loss_config_class
@@ -169,8 +170,8 @@ def _chosen(key: str, path: str | os.PathLike | None, overrides: Sequence[str]) 
     if path is None or not Path(path).is_file():
         return None
     try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        value = yaml.safe_load(read_yaml_text(path))
+    except (yaml.YAMLError, UsageError):
         return None
     for name in key.split("."):
         value = value.get(name) if isinstance(value, dict) else None

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from dinov3.utils.config_layers import checked_value, hint_of
 from dinov3.utils.config_sources import Source, written_keys
 from dinov3.utils.yaml_config import nearest
+from dinov3.utils.yaml_text import read_yaml_text
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone_families import FAMILIES
 
@@ -320,7 +321,7 @@ def _content(path: str | os.PathLike | None) -> Mapping[str, Any]:
     if path is None or not Path(path).is_file():
         return {}
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        content = yaml.safe_load(read_yaml_text(path))
+    except (yaml.YAMLError, UsageError):
         return {}
     return content if isinstance(content, Mapping) else {}
