@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from dinov3.eval.segmentation.training.model_state import frozen_digest, load_trained_state, trained_state
-from dinov3.eval.segmentation.training.tensor_files import read_tensors, write_tensors
+from dinov3.utils.tensor_files import read_tensors, write_tensors
 from dinov3.hub.checkpoint_files import read_state_dict
 from dinov3.hub.downloads import local_copy
 from dinov3.utils.divergence import require_finite_parameters
