@@ -58,11 +58,16 @@ def replace_when_complete(
 
 
 def _keep(target: Path, kept: Path) -> None:
-    kept.unlink(missing_ok=True)
+    """Makes `kept` a second name of the target, so that both are there at any time."""
+    if kept.exists() and kept.samefile(target):  # a process was killed before it replaced the target
+        return
+    temporary = kept.with_name(f".{secrets.token_hex(4)}.tmp.{kept.name}")
     try:
-        os.link(target, kept)  # the target stays in place until it is replaced
+        os.link(target, temporary)
     except OSError:  # a file system without hard links
         os.replace(target, kept)
+    else:
+        os.replace(temporary, kept)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -87,8 +92,8 @@ def write_error(path: str | os.PathLike, err: OSError) -> WriteError:
     """Describes an error that `is_full` recognises."""
     reason = "file size limit reached" if err.errno == errno.EFBIG else "quota or space used up"
     return WriteError(
-        f"{path} could not be written, disk full ({reason}: {os.strerror(err.errno)}); make space there, or use a folder "
-        f"on another disk",
+        f"{path} could not be written, disk full ({reason}: {os.strerror(err.errno)}); make space, or use "
+        f"a folder on another disk",
         needs_space=err.errno != errno.EFBIG,
     )
 

@@ -110,9 +110,7 @@ def require_intact(path: str | os.PathLike) -> None:
         else:
             is_damaged = _announces_comment(ending)
     if is_damaged:
-        raise DataError(
-            f"{path} is damaged: its content is not what was saved; use a copy of it, or another checkpoint"
-        )
+        raise DataError(f"{path} is damaged: it is not what was saved; use a copy of it, or another checkpoint")
 
 
 def _announces_comment(ending: bytes) -> bool:

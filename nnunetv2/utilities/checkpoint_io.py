@@ -46,7 +46,7 @@ def load_checkpoint(
         raise DataError(_refusal(path)) from err
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as err:
         raise DataError(
-            f"The checkpoint {path} is damaged or incomplete; remove it to resume from another one ({_first_line(err)})"
+            f"The checkpoint {path} is damaged or incomplete ({_first_line(err)}); use a copy, or another checkpoint"
         ) from err
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a checkpoint: it holds a {type(content).__name__} where a dict is expected")

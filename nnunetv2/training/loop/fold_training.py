@@ -93,6 +93,7 @@ class FoldTraining:
         self.dataloader_train = self.dataloader_val = None  # set by on_train_start
         self.inference_allowed_mirroring_axes = None  # set with the augmentation
         self.current_epoch, self._best_ema = 0, None
+        self._latest_is_due = False  # checkpoint_latest could not be written when it was due
         self._divergence_guard = divergence.DivergenceGuard()
         self._reports = TrainingReports(self._status)
 

@@ -36,7 +36,6 @@ from nnunetv2.training.setup.budget import resumed_budget
 from nnunetv2.training.state import cascade_stages, checkpoint, debug_information, model_folder
 from nnunetv2.training.state.architecture_check import require_same_architecture
 from nnunetv2.training.validation import full_validation, online_metrics
-from nnunetv2.utilities.checkpoint_io import save_checkpoint
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -313,17 +312,28 @@ class nnUNetTrainer(FoldTraining):
             self.print_to_log_file(line, also_print_to_console=False)
         ema = self.logger.get_value("ema_fg_dice", -1)
         if checkpoint.is_better(ema, self._best_ema):
-            self._best_ema = ema
+            before, self._best_ema = self._best_ema, ema
             self.print_to_log_file(f"New best EMA pseudo Dice: {ema:.4f}", also_print_to_console=False)
-            self.save_checkpoint(os.path.join(self.output_folder, checkpoint.BEST))
-        if remaining and (self.current_epoch + 1) % self.save_every == 0:
-            self.save_checkpoint(os.path.join(self.output_folder, checkpoint.LATEST))  # includes the new best score
+            if not self._try_to_save(checkpoint.BEST):
+                self._best_ema = before  # the score of the file, so that the next better epoch is saved
+        self._latest_is_due |= (self.current_epoch + 1) % self.save_every == 0
+        if remaining and self._latest_is_due:
+            self._latest_is_due = not self._try_to_save(checkpoint.LATEST)  # includes the new best score
         self.current_epoch += 1
 
+    def _try_to_save(self, name: str) -> bool:
+        """Writes a checkpoint that a later epoch can write as well; false if the disk is full or cannot be reached."""
+        try:
+            self.save_checkpoint(os.path.join(self.output_folder, name))
+        except OSError as err:
+            self.print_to_log_file(f"WARNING: {err}. The training goes on and tries again after the next epoch")
+            return False
+        return True
+
     def on_train_end(self) -> None:
-        self.save_checkpoint(os.path.join(self.output_folder, checkpoint.FINAL))
+        checkpoint.write_final(self.save_checkpoint, self.output_folder)
         if self.local_rank == 0:
-            checkpoint.remove(self.output_folder, checkpoint.LATEST)  # superseded by the final checkpoint
+            checkpoint.remove_superseded(self.output_folder)
         batches.stop_augmenters(*self._loaders())
         empty_cache(self.device)
         self.print_to_log_file("Training done.")
@@ -331,7 +341,7 @@ class nnUNetTrainer(FoldTraining):
     def save_checkpoint(self, filename: str) -> None:
         """Writes network, optimiser and history; a training that loads the file resumes with the next epoch."""
         if self.local_rank == 0 and not self.disable_checkpointing:
-            save_checkpoint(self.checkpoint_content(), filename)
+            checkpoint.write(self.checkpoint_content(), filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Restores network, optimiser and history from a checkpoint file or its content."""

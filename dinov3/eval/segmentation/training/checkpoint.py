@@ -17,10 +17,10 @@ from torch import nn
 
 from dinov3.eval.segmentation.training.ema import ExponentialMovingAverage
 from dinov3.eval.segmentation.training.model_state import frozen_digest, load_trained_state, trained_state
-from dinov3.utils.tensor_files import read_tensors, write_tensors
 from dinov3.utils.divergence import require_finite_parameters
 from dinov3.utils.errors import DataError, UsageError
 from dinov3.utils.processes.process_group import rank_and_world_size
+from dinov3.utils.tensor_files import read_tensors, write_tensors
 from dinov3.utils.yaml_config import dotted_items
 
 CHECKPOINT_LATEST = "checkpoint_latest.pth"
