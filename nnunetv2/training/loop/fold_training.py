@@ -54,6 +54,7 @@ class FoldTraining:
     budget: BudgetInForce | None = None  # length and precision set by the command
     trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
     pretrained_file: str | None = None  # file that the whole network was initialised from
+    record: dict[str, Any] | None = None  # what the running training learns from, see `training_record`
     restored_checkpoint: tuple[str | None, int | None] = (None, None)  # file and epoch of the last loaded checkpoint
 
     def __new__(cls, *args: Any, **kwargs: Any) -> FoldTraining:
@@ -147,6 +148,7 @@ class FoldTraining:
             seed=self.seed,
             budget=self.budget,
             settings=self.trainer_config,
+            record=self.record,
         )
 
     def _state(self) -> checkpoint.TrainingState:

@@ -31,8 +31,9 @@ from nnunetv2.training.logging import training_log
 from nnunetv2.training.loop.fold_training import FoldTraining
 from nnunetv2.training.loss.default_loss import build_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.protocol import training_record
 from nnunetv2.training.setup import device_settings, distributed, seeding
-from nnunetv2.training.setup.budget import resumed_budget
+from nnunetv2.training.setup.budget import prolonged, resumed_budget
 from nnunetv2.training.state import cascade_stages, checkpoint, debug_information, model_folder
 from nnunetv2.training.state.architecture_check import require_same_architecture
 from nnunetv2.training.validation import full_validation, online_metrics
@@ -162,6 +163,11 @@ class nnUNetTrainer(FoldTraining):
         splits = [] if self.fold == "all" else load_or_create_splits(self.preprocessed_dataset_folder_base, cases)
         return select_fold(splits, self.fold, cases)
 
+    def training_record(self) -> dict[str, Any]:
+        """Returns what is trained on: plans, labels, cases and settings; a resumed training compares it."""
+        managers = plans_handler.PlansManager(self.plans_manager.plans), self.configuration_name
+        return training_record.record_of(*managers, self.dataset_json, self.do_split(), self.trainer_config)
+
     def _require_inputs(self, identifiers: list[str]) -> None:
         previous, dataset = self.configuration_manager.previous_stage_name, self.preprocessed_dataset_folder_base
         folder = self.folder_with_segs_from_previous_stage
@@ -225,6 +231,7 @@ class nnUNetTrainer(FoldTraining):
         self.print_plans()
         self.plot_network_architecture()
         self._save_debug_information()
+        self.record = self.training_record()  # now, as files may change while the training runs
         empty_cache(self.device)
 
     def _loaders(self) -> tuple[Any, Any]:
@@ -354,6 +361,9 @@ class nnUNetTrainer(FoldTraining):
         self.current_epoch, self._best_ema = restored.epoch, restored.best_ema
         self.inference_allowed_mirroring_axes = restored.mirror_axes
         self.restored_checkpoint = (os.path.basename(source), restored.epoch)
+        line = prolonged(checkpoint.length_before(content, source), self.num_epochs, restored.epoch)
+        if line is not None:
+            self.print_to_log_file(line)
 
     def initialize_for(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Calls `initialize`, if not yet done, with the budget stored in a checkpoint."""
@@ -363,8 +373,8 @@ class nnUNetTrainer(FoldTraining):
 
     def _resume_budget(self, content: Mapping[str, Any], source: str) -> None:
         in_use = self._budget_in_use() if self.was_initialized else None
-        kept = resumed_budget(self.budget, content.get("budget"), source, device=self.device, in_use=in_use)
-        self.keep_to_budget(kept)
+        known = {"device": self.device, "trained_epochs": content.get("current_epoch", 0), "in_use": in_use}
+        self.keep_to_budget(resumed_budget(self.budget, content.get("budget"), source, **known))
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Predicts the cases of the validation split and writes segmentations and metrics to the fold's folder."""

@@ -190,16 +190,19 @@ def content_of(
     seed: int | None,
     budget: BudgetInForce | None,
     settings: dict[str, Any] | None,
+    record: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Builds the content of a checkpoint with nnU-Net's keys, readable by both.
 
     `current_epoch` is the epoch to resume at: the next one, because checkpoints are written at the end of an epoch, or
-    the number of epochs once the training is complete. Additional keys hold the state of a per-iteration schedule, the
-    seed, the length and precision set by the command, and the settings of a trainer with a configuration file.
+    the number of epochs once the training is complete. Additional keys hold the number of epochs, the state of a
+    per-iteration schedule, the seed, the length and precision set by the command, the settings of a trainer with a
+    configuration file, and the record.
 
     Args:
         init_arguments: constructor arguments of the trainer.
         settings: settings of a trainer with a configuration file, as plain data.
+        record: plans, cases, labels and settings of the training as plain data, to compare when it is resumed.
 
     Raises:
         DivergedError: parameters of the network are not finite.
@@ -216,6 +219,7 @@ def content_of(
         "init_args": init_arguments,
         "trainer_name": trainer_name,
         "inference_allowed_mirroring_axes": state.mirror_axes,
+        "num_epochs": state.num_epochs,
     }
     if state.lr_scheduler is not None:
         content["lr_scheduler_state"] = state.lr_scheduler.state_dict()
@@ -225,6 +229,8 @@ def content_of(
         content["budget"] = dict(budget.values)
     if settings is not None:
         content["trainer_config"] = settings
+    if record is not None:
+        content["trained_with"] = record
     return content
 
 
@@ -275,6 +281,12 @@ def peek(source: Source) -> tuple[Mapping[str, Any], str]:
     if isinstance(source, Mapping):
         return source, _GIVEN
     return load_checkpoint(source, mmap=zipfile.is_zipfile(source)), os.fspath(source)
+
+
+def length_before(content: Mapping[str, Any], source: str) -> int | None:
+    """Returns the number of epochs of the training that wrote a checkpoint; None if unknown, as with upstream's."""
+    is_final = os.path.basename(source) == FINAL  # written after the last epoch
+    return content.get("num_epochs", content["current_epoch"] if is_final else None)
 
 
 def restore(state: TrainingState, content: Mapping[str, Any], source: str) -> TrainingState:
