@@ -95,6 +95,7 @@ class FoldTraining:
         self.inference_allowed_mirroring_axes = None  # set with the augmentation
         self.current_epoch, self._best_ema = 0, None
         self._latest_is_due = False  # checkpoint_latest could not be written when it was due
+        self._length_note: str | None = None  # for the log, if the resumed training had another number of epochs
         self._divergence_guard = divergence.DivergenceGuard()
         self._reports = TrainingReports(self._status)
 

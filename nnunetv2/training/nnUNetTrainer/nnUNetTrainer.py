@@ -225,7 +225,8 @@ class nnUNetTrainer(FoldTraining):
             plans, dataset_folder = self.plans_manager.plans, self.preprocessed_dataset_folder_base
             model_folder.write_model_files(self.output_folder, plans, self.dataset_json, dataset_folder)
         managers = (self.plans_manager, self.configuration_manager)
-        notes = seeding.log_lines(self.seed, self._loaders(), type(self).__name__)
+        notes = [] if self._length_note is None else [self._length_note]
+        notes += seeding.log_lines(self.seed, self._loaders(), type(self).__name__)
         for line in notes + cascade_stages.unprepared_next_stages(self.preprocessed_dataset_folder_base, *managers):
             self.print_to_log_file(line)
         self.print_plans()
@@ -361,9 +362,7 @@ class nnUNetTrainer(FoldTraining):
         self.current_epoch, self._best_ema = restored.epoch, restored.best_ema
         self.inference_allowed_mirroring_axes = restored.mirror_axes
         self.restored_checkpoint = (os.path.basename(source), restored.epoch)
-        line = prolonged(checkpoint.length_before(content, source), self.num_epochs, restored.epoch)
-        if line is not None:
-            self.print_to_log_file(line)
+        self._length_note = prolonged(checkpoint.length_before(content, source), self.num_epochs, restored.epoch)
 
     def initialize_for(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Calls `initialize`, if not yet done, with the budget stored in a checkpoint."""
