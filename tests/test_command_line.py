@@ -42,6 +42,7 @@ ADDED = {
     "nnUNetv2_predict": {"-num_gpus"},
     "nnUNetv2_predict_from_modelfolder": {"-num_gpus"},
     "nnUNetv2_train": {
+        "--allow_config_change",
         "--fast_dev_run",
         "--num_epochs",
         "--num_iterations_per_epoch",

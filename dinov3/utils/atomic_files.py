@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -14,20 +15,27 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dinov3.utils.errors import DataError
+from dinov3.utils.errors import DataError, WriteError
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp\.")
 _OLDEST_WRITE = 3600  # seconds
 
 
 @contextmanager
-def replace_when_complete(target: str | os.PathLike) -> Iterator[Path]:
+def replace_when_complete(
+    target: str | os.PathLike, *, keep_as: str | os.PathLike | None = None, sync_folder: bool = False
+) -> Iterator[Path]:
     """Yields a temporary path next to `target`; on success it replaces the target, on failure it is removed.
 
     The temporary name keeps the target's suffixes (`case.nii.gz`), because writers infer the format from them.
     Concurrent writes of the same target do not interfere: the last to finish wins.
 
+    Args:
+        keep_as: path in the same folder under which the replaced file is kept.
+        sync_folder: the new file survives a power loss right afterwards; without it, the old one may come back.
+
     Raises:
+        WriteError: the disk is full; the target is unchanged.
         FileNotFoundError: the block ended without writing the temporary file.
     """
     target = Path(target)
@@ -36,19 +44,71 @@ def replace_when_complete(target: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())  # otherwise a power loss could leave an empty file under the final name
+        if keep_as is not None and target.exists():
+            _keep(target, Path(keep_as))
         os.replace(temporary, target)
+        if sync_folder:
+            _sync_folder(target.parent)
+    except OSError as err:
+        if is_full(err) and not isinstance(err, WriteError):
+            raise write_error(target, err) from err
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def remove_interrupted_writes(folder: str | os.PathLike) -> None:
+def _keep(target: Path, kept: Path) -> None:
+    """Makes `kept` a second name of the target, so that both are there at any time."""
+    if kept.exists() and kept.samefile(target):  # a process was killed before it replaced the target
+        return
+    temporary = kept.with_name(f".{secrets.token_hex(4)}.tmp.{kept.name}")
+    try:
+        os.link(target, temporary)
+    except OSError:  # a file system without hard links
+        os.replace(target, kept)
+    else:
+        os.replace(temporary, kept)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # Windows cannot open folders
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # not every network file system supports it
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def is_full(err: OSError) -> bool:
+    """True if a file could not be written for lack of space: full disk, exceeded quota, or limit of a file's size."""
+    return err.errno in _FULL
+
+
+def write_error(path: str | os.PathLike, err: OSError) -> WriteError:
+    """Describes an error that `is_full` recognises."""
+    reason = "file size limit reached" if err.errno == errno.EFBIG else "quota or space used up"
+    return WriteError(
+        f"{path} could not be written, disk full ({reason}: {os.strerror(err.errno)}); make space, or use "
+        f"a folder on another disk",
+        needs_space=err.errno != errno.EFBIG,
+    )
+
+
+def remove_interrupted_writes(folder: str | os.PathLike, *, min_age: float = _OLDEST_WRITE) -> None:
     """Removes temporary files that killed processes left in a folder, not in its subfolders.
 
-    Files modified within the last hour are kept, because another process may be writing them.
+    Args:
+        min_age: seconds since the last change of a file; younger ones are kept, because another process may be writing
+            them. 0 for a folder that no other process writes to.
     """
     for path in Path(folder).glob(".*.tmp.*"):
         with suppress(FileNotFoundError):  # finished in the meantime
-            if _TEMPORARY.match(path.name) and time.time() - path.stat().st_mtime > _OLDEST_WRITE:
+            is_old = min_age <= 0 or time.time() - path.stat().st_mtime > min_age  # clocks of file servers may differ
+            if is_old and _TEMPORARY.match(path.name):
                 path.unlink()
 
 

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from dinov3.utils.atomic_files import is_full
 from dinov3.utils.errors import UsageError, UserError
 
 Command = Callable[[Sequence[str] | None], int | None]
@@ -37,10 +38,12 @@ def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> C
                 sys.stderr.write(f"error: {' '.join(str(err).split())}\n")
             return err.exit_code
         except OSError as err:
-            if err.filename is None or is_switched_on(traceback_variable):
+            if is_switched_on(traceback_variable) or not (err.filename or is_full(err)):
                 raise
             sys.stdout.flush()
-            sys.stderr.write(f"error: {err.strerror}: {err.filename}; check that the path exists and can be used\n")
+            place = f": {err.filename}" if err.filename else ""
+            cure = "the disk is full, make space" if is_full(err) else "check that the path exists and can be used"
+            sys.stderr.write(f"error: {err.strerror}{place}; {cure}\n")
             return 1
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")

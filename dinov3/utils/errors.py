@@ -19,6 +19,18 @@ class DataError(UserError, ValueError):
     exit_code = 3
 
 
+class WriteError(UserError, OSError):
+    """A file that could not be written, because the disk is full or cannot be used.
+
+    Args:
+        needs_space: deleting other files would help.
+    """
+
+    def __init__(self, message: str, *, needs_space: bool = False) -> None:
+        super().__init__(message)
+        self.needs_space = needs_space
+
+
 class PartialError(UserError, RuntimeError):
     """Part of the cases could not be processed; the results of the others are complete."""
 

@@ -32,7 +32,7 @@ from nnunetv2.utilities.file_path_utilities import get_output_folder
 logger = logging.getLogger(__name__)
 
 _COMPRESSION_LEVEL = 1  # weights hardly compress, and higher levels take several times longer
-_TRAINING_STATE = ("optimizer_state", "grad_scaler_state", "lr_scheduler_state")
+_TRAINING_STATE = ("optimizer_state", "grad_scaler_state", "lr_scheduler_state", "trained_with")
 _WITH_PATHS = ("init_args", "trainer_config")
 _OF_THE_NETWORK_IN_TRAINING = ("debug.json", "network_architecture.txt", "network_architecture.pdf")
 

@@ -131,7 +131,8 @@ def train_and_validate(run: TrainingRun) -> None:
         trainer.seed = run.seed
     trainer.keep_to_budget(run.budget)  # before initialize, as the schedule depends on the length
     trainer.require_fold()  # before weights are downloaded or loaded
-    maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
+    start = (run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
+    maybe_load_checkpoint(trainer, *start, allow_config_change=run.allow_config_change)
     if not run.only_validate:
         trainer.run_training()
         trainer.restored_checkpoint = (None, None)  # also if it was complete: the network is the final one
@@ -172,6 +173,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
     num_iterations_per_epoch: int | None = None,
     num_val_iterations_per_epoch: int | None = None,
     precision: str | None = None,
+    allow_config_change: bool = TrainingRun.allow_config_change,
 ) -> None:
     """Trains one fold and validates it; arguments as in the command `nnUNetv2_train`.
 
@@ -183,9 +185,10 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         fast_dev_run: run every step once and keep nothing, see `nnunetv2.run.fast_dev_run`.
         seed: seed of all random numbers, 0 to 2**32 - 1; None: not reproducible, unless the trainer or the resumed
             checkpoint has a seed.
-        num_epochs: length of the training; None: taken from the trainer or the resumed checkpoint; the same holds for
-            the next two.
+        num_epochs: length of the training, which may differ from that of a resumed one; None: taken from the trainer or
+            the resumed checkpoint; the latter holds for the next two.
         precision: fp32, fp16 or bf16; None: as for `num_epochs`.
+        allow_config_change: continue a training also if plans, cases, labels or settings have changed since its start.
 
     Raises:
         UsageError: `nnUNet_results` is not set; see also `get_trainer_from_args` and `maybe_load_checkpoint`.
@@ -200,6 +203,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         pretrained_weights=pretrained_weights,
         save_probabilities=export_validation_probabilities,
         continue_training=continue_training,
+        allow_config_change=allow_config_change,
         only_validate=only_run_validation,
         disable_checkpointing=disable_checkpointing,
         validate_best=val_with_best,
@@ -274,6 +278,7 @@ def run_from_arguments(
         num_iterations_per_epoch=args.num_iterations_per_epoch,
         num_val_iterations_per_epoch=args.num_val_iterations_per_epoch,
         precision=args.precision,
+        allow_config_change=args.allow_config_change,
     )
 
 

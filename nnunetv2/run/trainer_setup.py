@@ -122,16 +122,22 @@ def maybe_load_checkpoint(
     validation_only: bool,
     pretrained_weights_file: str | None = None,
     validate_best: bool = False,
+    *,
+    allow_config_change: bool = False,
 ) -> None:
     """Loads the initial state of a run: the most advanced or the final checkpoint, pretrained weights, or nothing.
 
     Args:
         continue_training: load the most advanced checkpoint; without one, the training starts anew with a warning.
         validation_only: require the final checkpoint, or the best one with `validate_best`.
+        allow_config_change: continue also if plans, cases, labels or settings have changed.
 
     Raises:
-        UsageError: arguments contradict each other, a required checkpoint is missing, or weights do not fit.
+        UsageError: arguments contradict each other, a required checkpoint is missing, weights do not fit, or something
+            has changed.
+        DataError: all checkpoints are damaged.
     """
+    from nnunetv2.training.protocol.training_record import require_same_training
     from nnunetv2.training.state import checkpoint
 
     if continue_training and pretrained_weights_file is not None:
@@ -146,6 +152,8 @@ def maybe_load_checkpoint(
             logger.warning("There is no checkpoint in %s; a new training starts", nnunet_trainer.output_folder)
         else:
             logger.info("Continuing from %s", path)
+            content, source = checkpoint.peek(path)
+            require_same_training(content, nnunet_trainer.training_record(), source, allowed=allow_config_change)
             nnunet_trainer.load_checkpoint(str(path))
     elif pretrained_weights_file is not None:
         if not nnunet_trainer.was_initialized:

@@ -27,6 +27,8 @@ class TrainingRun:
     pretrained_weights: str | None = None
     save_probabilities: bool = False
     continue_training: bool = False
+    allow_config_change: bool = False
+    """continue also if plans, cases, labels or settings have changed"""
     only_validate: bool = False
     disable_checkpointing: bool = False
     validate_best: bool = False
@@ -46,6 +48,8 @@ class TrainingRun:
             raise UsageError(
                 "-pretrained_weights is for the start of a training and --c continues one; give one of them"
             )
+        if self.allow_config_change and not self.continue_training:
+            raise UsageError("--allow_config_change is for trainings that --c continues; give both, or none of them")
         if self.validate_best and self.disable_checkpointing:
             raise UsageError("--val_best needs the checkpoint that --disable_checkpointing does not write")
         require_seed(self.seed)
@@ -97,6 +101,11 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
     add("-num_gpus", type=int, default=1, help="number of GPUs to train with (default: %(default)s)")
     add("--npz", action="store_true", help="also save the class probabilities of the validation cases, for ensembling")
     add("--c", action="store_true", help="continue the training from its last checkpoint")
+    add(
+        "--allow_config_change",
+        action="store_true",
+        help="continue (--c) also if plans, cases, labels or settings are not those that the training was started with",
+    )
     add("--val", action="store_true", help="only validate; the training must have finished")
     add(
         "--val_best",
@@ -127,12 +136,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
 
 def _add_budget(parser: argparse.ArgumentParser) -> None:
     meanings = {
-        "num_epochs": "epochs of the training",
-        "num_iterations_per_epoch": "training iterations of an epoch",
-        "num_val_iterations_per_epoch": "validation iterations of an epoch",
+        "num_epochs": "epochs of the training, also over --c, which may change it to continue a finished training",
+        "num_iterations_per_epoch": "training iterations of an epoch, also over --c",
+        "num_val_iterations_per_epoch": "validation iterations of an epoch, also over --c",
     }
     for name, meaning in meanings.items():
-        text = f"{meaning}, also over --c (default: those of the trainer)"
+        text = f"{meaning} (default: those of the trainer)"
         parser.add_argument(f"--{name}", type=int, default=None, metavar="N", help=text)
     text = "number format to train in, also over --c (default: that of the trainer)"
     parser.add_argument("--precision", choices=PRECISIONS, default=None, help=text)

@@ -54,6 +54,7 @@ class FoldTraining:
     budget: BudgetInForce | None = None  # length and precision set by the command
     trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
     pretrained_file: str | None = None  # file that the whole network was initialised from
+    record: dict[str, Any] | None = None  # what the running training learns from, see `training_record`
     restored_checkpoint: tuple[str | None, int | None] = (None, None)  # file and epoch of the last loaded checkpoint
 
     def __new__(cls, *args: Any, **kwargs: Any) -> FoldTraining:
@@ -93,6 +94,8 @@ class FoldTraining:
         self.dataloader_train = self.dataloader_val = None  # set by on_train_start
         self.inference_allowed_mirroring_axes = None  # set with the augmentation
         self.current_epoch, self._best_ema = 0, None
+        self._latest_is_due = False  # checkpoint_latest could not be written when it was due
+        self._length_note: str | None = None  # for the log, if the resumed training had another number of epochs
         self._divergence_guard = divergence.DivergenceGuard()
         self._reports = TrainingReports(self._status)
 
@@ -146,6 +149,7 @@ class FoldTraining:
             seed=self.seed,
             budget=self.budget,
             settings=self.trainer_config,
+            record=self.record,
         )
 
     def _state(self) -> checkpoint.TrainingState:

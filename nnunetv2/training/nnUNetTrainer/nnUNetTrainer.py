@@ -31,12 +31,12 @@ from nnunetv2.training.logging import training_log
 from nnunetv2.training.loop.fold_training import FoldTraining
 from nnunetv2.training.loss.default_loss import build_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.protocol import training_record
 from nnunetv2.training.setup import device_settings, distributed, seeding
-from nnunetv2.training.setup.budget import resumed_budget
+from nnunetv2.training.setup.budget import prolonged, resumed_budget
 from nnunetv2.training.state import cascade_stages, checkpoint, debug_information, model_folder
 from nnunetv2.training.state.architecture_check import require_same_architecture
 from nnunetv2.training.validation import full_validation, online_metrics
-from nnunetv2.utilities.checkpoint_io import save_checkpoint
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -177,6 +177,11 @@ class nnUNetTrainer(FoldTraining):
             training, validation = self._cases_of_fold(read_or_generate_splits)
             self._require_inputs([*training, *validation])
 
+    def training_record(self) -> dict[str, Any]:
+        """Returns what is trained on: plans, labels, cases and settings; a resumed training compares it."""
+        managers = plans_handler.PlansManager(self.plans_manager.plans), self.configuration_name
+        return training_record.record_of(*managers, self.dataset_json, self.do_split(), self.trainer_config)
+
     def _require_inputs(self, identifiers: list[str]) -> None:
         previous, dataset = self.configuration_manager.previous_stage_name, self.preprocessed_dataset_folder_base
         folder = self.folder_with_segs_from_previous_stage
@@ -234,12 +239,14 @@ class nnUNetTrainer(FoldTraining):
             plans, dataset_folder = self.plans_manager.plans, self.preprocessed_dataset_folder_base
             model_folder.write_model_files(self.output_folder, plans, self.dataset_json, dataset_folder)
         managers = (self.plans_manager, self.configuration_manager)
-        notes = seeding.log_lines(self.seed, self._loaders(), type(self).__name__)
+        notes = [] if self._length_note is None else [self._length_note]
+        notes += seeding.log_lines(self.seed, self._loaders(), type(self).__name__)
         for line in notes + cascade_stages.unprepared_next_stages(self.preprocessed_dataset_folder_base, *managers):
             self.print_to_log_file(line)
         self.print_plans()
         self.plot_network_architecture()
         self._save_debug_information()
+        self.record = self.training_record()  # now, as files may change while the training runs
         empty_cache(self.device)
 
     def _loaders(self) -> tuple[Any, Any]:
@@ -327,17 +334,28 @@ class nnUNetTrainer(FoldTraining):
             self.print_to_log_file(line, also_print_to_console=False)
         ema = self.logger.get_value("ema_fg_dice", -1)
         if checkpoint.is_better(ema, self._best_ema):
-            self._best_ema = ema
+            before, self._best_ema = self._best_ema, ema
             self.print_to_log_file(f"New best EMA pseudo Dice: {ema:.4f}", also_print_to_console=False)
-            self.save_checkpoint(os.path.join(self.output_folder, checkpoint.BEST))
-        if remaining and (self.current_epoch + 1) % self.save_every == 0:
-            self.save_checkpoint(os.path.join(self.output_folder, checkpoint.LATEST))  # includes the new best score
+            if not self._try_to_save(checkpoint.BEST):
+                self._best_ema = before  # the score of the file, so that the next better epoch is saved
+        self._latest_is_due |= (self.current_epoch + 1) % self.save_every == 0
+        if remaining and self._latest_is_due:
+            self._latest_is_due = not self._try_to_save(checkpoint.LATEST)  # includes the new best score
         self.current_epoch += 1
 
+    def _try_to_save(self, name: str) -> bool:
+        """Writes a checkpoint that a later epoch can write as well; false if the disk is full or cannot be reached."""
+        try:
+            self.save_checkpoint(os.path.join(self.output_folder, name))
+        except OSError as err:
+            self.print_to_log_file(f"WARNING: {err}. The training goes on and tries again after the next epoch")
+            return False
+        return True
+
     def on_train_end(self) -> None:
-        self.save_checkpoint(os.path.join(self.output_folder, checkpoint.FINAL))
+        checkpoint.write_final(self.save_checkpoint, self.output_folder)
         if self.local_rank == 0:
-            checkpoint.remove(self.output_folder, checkpoint.LATEST)  # superseded by the final checkpoint
+            checkpoint.remove_superseded(self.output_folder)
         batches.stop_augmenters(*self._loaders())
         empty_cache(self.device)
         self.print_to_log_file("Training done.")
@@ -345,7 +363,7 @@ class nnUNetTrainer(FoldTraining):
     def save_checkpoint(self, filename: str) -> None:
         """Writes network, optimiser and history; a training that loads the file resumes with the next epoch."""
         if self.local_rank == 0 and not self.disable_checkpointing:
-            save_checkpoint(self.checkpoint_content(), filename)
+            checkpoint.write(self.checkpoint_content(), filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Restores network, optimiser and history from a checkpoint file or its content."""
@@ -358,6 +376,7 @@ class nnUNetTrainer(FoldTraining):
         self.current_epoch, self._best_ema = restored.epoch, restored.best_ema
         self.inference_allowed_mirroring_axes = restored.mirror_axes
         self.restored_checkpoint = (os.path.basename(source), restored.epoch)
+        self._length_note = prolonged(checkpoint.length_before(content, source), self.num_epochs, restored.epoch)
 
     def initialize_for(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Calls `initialize`, if not yet done, with the budget stored in a checkpoint."""
@@ -367,8 +386,8 @@ class nnUNetTrainer(FoldTraining):
 
     def _resume_budget(self, content: Mapping[str, Any], source: str) -> None:
         in_use = self._budget_in_use() if self.was_initialized else None
-        kept = resumed_budget(self.budget, content.get("budget"), source, device=self.device, in_use=in_use)
-        self.keep_to_budget(kept)
+        known = {"device": self.device, "trained_epochs": content.get("current_epoch", 0), "in_use": in_use}
+        self.keep_to_budget(resumed_budget(self.budget, content.get("budget"), source, **known))
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Predicts the cases of the validation split and writes segmentations and metrics to the fold's folder."""

@@ -18,7 +18,9 @@ from dinov3.eval.segmentation.models import FeatureDecoder
 from dinov3.eval.segmentation.schedulers import build_scheduler
 from dinov3.eval.segmentation.training.checkpoint import (
     CHECKPOINT_LATEST,
+    CHECKPOINT_PREVIOUS,
     TrainingState,
+    checkpoint_to_resume,
     restore_checkpoint,
     write_checkpoint,
 )
@@ -29,6 +31,7 @@ from dinov3.eval.segmentation.training.run_folder import CONFIG_FILE
 from dinov3.eval.segmentation.training.saved_model import MODEL_BEST, MODEL_FINAL, write_model
 from dinov3.eval.segmentation.training.setup import build_optimizer, distribute, training_device
 from dinov3.eval.segmentation.training.step import StepResult
+from dinov3.utils.atomic_files import remove_interrupted_writes
 from dinov3.utils.divergence import DivergenceGuard
 from dinov3.utils.errors import UsageError
 from dinov3.utils.network_wrappers import unwrap
@@ -115,6 +118,7 @@ def train_model(
     if folder is not None:
         with averaged_weights(model, state.ema):
             write_model(model, plain_config(config), state.iteration, folder / MODEL_FINAL)
+        (folder / CHECKPOINT_PREVIOUS).unlink(missing_ok=True)
     wait_for_all()
     return state.best
 
@@ -134,9 +138,10 @@ def start_or_resume(model: FeatureDecoder, config: SegmentationConfig) -> Traini
     ema = ExponentialMovingAverage(trained_state(model), config.ema.decay) if config.ema.enabled else None
     state = TrainingState(distribute(model, config), optimizer, scheduler, ema)
     latest = Path(config.output_dir) / CHECKPOINT_LATEST
-    if config.resume and latest.is_file():
-        restore_checkpoint(state, plain_config(config), latest)
-        logger.info("Resuming from iteration %d of %s", state.iteration, latest)
+    found = checkpoint_to_resume(config.output_dir) if config.resume else None
+    if found is not None:
+        restore_checkpoint(state, plain_config(config), found)
+        logger.info("Resuming from iteration %d of %s", state.iteration, found)
     elif config.resume:
         logger.warning("resume=true, but there is no %s; the training starts anew", latest)
     elif latest.is_file():
@@ -155,7 +160,17 @@ def _evaluate_and_save(state: TrainingState, config: SegmentationConfig, folder:
     if is_due(state.iteration, config.eval.eval_interval, total_iter):
         log.evaluation(state.iteration, evaluate_and_keep_best(state, config, folder))
     if folder is not None and is_due(state.iteration, config.checkpoint_interval, total_iter):
-        write_checkpoint(state, plain_config(config), folder / CHECKPOINT_LATEST)
+        _is_written(lambda: write_checkpoint(state, plain_config(config), folder / CHECKPOINT_LATEST))
+
+
+def _is_written(write: Callable[[], None]) -> bool:
+    """Calls `write` for a file that is written again later; false if the disk is full or cannot be reached."""
+    try:
+        write()
+    except OSError as err:
+        logger.warning("%s. The training goes on and tries again when the file is due the next time", err)
+        return False
+    return True
 
 
 def evaluate_and_keep_best(state: TrainingState, config: SegmentationConfig, folder: Path | None) -> dict[str, Any]:
@@ -173,9 +188,9 @@ def evaluate_and_keep_best(state: TrainingState, config: SegmentationConfig, fol
     with averaged_weights(model, state.ema):
         results = evaluate_on_validation_set(model, config, training_device(config))
         if is_better(results, state.best, config.metric_to_save):
-            state.best = results
-            if folder is not None:
-                write_model(model, plain_config(config), state.iteration, folder / MODEL_BEST)
+            values = (model, plain_config(config), state.iteration)
+            if folder is None or _is_written(lambda: write_model(*values, folder / MODEL_BEST)):
+                state.best = results
     return results
 
 
@@ -195,5 +210,6 @@ def _prepare_folder(config: SegmentationConfig) -> Path | None:
         return None
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_interrupted_writes(folder, min_age=0)  # no other run writes into it
     save_config(config, folder / CONFIG_FILE)
     return folder
