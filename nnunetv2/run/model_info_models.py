@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
 from nnunetv2.model.cost.model_cost import ModelCost
 from nnunetv2.run.model_info_request import InfoRequest
@@ -62,7 +61,7 @@ def trained_models(request: InfoRequest) -> list[ModelInfo]:
     models = []
     for folder in request.model_folders:
         trainer = trainer_of_model_folder(folder)
-        plans = PlansManager(read_json(folder / "plans.json"))
+        plans = PlansManager(folder / "plans.json")
         models.append(_describe(folder.resolve().name, trainer, plans, request))
     return models
 

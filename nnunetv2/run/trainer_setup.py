@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.training_run import DEFAULT_PLANS, DEFAULT_TRAINER, parse_fold
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.dataset_json import read_dataset_json
+from nnunetv2.utilities.plans_handling import plans_schema
 from nnunetv2.utilities.plans_handling.plans_files import listed_plans
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def make_trainer(
         plans=plans,
         configuration=configuration,
         fold=parse_fold(fold),
-        dataset_json=read_json(folder / "dataset.json"),
+        dataset_json=read_dataset_json(folder / "dataset.json"),
         device=device or torch.device("cuda"),
         **trainer_kwargs,
     )
@@ -87,7 +88,7 @@ def read_plans(preprocessed_folder: Path, plans_identifier: str) -> dict[str, An
     """
     path = preprocessed_folder / f"{plans_identifier}.json"
     if path.is_file():
-        return read_json(path)
+        return plans_schema.read_plans(path)
     if not preprocessed_folder.is_dir():
         raise UsageError(
             f"{preprocessed_folder} does not exist; run nnUNetv2_plan_and_preprocess for this dataset first"
