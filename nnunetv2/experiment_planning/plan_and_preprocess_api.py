@@ -19,6 +19,7 @@ from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.plans_handling.plans_files import listed_plans, require_plans_name
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
@@ -196,6 +197,7 @@ def preprocess_dataset(
             f"({', '.join(configurations)}); give one for all, or one for each"
         )
     dataset_name = convert_id_to_dataset_name(dataset_id)
+    check_name(plans_identifier, "plans", UsageError)
     plans_file = Path(nnUNet_preprocessed, dataset_name, f"{plans_identifier}.json")
     if not plans_file.is_file():
         raise UsageError(

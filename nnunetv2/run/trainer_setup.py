@@ -14,6 +14,7 @@ from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.training_run import DEFAULT_PLANS, DEFAULT_TRAINER, parse_fold
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.dataset_json import read_dataset_json
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.plans_handling import plans_schema
 from nnunetv2.utilities.plans_handling.plans_files import listed_plans
 
@@ -86,7 +87,7 @@ def read_plans(preprocessed_folder: Path, plans_identifier: str) -> dict[str, An
     Raises:
         UsageError: the file is missing; the message lists the available plans.
     """
-    path = preprocessed_folder / f"{plans_identifier}.json"
+    path = preprocessed_folder / f"{check_name(plans_identifier, 'plans', UsageError)}.json"
     if path.is_file():
         return plans_schema.read_plans(path)
     if not preprocessed_folder.is_dir():

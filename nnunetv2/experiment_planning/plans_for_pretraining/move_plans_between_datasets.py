@@ -11,6 +11,7 @@ from typing import Any
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
 from nnunetv2.utilities.dataset_json import channel_names, read_dataset_json
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.plans_handling.plans_files import listed_plans, require_plans_name
 from nnunetv2.utilities.plans_handling.plans_schema import read_plans
 
@@ -86,7 +87,7 @@ def renamed(plans: dict[str, Any], old_name: str, new_name: str) -> dict[str, An
 def _plans_file(folder: Path, name: str) -> Path:
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}; run nnUNetv2_plan_and_preprocess for that dataset first")
-    plans_file = folder / f"{name}.json"
+    plans_file = folder / f"{check_name(name, 'plans', UsageError)}.json"
     if not plans_file.is_file():
         there = listed_plans(folder)
         raise UsageError(f"There is no {plans_file} (plans there: {there}); run nnUNetv2_plan_experiment, or fix -sp")

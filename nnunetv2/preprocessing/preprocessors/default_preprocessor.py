@@ -22,6 +22,7 @@ from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatase
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.processes.case_pool import map_cases
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
@@ -193,7 +194,7 @@ class DefaultPreprocessor:
         if not raw_folder.is_dir():
             raise UsageError(f"There is no folder {raw_folder}; it should hold the raw images and dataset.json")
         folder = Path(nnUNet_preprocessed, dataset)
-        plans_file = folder / f"{plans_identifier}.json"
+        plans_file = folder / f"{check_name(plans_identifier, 'plans', UsageError)}.json"
         if not plans_file.is_file():
             raise UsageError(f"There are no plans {plans_file}; make them with nnUNetv2_plan_experiment")
         plans_manager = PlansManager(plans_file)

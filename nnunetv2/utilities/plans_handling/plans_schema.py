@@ -65,10 +65,14 @@ def _check_configuration(name: str, configuration: Any, configurations: Mapping[
     if not isinstance(configuration, dict):
         raise DataError(f"{where} is {shortened(configuration)}; it must be an object with entries like batch_size")
     if "data_identifier" in configuration:
-        check_name(
+        identifier = check_name(
             configuration["data_identifier"],
             f'a folder of preprocessed cases ("data_identifier" of configuration "{name}" in {source})',
         )
+        if identifier == "gt_segmentations":
+            raise DataError(
+                f'{where}: "data_identifier" is {identifier!r}, the folder of the references; choose another'
+            )
     stages = configuration.get("next_stage") or []
     for other in (
         configuration.get("inherits_from"),
