@@ -129,13 +129,13 @@ DESCRIPTION = {
 }
 
 
-@fuzzed(DESCRIPTION, quick=60, whole=3000)
+@fuzzed(DESCRIPTION, quick=25, whole=300)
 def test_dataset_json(content: Any, raw_dataset: Path) -> None:
     (raw_dataset / "dataset.json").write_text(json.dumps(content))
     only_own_errors(lambda: verify_dataset_integrity(str(raw_dataset), 1))
 
 
-@fuzzed(tiny_plans(), quick=100, whole=5000)
+@fuzzed(tiny_plans(), quick=60, whole=1500)
 def test_plans(content: Any, nnunet_folders: dict[str, Path]) -> None:
     path = nnunet_folders["nnUNet_preprocessed"] / "nnUNetPlans.json"
     path.write_text(json.dumps(content))
@@ -170,7 +170,7 @@ def use_plans(path: Path, folders: dict[str, Path]) -> None:
 SPLITS = [{"train": CASES[:4], "val": CASES[4:]}, {"train": CASES[2:], "val": CASES[:2]}]
 
 
-@fuzzed(SPLITS, quick=100, whole=5000)
+@fuzzed(SPLITS, quick=60, whole=1500)
 def test_splits(content: Any, tmp_path: Path) -> None:
     (tmp_path / "splits_final.json").write_text(json.dumps(content))
     only_own_errors(lambda: select_fold(load_or_create_splits(tmp_path, CASES), 1, CASES))
@@ -197,7 +197,7 @@ def planned_dataset(raw_dataset: Path, nnunet_folders: dict[str, Path]) -> Path:
     return preprocessed
 
 
-@fuzzed(FINGERPRINT, quick=30, whole=1000)
+@fuzzed(FINGERPRINT, quick=30, whole=400)
 def test_fingerprint(content: Any, planned_dataset: Path) -> None:
     (planned_dataset / "dataset_fingerprint.json").write_text(json.dumps(content))
     only_own_errors(lambda: ExperimentPlanner(volumes.DATASET).plan_experiment())
@@ -212,7 +212,7 @@ CHECKPOINT = {
 }
 
 
-@fuzzed(CHECKPOINT, quick=40, whole=2000)
+@fuzzed(CHECKPOINT, quick=40, whole=400)
 def test_metadata_of_checkpoints(content: Any, tmp_path: Path) -> None:
     fold = tmp_path / "fold_0"
     fold.mkdir(exist_ok=True)
@@ -222,7 +222,7 @@ def test_metadata_of_checkpoints(content: Any, tmp_path: Path) -> None:
     only_own_errors(lambda: load_trained_model(tmp_path, (0,), "checkpoint_final.pth"))
 
 
-@settings(max_examples=times(200, 20000), deadline=None, derandomize=True, database=None)
+@settings(max_examples=times(200, 3000), deadline=None, derandomize=True, database=None)
 @given(raw=st.one_of(st.binary(max_size=40), st.text(alphabet='[]{}",:\\01 tn.e-', max_size=40).map(str.encode)))
 def test_bytes(raw: bytes) -> None:
     only_own_errors(lambda: parse_json(raw, "a file somewhere"))

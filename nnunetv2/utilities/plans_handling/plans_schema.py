@@ -174,7 +174,7 @@ def _is_statistics(value: Any) -> bool:
 
 
 def _is_axes(value: Any) -> bool:
-    return _list_of(lambda axis: isinstance(axis, int), range(1, 4))(value) and sorted(value) == list(range(len(value)))
+    return _list_of(lambda axis: isinstance(axis, int), range(3, 4))(value) and sorted(value) == [0, 1, 2]
 
 
 _AXES = range(2, 4)
