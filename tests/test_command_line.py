@@ -31,7 +31,7 @@ OTHER_TYPES = {
 
 # Flags that upstream does not have. A new one is entered here, and in docs/migrating.md.
 ADDED = {
-    "nnUNetv2_download_pretrained_model_by_url": {"--overwrite", "--sha256"},
+    "nnUNetv2_download_pretrained_model_by_url": {"--overwrite", "--sha256", "--allow_http", "--max_gb"},
     "nnUNetv2_evaluate_folder": {"--allow_geometry_mismatch"},
     "nnUNetv2_evaluate_simple": {"--allow_geometry_mismatch"},
     "nnUNetv2_export_model_to_zip": {"--merge_lora", "--without_optimizer"},

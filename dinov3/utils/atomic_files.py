@@ -15,7 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from dinov3.utils.errors import DataError, WriteError
+from dinov3.utils.errors import WriteError
+from dinov3.utils.json_files import read_json as read_json  # read and write from one place
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp\.")
 _OLDEST_WRITE = 3600  # seconds
@@ -145,11 +146,3 @@ def without_nonfinite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [without_nonfinite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def read_json(path: str | os.PathLike) -> Any:
-    """Reads a JSON file; invalid JSON raises `DataError` with the path and the first invalid line."""
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as err:
-        raise DataError(f"{path} is not valid JSON (line {err.lineno}: {err.msg}); correct or remove the file") from err

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dinov3.utils.atomic_files import read_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError, UsageError
@@ -26,6 +25,7 @@ from nnunetv2.evaluation.summary_json import (
 from nnunetv2.imageio.checked_reading import read_seg
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 from nnunetv2.upstream_names import command_elsewhere
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.processes.case_pool import map_cases
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def compute_metrics_on_folder2(
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    dataset_json = read_json(dataset_json_file)
+    dataset_json = read_dataset_json(dataset_json_file, trained=True)
     file_ending = dataset_json["file_ending"]
     references = _files_with_ending(folder_ref, file_ending)
     if not references:

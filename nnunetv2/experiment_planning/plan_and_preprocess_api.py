@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
@@ -18,7 +17,9 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.plans_handling.plans_files import listed_plans, require_plans_name
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
@@ -196,6 +197,7 @@ def preprocess_dataset(
             f"({', '.join(configurations)}); give one for all, or one for each"
         )
     dataset_name = convert_id_to_dataset_name(dataset_id)
+    check_name(plans_identifier, "plans", UsageError)
     plans_file = Path(nnUNet_preprocessed, dataset_name, f"{plans_identifier}.json")
     if not plans_file.is_file():
         raise UsageError(
@@ -235,7 +237,7 @@ def preprocess(
 def _copy_references(dataset_name: str) -> None:
     """Copies label files to `gt_segmentations`, so that validation works without the raw data."""
     raw_folder = os.path.join(nnUNet_raw, dataset_name)
-    dataset_json = read_json(os.path.join(raw_folder, "dataset.json"))
+    dataset_json = read_dataset_json(os.path.join(raw_folder, "dataset.json"))
     references = Path(nnUNet_preprocessed, dataset_name, "gt_segmentations")
     references.mkdir(parents=True, exist_ok=True)
     for identifier, case in get_filenames_of_train_images_and_targets(raw_folder, dataset_json).items():

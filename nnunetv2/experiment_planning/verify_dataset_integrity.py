@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError
 from nnunetv2.imageio.checked_reading import read_images, read_seg
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 from nnunetv2.utilities.case_identifiers import check_case_identifier
-from nnunetv2.utilities.label_handling.label_declaration import check_declaration, members
+from nnunetv2.utilities.dataset_json import channel_names, read_dataset_json
+from nnunetv2.utilities.label_handling.label_declaration import members
 from nnunetv2.utilities.message_parts import counted
 from nnunetv2.utilities.processes.case_pool import map_cases
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_REQUIRED_KEYS = ("labels", "channel_names", "numTraining", "file_ending")
 _MAX_LISTED_VALUES = 5
 
 
@@ -77,7 +76,7 @@ def verify_dataset_integrity(folder: str, num_processes: int = 8, *, allow_geome
     reader_class = determine_reader_writer_from_dataset_json(
         dataset_json, next(iter(dataset.values()))["images"][0], verbose=False
     )
-    num_channels = len(dataset_json["channel_names"])
+    num_channels = len(channel_names(dataset_json))
     jobs = [(c["images"], c["label"], num_channels, expected_labels, reader_class) for c in dataset.values()]
     faulty = []
     for identifier, found in zip(dataset, map_cases(find_case_problems, jobs, num_processes), strict=True):
@@ -99,11 +98,7 @@ def _checked_dataset_json(folder: str) -> dict[str, Any]:
     dataset_json_file = os.path.join(folder, "dataset.json")
     if not os.path.isfile(dataset_json_file):
         raise DataError(f"There is no dataset.json in {folder}")
-    dataset_json = read_json(dataset_json_file)
-    missing = [key for key in _REQUIRED_KEYS if key not in dataset_json]
-    if missing:
-        hint = "; rename 'modality' to 'channel_names'" if "modality" in dataset_json else ""
-        raise DataError(f"{dataset_json_file} lacks {', '.join(missing)} (of {', '.join(_REQUIRED_KEYS)}){hint}")
+    dataset_json = read_dataset_json(dataset_json_file)
     subfolders = () if "dataset" in dataset_json else ("imagesTr", "labelsTr")
     for subfolder in subfolders:
         if not os.path.isdir(os.path.join(folder, subfolder)):
@@ -132,9 +127,7 @@ def _check_files(folder: str, dataset_json: dict[str, Any], dataset: dict[str, d
 
 def _expected_labels(dataset_json: dict[str, Any]) -> list[int]:
     """Returns all allowed labels including the ignore label; they must be 0, 1, 2, ... without gaps."""
-    entries = dataset_json["labels"]
-    check_declaration(entries, dataset_json.get("regions_class_order"))
-    labels = sorted({label for entry in entries.values() for label in members(entry)})
+    labels = sorted({label for entry in dataset_json["labels"].values() for label in members(entry)})
     if labels != list(range(len(labels))):
         raise DataError(f"The labels in dataset.json are {labels}; they must be 0, 1, 2, ... without gaps, ignore last")
     return labels

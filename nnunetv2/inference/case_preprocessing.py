@@ -11,6 +11,7 @@ import numpy as np
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.imageio.checked_reading import read_seg
 from nnunetv2.inference import array_checks
+from nnunetv2.utilities.dataset_json import channel_names
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -81,7 +82,7 @@ class CasePreprocessor:
         return self._item(data, seg if previous_stage is not None else None, properties, ofile)
 
     def _channels(self) -> dict[str, str]:
-        return self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
+        return channel_names(self.dataset_json)
 
     def _check_number_of_files(self, files: Sequence[str]) -> None:
         channels = self._channels()

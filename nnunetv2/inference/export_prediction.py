@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.probability_files import remove_probabilities, write_probabilities
@@ -213,4 +213,4 @@ def resample_and_save(
 
 
 def _loaded(dataset_json: dict | str | os.PathLike) -> dict:
-    return dataset_json if isinstance(dataset_json, dict) else read_json(dataset_json)
+    return dataset_json if isinstance(dataset_json, dict) else read_dataset_json(dataset_json, trained=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
 from nnunetv2.model.cost.model_cost import ModelCost
 from nnunetv2.run.model_info_request import InfoRequest
@@ -64,7 +63,7 @@ def trained_models(request: InfoRequest) -> list[ModelInfo]:
     models = []
     for folder, name in zip(request.model_folders, _distinct_names(request.model_folders), strict=True):
         trainer = trainer_of_model_folder(folder)
-        plans = PlansManager(read_json(folder / "plans.json"))
+        plans = PlansManager(folder / "plans.json")
         models.append(_describe(name, trainer, plans, request))
     return models
 

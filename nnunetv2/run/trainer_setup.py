@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
 from nnunetv2.run.training_run import DEFAULT_PLANS, DEFAULT_TRAINER, parse_fold
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.dataset_json import read_dataset_json
+from nnunetv2.utilities.file_names import check_name
+from nnunetv2.utilities.plans_handling import plans_schema
 from nnunetv2.utilities.plans_handling.plans_files import listed_plans, name_of_models
 
 if TYPE_CHECKING:
@@ -73,7 +75,7 @@ def make_trainer(
         plans=plans,
         configuration=configuration,
         fold=parse_fold(fold),
-        dataset_json=read_json(folder / "dataset.json"),
+        dataset_json=read_dataset_json(folder / "dataset.json"),
         device=device or torch.device("cuda"),
         **trainer_kwargs,
     )
@@ -85,7 +87,7 @@ def read_plans(preprocessed_folder: Path, plans_identifier: str) -> dict[str, An
     Raises:
         UsageError: the file is missing; the message lists the available plans.
     """
-    path = preprocessed_folder / f"{plans_identifier}.json"
+    path = preprocessed_folder / f"{check_name(plans_identifier, 'plans', UsageError)}.json"
     if path.is_file():
         name = name_of_models(preprocessed_folder, plans_identifier)
         if name != plans_identifier:
@@ -94,7 +96,7 @@ def read_plans(preprocessed_folder: Path, plans_identifier: str) -> dict[str, An
                 'set "plans_name": "%s" in the file to keep them apart',
                 *(path, name, name, name, plans_identifier),
             )
-        return read_json(path)
+        return plans_schema.read_plans(path)
     if not preprocessed_folder.is_dir():
         raise UsageError(
             f"{preprocessed_folder} does not exist; run nnUNetv2_plan_and_preprocess for this dataset first"

@@ -307,7 +307,7 @@ def test_functions_and_flags_are_upstreams(oracle_recorded):
         (
             "nnUNetv2_download_pretrained_model_by_url",
             entry_points.build_download_parser(),
-            {"--overwrite", "--sha256"},
+            {"--overwrite", "--sha256", "--allow_http", "--max_gb"},
         ),
     ):
         actions = {(action.option_strings or [action.dest])[0]: action for action in parser._actions[1:]}

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dinov3.utils.atomic_files import read_json, write_json
+from dinov3.utils.atomic_files import write_json
 from nnunetv2.errors import DataError
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_file import read_fingerprint
 from nnunetv2.experiment_planning.dataset_fingerprint.intensity_distribution import IntensityDistribution
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.dataset_json import channel_names, read_dataset_json
 from nnunetv2.utilities.processes.case_pool import map_cases
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class DatasetFingerprintExtractor:
         self.dataset_name = maybe_convert_to_dataset_name(dataset_name_or_id)
         self.input_folder = os.path.join(nnUNet_raw, self.dataset_name)
         self.num_processes = num_processes
-        self.dataset_json = read_json(os.path.join(self.input_folder, "dataset.json"))
+        self.dataset_json = read_dataset_json(os.path.join(self.input_folder, "dataset.json"))
         self.dataset = get_filenames_of_train_images_and_targets(self.input_folder, self.dataset_json)
 
     @staticmethod
@@ -144,7 +146,7 @@ class DatasetFingerprintExtractor:
         """
         fingerprint_file = Path(nnUNet_preprocessed, self.dataset_name, "dataset_fingerprint.json")
         if fingerprint_file.is_file() and not overwrite_existing:
-            fingerprint = read_json(fingerprint_file)
+            fingerprint = read_fingerprint(fingerprint_file)
             if (reason := self._reason_to_renew(fingerprint)) is None:
                 return fingerprint
             logger.warning("%s is computed again: %s", fingerprint_file, reason)
@@ -172,11 +174,13 @@ class DatasetFingerprintExtractor:
 
     def _fingerprint(self) -> dict[str, Any]:
         if not self.dataset:
-            raise DataError(f"There is no training case in {self.input_folder}")
+            raise DataError(
+                f"There is no training case in {self.input_folder}/imagesTr: no file is named like "
+                f"case_0000{self.dataset_json['file_ending']} (file_ending in dataset.json)"
+            )
         reader_class = self._reader_class()
         spacings, shapes, relative_sizes = [], [], []
-        channel_names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
-        intensities = [IntensityDistribution() for _ in channel_names]
+        intensities = [IntensityDistribution() for _ in channel_names(self.dataset_json)]
         for identifier, case in zip(self.dataset, self._analyzed_cases(reader_class), strict=True):
             if len(case.foreground_intensities) != len(intensities):
                 raise DataError(

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.configuration import ANISO_THRESHOLD
-from nnunetv2.errors import UsageError
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_file import read_fingerprint
 from nnunetv2.experiment_planning.experiment_planners.feature_map_size import PLAIN_CONV_UNET, conv_feature_map_size
 from nnunetv2.experiment_planning.experiment_planners.network_topology import (
     Topology,
@@ -27,8 +27,10 @@ from nnunetv2.experiment_planning.experiment_planners.target_spacing import (
     slightly_coarser,
 )
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.dataset_json import channel_names, read_dataset_json
 from nnunetv2.utilities.json_export import json_ready
 from nnunetv2.utilities.plans_handling.plans_files import require_plans_name
+from nnunetv2.utilities.plans_handling.plans_schema import read_plans
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ class ExperimentPlanner:
         self.dataset_name = maybe_convert_to_dataset_name(dataset_name_or_id)
         self.raw_dataset_folder = os.path.join(nnUNet_raw, self.dataset_name)
         self.preprocessed_folder = os.path.join(nnUNet_preprocessed, self.dataset_name)
-        self.dataset_json = read_json(os.path.join(self.raw_dataset_folder, "dataset.json"))
+        self.dataset_json = read_dataset_json(os.path.join(self.raw_dataset_folder, "dataset.json"))
         self.dataset = get_filenames_of_train_images_and_targets(self.raw_dataset_folder, self.dataset_json)
         self.dataset_fingerprint = _read_fingerprint(self.preprocessed_folder)
         self.UNet_vram_target_GB = (
@@ -115,6 +117,11 @@ class ExperimentPlanner:
     def determine_reader_writer(self) -> type:
         from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+        if not self.dataset:
+            raise DataError(
+                f"There is no training case in {self.raw_dataset_folder}/imagesTr: no file is named like "
+                f"case_0000{self.dataset_json['file_ending']} (file_ending in dataset.json)"
+            )
         example = next(iter(self.dataset.values()))["images"][0]
         return determine_reader_writer_from_dataset_json(self.dataset_json, example, verbose=False)
 
@@ -271,7 +278,7 @@ class ExperimentPlanner:
         self.plans = write_plans(json_ready(plans), plans_file)
 
     def load_plans(self, fname: str) -> None:
-        self.plans = read_json(fname)
+        self.plans = read_plans(fname)
 
     def _plan_configurations(self, spacing: np.ndarray, median_shape: np.ndarray) -> dict[str, dict[str, Any]]:
         """Plans all configurations; spacing and shape are at full resolution, in transposed axis order."""
@@ -346,7 +353,7 @@ class ExperimentPlanner:
         return cache[key]
 
     def _channel_names(self) -> dict[str, str]:
-        return self.dataset_json["channel_names" if "channel_names" in self.dataset_json else "modality"]
+        return channel_names(self.dataset_json)
 
     def _median_shape_at(self, spacing: np.ndarray) -> np.ndarray:
         from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
@@ -363,7 +370,7 @@ def _read_fingerprint(preprocessed_folder: str) -> dict[str, Any]:
     fingerprint_file = Path(preprocessed_folder, "dataset_fingerprint.json")
     if not fingerprint_file.is_file():
         raise UsageError(f"There is no {fingerprint_file}; run nnUNetv2_extract_fingerprint first")
-    return read_json(fingerprint_file)
+    return read_fingerprint(fingerprint_file)
 
 
 def _checked_spacing(spacing: Sequence[float] | None) -> list[float] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dinov3.utils.atomic_files import read_json, replace_folder_when_complete
+from dinov3.utils.atomic_files import replace_folder_when_complete
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.imageio.checked_reading import read_images, read_seg
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
@@ -21,7 +21,9 @@ from nnunetv2.preprocessing.preprocessors.foreground_locations import sample_for
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.processes.case_pool import map_cases
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
@@ -101,7 +103,7 @@ class DefaultPreprocessor:
 
         if seg is not None:
             if isinstance(dataset_json, (str, os.PathLike)):
-                dataset_json = read_json(dataset_json)
+                dataset_json = read_dataset_json(dataset_json)
             classes = _classes_to_locate(plans_manager.get_label_manager(dataset_json))
             properties["class_locations"] = self._sample_foreground_locations(
                 resampled_seg, classes, verbose=self.verbose
@@ -193,12 +195,12 @@ class DefaultPreprocessor:
         if not raw_folder.is_dir():
             raise UsageError(f"There is no folder {raw_folder}; it should hold the raw images and dataset.json")
         folder = Path(nnUNet_preprocessed, dataset)
-        plans_file = folder / f"{plans_identifier}.json"
+        plans_file = folder / f"{check_name(plans_identifier, 'plans', UsageError)}.json"
         if not plans_file.is_file():
             raise UsageError(f"There are no plans {plans_file}; make them with nnUNetv2_plan_experiment")
-        plans_manager = PlansManager(read_json(plans_file))
+        plans_manager = PlansManager(plans_file)
         configuration_manager = plans_manager.get_configuration(configuration_name)
-        dataset_json = read_json(folder / "dataset.json")
+        dataset_json = read_dataset_json(folder / "dataset.json")
         cases = get_filenames_of_train_images_and_targets(raw_folder, dataset_json)
 
         shared = (plans_manager, configuration_manager, dataset_json)

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dinov3.utils.atomic_files import read_json
 from dinov3.utils.precision import resolve_precision
 from nnunetv2.errors import UsageError
 from nnunetv2.model.cost.model_cost import ModelCost, model_cost
@@ -16,9 +15,11 @@ from nnunetv2.model.head_config import find_head
 from nnunetv2.model.network_hook import call_network_hook
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.file_path_utilities import convert_identifier_to_trainer_plans_config
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.plans_handling.plans_schema import read_plans
 from nnunetv2.utilities.training_commands import settings_arguments
 
 _CPU = torch.device("cpu")
@@ -39,7 +40,7 @@ def trainer_of_model_folder(folder: Path, trainer_name: str | None = None) -> nn
     missing = [name for name in ("plans.json", "dataset.json") if not (folder / name).is_file()]
     if missing:
         raise UsageError(f"{folder} has no {' and no '.join(missing)}; give the folder of a trained model")
-    plans, dataset_json = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
+    plans, dataset_json = read_plans(folder / "plans.json"), read_dataset_json(folder / "dataset.json", trained=True)
     _require_head(PlansManager(plans).get_configuration(configuration))
     trainer_class = find_by_name("trainer", trainer_name or own_name)
     settings = settings_arguments(trainer_class, _stored_settings(folder, trainer_class))

@@ -11,6 +11,7 @@ from typing import Any
 
 from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 _log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def read_or_generate_splits(preprocessed_folder: str | os.PathLike, identifiers:
     """Returns what `load_or_create_splits` would return; writes nothing."""
     path = Path(preprocessed_folder) / SPLITS_FILE
     if path.is_file():
-        return _read_splits(path)
+        return read_splits(path)
     return generate_crossval_split(sorted(map(str, identifiers)), seed=_SEED, n_splits=NUM_FOLDS)
 
 
@@ -93,13 +94,17 @@ def _refuse(fold: int, what: str, cases: set[str]) -> None:
         raise DataError(f"fold {fold} of {SPLITS_FILE} names {what} ({len(cases)}: {shown}); correct the file")
 
 
-def _read_splits(path: Path) -> list[Split]:
+def read_splits(path: Path) -> list[Split]:
+    """Reads splits from a file. Raises `DataError` if it is not a list of splits with names of cases."""
     try:
         splits = read_json(path)
-    except ValueError as err:
+    except DataError as err:
         raise DataError(f"{err}: correct the file, or delete it to get the default splits") from err
     if not isinstance(splits, list) or not splits or not all(map(_is_split, splits)):
         raise DataError(f'{path} must be a list with a {{"train": [cases], "val": [cases]}} for each fold')
+    for split in splits:
+        for case in (*split["train"], *split["val"]):
+            check_case_identifier(case)
     return splits
 
 
