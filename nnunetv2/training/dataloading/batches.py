@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
-from nnunetv2.training.dataloading.augmenters import make_augmenter
+from nnunetv2.training.dataloading.augmenters import Restarts, make_augmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.random_streams import SampleStreams
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -78,7 +78,7 @@ def start(
     num_processes = get_allowed_n_proc_DA()
     workers = (num_processes, max(1, num_processes // 2) if num_processes else 0)
     waiting = (max(6, num_processes // 2), max(3, num_processes // 4))
-    augmenters = []
+    augmenters, restarts = [], Restarts()
     for case_set, cut_size, transform, stream, count, cached in zip(
         cases, cut_sizes, transforms, streams, workers, waiting, strict=True
     ):
@@ -93,7 +93,7 @@ def start(
             transforms=transform,
         )
         loader.streams = stream
-        augmenters.append(make_augmenter(loader, count, cached, pin_memory=pin_memory))
+        augmenters.append(make_augmenter(loader, count, cached, pin_memory=pin_memory, restarts=restarts))
     for augmenter in augmenters:
         next(augmenter)
     return augmenters[0], augmenters[1]
