@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinov3.utils.processes.launch import find_free_network_port
+from dinov3.utils.processes.stop_signals import ended_by_signals
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_results
@@ -54,6 +55,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+_RESUME = "The same command with --c continues from the last checkpoint"
 
 
 def setup_ddp(rank: int, world_size: int, backend: str = "nccl") -> None:
@@ -108,6 +111,7 @@ def run_ddp(  # noqa: PLR0913 - upstream's signature
     train_as_one_of_several(train_and_validate, (run,), run.device_type)
 
 
+@ended_by_signals(_RESUME)
 def train_and_validate(run: TrainingRun) -> None:
     """Executes a run in this process, which may be one of a group."""
     import torch
@@ -150,6 +154,7 @@ def _prepare_torch(device_type: str) -> None:
         torch.backends.cudnn.benchmark = True  # patches have a constant size, so the search for fast kernels pays off
 
 
+@ended_by_signals(_RESUME)
 def run_training(  # noqa: PLR0913 - upstream's signature
     dataset_name_or_id: int | str,
     configuration: str,
@@ -189,6 +194,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
     Raises:
         UsageError: `nnUNet_results` is not set; see also `get_trainer_from_args` and `maybe_load_checkpoint`.
         DivergedError: the loss was not finite.
+        PreemptedError: SIGTERM, SIGINT or SIGUSR1 ended the training, whose completed epochs are saved.
     """
     run = TrainingRun(
         dataset=dataset_name_or_id,
@@ -237,6 +243,7 @@ def _try_once(run: TrainingRun, num_processes: int) -> None:
     try_training(run)
 
 
+@ended_by_signals(_RESUME)  # already here: importing torch takes seconds
 def run_from_arguments(
     args: argparse.Namespace, trainer_name: str | None = None, trainer_kwargs: Mapping[str, Any] | None = None
 ) -> None:

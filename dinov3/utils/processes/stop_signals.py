@@ -75,8 +75,12 @@ def ended_by_signals(advice: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def deferred() -> Iterator[None]:
-    """Lets signals wait within the block; the end of the block raises one that nobody reacted to."""
+def deferred(*, take_effect_at_end: bool = True) -> Iterator[None]:
+    """Lets signals wait within the block.
+
+    Args:
+        take_effect_at_end: whether a signal that the block has not reacted to ends the computation after the block.
+    """
     if _handling is None or _handling.is_deferred:
         yield
         return
@@ -85,7 +89,7 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _handling.is_deferred = False
-    if _handling.received is not None:
+    if _handling.received is not None and take_effect_at_end:
         raise _StopNow
 
 

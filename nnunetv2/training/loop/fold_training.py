@@ -6,18 +6,21 @@ Modules below the trainer receive values or one of the states created here, neve
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 
 from dinov3.utils import divergence
-from dinov3.utils.processes import process_group
+from dinov3.utils.processes import process_group, stop_signals
+from nnunetv2.errors import PreemptedError
 from nnunetv2.training.logging import training_log
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.loop import preemption
 from nnunetv2.training.loop.training_reports import TrainingReports, TrainingStatus
 from nnunetv2.training.protocol.conditions import Conditions
 from nnunetv2.training.protocol.run_information import TrainingDescription
@@ -94,6 +97,7 @@ class FoldTraining:
         self.inference_allowed_mirroring_axes = None  # set with the augmentation
         self.current_epoch, self._best_ema = 0, None
         self._divergence_guard = divergence.DivergenceGuard()
+        self._completed: dict[str, Any] | None = None  # content of a checkpoint, set after every epoch
         self._reports = TrainingReports(self._status)
 
     @cached_property
@@ -147,6 +151,54 @@ class FoldTraining:
             budget=self.budget,
             settings=self.trainer_config,
         )
+
+    @contextmanager
+    def _saved_on_signals(self) -> Iterator[Callable[[preemption.Step], preemption.Step]]:
+        """Within the block, a signal ends the training after the running step, in all processes after the same one.
+
+        Yields a function that makes a step look for signals.
+
+        Raises:
+            PreemptedError: a signal ended the training; completed epochs are saved.
+        """
+        if not stop_signals.are_handled():
+            yield lambda step: step
+            return
+        with stop_signals.deferred():
+            vote = stop_signals.StopVote()
+            try:
+                yield partial(preemption.stoppable, vote)
+            except preemption.StopTraining:
+                message = (
+                    f"Stopped by {stop_signals.requested() or 'a signal to another process'}: {self._save_epochs()}"
+                )
+                self.print_to_log_file(message, also_print_to_console=False)
+                process_group.wait_for_all()  # the first process to end makes the others end
+                raise PreemptedError(message) from None
+            if vote.result():
+                raise PreemptedError(f"Stopped by a signal after the last epoch. {preemption.RESUME}")
+
+    def _remember_epoch(self) -> None:
+        """Keeps what a checkpoint of the completed epochs contains, for a signal in the middle of the next one.
+
+        Half an epoch cannot be resumed exactly, and checkpoint_latest.pth may be many epochs old.
+        """
+        if self.local_rank == 0 and not self.disable_checkpointing and stop_signals.are_handled():
+            content = {**self.checkpoint_content(), "current_epoch": self.current_epoch}
+            self._completed = preemption.copied(content, self._completed)
+
+    def _save_epochs(self) -> str:
+        """Writes the completed epochs to checkpoint_latest.pth; returns what was saved, for the user."""
+        epoch, completed = self.current_epoch, self._completed
+        if self.disable_checkpointing:
+            return "checkpoints are disabled, so nothing was saved"
+        if epoch == 0:
+            return "no epoch was completed, so there is nothing to resume; start the training again"
+        if completed is not None:  # else no epoch has ended since the training was resumed from a checkpoint
+            vars(self)["checkpoint_content"] = lambda: completed
+            self.current_epoch = epoch - 1  # trainers for upstream build the content themselves, from this number
+            self.save_checkpoint(os.path.join(self.output_folder, checkpoint.LATEST))
+        return f"{epoch} of {self.num_epochs} epochs are completed and saved. {preemption.RESUME}"
 
     def _state(self) -> checkpoint.TrainingState:
         return checkpoint.TrainingState(

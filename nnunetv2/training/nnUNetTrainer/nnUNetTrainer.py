@@ -235,16 +235,19 @@ class nnUNetTrainer(FoldTraining):
         """Trains from the current epoch to the last one."""
         with seeding.deterministic_kernels(self.seed), batches.stopped_afterwards(self._loaders):
             self.on_train_start()
-            for epoch in range(self.current_epoch, self.num_epochs):
-                self.on_epoch_start()
-                self.on_train_epoch_start()
-                self.on_train_epoch_end(self._reports.train(self.train_step, self.dataloader_train))
-                with torch.no_grad():
-                    self.on_validation_epoch_start()
-                    self.on_validation_epoch_end(self._reports.validate(self.validation_step, self.dataloader_val))
-                self.on_epoch_end()
-                self._reports.end_epoch(epoch)
-            self.on_train_end()
+            with self._saved_on_signals() as stoppable:
+                for epoch in range(self.current_epoch, self.num_epochs):
+                    train_step, validation_step = stoppable(self.train_step), stoppable(self.validation_step)
+                    self.on_epoch_start()
+                    self.on_train_epoch_start()
+                    self.on_train_epoch_end(self._reports.train(train_step, self.dataloader_train))
+                    with torch.no_grad():
+                        self.on_validation_epoch_start()
+                        self.on_validation_epoch_end(self._reports.validate(validation_step, self.dataloader_val))
+                    self.on_epoch_end()
+                    self._reports.end_epoch(epoch)
+                    self._remember_epoch()
+                self.on_train_end()
 
     def on_epoch_start(self) -> None:
         seeding.start_epoch(self.seed, self.current_epoch, self.local_rank)

@@ -1,0 +1,51 @@
+"""Row 5: a signal ends a training after the running step; completed epochs are saved, `--c` resumes exactly."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nnunetv2.run.run_training import run_training
+from nnunetv2.utilities.checkpoint_io import load_checkpoint
+from tests.faults.conftest import one_line
+from tests.faults.injection import times
+from tests.faults.trainings import training
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+WORDS = ("777", "2d", "0", "-tr", "FaultTrainer", "-device", "cpu")
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+def final_weights(fold: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(fold / "checkpoint_final.pth")["network_weights"]
+
+
+@pytest.mark.parametrize("number", range(times(3, 10)))
+def test_signal_saves_completed_epochs_and_a_resumed_training_ends_with_the_same_weights(
+    number: int, fault_trainer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_training("777", "2d", 0, "FaultTrainer", device=torch.device("cpu"), seed=3)
+    expected = final_weights(fault_trainer)
+    fault_trainer.parents[2].rename(tmp_path / "uninterrupted")
+    fault_trainer.parents[2].mkdir()
+
+    with training(fault_trainer, *WORDS, "--seed", "3", STEP_SECONDS="0.3") as running:
+        running.wait_for(f"Epoch {1 + number % 3}")
+        time.sleep(np.random.default_rng(number).uniform(0, 0.8))
+        completed = running.lines().count("Epoch time")
+        code, errors = running.end(SIGNALS[number % 3])
+    assert code == 75
+    one_line(errors, f"Stopped by {SIGNALS[number % 3].name}", "epochs are completed and saved", "--c resumes it")
+    saved = load_checkpoint(fault_trainer / "checkpoint_latest.pth")
+    assert saved["current_epoch"] == running.lines().count("Epoch time") >= completed
+    assert len(saved["logging"]["train_losses"]) == saved["current_epoch"]
+
+    run_training("777", "2d", 0, "FaultTrainer", device=torch.device("cpu"), continue_training=True)
+    resumed = final_weights(fault_trainer)
+    assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
