@@ -15,6 +15,7 @@ from dinov3.utils.processes.stop_signals import ended_by_signals
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_results
+from nnunetv2.run.fold_lock import only_training
 from nnunetv2.run.load_pretrained_weights import require_pretrained_file
 from nnunetv2.run.trainer_setup import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.run.training_run import (
@@ -116,6 +117,7 @@ def train_and_validate(run: TrainingRun) -> None:
     """Executes a run in this process, which may be one of a group."""
     import torch
 
+    from nnunetv2.run.training_memory import explained_lack_of_memory
     from nnunetv2.training.state import checkpoint
 
     _prepare_torch(run.device_type)
@@ -134,9 +136,12 @@ def train_and_validate(run: TrainingRun) -> None:
     if run.seed is not None:
         trainer.seed = run.seed
     trainer.keep_to_budget(run.budget)  # before initialize, as the schedule depends on the length
-    maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
+    with explained_lack_of_memory(trainer):
+        weights = (run.pretrained_weights, run.validate_best)
+        maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, *weights)
+        if not run.only_validate:
+            trainer.run_training()
     if not run.only_validate:
-        trainer.run_training()
         trainer.restored_checkpoint = (None, None)  # also if it was complete: the network is the final one
         if run.validate_best:
             best = checkpoint.require_checkpoint(Path(trainer.output_folder), checkpoint.BEST, "--val_best")
@@ -176,6 +181,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
     num_iterations_per_epoch: int | None = None,
     num_val_iterations_per_epoch: int | None = None,
     precision: str | None = None,
+    force: bool = False,
 ) -> None:
     """Trains one fold and validates it; arguments as in the command `nnUNetv2_train`.
 
@@ -190,10 +196,12 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         num_epochs: length of the training; None: taken from the trainer or the resumed checkpoint; the same holds for
             the next two.
         precision: fp32, fp16 or bf16; None: as for `num_epochs`.
+        force: train even if another process holds the lock of the fold.
 
     Raises:
         UsageError: `nnUNet_results` is not set; see also `get_trainer_from_args` and `maybe_load_checkpoint`.
         DivergedError: the loss was not finite.
+        LockedError: another process trains or validates this fold.
         PreemptedError: SIGTERM, SIGINT or SIGUSR1 ended the training, whose completed epochs are saved.
     """
     run = TrainingRun(
@@ -222,7 +230,8 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         )
     if fast_dev_run:
         _try_once(run, num_gpus)
-    else:
+        return
+    with only_training(run, force=force):
         train_in_processes(train_and_validate, (run,), num_gpus, run.device_type)
 
 
@@ -256,6 +265,10 @@ def run_from_arguments(
     require_num_gpus(args.num_gpus)
     if args.pretrained_weights is not None:
         require_pretrained_file(args.pretrained_weights)
+    if not (args.force or args.fast_dev_run):
+        place = (args.dataset_name_or_id, args.configuration, parse_fold(args.fold), trainer_name or args.tr, args.p)
+        with only_training(TrainingRun(*place)):
+            pass  # refused now instead of after importing torch
     from dinov3.utils.devices import resolve_device  # imports torch
 
     log_the_first_process_only()
@@ -280,6 +293,7 @@ def run_from_arguments(
         num_iterations_per_epoch=args.num_iterations_per_epoch,
         num_val_iterations_per_epoch=args.num_val_iterations_per_epoch,
         precision=args.precision,
+        force=args.force,
     )
 
 

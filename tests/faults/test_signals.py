@@ -49,3 +49,31 @@ def test_signal_saves_completed_epochs_and_a_resumed_training_ends_with_the_same
     run_training("777", "2d", 0, "FaultTrainer", device=torch.device("cpu"), continue_training=True)
     resumed = final_weights(fault_trainer)
     assert all(torch.equal(value, resumed[name]) for name, value in expected.items())
+
+
+def test_second_signal_ends_a_training_at_once(fault_trainer: Path) -> None:
+    with training(fault_trainer, *WORDS, STEP_SECONDS="100") as running:
+        running.wait_for("Epoch 0")
+        running.process.send_signal(signal.SIGTERM)
+        time.sleep(1)
+        assert running.process.poll() is None
+        code, _ = running.end(signal.SIGTERM)
+    assert code == -signal.SIGTERM
+
+
+def test_signal_before_the_first_epoch_has_ended_leaves_nothing(fault_trainer: Path) -> None:
+    with training(fault_trainer, *WORDS, STEP_SECONDS="0.5") as running:
+        running.wait_for("Epoch 0")
+        code, errors = running.end(signal.SIGTERM)
+    assert code == 75
+    one_line(errors, "no epoch was completed", "start the training again")
+    assert not list(fault_trainer.glob("*.pth"))
+
+
+def test_signal_in_the_final_validation_ends_it_and_its_workers(fault_trainer: Path) -> None:
+    with training(fault_trainer, *WORDS, "--num_epochs", "1", nnUNet_def_n_proc="2") as running:
+        running.wait_for("Predicting case")
+        code, errors = running.end(signal.SIGUSR1)
+    assert code == 75
+    one_line(errors, "Stopped by SIGUSR1", "--c continues from the last checkpoint")
+    assert load_checkpoint(fault_trainer / "checkpoint_final.pth")["current_epoch"] == 1

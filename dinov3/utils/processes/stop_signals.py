@@ -29,8 +29,8 @@ _SECONDS_OF_ONE_REQUEST = 0.3
 _SECONDS_OF_ONE_REQUEST_IN_GROUPS = 2.0
 
 
-class _StopNow(BaseException):
-    """Raised by the signal handler; no `except Exception` on the way may swallow it."""
+class StopNow(BaseException):
+    """Raised where a signal takes effect; no `except Exception` on the way may swallow it."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ def ended_by_signals(advice: str) -> Iterator[None]:
     before = {number: signal.signal(number, _receive) for number in numbers}
     try:
         yield
-    except _StopNow:
+    except StopNow:
         raise PreemptedError(f"Stopped by {requested()}. {advice}") from None
     finally:
         for number, handler in before.items():
@@ -90,7 +90,28 @@ def deferred(*, take_effect_at_end: bool = True) -> Iterator[None]:
     finally:
         _handling.is_deferred = False
     if _handling.received is not None and take_effect_at_end:
-        raise _StopNow
+        raise StopNow
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within a block of `deferred`, lets signals take effect at once, also one that came before.
+
+    Does nothing in a group of processes, where one that leaves alone would keep the others waiting.
+
+    Raises:
+        StopNow: a signal was received.
+    """
+    if _handling is None or not _handling.is_deferred or _is_one_of_several():
+        yield
+        return
+    _handling.is_deferred = False
+    try:
+        if _handling.received is not None:
+            raise StopNow
+        yield
+    finally:
+        _handling.is_deferred = True
 
 
 def are_handled() -> bool:
@@ -150,7 +171,7 @@ def _receive(number: int, frame: FrameType | None) -> None:
     if _handling.received is None:
         _handling.received, _handling.at = number, time.monotonic()
         if not _handling.is_deferred:
-            raise _StopNow
+            raise StopNow
         return
     window = _SECONDS_OF_ONE_REQUEST_IN_GROUPS if _is_one_of_several() else _SECONDS_OF_ONE_REQUEST
     if number != STOP_RANK and time.monotonic() - _handling.at > window:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-import pickle
 import random
 import signal
 import socket
@@ -104,9 +103,10 @@ class BatchWorker:
             NNUNetError: the process found invalid data.
             RuntimeError: making the batch failed; the message contains the traceback.
         """
-        batch, error = batch_channel.receive(self.channel)
-        if error is not None:
-            raise error
+        batch, failure = batch_channel.receive(self.channel)
+        if failure is not None:
+            kind, message = failure
+            raise kind(message)
         return self.asked.popleft(), batch
 
     def stop(self) -> None:
@@ -196,25 +196,18 @@ def _make_batches(
             loader.set_thread_id(number)
             while len(request := channel.recv(_NUMBER.size, socket.MSG_WAITALL)) == _NUMBER.size:
                 loader.next_batch = _NUMBER.unpack(request)[0]
-                batch, error = _next_batch(loader)
-                batch_channel.send(channel, (batch, error))
-                if error is not None:
+                batch, failure = _next_batch(loader)
+                batch_channel.send(channel, (batch, failure))
+                if failure is not None:
                     return
     except ConnectionError:
         pass  # the parent has stopped or ended
 
 
-def _next_batch(loader: Any) -> tuple[Any, Exception | None]:
+def _next_batch(loader: Any) -> tuple[Any, tuple[type[Exception], str] | None]:
     try:
         return next(loader), None
     except NNUNetError as err:
-        return None, err if _is_picklable(err) else NNUNetError(str(err))
+        return None, (type(err), str(err))
     except Exception as err:  # the parent must see every failure
-        return None, RuntimeError(f"making a batch failed with {err!r}\n{traceback.format_exc()}")
-
-
-def _is_picklable(error: Exception) -> bool:
-    try:
-        return type(pickle.loads(pickle.dumps(error))) is type(error)
-    except Exception:  # of any kind: exceptions may define how they are pickled
-        return False
+        return None, (RuntimeError, f"making a batch failed with {err!r}\n{traceback.format_exc()}")

@@ -53,7 +53,8 @@ class FoldTraining:
     scheduler_step_per_iteration: bool = False  # step after every update; false: at the start of every epoch
     save_every: int = 50  # epochs between writes of checkpoint_latest.pth
     disable_checkpointing: bool = False
-    seed: int | None = None  # 0 to 2**32 - 1; None: not reproducible
+    seed: int | None = None  # 0 to 2**32 - 1; None: one is drawn, and kernels need not be deterministic
+    drawn_seed: int | None = None  # set by initialize if there is no seed
     budget: BudgetInForce | None = None  # length and precision set by the command
     trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
     pretrained_file: str | None = None  # file that the whole network was initialised from
@@ -143,7 +144,8 @@ class FoldTraining:
 
     def checkpoint_content(self) -> dict[str, Any]:
         """Content that `save_checkpoint` writes."""
-        return checkpoint.content_of(
+        drawn = {} if self.drawn_seed is None else {"drawn_seed": self.drawn_seed}
+        return drawn | checkpoint.content_of(
             self._state(),
             trainer_name=type(self).__name__,
             init_arguments=self.my_init_kwargs,
@@ -151,6 +153,9 @@ class FoldTraining:
             budget=self.budget,
             settings=self.trainer_config,
         )
+
+    def _seed_of_draws(self) -> int | None:
+        return self.drawn_seed if self.seed is None else self.seed
 
     @contextmanager
     def _saved_on_signals(self) -> Iterator[Callable[[preemption.Step], preemption.Step]]:
@@ -169,9 +174,8 @@ class FoldTraining:
             try:
                 yield partial(preemption.stoppable, vote)
             except preemption.StopTraining:
-                message = (
-                    f"Stopped by {stop_signals.requested() or 'a signal to another process'}: {self._save_epochs()}"
-                )
+                who = stop_signals.requested() or "a signal to another process"
+                message = f"Stopped by {who}: {self._save_epochs()}"
                 self.print_to_log_file(message, also_print_to_console=False)
                 process_group.wait_for_all()  # the first process to end makes the others end
                 raise PreemptedError(message) from None
@@ -257,6 +261,7 @@ class FoldTraining:
             patch_size=self.configuration_manager.patch_size,
             precision=self.precision,
             seed=self.seed,
+            drawn_seed=self.drawn_seed,
             network=self.network,
             device=self.device,
             conditions=self._conditions(),

@@ -131,6 +131,21 @@ def test_no_worker_is_left_after_a_failure(started, streams):
     assert not [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
 
 
+def test_without_order_a_late_batch_is_not_waited_for(started):
+    augmenter = started(_Ordered(), 2, keep_order=False)
+    numbers = [next(augmenter)["number"] for _ in range(30)]
+    assert numbers[0] == 0
+    assert len(set(numbers)) == 30
+    assert augmenter.num_out_of_order > 0
+    assert numbers != sorted(numbers)
+
+
+def test_without_order_batches_are_in_order_if_they_are_early(started):
+    augmenter = started(_Draws(), 1, keep_order=False)
+    assert [next(augmenter)["number"] for _ in range(10)] == list(range(10))
+    assert augmenter.num_out_of_order == 0
+
+
 class _Killed(_Ordered):
     """Whoever makes batch 4 is killed while it reads a case, as often as a file has bytes."""
 
