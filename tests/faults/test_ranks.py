@@ -19,10 +19,9 @@ WORDS = ("777", "2d", "0", "-tr", "FaultTrainer", "-device", "cpu", "--num_epoch
 
 
 def rank(running: Training, number: int) -> psutil.Process:
-    (found,) = (
-        child for child in psutil.Process(running.process.pid).children() if child.environ().get("RANK") == str(number)
-    )
-    return found
+    """A process of the group; they are the direct children and start in order."""
+    direct = [child for child in running.children() if child.ppid() == running.process.pid]
+    return sorted(direct, key=lambda child: child.create_time())[number]
 
 
 @pytest.mark.parametrize("receiver", ["the command", "one of its processes"])

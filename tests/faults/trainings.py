@@ -48,7 +48,12 @@ class Training:
     def children(self) -> list[psutil.Process]:
         """All processes below it, apart from Python's resource tracker."""
         found = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in found if "resource_tracker" not in " ".join(child.cmdline())]
+        return [child for child in found if is_alive(child.pid) and not _is_resource_tracker(child)]
+
+    def workers(self) -> list[psutil.Process]:
+        """Its augmentation workers, which are forked and therefore have its command line."""
+        words = psutil.Process(self.process.pid).cmdline()
+        return [child for child in self.children() if child.cmdline() == words]
 
     def end(self, *numbers: signal.Signals) -> tuple[int, str]:
         """Sends signals, waits; returns exit code and stderr. No child may be alive a few seconds later."""
@@ -59,6 +64,13 @@ class Training:
         gone, alive = psutil.wait_procs(children, timeout=5)
         assert not [child for child in alive if is_alive(child.pid)], "children outlived the training"
         return code, self.errors.read_text()
+
+
+def _is_resource_tracker(process: psutil.Process) -> bool:
+    try:
+        return "resource_tracker" in " ".join(process.cmdline())
+    except psutil.Error:  # it has just ended
+        return True
 
 
 @contextmanager
