@@ -77,3 +77,12 @@ def test_signal_in_the_final_validation_ends_it_and_its_workers(fault_trainer: P
     assert code == 75
     one_line(errors, "Stopped by SIGUSR1", "--c continues from the last checkpoint")
     assert load_checkpoint(fault_trainer / "checkpoint_final.pth")["current_epoch"] == 1
+
+
+def test_trainers_with_a_loop_of_their_own_end_at_once(fault_trainer: Path) -> None:
+    fold = fault_trainer.parents[1] / "OwnLoopTrainer__nnUNetPlans__2d" / "fold_0"
+    with training(fold, *WORDS[:3], "-tr", "OwnLoopTrainer", "-device", "cpu") as running:
+        running.wait_for("own loop")
+        code, errors = running.end(signal.SIGTERM)
+    assert code == 75
+    one_line(errors, "Stopped by SIGTERM. The same command with --c")

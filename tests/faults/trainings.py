@@ -25,6 +25,12 @@ class FaultTrainer(nnUNetTrainer):
     def train_step(self, batch):
         time.sleep(float(os.environ.get("STEP_SECONDS", "0")))
         return super().train_step(batch)
+
+class OwnLoopTrainer(FaultTrainer):
+    def run_training(self):
+        self.on_train_start()
+        self.print_to_log_file("own loop")
+        time.sleep(600)
 """
 
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -63,6 +64,7 @@ def ended_by_signals(advice: str) -> Iterator[None]:
     numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
     if STOP_RANK is not None and _is_one_of_several():
         numbers.append(STOP_RANK)
+    _restore_defaults_in_forks()
     before = {number: signal.signal(number, _receive) for number in numbers}
     try:
         yield
@@ -177,6 +179,23 @@ def _receive(number: int, frame: FrameType | None) -> None:
     if number != STOP_RANK and time.monotonic() - _handling.at > window:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
+
+
+@functools.cache
+def _restore_defaults_in_forks() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_restore_defaults)
+
+
+def _restore_defaults() -> None:
+    """Workers that a trainer forks itself end on signals, as without `ended_by_signals`."""
+    global _handling  # noqa: PLW0603 - see there
+    if _handling is None:
+        return
+    _handling = None
+    for number in signal.valid_signals():
+        if signal.getsignal(number) is _receive:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def _is_one_of_several() -> bool:

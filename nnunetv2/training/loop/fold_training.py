@@ -187,7 +187,8 @@ class FoldTraining:
 
         Half an epoch cannot be resumed exactly, and checkpoint_latest.pth may be many epochs old.
         """
-        if self.local_rank == 0 and not self.disable_checkpointing and stop_signals.are_handled():
+        is_wanted = self.local_rank == 0 and not self.disable_checkpointing and self.current_epoch < self.num_epochs
+        if is_wanted and stop_signals.are_handled():
             content = {**self.checkpoint_content(), "current_epoch": self.current_epoch}
             self._completed = preemption.copied(content, self._completed)
 
