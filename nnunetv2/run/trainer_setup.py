@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 logger = logging.getLogger(__name__)
+
+_OLD_ARGUMENT = "unpack_dataset"
 
 
 def get_trainer_from_args(
@@ -71,14 +74,35 @@ def make_trainer(
     folder = Path(nnUNet_preprocessed) / maybe_convert_to_dataset_name(dataset_name_or_id)
     plans = read_plans(folder, plans_identifier)
     plans["continue_training"] = continue_training
-    return trainer_class(
-        plans=plans,
-        configuration=configuration,
-        fold=parse_fold(fold),
-        dataset_json=read_dataset_json(folder / "dataset.json"),
-        device=device or torch.device("cuda"),
-        **trainer_kwargs,
-    )
+    with _explained_old_signature(trainer_class):
+        return trainer_class(
+            plans=plans,
+            configuration=configuration,
+            fold=parse_fold(fold),
+            dataset_json=read_dataset_json(folder / "dataset.json"),
+            device=device or torch.device("cuda"),
+            **trainer_kwargs,
+        )
+
+
+@contextmanager
+def _explained_old_signature(trainer_class: type) -> Iterator[None]:
+    """Names what to delete from trainers written for nnU-Net before 2.6, which had a sixth argument."""
+    try:
+        yield
+    except TypeError as err:
+        owner = next((c for c in trainer_class.__mro__ if _OLD_ARGUMENT in _parameters(c)), None)
+        if owner is None:
+            raise
+        raise UsageError(
+            f"The trainer {owner.__name__} ({inspect.getfile(owner)}) was written for nnU-Net before 2.6: delete "
+            f"{_OLD_ARGUMENT} from the arguments of its __init__ and from its call of super().__init__"
+        ) from err
+
+
+def _parameters(some_class: type) -> Mapping[str, inspect.Parameter]:
+    init = vars(some_class).get("__init__")
+    return {} if init is None else inspect.signature(init).parameters
 
 
 def read_plans(preprocessed_folder: Path, plans_identifier: str) -> dict[str, Any]:

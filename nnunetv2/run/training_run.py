@@ -113,6 +113,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
         help="validate checkpoint_best instead of checkpoint_final, into the same folder",
     )
     add("--disable_checkpointing", action="store_true", help="write no checkpoints, to try things out")
+    add("--force", action="store_true", help="train although another process seems to train this fold")
     add(
         "--fast_dev_run",
         action="store_true",

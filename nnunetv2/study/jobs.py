@@ -72,8 +72,8 @@ class Job:
 
     @property
     def lock(self) -> Path:
-        """Lock file held by the training process."""
-        return self.study_folder / "locks" / f"{self._file_name}.lock"
+        """Folder that is locked by the study that runs this training."""
+        return self.study_folder / "locks" / self._file_name
 
     @property
     def _file_name(self) -> str:

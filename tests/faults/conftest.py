@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from tests.faults import volumes
+from tests.faults import trainings, volumes
 from tests.training.tiny_dataset import write_tiny_dataset
 
 pytestmark = pytest.mark.integration
@@ -51,6 +52,18 @@ def preprocessed_volumes(volumes_once: Path, nnunet_folders: dict[str, Path]) ->
 def tiny_images(nnunet_folders: dict[str, Path]) -> Path:
     """A preprocessed 2-D dataset (number 777) whose U-Net trains an epoch in a second."""
     return write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
+
+
+@pytest.fixture
+def fault_trainer(tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Makes `-tr FaultTrainer` known to commands; returns its folder of fold 0 of the tiny images."""
+    folder = tmp_path / "trainers"
+    folder.mkdir()
+    (folder / "fault_trainers.py").write_text(trainings.TRAINERS)
+    monkeypatch.setenv("nnUNet_extTrainer", str(folder))
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return Path(os.environ["nnUNet_results"]) / tiny_images.name / "FaultTrainer__nnUNetPlans__2d" / "fold_0"
 
 
 @pytest.fixture

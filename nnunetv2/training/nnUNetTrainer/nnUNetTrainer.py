@@ -61,7 +61,8 @@ class nnUNetTrainer(FoldTraining):
         """Creates network, optimiser, schedule and loss; called once."""
         if self.was_initialized:
             raise RuntimeError("initialize was called a second time; a trainer is initialised once")
-        seeding.start(self.seed)  # before the network draws its initial weights
+        self.drawn_seed = seeding.draw() if self.seed is None else None
+        seeding.start(self.seed, self.drawn_seed)  # before the network draws its initial weights
         self._set_batch_size_and_oversample()
         managers = (self.plans_manager, self.configuration_manager)
         self.num_input_channels = determine_num_input_channels(*managers, self.dataset_json)
@@ -209,8 +210,9 @@ class nnUNetTrainer(FoldTraining):
             (cut_size, size),
             (augment, convert),
             batches.Drawing(self.batch_size, size, labels, *oversampling),
-            streams=sample_streams(self.seed, self.batch_size, self.current_epoch, per_epoch),
+            streams=sample_streams(self._seed_of_draws(), self.batch_size, self.current_epoch, per_epoch),
             pin_memory=self.device.type == "cuda",
+            keep_order=self.seed is not None,
         )
 
     def get_transforms(self) -> batches.Transforms:
@@ -240,7 +242,7 @@ class nnUNetTrainer(FoldTraining):
             model_folder.write_model_files(self.output_folder, plans, self.dataset_json, dataset_folder)
         managers = (self.plans_manager, self.configuration_manager)
         notes = [] if self._length_note is None else [self._length_note]
-        notes += seeding.log_lines(self.seed, self._loaders(), type(self).__name__)
+        notes += seeding.log_lines(self.seed, self._loaders(), type(self).__name__, self.drawn_seed)
         for line in notes + cascade_stages.unprepared_next_stages(self.preprocessed_dataset_folder_base, *managers):
             self.print_to_log_file(line)
         self.print_plans()
@@ -256,19 +258,22 @@ class nnUNetTrainer(FoldTraining):
         """Trains from the current epoch to the last one."""
         with seeding.deterministic_kernels(self.seed), batches.stopped_afterwards(self._loaders):
             self.on_train_start()
-            for epoch in range(self.current_epoch, self.num_epochs):
-                self.on_epoch_start()
-                self.on_train_epoch_start()
-                self.on_train_epoch_end(self._reports.train(self.train_step, self.dataloader_train))
-                with torch.no_grad():
-                    self.on_validation_epoch_start()
-                    self.on_validation_epoch_end(self._reports.validate(self.validation_step, self.dataloader_val))
-                self.on_epoch_end()
-                self._reports.end_epoch(epoch)
-            self.on_train_end()
+            with self._saved_on_signals() as stoppable:
+                for epoch in range(self.current_epoch, self.num_epochs):
+                    train_step, validation_step = stoppable(self.train_step), stoppable(self.validation_step)
+                    self.on_epoch_start()
+                    self.on_train_epoch_start()
+                    self.on_train_epoch_end(self._reports.train(train_step, self.dataloader_train))
+                    with torch.no_grad():
+                        self.on_validation_epoch_start()
+                        self.on_validation_epoch_end(self._reports.validate(validation_step, self.dataloader_val))
+                    self.on_epoch_end()
+                    self._reports.end_epoch(epoch)
+                    self._remember_epoch()
+                self.on_train_end()
 
     def on_epoch_start(self) -> None:
-        seeding.start_epoch(self.seed, self.current_epoch, self.local_rank)
+        seeding.start_epoch(self._seed_of_draws(), self.current_epoch, self.local_rank)
         self.logger.log("epoch_start_timestamps", time(), self.current_epoch)
 
     def on_train_epoch_start(self) -> None:
@@ -356,6 +361,8 @@ class nnUNetTrainer(FoldTraining):
         checkpoint.write_final(self.save_checkpoint, self.output_folder)
         if self.local_rank == 0:
             checkpoint.remove_superseded(self.output_folder)
+        for line in seeding.order_lines(self.drawn_seed, self._loaders()):
+            self.print_to_log_file(line)
         batches.stop_augmenters(*self._loaders())
         empty_cache(self.device)
         self.print_to_log_file("Training done.")
@@ -372,6 +379,7 @@ class nnUNetTrainer(FoldTraining):
         self._resume_budget(content, source)
         is_finished = content["current_epoch"] >= self.num_epochs
         self.seed = seeding.resumed_seed(self.seed, content.get("seed"), is_finished, source)
+        self.drawn_seed = content.get("drawn_seed")  # without one, the rest of an old training is not repeatable either
         restored = checkpoint.restore(self._state(), content, source)
         self.current_epoch, self._best_ema = restored.epoch, restored.best_ema
         self.inference_allowed_mirroring_axes = restored.mirror_axes

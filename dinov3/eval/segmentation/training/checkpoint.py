@@ -68,6 +68,8 @@ class TrainingState:
     """Completed iterations."""
     best: dict[str, Any] = field(default_factory=dict)
     """Metrics of the best evaluation so far; empty before the first."""
+    is_evaluated: bool = True
+    """False if a signal came before the end of the evaluation that is due after this iteration."""
 
 
 def write_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -89,6 +91,7 @@ def write_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str 
         "ema": None if state.ema is None else state.ema.state_dict(),
         "iteration": state.iteration,
         "best": state.best,
+        "is_evaluated": state.is_evaluated,
         "config": dict(config),
         "images_per_step": _images_per_step(config),
     }
@@ -147,6 +150,7 @@ def restore_checkpoint(state: TrainingState, config: Mapping[str, Any], path: st
     if state.ema is not None:
         state.ema.load_state_dict(content["ema"])
     state.iteration, state.best = content["iteration"], content["best"]
+    state.is_evaluated = content.get("is_evaluated", True)
 
 
 def config_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

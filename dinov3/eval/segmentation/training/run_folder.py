@@ -15,7 +15,6 @@ from dinov3.utils.yaml_config import load_config, plain_config
 
 CONFIG_FILE = "segmentation_config.yaml"
 LOG_FILE = "log.txt"
-LOCK_FILE = ".lock"
 _TO_RESUME = (CHECKPOINT_LATEST, CHECKPOINT_PREVIOUS)
 
 
@@ -52,29 +51,6 @@ def check_run_folder(config: SegmentationConfig) -> bool:
     if found and (folder / CONFIG_FILE).is_file():
         _check_same_training(folder / CONFIG_FILE, config)
     return bool(found)
-
-
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Locks a folder against other runs inside the block; the lock is released when the process ends.
-
-    Raises:
-        UsageError: another process is writing to the folder.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not available on Windows
-        yield
-        return
-    with open(folder / LOCK_FILE, "w") as file:
-        try:
-            # Not flock: the workers of a killed process would inherit the lock and hold it for seconds.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as err:
-            raise UsageError(
-                f"Another run is writing into {folder}; wait until it has ended, or give another output_dir"
-            ) from err
-        yield
 
 
 @contextmanager
