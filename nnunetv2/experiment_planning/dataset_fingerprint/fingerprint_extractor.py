@@ -168,12 +168,10 @@ class DatasetFingerprintExtractor:
         }
 
     def _analyzed_cases(self) -> Iterator[CaseFingerprint]:
-        from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+        from nnunetv2.imageio.reader_writer_registry import reader_of_training_cases
 
         cases = list(self.dataset.values())
-        reader_class = determine_reader_writer_from_dataset_json(
-            self.dataset_json, cases[0]["images"][0], verbose=False
-        )
+        reader_class = reader_of_training_cases(self.dataset_json, self.dataset)
         num_samples = int(self.num_foreground_voxels_for_intensitystats // len(cases))
         return map_cases(
             type(self).analyze_case,
