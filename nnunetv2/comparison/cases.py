@@ -79,8 +79,8 @@ def _reader(models: Sequence[Path], description: dict, runs: Sequence[Run]) -> B
     for folder in models:
         if (folder / "plans.json").is_file():
             return PlansManager(folder / "plans.json").image_reader_writer_class()
-    example = next((str(path) for run in runs for path in run.predictions.values()), None)
-    return determine_reader_writer_from_dataset_json(description, example, verbose=False)()
+    predictions = [str(path) for run in runs for path in run.predictions.values()]
+    return determine_reader_writer_from_dataset_json(description, predictions, verbose=False)()
 
 
 def reference_files(dataset: str, file_ending: str, folder: Path | None = None) -> dict[str, Path]:

@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -294,7 +293,7 @@ def compute_metrics_on_folder2(
     if not references:
         raise DataError(f"There is no reference (*{file_ending}) in {folder_ref}")
     reader_class = determine_reader_writer_from_dataset_json(
-        dataset_json, os.path.join(folder_ref, references[0]), verbose=False
+        dataset_json, [os.path.join(folder_ref, name) for name in references], verbose=False
     )
     label_manager = PlansManager(plans_file).get_label_manager(dataset_json)
     return compute_metrics_on_folder(
@@ -328,8 +327,9 @@ def compute_metrics_on_folder_simple(
     """
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
 
-    file_ending, example = _image_ending(folder_ref)
-    reader_class = determine_reader_writer_from_file_ending(file_ending, example, verbose=False)
+    file_ending = _image_ending(folder_ref)
+    references = [os.path.join(folder_ref, name) for name in _files_with_ending(folder_ref, file_ending)]
+    reader_class = determine_reader_writer_from_file_ending(file_ending, references, verbose=False)
     return compute_metrics_on_folder(
         folder_ref,
         folder_pred,
@@ -344,8 +344,8 @@ def compute_metrics_on_folder_simple(
     )
 
 
-def _image_ending(folder: str) -> tuple[str, str]:
-    """Return the ending of the first file in a folder that a reader supports, and its path."""
+def _image_ending(folder: str) -> str:
+    """Return the ending of the first file in a folder that a reader supports."""
     from nnunetv2.imageio.reader_writer_registry import known_file_endings
 
     endings = known_file_endings()
@@ -353,5 +353,5 @@ def _image_ending(folder: str) -> tuple[str, str]:
         known = [ending for ending in endings if name.lower().endswith(ending)]
         if known:
             ending = max(known, key=len)
-            return name[-len(ending) :], str(Path(folder, name))
+            return name[-len(ending) :]
     raise DataError(f"There is no image in {folder} that a reader knows; known endings: {', '.join(endings)}")

@@ -12,8 +12,9 @@ from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-from nnunetv2.experiment_planning.experiment_planners.plans_file import copy_file
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+from nnunetv2.imageio.companions import copy_image
+from nnunetv2.imageio.reader_writer_registry import reader_of_training_cases
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.class_lookup import find_by_name
@@ -240,9 +241,11 @@ def _copy_references(dataset_name: str) -> None:
     dataset_json = read_dataset_json(os.path.join(raw_folder, "dataset.json"))
     references = Path(nnUNet_preprocessed, dataset_name, "gt_segmentations")
     references.mkdir(parents=True, exist_ok=True)
-    for identifier, case in get_filenames_of_train_images_and_targets(raw_folder, dataset_json).items():
+    cases = get_filenames_of_train_images_and_targets(raw_folder, dataset_json)
+    reader = reader_of_training_cases(dataset_json, cases)()
+    for identifier, case in cases.items():
         target = references / (check_case_identifier(identifier) + dataset_json["file_ending"])
-        copy_file(case["label"], target, only_if_newer=True)
+        copy_image(reader, case["label"], target, only_if_newer=True)
 
 
 def _numbers(texts: Sequence[float | str]) -> list[float]:

@@ -65,7 +65,7 @@ def verify_dataset_integrity(folder: str, num_processes: int = 8, *, allow_geome
     Raises:
         DataError: problems were found; the log has one line per problem.
     """
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+    from nnunetv2.imageio.reader_writer_registry import reader_of_training_cases
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
     allow_geometry_mismatch = allow_geometry_mismatch or mismatch_is_allowed()
@@ -73,9 +73,7 @@ def verify_dataset_integrity(folder: str, num_processes: int = 8, *, allow_geome
     dataset = get_filenames_of_train_images_and_targets(folder, dataset_json)
     _check_files(folder, dataset_json, dataset)
     expected_labels = _expected_labels(dataset_json)
-    reader_class = determine_reader_writer_from_dataset_json(
-        dataset_json, next(iter(dataset.values()))["images"][0], verbose=False
-    )
+    reader_class = reader_of_training_cases(dataset_json, dataset)
     num_channels = len(channel_names(dataset_json))
     jobs = [(c["images"], c["label"], num_channels, expected_labels, reader_class) for c in dataset.values()]
     faulty = []

@@ -71,6 +71,21 @@ class BaseReaderWriter(ABC):
             properties: as returned by `read_images` for the image.
         """
 
+    def check_header(self, image_fname: str) -> None:
+        """Check, without reading voxels, whether this reader could read the file; by default, nothing is checked.
+
+        Raises:
+            DataError: it cannot: the file is missing, damaged, too large or of another kind.
+        """
+        return
+
+    def companion_files(self, image_fname: str) -> list[str]:
+        """Other files beside an existing image or label map that must be copied with it; none by default.
+
+        Examples are the voxels of a detached header, or a file with the spacing.
+        """
+        return []
+
 
 def require_endings(reader: type[BaseReaderWriter]) -> None:
     """Rejects a reader that does not say which file endings it is for, or says it wrongly.

@@ -29,6 +29,7 @@ from nnunetv2.evaluation.segmentation_format import (
 )
 from nnunetv2.evaluation.summary_json import label_or_region_to_key, summary_of_cases
 from nnunetv2.imageio.checked_reading import read_seg
+from nnunetv2.imageio.companions import copy_image
 from nnunetv2.postprocessing.step_choice import ScoredCases, Step, Summary, choose_steps, metrics_after_steps
 from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.json_export import json_ready
@@ -159,7 +160,7 @@ def _write_postprocessed(cases: ScoredCases, steps: Sequence[Step], before: Summ
     if steps:
         return _score(cases, steps, folder)
     for name in cases.names:  # no step helps, so copying is enough
-        shutil.copyfile(os.path.join(cases.predictions, name), os.path.join(folder, name))
+        copy_image(cases.stored.reader_writer, os.path.join(cases.predictions, name), os.path.join(folder, name))
     return before
 
 

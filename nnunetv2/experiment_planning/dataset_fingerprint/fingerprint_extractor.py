@@ -208,10 +208,9 @@ class DatasetFingerprintExtractor:
         }
 
     def _reader_class(self) -> type[BaseReaderWriter]:
-        from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+        from nnunetv2.imageio.reader_writer_registry import reader_of_training_cases
 
-        example = next(iter(self.dataset.values()))["images"][0]
-        return determine_reader_writer_from_dataset_json(self.dataset_json, example, verbose=False)
+        return reader_of_training_cases(self.dataset_json, self.dataset)
 
     def _analyzed_cases(self, reader_class: type[BaseReaderWriter]) -> Iterator[CaseFingerprint]:
         cases = list(self.dataset.values())

@@ -115,15 +115,14 @@ class ExperimentPlanner:
         self.plans: dict[str, Any] | None = None
 
     def determine_reader_writer(self) -> type:
-        from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+        from nnunetv2.imageio.reader_writer_registry import reader_of_training_cases
 
         if not self.dataset:
             raise DataError(
                 f"There is no training case in {self.raw_dataset_folder}/imagesTr: no file is named like "
                 f"case_0000{self.dataset_json['file_ending']} (file_ending in dataset.json)"
             )
-        example = next(iter(self.dataset.values()))["images"][0]
-        return determine_reader_writer_from_dataset_json(self.dataset_json, example, verbose=False)
+        return reader_of_training_cases(self.dataset_json, self.dataset)
 
     @staticmethod
     def static_estimate_VRAM_usage(  # noqa: N802

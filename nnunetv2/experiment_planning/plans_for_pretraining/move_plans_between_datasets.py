@@ -101,9 +101,9 @@ def _reader_of(raw_folder: str, dataset_json: dict[str, Any]) -> str:
     cases = get_filenames_of_train_images_and_targets(raw_folder, dataset_json)
     if not cases:
         raise UsageError(f"{raw_folder} has no training images, by which the image reader is chosen")
-    example = next(iter(cases.values()))["images"][0]
+    images = [image for case in cases.values() for image in case["images"]]
     reader = determine_reader_writer_from_dataset_json(
-        dataset_json, example, allow_nonmatching_filename=True, verbose=False
+        dataset_json, images, allow_nonmatching_filename=True, verbose=False
     )
     return reader.__name__
 

@@ -52,10 +52,10 @@ def generate_overlays_from_raw(
     for case in cases.values():
         require_channel(channel_idx, len(case["images"]))
     images = [case["images"][channel_idx] for case in cases.values()]
-    reader_writer = determine_reader_writer_from_dataset_json(dataset_json, images[0])()
+    labels = [case["label"] for case in cases.values()]
+    reader_writer = determine_reader_writer_from_dataset_json(dataset_json, [*images, *labels])()
     os.makedirs(output_folder, exist_ok=True)
     pictures = [os.path.join(output_folder, f"{name}.png") for name in cases]
-    labels = [case["label"] for case in cases.values()]
     multiprocessing_plot_overlay(images, labels, reader_writer, pictures, overlay_intensity, num_processes)
     logger.info("%d overlays are in %s", len(pictures), output_folder)
 
