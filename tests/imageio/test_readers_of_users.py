@@ -302,7 +302,7 @@ def test_a_fingerprint_of_another_reader_or_without_its_axes_is_computed_again(a
     path = nnunet_folders["nnUNet_preprocessed"] / DATASET / "dataset_fingerprint.json"
     right = DatasetFingerprintExtractor(72, num_processes=1).run()
     for wrong, reason in (
-        ({**right, "shapes_after_crop": [[12, 10]] * 4}, "it has images that do not have 3 axes"),
+        ({**right, "shapes_after_crop": [[12, 10]] * 4}, '"shapes_after_crop" is [[12, 10]'),
         ({**right, "image_reader": {**right["image_reader"], "name": "Other"}}, "made by the reader Other"),
         ({key: value for key, value in right.items() if key != "image_reader"}, "by a reader of nnU-Net or an unknown"),
     ):

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 READER = "image_reader"  # key of a fingerprint that a user's reader made
-_NUM_AXES = 3
 _SEED = 1234
 _MIN_DRAWS_AT_ONCE, _MAX_DRAWS_AT_ONCE = 1 << 18, 1 << 22
 
@@ -142,12 +141,17 @@ class DatasetFingerprintExtractor:
     def run(self, overwrite_existing: bool = False) -> dict[str, Any]:
         """Returns the fingerprint; computes and writes it if `overwrite_existing`, or it is missing or unusable.
 
-        A fingerprint is unusable if another reader of a user made it, or the same one before its file changed.
+        A fingerprint is unusable if it is damaged, if another reader of a user made it, or the same one before its file
+        changed.
         """
         fingerprint_file = Path(nnUNet_preprocessed, self.dataset_name, "dataset_fingerprint.json")
         if fingerprint_file.is_file() and not overwrite_existing:
-            fingerprint = read_fingerprint(fingerprint_file)
-            if (reason := self._reason_to_renew(fingerprint)) is None:
+            try:
+                fingerprint = read_fingerprint(fingerprint_file)
+                reason = self._reason_to_renew(fingerprint)
+            except DataError as err:
+                reason = str(err)
+            if reason is None:
                 return fingerprint
             logger.warning("%s is computed again: %s", fingerprint_file, reason)
         fingerprint = self._fingerprint()
@@ -159,9 +163,6 @@ class DatasetFingerprintExtractor:
         """Why an existing fingerprint cannot be used; None if it can."""
         from nnunetv2.utilities import extensions
 
-        entries = (*fingerprint.get("shapes_after_crop", ()), *fingerprint.get("spacings", ()))
-        if any(len(entry) != _NUM_AXES for entry in entries):
-            return f"it has images that do not have {_NUM_AXES} axes"
         recorded = fingerprint.get(READER)
         if recorded is None and not extensions.of_users("reader"):
             return None
