@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dinov3.utils.atomic_files import read_json, write_json
+from dinov3.utils.folder_lock import locked_folder
 from nnunetv2.errors import DataError
 from nnunetv2.experiment_planning.dataset_fingerprint.intensity_distribution import IntensityDistribution
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+FINGERPRINT_FILE = "dataset_fingerprint.json"
 _SEED = 1234
 _MIN_DRAWS_AT_ONCE, _MAX_DRAWS_AT_ONCE = 1 << 18, 1 << 22
 
@@ -129,13 +131,16 @@ class DatasetFingerprintExtractor:
 
     def run(self, overwrite_existing: bool = False) -> dict[str, Any]:
         """Returns the fingerprint; computes and writes it if it is missing or `overwrite_existing`."""
-        fingerprint_file = Path(nnUNet_preprocessed, self.dataset_name, "dataset_fingerprint.json")
+        fingerprint_file = Path(nnUNet_preprocessed, self.dataset_name, FINGERPRINT_FILE)
         if fingerprint_file.is_file() and not overwrite_existing:
             return read_json(fingerprint_file)
-        fingerprint = self._fingerprint()
-        fingerprint_file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(fingerprint, fingerprint_file, sort_keys=True)
-        return fingerprint
+        folder = fingerprint_file.parent
+        with locked_folder(folder, "extracting the fingerprint", part=FINGERPRINT_FILE, wait=True):
+            if fingerprint_file.is_file() and not overwrite_existing:  # by the process that was waited for
+                return read_json(fingerprint_file)
+            fingerprint = self._fingerprint()
+            write_json(fingerprint, fingerprint_file, sort_keys=True)
+            return fingerprint
 
     def _fingerprint(self) -> dict[str, Any]:
         if not self.dataset:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dinov3.utils.atomic_files import read_json, replace_folder_when_complete
+from dinov3.utils.folder_lock import locked_folder
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
@@ -176,6 +177,7 @@ class DefaultPreprocessor:
         """Preprocesses all training cases of a dataset.
 
         Earlier results of the configuration are replaced only after all cases are done; if one fails, they are kept.
+        Another process that preprocesses into the same folder is refused meanwhile.
 
         Args:
             dataset_name_or_id: `DatasetXXX_Name`, or XXX.
@@ -186,6 +188,7 @@ class DefaultPreprocessor:
         Raises:
             UsageError: the dataset, its plans or the configuration do not exist.
             DataError: a case cannot be used; the message names it.
+            LockedError: another process preprocesses into the same folder.
         """
         dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
         raw_folder = Path(nnUNet_raw, dataset)
@@ -201,7 +204,11 @@ class DefaultPreprocessor:
         cases = get_filenames_of_train_images_and_targets(raw_folder, dataset_json)
 
         shared = (plans_manager, configuration_manager, dataset_json)
-        with replace_folder_when_complete(folder / configuration_manager.data_identifier) as output_folder:
+        identifier = configuration_manager.data_identifier
+        with (
+            locked_folder(folder, "preprocessing", part=identifier, force=None),
+            replace_folder_when_complete(folder / identifier) as output_folder,
+        ):
             results = map_cases(
                 self.run_case_save,
                 [(str(output_folder / case), file["images"], file["label"], *shared) for case, file in cases.items()],
