@@ -18,8 +18,10 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.crossval_split import Split, SplitRule
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_files import listed_plans, require_plans_name
+from nnunetv2.utilities.splits_file import load_or_create_splits
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 logger = logging.getLogger(__name__)
@@ -161,6 +163,16 @@ def plan_experiments(
             overwrite_plans_name,
         )
     return plans_name
+
+
+def split_dataset(dataset_id: int, rule: SplitRule) -> list[Split]:
+    """Creates the splits of a dataset before its first training would, or checks that existing ones follow the rule.
+
+    Raises: see `load_or_create_splits`.
+    """
+    dataset_name = convert_id_to_dataset_name(dataset_id)
+    cases = get_filenames_of_train_images_and_targets(os.path.join(nnUNet_raw, dataset_name))
+    return load_or_create_splits(Path(nnUNet_preprocessed, dataset_name), list(cases), rule)
 
 
 def preprocess_dataset(

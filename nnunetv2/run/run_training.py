@@ -26,6 +26,7 @@ from nnunetv2.run.training_run import (
 )
 from nnunetv2.training.setup.budget import Budget
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.crossval_split import SplitRule, split_rule_of
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.processes.command_processes import (
     log_the_first_process_only,
@@ -129,6 +130,7 @@ def train_and_validate(run: TrainingRun) -> None:
         trainer.disable_checkpointing = True
     if run.seed is not None:
         trainer.seed = run.seed
+    trainer.split_rule = run.split_rule
     trainer.keep_to_budget(run.budget)  # before initialize, as the schedule depends on the length
     maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
     if not run.only_validate:
@@ -171,6 +173,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
     num_iterations_per_epoch: int | None = None,
     num_val_iterations_per_epoch: int | None = None,
     precision: str | None = None,
+    split_rule: SplitRule | None = None,
 ) -> None:
     """Trains one fold and validates it; arguments as in the command `nnUNetv2_train`.
 
@@ -185,6 +188,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         num_epochs: length of the training; None: taken from the trainer or the resumed checkpoint; the same holds for
             the next two.
         precision: fp32, fp16 or bf16; None: as for `num_epochs`.
+        split_rule: number of folds, and cases that stay together; None: nnU-Net's default.
 
     Raises:
         UsageError: `nnUNet_results` is not set; see also `get_trainer_from_args` and `maybe_load_checkpoint`.
@@ -207,6 +211,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         trainer_kwargs=trainer_kwargs or {},
         seed=seed,
         budget=Budget(num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch, precision),
+        split_rule=split_rule or SplitRule(),
     )
     nnUNet_results.require()
     _require_numbers_of_workers()
@@ -273,6 +278,7 @@ def run_from_arguments(
         num_iterations_per_epoch=args.num_iterations_per_epoch,
         num_val_iterations_per_epoch=args.num_val_iterations_per_epoch,
         precision=args.precision,
+        split_rule=split_rule_of(args),
     )
 
 

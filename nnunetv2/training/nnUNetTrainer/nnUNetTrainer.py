@@ -160,8 +160,9 @@ class nnUNetTrainer(FoldTraining):
         if self.dataset_class is None:
             self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
-        splits = [] if self.fold == "all" else load_or_create_splits(self.preprocessed_dataset_folder_base, cases)
-        return select_fold(splits, self.fold, cases)
+        folder, rule = self.preprocessed_dataset_folder_base, self.split_rule
+        splits = [] if self.fold == "all" else load_or_create_splits(folder, cases, rule)
+        return select_fold(splits, self.fold, cases, allow_leak=rule.allow_leak)
 
     def _require_inputs(self, identifiers: list[str]) -> None:
         previous, dataset = self.configuration_manager.previous_stage_name, self.preprocessed_dataset_folder_base
