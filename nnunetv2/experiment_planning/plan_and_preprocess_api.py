@@ -39,6 +39,7 @@ def extract_fingerprint_dataset(
     show_progress_bar: bool = True,
     *,
     allow_geometry_mismatch: bool = False,
+    check_labels: bool = True,
 ) -> dict[str, Any]:
     """Extracts the fingerprint of a dataset, writes it to the preprocessed folder and returns it.
 
@@ -51,6 +52,7 @@ def extract_fingerprint_dataset(
         verbose: log each case.
         show_progress_bar: draw a progress bar on a terminal.
         allow_geometry_mismatch: see `verify_dataset_integrity`.
+        check_labels: reject labels that dataset.json does not name.
     """
     dataset_name = convert_id_to_dataset_name(dataset_id)
     logger.info(dataset_name)
@@ -61,6 +63,8 @@ def extract_fingerprint_dataset(
         )
     extractor = fingerprint_extractor_class(dataset_id, num_processes, verbose=verbose)
     extractor.show_progress_bar = show_progress_bar
+    extractor.check_labels = check_labels
+    extractor.warn_of_suspicious_cases = not check_dataset_integrity  # which has warned of them
     return extractor.run(overwrite_existing=clean)
 
 
@@ -74,6 +78,7 @@ def extract_fingerprints(
     show_progress_bar: bool = True,
     *,
     allow_geometry_mismatch: bool = False,
+    check_labels: bool = True,
 ) -> None:
     """Calls `extract_fingerprint_dataset` for several datasets; the class is resolved by name."""
     extractor_class = find_by_name("fingerprint extractor", fingerprint_extractor_class_name)
@@ -87,6 +92,7 @@ def extract_fingerprints(
             verbose,
             show_progress_bar,
             allow_geometry_mismatch=allow_geometry_mismatch,
+            check_labels=check_labels,
         )
 
 

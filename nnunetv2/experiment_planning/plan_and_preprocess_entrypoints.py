@@ -162,7 +162,7 @@ def processes_per_configuration(configurations: Sequence[str], given: Sequence[i
     return [DEFAULT_NUM_PROCESSES.get(configuration, NUM_PROCESSES_OF_OTHERS) for configuration in configurations]
 
 
-def _extract(args: argparse.Namespace, num_processes: int) -> None:
+def _extract(args: argparse.Namespace, num_processes: int, *, check_labels: bool = True) -> None:
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints
 
     extract_fingerprints(
@@ -174,6 +174,7 @@ def _extract(args: argparse.Namespace, num_processes: int) -> None:
         args.verbose,
         show_progress_bar=not args.no_pbar,
         allow_geometry_mismatch=args.allow_geometry_mismatch,
+        check_labels=check_labels,
     )
 
 
@@ -234,10 +235,13 @@ def plan_and_preprocess_entry(argv: Sequence[str] | None = None) -> None:
     args = build_plan_and_preprocess_parser().parse_args(argv)
     _checked_datasets(args)
     from nnunetv2.experiment_planning.plan_and_preprocess_api import require_planning_names
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import changes_labels
+    from nnunetv2.utilities.class_lookup import find_by_name
 
     require_planning_names(args.pl, args.preprocessor_name, args.overwrite_plans_name)
     split_rule_of(args)  # rejects wrong values before the fingerprint, which can take long
-    _extract(args, args.npfp)
+    preprocessor = find_by_name("preprocessor", args.preprocessor_name)
+    _extract(args, args.npfp, check_labels=not changes_labels(preprocessor))
     plans_name = _plan(args)
     if not args.no_pp:
         _preprocess(args, plans_name)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dinov3.utils.atomic_files import create_json, read_json
+from dinov3.utils.atomic_files import create_json, read_json, write_json
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.utilities.crossval_split import (
     NUM_FOLDS,
@@ -60,7 +60,7 @@ def load_or_create_splits(
         splits = generate_crossval_split(cases, SEED, num_folds, groups_of(cases, rule.group_by, duplicates))
         if create_json(splits, path):
             _log.info("Wrote new splits for a %d-fold cross-validation to %s", num_folds, path)
-    splits = _read_splits(path)
+    splits = read_splits(path)
     _report_use(len(splits), path)
     if rule.num_folds not in (None, len(splits)):
         raise UsageError(
@@ -120,6 +120,15 @@ def _report_use(num_splits: int, path: Path) -> None:
     _log.info("Using the %d splits of %s", num_splits, path)
 
 
+def write_duplicates(duplicates: Sequence[Sequence[str]], preprocessed_folder: Path) -> None:
+    """Writes the groups of cases with equal images, from which `load_or_create_splits` knows them."""
+    path = preprocessed_folder / DUPLICATES_FILE
+    if duplicates:
+        write_json(duplicates, path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _read_duplicates(path: Path) -> list[list[str]]:
     duplicates = read_json(path) if path.is_file() else []
     if not isinstance(duplicates, list) or not all(map(_is_list_of_cases, duplicates)):
@@ -127,7 +136,8 @@ def _read_duplicates(path: Path) -> list[list[str]]:
     return duplicates
 
 
-def _read_splits(path: Path) -> list[Split]:
+def read_splits(path: Path) -> list[Split]:
+    """Reads and checks a file of splits. Raises `DataError` if it has another form."""
     try:
         splits = read_json(path)
     except ValueError as err:

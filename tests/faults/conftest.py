@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tests.faults import volumes
 from tests.training.tiny_dataset import write_tiny_dataset
@@ -51,6 +52,12 @@ def preprocessed_volumes(volumes_once: Path, nnunet_folders: dict[str, Path]) ->
 def tiny_images(nnunet_folders: dict[str, Path]) -> Path:
     """A preprocessed 2-D dataset (number 777) whose U-Net trains an epoch in a second."""
     return write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws fewer voxels for the fingerprint, which otherwise takes seconds for any dataset."""
+    monkeypatch.setattr(DatasetFingerprintExtractor, "num_foreground_voxels_for_intensitystats", 1e5)
 
 
 @pytest.fixture

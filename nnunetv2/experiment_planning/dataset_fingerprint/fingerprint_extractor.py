@@ -5,25 +5,34 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dinov3.utils.atomic_files import read_json, write_json
-from dinov3.utils.folder_lock import locked_folder
 from nnunetv2.errors import DataError
 from nnunetv2.experiment_planning.dataset_fingerprint.intensity_distribution import IntensityDistribution
+from nnunetv2.experiment_planning.suspicious_cases import (
+    CaseContent,
+    content_of,
+    find_duplicates,
+    notes_on_case,
+    notes_on_duplicates,
+    notes_on_files,
+)
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.preprocessing.label_values import declared_labels, label_problems
+from nnunetv2.utilities.message_parts import counted
 from nnunetv2.utilities.processes.case_pool import map_cases
+from nnunetv2.utilities.splits_file import write_duplicates
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 logger = logging.getLogger(__name__)
 
-FINGERPRINT_FILE = "dataset_fingerprint.json"
 _SEED = 1234
 _MIN_DRAWS_AT_ONCE, _MAX_DRAWS_AT_ONCE = 1 << 18, 1 << 22
 
@@ -39,6 +48,8 @@ class CaseFingerprint(NamedTuple):
     """Distribution of the sampled foreground voxels, per channel."""
     relative_size_after_cropping: float
     """Share of the voxels inside the bounding box."""
+    content: CaseContent | None = None
+    """What is checked without reading the case again; None: not checked."""
 
 
 class DatasetFingerprintExtractor:
@@ -52,6 +63,10 @@ class DatasetFingerprintExtractor:
         dataset_name_or_id: for example 4 or "Dataset004_Hippocampus".
         num_processes: upper limit for worker processes.
         verbose: logs one line per case.
+
+    Attributes:
+        check_labels: reject labels that dataset.json does not name. False for preprocessors that change labels.
+        warn_of_suspicious_cases: log constant, duplicate and unlabelled cases, and labels without an image.
     """
 
     num_foreground_voxels_for_intensitystats = 10e7
@@ -62,6 +77,8 @@ class DatasetFingerprintExtractor:
 
         self.verbose = verbose
         self.show_progress_bar = True
+        self.check_labels = True
+        self.warn_of_suspicious_cases = True
         self.dataset_name = maybe_convert_to_dataset_name(dataset_name_or_id)
         self.input_folder = os.path.join(nnUNet_raw, self.dataset_name)
         self.num_processes = num_processes
@@ -127,28 +144,35 @@ class DatasetFingerprintExtractor:
             raise DataError(f"{err} (images {', '.join(image_files)}, segmentation {segmentation_file})") from err
         shape_after_crop = cropped_images.shape[1:]
         relative_size = math.prod(shape_after_crop) / math.prod(images.shape[1:])
-        return CaseFingerprint(shape_after_crop, tuple(properties["spacing"]), intensities, relative_size)
+        return CaseFingerprint(
+            shape_after_crop,
+            tuple(properties["spacing"]),
+            intensities,
+            relative_size,
+            content_of(images, segmentation),
+        )
 
     def run(self, overwrite_existing: bool = False) -> dict[str, Any]:
         """Returns the fingerprint; computes and writes it if it is missing or `overwrite_existing`."""
-        fingerprint_file = Path(nnUNet_preprocessed, self.dataset_name, FINGERPRINT_FILE)
+        fingerprint_file = Path(nnUNet_preprocessed, self.dataset_name, "dataset_fingerprint.json")
         if fingerprint_file.is_file() and not overwrite_existing:
             return read_json(fingerprint_file)
-        folder = fingerprint_file.parent
-        with locked_folder(folder, "extracting the fingerprint", part=FINGERPRINT_FILE, wait=True):
-            if fingerprint_file.is_file() and not overwrite_existing:  # by the process that was waited for
-                return read_json(fingerprint_file)
-            fingerprint = self._fingerprint()
-            write_json(fingerprint, fingerprint_file, sort_keys=True)
-            return fingerprint
+        fingerprint, duplicates = self._fingerprint()
+        fingerprint_file.parent.mkdir(parents=True, exist_ok=True)
+        write_duplicates(duplicates, fingerprint_file.parent)
+        write_json(fingerprint, fingerprint_file, sort_keys=True)
+        return fingerprint
 
-    def _fingerprint(self) -> dict[str, Any]:
+    def _fingerprint(self) -> tuple[dict[str, Any], list[list[str]]]:
+        """Returns the fingerprint, and the groups of cases with equal images."""
         if not self.dataset:
             raise DataError(f"There is no training case in {self.input_folder}")
         spacings, shapes, relative_sizes = [], [], []
         channel_names = self.dataset_json.get("channel_names", self.dataset_json.get("modality"))
+        reader_class = self._reader_class()
         intensities = [IntensityDistribution() for _ in channel_names]
-        for identifier, case in zip(self.dataset, self._analyzed_cases(), strict=True):
+        contents = {}
+        for identifier, case in zip(self.dataset, self._analyzed_cases(reader_class), strict=True):
             if len(case.foreground_intensities) != len(intensities):
                 raise DataError(
                     f"Case {identifier} has {len(case.foreground_intensities)} channels; dataset.json names "
@@ -159,11 +183,19 @@ class DatasetFingerprintExtractor:
             spacings.append(np.asarray(case.spacing).tolist())
             shapes.append([int(size) for size in case.shape_after_crop])
             relative_sizes.append(case.relative_size_after_cropping)
+            if case.content is not None:
+                contents[identifier] = case.content
             if self.verbose:
                 logger.info("%s: shape after cropping %s, spacing %s", identifier, shapes[-1], spacings[-1])
+        if self.check_labels:
+            self._require_declared_labels(contents, reader_class)
         if any(distribution.moments.count == 0 for distribution in intensities):
             raise DataError(f"No training case of {self.input_folder} has a labelled voxel; there is nothing to learn")
-        return {
+        samples = {identifier: content.sample for identifier, content in contents.items()}
+        duplicates = find_duplicates(samples, self.dataset, reader_class, self.num_processes)
+        if self.warn_of_suspicious_cases:
+            self._warn_of_suspicious_cases(contents, duplicates)
+        fingerprint = {
             "spacings": spacings,
             "shapes_after_crop": shapes,
             "foreground_intensity_properties_per_channel": {
@@ -171,14 +203,45 @@ class DatasetFingerprintExtractor:
             },
             "median_relative_size_after_cropping": float(np.median(relative_sizes)),
         }
+        return fingerprint, duplicates
 
-    def _analyzed_cases(self) -> Iterator[CaseFingerprint]:
+    def _require_declared_labels(
+        self, contents: Mapping[str, CaseContent], reader_class: type[BaseReaderWriter]
+    ) -> None:
+        """Rejects labels that dataset.json does not name; reads only faulty label files again, to count them."""
+        expected = declared_labels(self.dataset_json)
+        faulty = [identifier for identifier, content in contents.items() if not content.labels.fits(expected)]
+        if not faulty:
+            return
+        jobs = [(self.dataset[identifier]["label"], reader_class, expected) for identifier in faulty]
+        problems = [
+            problem for found in map_cases(_problems_of_label_file, jobs, self.num_processes) for problem in found
+        ]
+        for problem in problems:
+            logger.error(problem)
+        raise DataError(
+            f"{len(faulty)} of {counted(len(self.dataset), 'label file')} of {self.input_folder} have values that "
+            f"dataset.json does not name, each logged above; the first: {problems[0]}"
+        )
+
+    def _warn_of_suspicious_cases(self, contents: Mapping[str, CaseContent], duplicates: list[list[str]]) -> None:
+        for identifier, content in contents.items():
+            files = self.dataset[identifier]
+            for note in notes_on_case(content, files["images"], files["label"]):
+                logger.warning("%s: %s", identifier, note)
+        for note in notes_on_duplicates(duplicates) + notes_on_files(
+            self.input_folder, self.dataset_json, self.dataset
+        ):
+            logger.warning(note)
+
+    def _reader_class(self) -> type[BaseReaderWriter]:
         from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 
+        example = next(iter(self.dataset.values()))["images"][0]
+        return determine_reader_writer_from_dataset_json(self.dataset_json, example, verbose=False)
+
+    def _analyzed_cases(self, reader_class: type[BaseReaderWriter]) -> Iterator[CaseFingerprint]:
         cases = list(self.dataset.values())
-        reader_class = determine_reader_writer_from_dataset_json(
-            self.dataset_json, cases[0]["images"][0], verbose=False
-        )
         num_samples = int(self.num_foreground_voxels_for_intensitystats // len(cases))
         return map_cases(
             type(self).analyze_case,
@@ -187,6 +250,12 @@ class DatasetFingerprintExtractor:
             description="Extracting dataset fingerprint",
             show_progress=self.show_progress_bar,
         )
+
+
+def _problems_of_label_file(
+    label_file: str, reader_class: type[BaseReaderWriter], expected: Sequence[int]
+) -> list[str]:
+    return label_problems(reader_class().read_seg(label_file)[0], expected, label_file)
 
 
 def _draw_counts(random_state: np.random.RandomState, population: int, num_samples: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from nnunetv2.errors import DataError, UsageError
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from nnunetv2.preprocessing.label_values import declared_labels, label_problems
 from nnunetv2.preprocessing.preprocessors.foreground_locations import sample_foreground_locations
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
@@ -127,7 +128,8 @@ class DefaultPreprocessor:
             dataset_json: content or path of dataset.json.
 
         Raises:
-            DataError: a file cannot be read, has NaN or infinite voxels, or image and label differ in shape.
+            DataError: a file cannot be read, has NaN or infinite voxels or labels that dataset.json does not name, or
+                image and label differ in shape.
         """
         reader = plans_manager.image_reader_writer_class()
         data, properties = reader.read_images(image_files)
@@ -140,6 +142,8 @@ class DefaultPreprocessor:
                     f"{', '.join(map(str, image_files))} has {_dimensions(data)} voxels but {seg_file} has "
                     f"{_dimensions(seg)}; image and label must be on the same grid"
                 )
+            if not changes_labels(type(self)):
+                _check_labels(seg, seg_file, dataset_json)
         if self.verbose:
             logger.info("Preprocessing %s", ", ".join(map(str, image_files)))
         return self.run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
@@ -263,6 +267,19 @@ class DefaultPreprocessor:
         if verbose:
             logger.info("Voxels drawn per class: %s", {label: len(voxels) for label, voxels in locations.items()})
         return locations
+
+
+def changes_labels(preprocessor_class: type) -> bool:
+    """True if the labels of the files need not be those of dataset.json, as `modify_seg_fn` may map them."""
+    return getattr(preprocessor_class, "modify_seg_fn", None) is not DefaultPreprocessor.modify_seg_fn
+
+
+def _check_labels(seg: np.ndarray, seg_file: str, dataset_json: dict | str) -> None:
+    if isinstance(dataset_json, (str, os.PathLike)):
+        dataset_json = read_json(dataset_json)
+    problems = label_problems(seg, declared_labels(dataset_json), seg_file)
+    if problems:
+        raise DataError(problems[0])
 
 
 def _classes_to_locate(label_manager: LabelManager) -> list:
