@@ -25,13 +25,8 @@ class LabelRange(NamedTuple):
 
 
 def range_of(segmentation: np.ndarray) -> LabelRange:
-    lowest, highest = float(segmentation.min()), float(segmentation.max())
-    if np.issubdtype(segmentation.dtype, np.integer):
-        return LabelRange(lowest, highest, True)
-    limits = np.iinfo(np.int32)
-    if not (limits.min < lowest and highest < limits.max):
-        return LabelRange(lowest, highest, False)
-    return LabelRange(lowest, highest, bool((segmentation == segmentation.astype(np.int32)).all()))
+    are_whole = np.issubdtype(segmentation.dtype, np.integer) or bool((np.rint(segmentation) == segmentation).all())
+    return LabelRange(float(segmentation.min()), float(segmentation.max()), are_whole)
 
 
 def declared_labels(dataset_json: Mapping[str, Any]) -> list[int]:
