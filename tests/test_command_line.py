@@ -30,6 +30,7 @@ OTHER_TYPES = {
 }
 
 # Flags that upstream does not have. A new one is entered here, and in docs/migrating.md.
+SPLITS = {"--num_folds", "--group_by", "--allow_leak"}
 ADDED = {
     "nnUNetv2_download_pretrained_model_by_url": {"--overwrite", "--sha256", "--allow_http", "--max_gb"},
     "nnUNetv2_evaluate_folder": {"--allow_geometry_mismatch"},
@@ -38,7 +39,8 @@ ADDED = {
     "nnUNetv2_extract_fingerprint": {"--allow_geometry_mismatch"},
     "nnUNetv2_find_best_configuration": {"-m"},
     "nnUNetv2_install_pretrained_model_from_zip": {"--overwrite"},
-    "nnUNetv2_plan_and_preprocess": {"--allow_geometry_mismatch"},
+    "nnUNetv2_plan_and_preprocess": {"--allow_geometry_mismatch", *SPLITS},
+    "nnUNetv2_plan_experiment": SPLITS,
     "nnUNetv2_predict": {"-num_gpus"},
     "nnUNetv2_predict_from_modelfolder": {"-num_gpus"},
     "nnUNetv2_train": {
@@ -49,6 +51,7 @@ ADDED = {
         "--num_val_iterations_per_epoch",
         "--precision",
         "--seed",
+        *SPLITS,
     },
 }
 

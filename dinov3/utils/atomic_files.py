@@ -9,7 +9,9 @@ import os
 import re
 import secrets
 import shutil
+import socket
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +22,7 @@ from dinov3.utils.json_files import read_json as read_json  # read and write fro
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp\.")
 _OLDEST_WRITE = 3600  # seconds
+_INCOMPLETE, _REPLACED = "incomplete", "replaced"  # endings of hidden folders beside their target
 
 
 @contextmanager
@@ -117,19 +120,64 @@ def remove_interrupted_writes(folder: str | os.PathLike, *, min_age: float = _OL
 def replace_folder_when_complete(target: str | os.PathLike) -> Iterator[Path]:
     """Yields an empty folder next to `target`; on success it replaces the target, on failure it is removed.
 
-    Until then the target keeps its content, so both need space. The next call removes leftovers of a killed process.
+    Until then the target keeps its content, so both need space. Concurrent writes of the same target do not interfere:
+    the last to finish wins. The next call removes what killed processes left behind.
     """
     target = Path(target)
-    temporary = target.with_name(f".{target.name}.incomplete")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned_folders(target)
+    owner = f"{os.getpid()}.{_host()}.{secrets.token_hex(4)}"
+    temporary, older = (target.with_name(f".{target.name}.{owner}.{end}") for end in (_INCOMPLETE, _REPLACED))
+    temporary.mkdir()
     try:
         yield temporary
-        if target.is_dir():
-            shutil.rmtree(target)
-        os.replace(temporary, target)
+        # Renaming the old folder first: a kill while it is being deleted would leave a part of it under its name.
+        while True:
+            with suppress(FileNotFoundError):
+                os.replace(target, older)
+            try:
+                os.replace(temporary, target)
+                break
+            except OSError as err:
+                if err.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                shutil.rmtree(older, ignore_errors=True)  # another process has just put its own folder there
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def _remove_abandoned_folders(target: Path) -> None:
+    name, endings = re.escape(target.name), f"{_INCOMPLETE}|{_REPLACED}"
+    pattern = re.compile(rf"\.{name}\.(?P<pid>\d+)\.(?P<host>[0-9a-f]+)\.[0-9a-f]{{8}}\.(?:{endings})")
+    with os.scandir(target.parent) as entries:
+        found = [(entry.path, match) for entry in entries if (match := pattern.fullmatch(entry.name))]
+    for path, match in found:
+        with suppress(FileNotFoundError):  # finished in the meantime
+            if _has_ended(int(match["pid"])) if match["host"] == _host() else _is_old(Path(path)):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _host() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _has_ended(pid: int) -> bool:
+    if os.name == "nt":  # there is no signal 0, and os.kill would end the process
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
+
+
+def _is_old(folder: Path) -> bool:
+    """True if nothing was added to a folder or its subfolders within the last hour."""
+    folders = [folder, *(Path(entry) for entry in os.scandir(folder) if entry.is_dir())]
+    return time.time() - max(each.stat().st_mtime for each in folders) > _OLDEST_WRITE
 
 
 def write_json(content: Any, path: str | os.PathLike, *, indent: int = 4, sort_keys: bool = False) -> None:
@@ -137,6 +185,32 @@ def write_json(content: Any, path: str | os.PathLike, *, indent: int = 4, sort_k
     text = json.dumps(content, indent=indent, sort_keys=sort_keys)
     with replace_when_complete(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def create_json(content: Any, path: str | os.PathLike, *, indent: int = 4) -> bool:
+    """Writes `content` as JSON text unless the file exists, atomically; returns whether this call has written it.
+
+    Of several processes that create a file at the same time, exactly one writes it.
+    """
+    text = json.dumps(content, indent=indent)
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # unlike a rename, fails if the file exists
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            if path.exists():
+                return False
+            os.replace(temporary, path)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def without_nonfinite(value: Any) -> Any:

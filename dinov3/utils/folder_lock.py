@@ -42,7 +42,7 @@ class Holder:
 
 @contextlib.contextmanager
 def locked_folder(
-    folder: str | os.PathLike, doing: str, *, wait: bool = False, force: bool = False, can_force: bool = True
+    folder: str | os.PathLike, doing: str, *, part: str | None = None, wait: bool = False, force: bool | None = False
 ) -> Iterator[None]:
     """Locks a folder, which is created if needed, inside the block.
 
@@ -52,20 +52,21 @@ def locked_folder(
 
     Args:
         doing: what the holder does, for the message to others: "training", "preprocessing".
+        part: entry of the folder to lock, instead of the whole folder; it need not exist.
         wait: wait for the holder instead of refusing.
-        force: take the lock away from its holder. Both then write into the folder.
-        can_force: whether the message may mention --force.
+        force: take the lock away from its holder. Both then write into the folder. None for commands without `--force`.
 
     Raises:
         LockedError: another process, or another thread or block of this one, holds the lock.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path, name = folder / LOCK_FILE, str(folder.resolve())
+    path = folder / (LOCK_FILE if part is None else f".{part}{LOCK_FILE}")
+    folder, name = folder / (part or ""), str(path.resolve())
     if name in _held:
         raise LockedError(f"This process is already {doing} in {folder}; start one at a time")
     with open(path, "a+", encoding="utf-8") as file:
-        _acquire(file, folder, doing, wait=wait, force=force, can_force=can_force)
+        _acquire(file, folder, doing, wait=wait, force=force)
         _held.add(name)
         ended = threading.Event()
         try:
@@ -79,7 +80,7 @@ def locked_folder(
                 _write(file, None)
 
 
-def _acquire(file: IO[str], folder: Path, doing: str, *, wait: bool, force: bool, can_force: bool) -> None:
+def _acquire(file: IO[str], folder: Path, doing: str, *, wait: bool, force: bool | None) -> None:
     said = False
     while not (_locked_by_system(file) and not _is_held_elsewhere(_read(file), Path(file.name))):
         holder = _read(file)
@@ -88,8 +89,8 @@ def _acquire(file: IO[str], folder: Path, doing: str, *, wait: bool, force: bool
             logger.warning("--force: %s %s in %s, and this process now writes there, too", who, doing, folder)
             return
         if not wait:
-            forced = ", or use --force if it no longer exists" if can_force else ""
-            raise LockedError(f"{who} {doing} in {folder}; wait until it has ended{forced}")
+            hint = "" if force is None else ", or use --force if it no longer exists"
+            raise LockedError(f"{who} {doing} in {folder}; wait until it has ended{hint}")
         if not said:
             logger.info("Waiting: %s %s in %s", who, doing, folder)
             said = True

@@ -100,6 +100,7 @@ def make_trainer_of(run: TrainingRun) -> nnUNetTrainer:
     trainer = make_trainer(trainer_class, *arguments, device=device, trainer_kwargs=run.trainer_kwargs)
     if run.seed is not None:
         trainer.seed = run.seed
+    trainer.split_rule = run.split_rule
     trainer.keep_to_budget(run.budget)
     return trainer
 

@@ -28,6 +28,7 @@ from nnunetv2.run.training_run import (
 )
 from nnunetv2.training.setup.budget import Budget
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.crossval_split import SplitRule, split_rule_of
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.processes.command_processes import (
     log_the_first_process_only,
@@ -135,6 +136,7 @@ def train_and_validate(run: TrainingRun) -> None:
         trainer.disable_checkpointing = True
     if run.seed is not None:
         trainer.seed = run.seed
+    trainer.split_rule = run.split_rule
     trainer.keep_to_budget(run.budget)  # before initialize, as the schedule depends on the length
     trainer.require_fold()  # before weights are downloaded or loaded
     with explained_lack_of_memory(trainer):
@@ -184,6 +186,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
     precision: str | None = None,
     allow_config_change: bool = TrainingRun.allow_config_change,
     force: bool = False,
+    split_rule: SplitRule | None = None,
 ) -> None:
     """Trains one fold and validates it; arguments as in the command `nnUNetv2_train`.
 
@@ -200,6 +203,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         precision: fp32, fp16 or bf16; None: as for `num_epochs`.
         allow_config_change: continue a training also if plans, cases, labels or settings have changed since its start.
         force: train even if another process holds the lock of the fold.
+        split_rule: number of folds, and cases that stay together; None: nnU-Net's default.
 
     Raises:
         UsageError: `nnUNet_results` is not set; see also `get_trainer_from_args` and `maybe_load_checkpoint`.
@@ -225,6 +229,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         trainer_kwargs=trainer_kwargs or {},
         seed=seed,
         budget=Budget(num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch, precision),
+        split_rule=split_rule or SplitRule(),
     )
     nnUNet_results.require()
     _require_numbers_of_workers()
@@ -299,6 +304,7 @@ def run_from_arguments(
         precision=args.precision,
         allow_config_change=args.allow_config_change,
         force=args.force,
+        split_rule=split_rule_of(args),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from nnunetv2.errors import UsageError
 from nnunetv2.training.setup.budget import PRECISIONS, Budget
 from nnunetv2.training.setup.seed_range import require_seed, seed_of_command
+from nnunetv2.utilities.crossval_split import SplitRule, add_split_arguments
 
 DEFAULT_TRAINER = "nnUNetTrainer"
 DEFAULT_PLANS = "nnUNetPlans"
@@ -38,6 +39,7 @@ class TrainingRun:
     """constructor arguments that the trainer has in addition to those of nnUNetTrainer"""
     seed: int | None = None
     """None: taken from the trainer or the resumed checkpoint"""
+    split_rule: SplitRule = field(default_factory=SplitRule)
     budget: Budget = field(default_factory=Budget)
     """unset fields are taken from the trainer or the resumed checkpoint"""
 
@@ -94,7 +96,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
     add = parser.add_argument
     add("dataset_name_or_id", type=str, help="number or name of a preprocessed dataset")
     add("configuration", type=str, help="configuration in the plans, for example 2d or 3d_fullres")
-    add("fold", type=str, help="fold of the cross-validation, 0 to 4, or all to train on every case")
+    add("fold", type=str, help="fold of the cross-validation, 0 to 4 by default, or all to train on every case")
     add("-tr", type=str, default=default_trainer, help="class name of the trainer (default: %(default)s)")
     add("-p", type=str, default=DEFAULT_PLANS, help="name of the plans (default: %(default)s)")
     add("-pretrained_weights", type=str, default=None, help="checkpoint of the same architecture to start from")
@@ -126,6 +128,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
         metavar="N",
         help="makes the training repeatable, also over --c (default: every training draws other random numbers)",
     )
+    add_split_arguments(parser)
     _add_budget(parser)
     add(
         "-device",

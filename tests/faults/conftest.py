@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from tests.faults import trainings, volumes
 from tests.training.tiny_dataset import write_tiny_dataset
@@ -64,6 +65,12 @@ def fault_trainer(tiny_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("nnUNet_n_proc_DA", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return Path(os.environ["nnUNet_results"]) / tiny_images.name / "FaultTrainer__nnUNetPlans__2d" / "fold_0"
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws fewer voxels for the fingerprint, which otherwise takes seconds for any dataset."""
+    monkeypatch.setattr(DatasetFingerprintExtractor, "num_foreground_voxels_for_intensitystats", 1e5)
 
 
 @pytest.fixture

@@ -33,3 +33,30 @@ def write_dataset(folder: Path) -> None:
         "file_ending": ".nii.gz",
     }
     write_json(content, folder / "dataset.json")
+
+
+def write_images(
+    folder: Path,
+    shape: tuple[int, ...],
+    spacing: tuple[float, ...] | None = None,
+    *,
+    slice_axis: int | None = None,
+) -> None:
+    """Writes six images of any size; two axes become slices along the third, `slice_axis`, of 1 mm."""
+    write_dataset(folder)
+    spacing = spacing or (1.0,) * len(shape)
+    for number, case in enumerate(CASES):
+        image = np.random.default_rng(number).normal(100, 10, shape).astype(np.float32)
+        label = (image > np.quantile(image, 0.6)).astype(np.uint8)
+        label.ravel()[0] = 1  # some foreground, also in a single voxel
+        lengths = spacing
+        if slice_axis is not None:
+            image, label = (np.expand_dims(array, slice_axis) for array in (image, label))
+            lengths = (*spacing[:slice_axis], 1.0, *spacing[slice_axis:])
+        affine = np.diag([*lengths, 1.0])
+        nib.save(nib.Nifti1Image(image, affine), folder / "imagesTr" / f"{case}_0000.nii.gz")
+        nib.save(nib.Nifti1Image(label, affine), folder / "labelsTr" / f"{case}.nii.gz")
+
+
+def shape_of(path: Path) -> tuple[int, ...]:
+    return tuple(nib.load(path).shape)

@@ -7,7 +7,7 @@ import inspect
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,9 +17,20 @@ from dinov3.utils.atomic_files import write_json
 from nnunetv2.errors import DataError
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_file import read_fingerprint
 from nnunetv2.experiment_planning.dataset_fingerprint.intensity_distribution import IntensityDistribution
+from nnunetv2.experiment_planning.suspicious_cases import (
+    CaseContent,
+    content_of,
+    find_duplicates,
+    notes_on_case,
+    notes_on_duplicates,
+    notes_on_files,
+)
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.preprocessing.label_values import declared_labels, label_problems
 from nnunetv2.utilities.dataset_json import channel_names, read_dataset_json
+from nnunetv2.utilities.message_parts import counted
 from nnunetv2.utilities.processes.case_pool import map_cases
+from nnunetv2.utilities.splits_file import write_duplicates
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
@@ -42,6 +53,8 @@ class CaseFingerprint(NamedTuple):
     """Distribution of the sampled foreground voxels, per channel."""
     relative_size_after_cropping: float
     """Share of the voxels inside the bounding box."""
+    content: CaseContent | None = None
+    """What is checked without reading the case again; None: not checked."""
 
 
 class DatasetFingerprintExtractor:
@@ -55,6 +68,10 @@ class DatasetFingerprintExtractor:
         dataset_name_or_id: for example 4 or "Dataset004_Hippocampus".
         num_processes: upper limit for worker processes.
         verbose: logs one line per case.
+
+    Attributes:
+        check_labels: reject labels that dataset.json does not name. False for preprocessors that change labels.
+        warn_of_suspicious_cases: log constant, duplicate and unlabelled cases, and labels without an image.
     """
 
     num_foreground_voxels_for_intensitystats = 10e7
@@ -65,6 +82,8 @@ class DatasetFingerprintExtractor:
 
         self.verbose = verbose
         self.show_progress_bar = True
+        self.check_labels = True
+        self.warn_of_suspicious_cases = True
         self.dataset_name = maybe_convert_to_dataset_name(dataset_name_or_id)
         self.input_folder = os.path.join(nnUNet_raw, self.dataset_name)
         self.num_processes = num_processes
@@ -136,7 +155,13 @@ class DatasetFingerprintExtractor:
             raise DataError(f"{err} (images {', '.join(image_files)}, segmentation {segmentation_file})") from err
         shape_after_crop = cropped_images.shape[1:]
         relative_size = math.prod(shape_after_crop) / math.prod(images.shape[1:])
-        return CaseFingerprint(shape_after_crop, tuple(properties["spacing"]), intensities, relative_size)
+        return CaseFingerprint(
+            shape_after_crop,
+            tuple(properties["spacing"]),
+            intensities,
+            relative_size,
+            content_of(images, segmentation),
+        )
 
     def run(self, overwrite_existing: bool = False) -> dict[str, Any]:
         """Returns the fingerprint; computes and writes it if `overwrite_existing`, or it is missing or unusable.
@@ -154,8 +179,9 @@ class DatasetFingerprintExtractor:
             if reason is None:
                 return fingerprint
             logger.warning("%s is computed again: %s", fingerprint_file, reason)
-        fingerprint = self._fingerprint()
+        fingerprint, duplicates = self._fingerprint()
         fingerprint_file.parent.mkdir(parents=True, exist_ok=True)
+        write_duplicates(duplicates, fingerprint_file.parent)
         write_json(fingerprint, fingerprint_file, sort_keys=True)
         return fingerprint
 
@@ -173,7 +199,8 @@ class DatasetFingerprintExtractor:
         changed = recorded is not None and current is not None and recorded["name"] == current["name"]
         return f"it was made by {made_by}, whose file has changed since" if changed else f"it was made by {made_by}"
 
-    def _fingerprint(self) -> dict[str, Any]:
+    def _fingerprint(self) -> tuple[dict[str, Any], list[list[str]]]:
+        """Returns the fingerprint, and the groups of cases with equal images."""
         if not self.dataset:
             raise DataError(
                 f"There is no training case in {self.input_folder}/imagesTr: no file is named like "
@@ -182,6 +209,7 @@ class DatasetFingerprintExtractor:
         reader_class = self._reader_class()
         spacings, shapes, relative_sizes = [], [], []
         intensities = [IntensityDistribution() for _ in channel_names(self.dataset_json)]
+        contents = {}
         for identifier, case in zip(self.dataset, self._analyzed_cases(reader_class), strict=True):
             if len(case.foreground_intensities) != len(intensities):
                 raise DataError(
@@ -193,12 +221,20 @@ class DatasetFingerprintExtractor:
             spacings.append(np.asarray(case.spacing).tolist())
             shapes.append([int(size) for size in case.shape_after_crop])
             relative_sizes.append(case.relative_size_after_cropping)
+            if case.content is not None:
+                contents[identifier] = case.content
             if self.verbose:
                 logger.info("%s: shape after cropping %s, spacing %s", identifier, shapes[-1], spacings[-1])
+        if self.check_labels:
+            self._require_declared_labels(contents, reader_class)
         if any(distribution.moments.count == 0 for distribution in intensities):
             raise DataError(f"No training case of {self.input_folder} has a labelled voxel; there is nothing to learn")
         reader = description_of_reader(reader_class)
-        return {
+        samples = {identifier: content.sample for identifier, content in contents.items()}
+        duplicates = find_duplicates(samples, self.dataset, reader_class, self.num_processes)
+        if self.warn_of_suspicious_cases:
+            self._warn_of_suspicious_cases(contents, duplicates)
+        fingerprint = {
             "spacings": spacings,
             "shapes_after_crop": shapes,
             "foreground_intensity_properties_per_channel": {
@@ -207,6 +243,36 @@ class DatasetFingerprintExtractor:
             "median_relative_size_after_cropping": float(np.median(relative_sizes)),
             **({} if reader is None else {READER: reader}),
         }
+        return fingerprint, duplicates
+
+    def _require_declared_labels(
+        self, contents: Mapping[str, CaseContent], reader_class: type[BaseReaderWriter]
+    ) -> None:
+        """Rejects labels that dataset.json does not name; reads only faulty label files again, to count them."""
+        expected = declared_labels(self.dataset_json)
+        faulty = [identifier for identifier, content in contents.items() if not content.labels.fits(expected)]
+        if not faulty:
+            return
+        jobs = [(self.dataset[identifier]["label"], reader_class, expected) for identifier in faulty]
+        problems = [
+            problem for found in map_cases(_problems_of_label_file, jobs, self.num_processes) for problem in found
+        ]
+        for problem in problems:
+            logger.error(problem)
+        raise DataError(
+            f"{len(faulty)} of {counted(len(self.dataset), 'label file')} of {self.input_folder} have values that "
+            f"dataset.json does not name, each logged above; the first: {problems[0]}"
+        )
+
+    def _warn_of_suspicious_cases(self, contents: Mapping[str, CaseContent], duplicates: list[list[str]]) -> None:
+        for identifier, content in contents.items():
+            files = self.dataset[identifier]
+            for note in notes_on_case(content, files["images"], files["label"]):
+                logger.warning("%s: %s", identifier, note)
+        for note in notes_on_duplicates(duplicates) + notes_on_files(
+            self.input_folder, self.dataset_json, self.dataset
+        ):
+            logger.warning(note)
 
     def _reader_class(self) -> type[BaseReaderWriter]:
         from nnunetv2.imageio.reader_writer_registry import reader_of_training_cases
@@ -231,6 +297,12 @@ def description_of_reader(reader: type[BaseReaderWriter]) -> dict[str, str] | No
         return None
     path = Path(inspect.getfile(reader))
     return {"name": reader.__name__, "file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _problems_of_label_file(
+    label_file: str, reader_class: type[BaseReaderWriter], expected: Sequence[int]
+) -> list[str]:
+    return label_problems(reader_class().read_seg(label_file)[0], expected, label_file)
 
 
 def _draw_counts(random_state: np.random.RandomState, population: int, num_samples: int) -> np.ndarray:

@@ -187,7 +187,8 @@ class ExperimentPlanner:
         """Returns the axis order for preprocessing, and its inverse."""
         if self.suppress_transpose:
             return [0, 1, 2], [0, 1, 2]
-        return axis_order(self.determine_fullres_target_spacing())
+        spacing = self.determine_fullres_target_spacing()
+        return axis_order(spacing, self._median_shape_at(spacing))
 
     def generate_data_identifier(self, configuration_name: str) -> str:
         """Returns the folder name of the preprocessed cases; plans that share one must preprocess identically."""
@@ -282,25 +283,48 @@ class ExperimentPlanner:
     def _plan_configurations(self, spacing: np.ndarray, median_shape: np.ndarray) -> dict[str, dict[str, Any]]:
         """Plans all configurations; spacing and shape are at full resolution, in transposed axis order."""
         cache: dict = {}
-        num_voxels = self._voxels_of_dataset(median_shape)
-        configurations = {}
+        volumes = {}
         if median_shape[0] != 1:  # datasets of 2-D images have no 3-D configurations
-            identifier = self.generate_data_identifier("3d_fullres")
-            fullres = self.get_plans_for_configuration(spacing, median_shape, identifier, num_voxels, cache)
-            lowres = self._plan_lowres(fullres, spacing, median_shape, cache)
-            if lowres is not None:
-                configurations["3d_lowres"] = {**lowres, "batch_dice": False, "next_stage": "3d_cascade_fullres"}
-            configurations["3d_fullres"] = {**fullres, "batch_dice": lowres is not None}
-            if lowres is not None:
-                configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
-        slices = self.get_plans_for_configuration(
-            spacing[1:], median_shape[1:], self.generate_data_identifier("2d"), num_voxels, cache
-        )
-        configurations = {"2d": {**slices, "batch_dice": True}, **configurations}
+            volumes = self._plan_volumes(spacing, median_shape, cache)
+        configurations = {**self._plan_slices(spacing, median_shape, cache, is_required=not volumes), **volumes}
         for name, plan in configurations.items():
             if "patch_size" in plan:
                 logger.info("%s: patch size %s, batch size %d", name, list(plan["patch_size"]), plan["batch_size"])
         return configurations
+
+    def _plan_slices(
+        self, spacing: np.ndarray, median_shape: np.ndarray, cache: dict, *, is_required: bool
+    ) -> dict[str, dict[str, Any]]:
+        """Plans `2d`; without it if the slices are too small and it is not required."""
+        num_voxels = self._voxels_of_dataset(median_shape)
+        identifier = self.generate_data_identifier("2d")
+        try:
+            plan = self.get_plans_for_configuration(spacing[1:], median_shape[1:], identifier, num_voxels, cache)
+        except DataError as err:
+            if is_required:
+                raise
+            logger.warning("2d is left out. %s", err)
+            return {}
+        return {"2d": {**plan, "batch_dice": True}}
+
+    def _plan_volumes(self, spacing: np.ndarray, median_shape: np.ndarray, cache: dict) -> dict[str, dict[str, Any]]:
+        """Plans the 3-D configurations; none if the images are too small."""
+        num_voxels = self._voxels_of_dataset(median_shape)
+        identifier = self.generate_data_identifier("3d_fullres")
+        try:
+            fullres = self.get_plans_for_configuration(spacing, median_shape, identifier, num_voxels, cache)
+        except DataError as err:
+            logger.warning("3d_fullres is left out. %s", err)
+            return {}
+        lowres = self._plan_lowres(fullres, spacing, median_shape, cache)
+        configurations = {"3d_fullres": {**fullres, "batch_dice": lowres is not None}}
+        if lowres is None:
+            return configurations
+        return {
+            "3d_lowres": {**lowres, "batch_dice": False, "next_stage": "3d_cascade_fullres"},
+            **configurations,
+            "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+        }
 
     def _plan_lowres(
         self, fullres: dict[str, Any], spacing: np.ndarray, median_shape: np.ndarray, cache: dict
@@ -359,7 +383,10 @@ class ExperimentPlanner:
 
         fingerprint = self.dataset_fingerprint
         cases = zip(fingerprint["shapes_after_crop"], fingerprint["spacings"], strict=True)
-        return np.median([compute_new_shape(shape, old, spacing) for shape, old in cases], 0)
+        median = np.median([compute_new_shape(shape, old, spacing) for shape, old in cases], 0)
+        # Slices of different thickness would otherwise become none, or several equal ones.
+        are_slices = (np.vstack(fingerprint["shapes_after_crop"]) == 1).all(0)
+        return np.where(are_slices, 1.0, median)
 
     def _voxels_of_dataset(self, median_shape: np.ndarray) -> float:
         return float(np.prod(median_shape) * self.dataset_json["numTraining"])

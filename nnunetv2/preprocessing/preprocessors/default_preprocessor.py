@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dinov3.utils.atomic_files import replace_folder_when_complete
+from dinov3.utils.folder_lock import locked_folder
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.imageio.checked_reading import read_images, read_seg
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from nnunetv2.preprocessing.label_values import declared_labels, label_problems
 from nnunetv2.preprocessing.preprocessors.foreground_locations import sample_foreground_locations
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
@@ -129,7 +131,8 @@ class DefaultPreprocessor:
             dataset_json: content or path of dataset.json.
 
         Raises:
-            DataError: a file cannot be read, has NaN or infinite voxels, or image and label differ in shape.
+            DataError: a file cannot be read, has NaN or infinite voxels or labels that dataset.json does not name, or
+                image and label differ in shape.
         """
         reader = plans_manager.image_reader_writer_class()
         data, properties = read_images(reader, image_files)
@@ -142,6 +145,8 @@ class DefaultPreprocessor:
                     f"{', '.join(map(str, image_files))} has {_dimensions(data)} voxels but {seg_file} has "
                     f"{_dimensions(seg)}; image and label must be on the same grid"
                 )
+            if not changes_labels(type(self)):
+                _check_labels(seg, seg_file, dataset_json)
         if self.verbose:
             logger.info("Preprocessing %s", ", ".join(map(str, image_files)))
         return self.run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
@@ -179,6 +184,7 @@ class DefaultPreprocessor:
         """Preprocesses all training cases of a dataset.
 
         Earlier results of the configuration are replaced only after all cases are done; if one fails, they are kept.
+        Another process that preprocesses into the same folder is refused meanwhile.
 
         Args:
             dataset_name_or_id: `DatasetXXX_Name`, or XXX.
@@ -189,6 +195,7 @@ class DefaultPreprocessor:
         Raises:
             UsageError: the dataset, its plans or the configuration do not exist.
             DataError: a case cannot be used; the message names it.
+            LockedError: another process preprocesses into the same folder.
         """
         dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
         raw_folder = Path(nnUNet_raw, dataset)
@@ -204,7 +211,11 @@ class DefaultPreprocessor:
         cases = get_filenames_of_train_images_and_targets(raw_folder, dataset_json)
 
         shared = (plans_manager, configuration_manager, dataset_json)
-        with replace_folder_when_complete(folder / configuration_manager.data_identifier) as output_folder:
+        identifier = configuration_manager.data_identifier
+        with (
+            locked_folder(folder, "preprocessing", part=identifier, force=None),
+            replace_folder_when_complete(folder / identifier) as output_folder,
+        ):
             results = map_cases(
                 self.run_case_save,
                 [(str(output_folder / case), file["images"], file["label"], *shared) for case, file in cases.items()],
@@ -259,6 +270,19 @@ class DefaultPreprocessor:
         if verbose:
             logger.info("Voxels drawn per class: %s", {label: len(voxels) for label, voxels in locations.items()})
         return locations
+
+
+def changes_labels(preprocessor_class: type) -> bool:
+    """True if the labels of the files need not be those of dataset.json, as `modify_seg_fn` may map them."""
+    return getattr(preprocessor_class, "modify_seg_fn", None) is not DefaultPreprocessor.modify_seg_fn
+
+
+def _check_labels(seg: np.ndarray, seg_file: str, dataset_json: dict | str) -> None:
+    if isinstance(dataset_json, (str, os.PathLike)):
+        dataset_json = read_dataset_json(dataset_json)
+    problems = label_problems(seg, declared_labels(dataset_json), seg_file)
+    if problems:
+        raise DataError(problems[0])
 
 
 def _classes_to_locate(label_manager: LabelManager) -> list:

@@ -28,6 +28,7 @@ from nnunetv2.training.setup import distributed, init_arguments
 from nnunetv2.training.setup.budget import Budget, BudgetInForce, in_force
 from nnunetv2.training.state import checkpoint, model_folder
 from nnunetv2.training.validation import full_validation
+from nnunetv2.utilities.crossval_split import SplitRule
 from nnunetv2.utilities.plans_handling import plans_handler
 
 _CUDA = torch.device("cuda")
@@ -55,6 +56,7 @@ class FoldTraining:
     disable_checkpointing: bool = False
     seed: int | None = None  # 0 to 2**32 - 1; None: one is drawn, and kernels need not be deterministic
     drawn_seed: int | None = None  # set by initialize if there is no seed
+    split_rule: SplitRule = SplitRule()  # number of folds, cases that stay together
     budget: BudgetInForce | None = None  # length and precision set by the command
     trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
     pretrained_file: str | None = None  # file that the whole network was initialised from

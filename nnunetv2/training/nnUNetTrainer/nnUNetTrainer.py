@@ -164,8 +164,9 @@ class nnUNetTrainer(FoldTraining):
         if self.dataset_class is None:
             self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
-        splits = [] if self.fold == "all" else make_splits(self.preprocessed_dataset_folder_base, cases)
-        return select_fold(splits, self.fold, cases)
+        folder, rule = self.preprocessed_dataset_folder_base, self.split_rule
+        splits = [] if self.fold == "all" else make_splits(folder, cases, rule)
+        return select_fold(splits, self.fold, cases, allow_leak=rule.allow_leak)
 
     def require_fold(self) -> None:
         """Checks that the fold and its cases exist; writes nothing, so that it can precede the loading of weights.

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from nnunetv2.errors import UsageError
 from nnunetv2.evaluation.crossval_folds import training_command
-from nnunetv2.training.dataloading.splits import SPLITS_FILE, read_splits
 from nnunetv2.training.state.checkpoint import FINAL
 from nnunetv2.utilities.message_parts import preprocessing_command
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.splits_file import SPLITS_FILE, read_splits
 
 _NUM_SHOWN = 5
 

@@ -12,7 +12,8 @@ from nnunetv2.errors import DataError, UsageError
 from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.message_parts import preprocessing_command
 
-_OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")  # JSON files beside the plans, without ending
+# JSON files beside the plans, without ending
+_OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final", "duplicate_cases")
 
 
 def plans_in(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
