@@ -43,6 +43,7 @@ ADDED = {
     "nnUNetv2_predict_from_modelfolder": {"-num_gpus"},
     "nnUNetv2_train": {
         "--fast_dev_run",
+        "--force",
         "--num_epochs",
         "--num_iterations_per_epoch",
         "--num_val_iterations_per_epoch",
