@@ -46,6 +46,7 @@ ADDED = {
     "nnUNetv2_train": {
         "--allow_config_change",
         "--fast_dev_run",
+        "--force",
         "--num_epochs",
         "--num_iterations_per_epoch",
         "--num_val_iterations_per_epoch",

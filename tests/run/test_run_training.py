@@ -33,6 +33,7 @@ def dataset(nnunet_folders: dict[str, Path]) -> Path:
 
 ADDED = {
     "--fast_dev_run": False,
+    "--force": False,
     "--seed": None,
     "--num_epochs": None,
     "--num_iterations_per_epoch": None,

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 EXIT_SIGTERM = 128 + signal.SIGTERM
@@ -56,7 +56,7 @@ def _leave_on_sigterm_of(parent_id: int) -> None:
 
 
 @contextmanager
-def line_on_sigterm(line: str, grace: float = 0.0) -> Iterator[None]:
+def line_on_sigterm(line: str, grace: float = 0.0, is_handled: Callable[[], object] = bool) -> Iterator[None]:
     """Makes SIGTERM write a line to stderr before it ends this process; enter it in the main thread.
 
     A thread writes the line: a Python signal handler would only run once the main thread returns from a blocking call,
@@ -64,13 +64,14 @@ def line_on_sigterm(line: str, grace: float = 0.0) -> Iterator[None]:
 
     Args:
         grace: seconds in which the main thread may end the process itself; it has its own handler for SIGTERM.
+        is_handled: asked after that time; true if the main thread has seen the signal, which then ends the process.
     """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = None if grace else signal.signal(signal.SIGTERM, _leave_to_thread)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=_restore_default_in_fork)
-    threading.Thread(target=_write_line_and_leave, args=(reader, line, grace), daemon=True).start()
+    threading.Thread(target=_write_line_and_leave, args=(reader, line, grace, is_handled), daemon=True).start()
     try:
         yield
     finally:
@@ -91,10 +92,12 @@ def _restore_default_in_fork() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _write_line_and_leave(reader: int, line: str, grace: float) -> None:
+def _write_line_and_leave(reader: int, line: str, grace: float, is_handled: Callable[[], object]) -> None:
     while received := os.read(reader, 1):
-        if received[0] == signal.SIGTERM:
-            time.sleep(grace)
+        if received[0] != signal.SIGTERM:
+            continue
+        time.sleep(grace)
+        if not is_handled():
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
             os._exit(EXIT_SIGTERM)

@@ -17,7 +17,7 @@ from nnunetv2.errors import UsageError
 logger = logging.getLogger(__name__)
 
 _FOREVER = timedelta(days=365)
-_SECONDS_TO_SAVE = 20  # torchrun kills processes 30 s after it told them to stop
+_SECONDS_TO_REACT = 20  # torchrun kills processes 30 s after it told them to stop
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,12 @@ def _line_on_sigterm_of_torchrun(group: Group) -> AbstractContextManager:
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.name == "nt":
         return contextlib.nullcontext()
     from dinov3.utils.processes.process_end import line_on_sigterm
+    from dinov3.utils.processes.stop_signals import requested
 
     number, world_size = os.environ["RANK"], os.environ["WORLD_SIZE"]
     return line_on_sigterm(
         f"error: process {number} of {world_size} (the first is 0) was told to stop; if another one failed, the report "
         f"of torchrun says which. {group.advice}",
-        grace=_SECONDS_TO_SAVE if group.computes_together else 0,
+        grace=_SECONDS_TO_REACT if group.computes_together else 0,
+        is_handled=requested,
     )
