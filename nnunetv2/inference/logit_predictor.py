@@ -21,6 +21,7 @@ from nnunetv2.inference.model_loading import (
 )
 from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussian, pad_to_tile_size, tile_slicers
 from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory, tiles_per_forward
+from nnunetv2.utilities.file_names import check_file_ending
 from nnunetv2.utilities.helpers import dummy_context, empty_cache
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -128,7 +129,12 @@ class LogitPredictor:
 
         Args:
             parameters: weights of each fold; None keeps the network's current weights.
+
+        Raises:
+            DataError: the labels or the file ending in `dataset_json` are invalid.
         """
+        if "file_ending" in dataset_json:  # becomes part of the names of outputs
+            check_file_ending(dataset_json["file_ending"], "dataset.json")
         self.plans_manager = plans_manager
         self.configuration_manager = configuration_manager
         self.list_of_parameters = parameters

@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from nnunetv2.model_sharing.archive_members import DEFAULT_MAX_GB
 from nnunetv2.utilities.command_line import command
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,9 @@ def build_download_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="allow http:// without --sha256: whoever is on the way can replace the file",
     )
-    parser.add_argument("--max_gb", type=float, default=50.0, help="largest file to download, GB; default: %(default)s")
+    parser.add_argument(
+        "--max_gb", type=float, default=DEFAULT_MAX_GB, help="largest file to download, GB; default: %(default)s"
+    )
     return parser
 
 

@@ -18,6 +18,7 @@ from typing import IO
 from tqdm import tqdm
 
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.model_sharing.archive_members import DEFAULT_MAX_GB
 from nnunetv2.model_sharing.model_import import install_model_from_zip_file
 from nnunetv2.paths import nnUNet_results
 
@@ -29,7 +30,6 @@ _TIMEOUT = 100  # seconds without a response
 _HEADERS = {"User-Agent": "nnunetv2"}  # some servers reject Python's default user agent
 _SHA256 = re.compile("[0-9a-f]{64}")
 DEFAULT_CHUNK_SIZE = 2**17  # bytes
-DEFAULT_MAX_GB = 50.0  # five folds of the largest networks, with optimizer states
 
 
 def download_and_install_from_url(

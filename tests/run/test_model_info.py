@@ -207,7 +207,7 @@ def test_a_configuration_in_three_dimensions_is_described(nnunet_folders, capsys
     folder = write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
     plans = tiny_plans()
     configuration = plans["configurations"]["2d"]
-    configuration |= {"patch_size": [8, 16, 16], "spacing": [1.0, 1.0, 1.0]}
+    configuration["patch_size"] = [8, 16, 16]
     text = json.dumps(configuration).replace("Conv2d", "Conv3d").replace("InstanceNorm2d", "InstanceNorm3d")
     configuration = json.loads(text)
     arguments = configuration["architecture"]["arch_kwargs"]

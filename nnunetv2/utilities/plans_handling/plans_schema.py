@@ -88,7 +88,7 @@ def _check_configuration(name: str, configuration: Any, configurations: Mapping[
         )
     _check_entries(configuration, _OF_CONFIGURATION, where)
     _check_architecture(configuration.get("architecture"), where)
-    _check_lengths(configuration, where)
+    _check_channels(configuration, where)
 
 
 def _check_entries(mapping: Mapping[str, Any], checks: Mapping[str, Check], where: str) -> None:
@@ -119,13 +119,13 @@ def _check_architecture(architecture: Any, where: str) -> None:
             )
 
 
-def _check_lengths(configuration: Mapping[str, Any], where: str) -> None:
-    for one, other in (("patch_size", "spacing"), ("normalization_schemes", "use_mask_for_norm")):
-        if one in configuration and other in configuration and len(configuration[one]) != len(configuration[other]):
-            raise DataError(
-                f'{where}: "{one}" has {len(configuration[one])} entries and "{other}" {len(configuration[other])}; '
-                f"they must have the same number"
-            )
+def _check_channels(configuration: Mapping[str, Any], where: str) -> None:
+    schemes, masks = configuration.get("normalization_schemes"), configuration.get("use_mask_for_norm")
+    if schemes is not None and masks is not None and len(schemes) != len(masks):
+        raise DataError(
+            f'{where}: "normalization_schemes" has {len(schemes)} entries and "use_mask_for_norm" {len(masks)}; both '
+            f"have one for each channel"
+        )
 
 
 def is_number(value: Any) -> bool:
