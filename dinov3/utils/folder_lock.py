@@ -42,7 +42,13 @@ class Holder:
 
 @contextlib.contextmanager
 def locked_folder(
-    folder: str | os.PathLike, doing: str, *, part: str | None = None, wait: bool = False, force: bool | None = False
+    folder: str | os.PathLike,
+    doing: str,
+    *,
+    part: str | None = None,
+    wait: bool = False,
+    force: bool = False,
+    can_force: bool = True,
 ) -> Iterator[None]:
     """Locks a folder, which is created if needed, inside the block.
 
@@ -54,7 +60,8 @@ def locked_folder(
         doing: what the holder does, for the message to others: "training", "preprocessing".
         part: entry of the folder to lock, instead of the whole folder; it need not exist.
         wait: wait for the holder instead of refusing.
-        force: take the lock away from its holder. Both then write into the folder. None for commands without `--force`.
+        force: take the lock away from its holder. Both then write into the folder.
+        can_force: whether the message may mention --force.
 
     Raises:
         LockedError: another process, or another thread or block of this one, holds the lock.
@@ -66,7 +73,7 @@ def locked_folder(
     if name in _held:
         raise LockedError(f"This process is already {doing} in {folder}; start one at a time")
     with open(path, "a+", encoding="utf-8") as file:
-        _acquire(file, folder, doing, wait=wait, force=force)
+        _acquire(file, folder, doing, wait=wait, force=force, can_force=can_force)
         _held.add(name)
         ended = threading.Event()
         try:
@@ -80,7 +87,7 @@ def locked_folder(
                 _write(file, None)
 
 
-def _acquire(file: IO[str], folder: Path, doing: str, *, wait: bool, force: bool | None) -> None:
+def _acquire(file: IO[str], folder: Path, doing: str, *, wait: bool, force: bool, can_force: bool) -> None:
     said = False
     while not (_locked_by_system(file) and not _is_held_elsewhere(_read(file), Path(file.name))):
         holder = _read(file)
@@ -89,8 +96,8 @@ def _acquire(file: IO[str], folder: Path, doing: str, *, wait: bool, force: bool
             logger.warning("--force: %s %s in %s, and this process now writes there, too", who, doing, folder)
             return
         if not wait:
-            hint = "" if force is None else ", or use --force if it no longer exists"
-            raise LockedError(f"{who} {doing} in {folder}; wait until it has ended{hint}")
+            forced = ", or use --force if it no longer exists" if can_force else ""
+            raise LockedError(f"{who} {doing} in {folder}; wait until it has ended{forced}")
         if not said:
             logger.info("Waiting: %s %s in %s", who, doing, folder)
             said = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 
 from dinov3.utils.atomic_files import replace_folder_when_complete
 from dinov3.utils.folder_lock import locked_folder
-from nnunetv2.errors import DataError, UsageError
+from nnunetv2.errors import DataError, NNUNetError, UsageError
 from nnunetv2.imageio.checked_reading import read_images, read_seg
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
@@ -167,16 +168,17 @@ class DefaultPreprocessor:
         patch_size = tuple(configuration_manager.patch_size)
         blocks, chunks = comp_blosc2_params(data.shape, patch_size, data.itemsize)
         blocks_seg, chunks_seg = comp_blosc2_params(seg.shape, patch_size, seg.itemsize)
-        nnUNetDatasetBlosc2.save_case(
-            data,
-            seg,
-            properties,
-            output_filename_truncated,
-            chunks=chunks,
-            blocks=blocks,
-            chunks_seg=chunks_seg,
-            blocks_seg=blocks_seg,
-        )
+        sizes = {"chunks": chunks, "blocks": blocks, "chunks_seg": chunks_seg, "blocks_seg": blocks_seg}
+        try:
+            nnUNetDatasetBlosc2.save_case(data, seg, properties, output_filename_truncated, **sizes)
+        except (OSError, RuntimeError) as err:  # blosc2 raises RuntimeError, without the reason
+            if isinstance(err, NNUNetError):
+                raise
+            folder = os.path.dirname(output_filename_truncated)
+            space = f"{shutil.disk_usage(folder).free >> 20} MB are left"
+            raise NNUNetError(
+                f"{folder} cannot be written ({err}); is the disk full? {space}. Earlier results are unchanged"
+            ) from err
 
     def run(
         self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
@@ -213,7 +215,7 @@ class DefaultPreprocessor:
         shared = (plans_manager, configuration_manager, dataset_json)
         identifier = configuration_manager.data_identifier
         with (
-            locked_folder(folder, "preprocessing", part=identifier, force=None),
+            locked_folder(folder, "preprocessing", part=identifier, can_force=False),
             replace_folder_when_complete(folder / identifier) as output_folder,
         ):
             results = map_cases(
