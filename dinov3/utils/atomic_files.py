@@ -18,27 +18,44 @@ from dinov3.utils.errors import DataError
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp\.")
 _OLDEST_WRITE = 3600  # seconds
+_LONGEST_ENDING = 20  # characters; what follows the last dot of a longer name is no ending
 
 
 @contextmanager
 def replace_when_complete(target: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path next to `target`; on success it replaces the target, on failure it is removed.
 
-    The temporary name keeps the target's suffixes (`case.nii.gz`), because writers infer the format from them.
-    Concurrent writes of the same target do not interfere: the last to finish wins.
+    The temporary name keeps the target's ending (`.nii.gz`), because writers infer the format from it. Concurrent
+    writes of the same target do not interfere: the last to finish wins.
 
     Raises:
         FileNotFoundError: the block ended without writing the temporary file.
     """
     target = Path(target)
-    temporary = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+    prefix = f".{secrets.token_hex(4)}.tmp."
+    temporary = target.with_name(f"{prefix}file{_format_ending(target.name)}")
     try:
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())  # otherwise a power loss could leave an empty file under the final name
         os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        for leftover in target.parent.glob(f"{prefix}*"):  # a writer may have added an ending of its own
+            leftover.unlink(missing_ok=True)
+        raise
+
+
+def _format_ending(name: str) -> str:
+    """The ending that writers infer the format from: `.nii.gz` of `a.b.nii.gz`.
+
+    Not the whole name: with the temporary prefix a long one would exceed what file systems allow, and ITK drops the
+    second of two NIfTI endings (`case.nii.nii.gz`).
+    """
+    stem, ending = os.path.splitext(name)
+    whole = os.path.splitext(stem)[1] + ending  # `.nii.gz`, `.ome.tif`
+    if ending.lower() in (".gz", ".tif", ".tiff") and len(whole) <= _LONGEST_ENDING:
+        return whole
+    return ending if len(ending) <= _LONGEST_ENDING else ""
 
 
 def remove_interrupted_writes(folder: str | os.PathLike) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from dinov3.utils.atomic_files import write_json
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.inference.output_names import prepare_outputs
 from nnunetv2.utilities.json_export import json_ready
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
@@ -50,22 +51,22 @@ def find_cases(
 
     Args:
         source: folder of images, or the channel files of each case.
-        target: output folder, output path without ending of each case, or None.
+        target: output folder, output path of each case, or None. Endings of given paths are removed.
         part_id: index of the share to predict, 0 to `num_parts - 1`.
 
     Raises:
         DataError: the folder does not exist or has no images.
-        UsageError: `part_id` is out of range, or `target` and `source` differ in length.
+        UsageError: `part_id` is out of range, `target` and `source` differ in length, or an output cannot be written.
     """
     if num_parts < 1 or not 0 <= part_id < num_parts:
         raise UsageError(f"part_id is {part_id} with num_parts {num_parts}; it must be from 0 to num_parts - 1")
     images = _list_images(source, file_ending)
     names = [os.path.basename(files[0])[: -len(file_ending) - _CHANNEL_LENGTH] for files in images]
-    outputs = _list_outputs(target, names)
+    outputs = _list_outputs(target, names, file_ending)
     cases = [
         CaseFiles(
             images=[os.fspath(path) for path in files],
-            output=None if output is None else os.fspath(output),
+            output=output,
             previous_stage=previous_stage_folder and os.path.join(previous_stage_folder, name + file_ending),
         )
         for files, name, output in zip(images, names, outputs, strict=True)
@@ -89,14 +90,15 @@ def _list_images(source: Source, file_ending: str) -> Sequence[Sequence[Path]]:
     return images
 
 
-def _list_outputs(target: Target, names: Sequence[str]) -> list[Path | None]:
+def _list_outputs(target: Target, names: Sequence[str], file_ending: str) -> list[str | None]:
     if target is None:
         return [None] * len(names)
     if isinstance(target, (str, os.PathLike)):
+        # As they are: a case `scan.nii` is written to, and looked for in, `scan.nii.nii.gz`.
         return [os.path.join(target, name) for name in names]
     if len(target) != len(names):
         raise UsageError(f"There are {len(names)} cases and {len(target)} output files; give one for each case")
-    return list(target)
+    return prepare_outputs(target, file_ending)
 
 
 def check_previous_stage(configuration_manager: ConfigurationManager, folder: Path | None) -> None:

@@ -23,6 +23,7 @@ from nnunetv2.inference.data_iterators import (
 )
 from nnunetv2.inference.logit_predictor import LogitPredictor
 from nnunetv2.inference.output_files import CaseFiles, Source, Target
+from nnunetv2.inference.output_names import prepare_outputs
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.helpers import empty_cache
@@ -68,7 +69,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         Args:
             list_of_lists_or_source_folder: a folder, or the channel files of each case.
             output_folder_or_list_of_truncated_output_files: a folder, or for each case the path of its segmentation
-                without ending, or None to return the segmentations.
+                with or without ending, or None to return the segmentations.
             overwrite: False skips the cases whose output exists and is readable.
             num_processes_preprocessing: maximum number of processes, started only where this is faster; 0 for none,
                 None for `nnUNet_def_n_proc`.
@@ -208,13 +209,15 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             segs_from_prev_stage_or_list_of_segs_from_prev_stage: for a cascade, label maps (1, Z, Y, X).
             properties_or_list_of_properties: with the key `spacing`, (Z, Y, X) in mm; to write files, as returned by
                 the reader.
-            truncated_ofname: output paths without ending, or None.
+            truncated_ofname: output paths, or None. Endings are removed.
             num_processes: maximum number of processes, started only where this is faster.
         """
         images = _as_list(image_or_list_of_images)
         previous = _as_list(segs_from_prev_stage_or_list_of_segs_from_prev_stage)
         properties, outputs = _as_list(properties_or_list_of_properties), _as_list(truncated_ofname)
         check_lengths(images=images, previous_segmentations=previous, properties=properties, outputs=outputs)
+        if outputs is not None:
+            outputs = prepare_outputs(outputs, self.dataset_json["file_ending"])
         num_bytes = sum(getattr(image, "nbytes", 0) for image in images)
         return preprocessing_iterator_fromnpy(
             images,
@@ -303,7 +306,8 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         preprocessor = CasePreprocessor(
             self.plans_manager, self.dataset_json, self.configuration_manager, self.verbose_preprocessing
         )
-        item = preprocessor.from_npy(input_image, segmentation_previous_stage, image_properties, output_file_truncated)
+        (output,) = prepare_outputs([output_file_truncated], self.dataset_json["file_ending"])
+        item = preprocessor.from_npy(input_image, segmentation_previous_stage, image_properties, output)
         return self.predict_from_data_iterator([item], save_or_return_probabilities, 0)[0]
 
 
