@@ -12,6 +12,7 @@ from dinov3.utils.atomic_files import read_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError
 from nnunetv2.utilities.case_identifiers import check_case_identifier
+from nnunetv2.utilities.channel_files import check_numbering
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
@@ -78,7 +79,7 @@ def get_filenames_of_train_images_and_targets(
     folder and contain environment variables, and otherwise from `imagesTr` and `labelsTr`.
 
     Raises:
-        DataError: dataset.json lacks an entry, or a case name is not a valid file name.
+        DataError: dataset.json lacks an entry, a case name is not a valid file name, or channel files are missing.
     """
     if dataset_json is None:
         dataset_json = read_json(os.path.join(raw_dataset_folder, "dataset.json"))
@@ -88,12 +89,15 @@ def get_filenames_of_train_images_and_targets(
         raise DataError(f'{os.path.join(raw_dataset_folder, "dataset.json")} has no key "file_ending", like ".nii.gz"')
     ending = dataset_json["file_ending"]
     images = os.path.join(raw_dataset_folder, "imagesTr")
+    files = _files_by_case(images, ending)
+    for names in files.values():
+        check_numbering(names)
     return {
         case: {
             "images": [os.path.join(images, name) for name in names],
             "label": os.path.join(raw_dataset_folder, "labelsTr", case + ending),
         }
-        for case, names in _files_by_case(images, ending).items()
+        for case, names in files.items()
     }
 
 

@@ -19,6 +19,7 @@ from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.preprocessors.foreground_locations import sample_foreground_locations
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
+from nnunetv2.utilities.channel_files import channel_names, check_channels_of_file
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -130,6 +131,9 @@ class DefaultPreprocessor:
         """
         reader = plans_manager.image_reader_writer_class()
         data, properties = reader.read_images(image_files)
+        if len(image_files) == 1:
+            description = dataset_json if isinstance(dataset_json, dict) else read_json(dataset_json)
+            check_channels_of_file(image_files[0], len(data), channel_names(description))
         _check_finite(image_files, data)
         seg = None
         if seg_file is not None:
