@@ -72,8 +72,8 @@ def check_numbering(files: Sequence[str]) -> None:
         if number != expected:
             case, _, ending = _NUMBERED.fullmatch(os.path.basename(files[0])).groups()
             raise DataError(
-                f"Case {case} has {os.path.basename(files[expected])} but no {case}_{expected:04d}{ending}; channels are "
-                f"numbered from _0000 on, so add the missing file or remove the case"
+                f"Case {case} has {os.path.basename(files[expected])} but no {case}_{expected:04d}{ending}; channels "
+                f"are numbered from _0000 on, so add the missing file or remove the case"
             )
 
 

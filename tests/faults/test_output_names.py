@@ -34,7 +34,7 @@ def test_an_ending_names_the_file(ending: str, predictor: nnUNetPredictor, tmp_p
     image, properties = read_image(predictor)
     predictor.predict_from_files_sequential([[str(IMAGE)]], [str(tmp_path / f"files{ending}")], save_probabilities=True)
     predictor.predict_from_files([[str(IMAGE)]], [tmp_path / f"pool{ending}"])
-    predictor.predict_from_list_of_npy_arrays([image], None, [properties], [str(tmp_path / f"list{ending}")], 0, False, 0)
+    predictor.predict_from_list_of_npy_arrays([image], None, [properties], [str(tmp_path / f"list{ending}")], 0)
     predictor.predict_single_npy_array(image, properties, None, str(tmp_path / f"single{ending}"))
     assert names_in(tmp_path) == [
         "files.nii.gz", "files.npz", "files.pkl", "list.nii.gz", "pool.nii.gz", "single.nii.gz"

@@ -253,7 +253,7 @@ def test_array_that_fails_raises_at_once() -> None:
 def test_wrong_number_of_channels(tmp_path: Path) -> None:
     for channel in range(3):
         shutil.copy(IMAGE, tmp_path / f"case_{channel:04d}.nii.gz")
-    with pytest.raises(DataError, match=r"case has _0001, _0002, which is no channel of the model; one channel is needed \(MRI\)"):
+    with pytest.raises(DataError, match=r"case has _0001, _0002, which is no channel .*one channel is needed"):
         tiny_predictor().predict_from_files(str(tmp_path), str(tmp_path / "out"))
 
 
