@@ -58,14 +58,17 @@ def _format_ending(name: str) -> str:
     return ending if len(ending) <= _LONGEST_ENDING else ""
 
 
-def remove_interrupted_writes(folder: str | os.PathLike) -> None:
+def remove_interrupted_writes(folder: str | os.PathLike, *, min_age: float = _OLDEST_WRITE) -> None:
     """Removes temporary files that killed processes left in a folder, not in its subfolders.
 
-    Files modified within the last hour are kept, because another process may be writing them.
+    Args:
+        min_age: seconds since the last change of a file; younger ones are kept, because another process may be writing
+            them. 0 for a folder that no other process writes to.
     """
     for path in Path(folder).glob(".*.tmp.*"):
         with suppress(FileNotFoundError):  # finished in the meantime
-            if _TEMPORARY.match(path.name) and time.time() - path.stat().st_mtime > _OLDEST_WRITE:
+            is_old = min_age <= 0 or time.time() - path.stat().st_mtime > min_age  # clocks of file servers may differ
+            if is_old and _TEMPORARY.match(path.name):
                 path.unlink()
 
 

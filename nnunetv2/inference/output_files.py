@@ -1,12 +1,10 @@
-"""Input and output files of a prediction, and detection of completed cases."""
+"""Input and output files of a prediction."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +14,6 @@ from nnunetv2.inference.output_names import prepare_outputs
 from nnunetv2.utilities.json_export import json_ready
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
-
-logger = logging.getLogger(__name__)
 
 Path = str | os.PathLike
 Source = Path | Sequence[Sequence[Path]]
@@ -146,35 +142,3 @@ def write_description(folder: str, arguments: dict[str, Any], dataset_json: dict
     write_json(readable, os.path.join(folder, "predict_from_raw_data_args.json"), sort_keys=True)
     write_json(dataset_json, os.path.join(folder, "dataset.json"))
     write_json(plans, os.path.join(folder, "plans.json"))
-
-
-def is_complete(
-    output: str, file_ending: str, save_probabilities: bool, read_segmentation: Callable[[str], Any]
-) -> bool:
-    """Whether a case is already predicted: its segmentation, and if requested its probabilities, are readable.
-
-    Args:
-        output: path without ending.
-        read_segmentation: reads the segmentation or raises.
-    """
-    segmentation = output + file_ending
-    if not os.path.isfile(segmentation):
-        return False
-    try:
-        read_segmentation(segmentation)
-    except Exception as err:  # readers raise various errors on damaged files
-        logger.warning("%s exists but cannot be read (%s); predicting it again", segmentation, err)
-        return False
-    return not save_probabilities or _has_probabilities(f"{output}.npz")
-
-
-def _has_probabilities(path: str) -> bool:
-    """Check the archive's table of contents, which is at the end, so truncated files lack it."""
-    if not os.path.isfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "probabilities.npy" in archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        logger.warning("%s exists but cannot be read; predicting it again", path)
-        return False
