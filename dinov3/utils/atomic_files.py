@@ -23,6 +23,7 @@ from dinov3.utils.json_files import read_json as read_json  # read and write fro
 _TEMPORARY = re.compile(r"\.[0-9a-f]{8}\.tmp\.")
 _OLDEST_WRITE = 3600  # seconds
 _INCOMPLETE, _REPLACED = "incomplete", "replaced"  # endings of hidden folders beside their target
+_LONGEST_ENDING = 20  # characters; what follows the last dot of a longer name is no ending
 
 
 @contextmanager
@@ -31,8 +32,8 @@ def replace_when_complete(
 ) -> Iterator[Path]:
     """Yields a temporary path next to `target`; on success it replaces the target, on failure it is removed.
 
-    The temporary name keeps the target's suffixes (`case.nii.gz`), because writers infer the format from them.
-    Concurrent writes of the same target do not interfere: the last to finish wins.
+    The temporary name keeps the target's ending (`.nii.gz`), because writers infer the format from it. Concurrent
+    writes of the same target do not interfere: the last to finish wins.
 
     Args:
         keep_as: path in the same folder under which the replaced file is kept.
@@ -43,7 +44,8 @@ def replace_when_complete(
         FileNotFoundError: the block ended without writing the temporary file.
     """
     target = Path(target)
-    temporary = target.with_name(f".{secrets.token_hex(4)}.tmp.{target.name}")
+    prefix = f".{secrets.token_hex(4)}.tmp."
+    temporary = target.with_name(f"{prefix}file{_format_ending(target.name)}")
     try:
         yield temporary
         with open(temporary, "rb") as written:
@@ -53,12 +55,12 @@ def replace_when_complete(
         os.replace(temporary, target)
         if sync_folder:
             _sync_folder(target.parent)
-    except OSError as err:
-        if is_full(err) and not isinstance(err, WriteError):
+    except BaseException as err:
+        for leftover in target.parent.glob(f"{prefix}*"):  # a writer may have added an ending of its own
+            leftover.unlink(missing_ok=True)
+        if isinstance(err, OSError) and is_full(err) and not isinstance(err, WriteError):
             raise write_error(target, err) from err
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _keep(target: Path, kept: Path) -> None:
@@ -100,6 +102,19 @@ def write_error(path: str | os.PathLike, err: OSError) -> WriteError:
         f"a folder on another disk",
         needs_space=err.errno != errno.EFBIG,
     )
+
+
+def _format_ending(name: str) -> str:
+    """The ending that writers infer the format from: `.nii.gz` of `a.b.nii.gz`.
+
+    Not the whole name: with the temporary prefix a long one would exceed what file systems allow, and ITK drops the
+    second of two NIfTI endings (`case.nii.nii.gz`).
+    """
+    stem, ending = os.path.splitext(name)
+    whole = os.path.splitext(stem)[1] + ending  # `.nii.gz`, `.ome.tif`
+    if ending.lower() in (".gz", ".tif", ".tiff") and len(whole) <= _LONGEST_ENDING:
+        return whole
+    return ending if len(ending) <= _LONGEST_ENDING else ""
 
 
 def remove_interrupted_writes(folder: str | os.PathLike, *, min_age: float = _OLDEST_WRITE) -> None:

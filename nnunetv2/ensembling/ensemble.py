@@ -202,4 +202,8 @@ def build_parser() -> argparse.ArgumentParser:
 @command
 def entry_point_ensemble_folders(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    ensemble_folders(args.i, args.o, args.save_npz, args.np)
+    from nnunetv2.utilities.processes.output_lock import locked_output
+
+    prediction_files.require_distinct_folders(args.i, args.o)
+    with locked_output(args.o, "ensembling"):
+        ensemble_folders(args.i, args.o, args.save_npz, args.np)

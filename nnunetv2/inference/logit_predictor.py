@@ -186,7 +186,7 @@ class LogitPredictor:
         """
         if input_image.ndim != 4:
             raise UsageError(f"The image has shape {tuple(input_image.shape)}; it must be (C, X, Y, Z)")
-        self.network = self.network.to(self.device).eval()
+        self.network = self.network.eval()
         image, inner = pad_to_tile_size(input_image, self._tile_size(input_image.shape[1:]))
         slicers = self._internal_get_sliding_window_slicers(image.shape[1:])
         if self.verbose:
@@ -213,7 +213,7 @@ class LogitPredictor:
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
         """Compute logits (B, K, *tile) of tiles (B, C, *tile)."""
         axes = self.allowed_mirroring_axes if self.use_mirroring else None
-        return predict_mirrored(self.network, x, axes, tiles_per_forward(x.shape[2:], self.device))
+        return predict_mirrored(self.network, x, axes, tiles_per_forward(x.shape[2:], x.device))
 
     def _internal_predict_sliding_window_return_logits(
         self, data: torch.Tensor, slicers: list[Slicer], do_on_device: bool = True
@@ -231,4 +231,6 @@ class LogitPredictor:
             show_progress=self.allow_tqdm,
         )
         predict = self._internal_maybe_mirror_and_predict
-        return predict_tiles_within_memory(predict, data, slicers, blending, keep_on_device=do_on_device)
+        return predict_tiles_within_memory(
+            predict, data, slicers, blending, keep_on_device=do_on_device, place_network=self.network.to
+        )

@@ -183,6 +183,7 @@ def _predict_share(args: argparse.Namespace, model_folder: str) -> list | None:
         allow_tqdm=not args.disable_progress_bar and rank == 0,
     )
     predictor.share = (rank, world_size)
+    predictor.shares_output = args.num_parts > 1
     predictor.initialize_from_trained_model_folder(model_folder, args.f, args.chk)
     return predictor.predict_from_files(
         args.i,

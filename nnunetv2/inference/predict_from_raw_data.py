@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,14 @@ from nnunetv2.inference.data_iterators import (
     preprocessing_iterator_fromfiles,
     preprocessing_iterator_fromnpy,
 )
+from nnunetv2.inference.finished_cases import FinishedCases
 from nnunetv2.inference.logit_predictor import LogitPredictor
 from nnunetv2.inference.output_files import CaseFiles, Source, Target
+from nnunetv2.inference.output_names import prepare_outputs
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.helpers import empty_cache
+from nnunetv2.utilities.processes.output_lock import locked_output
 from nnunetv2.utilities.processes.shared_prediction import share_of
 
 __all__ = ["nnUNetPredictor", "predict_entry_point", "predict_entry_point_modelfolder"]  # noqa: F822 - see __getattr__
@@ -47,9 +51,11 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
 
     Attributes:
         share: (rank, number of processes) if several processes share the files, each predicting some of the cases.
+        shares_output: whether other predictions may write into the output folder at the same time.
     """
 
     share: tuple[int, int] = (0, 1)
+    shares_output: bool = True
 
     def predict_from_files(
         self,
@@ -68,8 +74,8 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         Args:
             list_of_lists_or_source_folder: a folder, or the channel files of each case.
             output_folder_or_list_of_truncated_output_files: a folder, or for each case the path of its segmentation
-                without ending, or None to return the segmentations.
-            overwrite: False skips the cases whose output exists and is readable.
+                with or without ending, or None to return the segmentations.
+            overwrite: False skips finished cases, see `FinishedCases`.
             num_processes_preprocessing: maximum number of processes, started only where this is faster; 0 for none,
                 None for `nnUNet_def_n_proc`.
             num_processes_segmentation_export: the same for the export.
@@ -85,10 +91,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             PartialPredictionError: some of several cases failed; the others are complete.
         """
         arguments = {name: value for name, value in locals().items() if name != "self"}
-        cases = self._describe_and_find_cases(arguments)
-        return self._predict_cases(
-            cases, save_probabilities, num_processes_preprocessing, num_processes_segmentation_export
-        )
+        return self._predict_files(arguments, num_processes_preprocessing, num_processes_segmentation_export)
 
     def predict_from_files_sequential(
         self,
@@ -100,9 +103,28 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
     ) -> list | None:
         """Like `predict_from_files`, without starting processes."""
         arguments = {name: value for name, value in locals().items() if name != "self"}
-        return self._predict_cases(self._describe_and_find_cases(arguments), save_probabilities, 0, 0)
+        return self._predict_files(arguments, 0, 0)
 
-    def _describe_and_find_cases(self, arguments: dict[str, Any]) -> list[CaseFiles]:
+    def _predict_files(
+        self, arguments: dict[str, Any], num_processes_preprocessing: int | None, num_processes_export: int | None
+    ) -> list | None:
+        cases = self._find_cases(arguments)
+        folder = output_files.output_folder_of(arguments["output_folder_or_list_of_truncated_output_files"])
+        with self._locked_output(folder):
+            # One of several processes is enough to write the description.
+            if folder is not None and self.share[0] == 0:
+                output_files.write_description(folder, arguments, self.dataset_json, self.plans_manager.plans)
+            return self._predict_cases(
+                cases, arguments["save_probabilities"], num_processes_preprocessing, num_processes_export
+            )
+
+    def _locked_output(self, folder: str | None) -> AbstractContextManager:
+        # Of several processes with shares of the cases, the first represents all.
+        if folder is None or self.share[0] > 0:
+            return nullcontext()
+        return locked_output(folder, "predicting", shared=self.shares_output)
+
+    def _find_cases(self, arguments: dict[str, Any]) -> list[CaseFiles]:
         target = arguments["output_folder_or_list_of_truncated_output_files"]
         previous = arguments["folder_with_segs_from_prev_stage"]
         output_files.check_previous_stage(self.configuration_manager, previous)
@@ -116,12 +138,6 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             save_probabilities=arguments["save_probabilities"],
             **share,
         )
-        folder = output_files.output_folder_of(target)
-        if folder is not None:
-            os.makedirs(folder, exist_ok=True)
-        # One of several processes is enough to write the description.
-        if folder is not None and self.share[0] == 0:
-            output_files.write_description(folder, arguments, self.dataset_json, self.plans_manager.plans)
         outputs = outputs or [None] * len(inputs)
         return [CaseFiles(*files) for files in zip(inputs, outputs, previous_files, strict=True)]
 
@@ -148,8 +164,8 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         has_outputs = output_folder_or_list_of_truncated_output_files is not None
         logger.info("There are %d cases to predict", len(cases))
         if has_outputs and not overwrite:
-            read = self.plans_manager.image_reader_writer_class().read_seg
-            cases = [c for c in cases if not output_files.is_complete(c.output, ending, save_probabilities, read)]
+            finished = FinishedCases(self.plans_manager, self.dataset_json, save_probabilities)
+            cases = [case for case in cases if (case.images, case.output) not in finished]
             logger.info("%d of them remain, the others already exist", len(cases))
         outputs = [case.output for case in cases] if has_outputs else None
         return [case.images for case in cases], outputs, [case.previous_stage for case in cases]
@@ -208,13 +224,15 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             segs_from_prev_stage_or_list_of_segs_from_prev_stage: for a cascade, label maps (1, Z, Y, X).
             properties_or_list_of_properties: with the key `spacing`, (Z, Y, X) in mm; to write files, as returned by
                 the reader.
-            truncated_ofname: output paths without ending, or None.
+            truncated_ofname: output paths, or None. Endings are removed.
             num_processes: maximum number of processes, started only where this is faster.
         """
         images = _as_list(image_or_list_of_images)
         previous = _as_list(segs_from_prev_stage_or_list_of_segs_from_prev_stage)
         properties, outputs = _as_list(properties_or_list_of_properties), _as_list(truncated_ofname)
         check_lengths(images=images, previous_segmentations=previous, properties=properties, outputs=outputs)
+        if outputs is not None:
+            outputs = prepare_outputs(outputs, self.dataset_json["file_ending"])
         num_bytes = sum(getattr(image, "nbytes", 0) for image in images)
         return preprocessing_iterator_fromnpy(
             images,
@@ -303,7 +321,8 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         preprocessor = CasePreprocessor(
             self.plans_manager, self.dataset_json, self.configuration_manager, self.verbose_preprocessing
         )
-        item = preprocessor.from_npy(input_image, segmentation_previous_stage, image_properties, output_file_truncated)
+        (output,) = prepare_outputs([output_file_truncated], self.dataset_json["file_ending"])
+        item = preprocessor.from_npy(input_image, segmentation_previous_stage, image_properties, output)
         return self.predict_from_data_iterator([item], save_or_return_probabilities, 0)[0]
 
 

@@ -250,7 +250,7 @@ def apply_postprocessing_to_folder(
         PartialPredictionError: some cases failed; the others are complete, and `failures.json` lists the reasons.
     """
     folder, output = os.fspath(input_folder), os.fspath(output_folder)
-    _require_other_output(folder, output)
+    require_other_output(folder, output)
     plans, dataset_json = descriptions(folder, plans_file_or_dict, dataset_json_file_or_dict)
     stored = format_of(plans, dataset_json)
     names = _segmentations_in(folder, stored)
@@ -267,9 +267,13 @@ def apply_postprocessing_to_folder(
     logger.info("Postprocessed %s into %s", counted(len(names), "case"), output)
 
 
-def _require_other_output(folder: str, output: str) -> None:
+def require_folder(folder: str) -> None:
     if not os.path.isdir(folder):
         raise DataError(f"There is no folder {folder}; give the folder of the segmentations (-i)")
+
+
+def require_other_output(folder: str, output: str) -> None:
+    require_folder(folder)
     if os.path.realpath(folder) == os.path.realpath(output):
         raise UsageError(
             f"The segmentations are in {folder}, and would be overwritten by the postprocessed ones; give another "

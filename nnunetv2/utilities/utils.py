@@ -11,6 +11,7 @@ from pathlib import Path
 from dinov3.utils.json_files import read_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError
+from nnunetv2.utilities.channel_files import check_numbering
 from nnunetv2.utilities.dataset_json import LARGEST_FILE, check_listed_cases, file_ending
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
@@ -78,7 +79,7 @@ def get_filenames_of_train_images_and_targets(
     folder and contain environment variables, and otherwise from `imagesTr` and `labelsTr`.
 
     Raises:
-        DataError: dataset.json lacks an entry, or a case name is not a valid file name.
+        DataError: dataset.json lacks an entry, a case name is not a valid file name, or channel files are missing.
     """
     source = os.path.join(raw_dataset_folder, "dataset.json")
     if dataset_json is None:
@@ -88,12 +89,15 @@ def get_filenames_of_train_images_and_targets(
         return {case: _listed_case(raw_dataset_folder, entry) for case, entry in dataset_json["dataset"].items()}
     ending = file_ending(dataset_json, source)
     images = os.path.join(raw_dataset_folder, "imagesTr")
+    files = _files_by_case(images, ending)
+    for names in files.values():
+        check_numbering(names)
     return {
         case: {
             "images": [os.path.join(images, name) for name in names],
             "label": os.path.join(raw_dataset_folder, "labelsTr", case + ending),
         }
-        for case, names in _files_by_case(images, ending).items()
+        for case, names in files.items()
     }
 
 

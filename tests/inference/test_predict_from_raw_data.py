@@ -253,7 +253,7 @@ def test_array_that_fails_raises_at_once() -> None:
 def test_wrong_number_of_channels(tmp_path: Path) -> None:
     for channel in range(3):
         shutil.copy(IMAGE, tmp_path / f"case_{channel:04d}.nii.gz")
-    with pytest.raises(DataError, match=r"case .*3 files; this model needs 1 channels \(MRI\)"):
+    with pytest.raises(DataError, match=r"case has _0001, _0002, which is no channel .*one channel is needed"):
         tiny_predictor().predict_from_files(str(tmp_path), str(tmp_path / "out"))
 
 
@@ -312,16 +312,6 @@ def test_each_process_predicts_its_share_and_the_first_describes_it(tmp_path: Pa
     for rank, names in ((1, ["b"]), (0, ["a", "c"])):
         predictor.share = (rank, 2)
         output = tmp_path / f"out_{rank}"
-        cases = predictor._describe_and_find_cases(
-            {
-                "list_of_lists_or_source_folder": str(tmp_path),
-                "output_folder_or_list_of_truncated_output_files": str(output),
-                "folder_with_segs_from_prev_stage": None,
-                "overwrite": True,
-                "save_probabilities": False,
-                "num_parts": 1,
-                "part_id": 0,
-            }
-        )
-        assert [Path(case.output).name for case in cases] == names
+        predictor.predict_from_files_sequential(str(tmp_path), str(output))
+        assert sorted(path.name[0] for path in output.glob("*.nii.gz")) == names
         assert (output / "dataset.json").exists() == (rank == 0)

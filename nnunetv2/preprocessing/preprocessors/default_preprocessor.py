@@ -23,8 +23,9 @@ from nnunetv2.preprocessing.label_values import declared_labels, label_problems
 from nnunetv2.preprocessing.preprocessors.foreground_locations import sample_foreground_locations
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
+from nnunetv2.utilities.channel_files import check_channels_of_file
 from nnunetv2.utilities.class_lookup import find_by_name
-from nnunetv2.utilities.dataset_json import read_dataset_json
+from nnunetv2.utilities.dataset_json import channel_names, read_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -137,6 +138,9 @@ class DefaultPreprocessor:
         """
         reader = plans_manager.image_reader_writer_class()
         data, properties = read_images(reader, image_files)
+        if len(image_files) == 1:
+            description = dataset_json if isinstance(dataset_json, dict) else read_dataset_json(dataset_json)
+            check_channels_of_file(image_files[0], len(data), list(channel_names(description).values()))
         _check_finite(image_files, data)
         seg = None
         if seg_file is not None:

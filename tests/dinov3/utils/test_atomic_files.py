@@ -49,6 +49,35 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [
+        ("case.nii.nii.gz", ".nii.gz"),  # ITK would drop the second of two NIfTI endings
+        ("v1.2 (final).nii.gz", ".nii.gz"),
+        ("x" * 240 + ".npz", ".npz"),
+        ("a.ome.tif", ".ome.tif"),
+        ("slice 3. of the second series.tif", ".tif"),
+        ("no ending. " + "x" * 200, ""),
+        ("postprocessed", ""),
+    ],
+)
+def test_temporary_names_are_short_and_keep_the_ending(name: str, ending: str, tmp_path: Path) -> None:
+    with replace_when_complete(tmp_path / name) as temporary:
+        assert temporary.name.partition(".tmp.file")[2] == ending
+        temporary.touch()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_writer_that_adds_an_ending_leaves_nothing(tmp_path: Path) -> None:
+    def write() -> None:
+        with replace_when_complete(tmp_path / "case") as temporary:
+            Path(f"{temporary}.npy").touch()
+
+    with pytest.raises(FileNotFoundError):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_killed_processes_left_is_removed_after_an_hour(tmp_path: Path) -> None:
     with replace_when_complete(tmp_path / "checkpoint_latest.pth") as temporary:
         temporary.touch()
