@@ -32,6 +32,10 @@ def dataset(nnunet_folders: dict[str, Path]) -> Path:
 
 
 ADDED = {
+    "--allow_config_change": False,
+    "--num_folds": None,
+    "--group_by": None,
+    "--allow_leak": False,
     "--fast_dev_run": False,
     "--force": False,
     "--seed": None,
@@ -195,6 +199,9 @@ class _Recorder(SimpleNamespace):
     def load_checkpoint(self, path: str) -> None:
         self.loaded = Path(path).name
 
+    def training_record(self) -> dict:
+        return {}
+
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> _Recorder:
@@ -211,8 +218,8 @@ def test_continue_without_checkpoint_starts_anew_with_a_warning(
 
 
 def test_continue_takes_the_latest_checkpoint(recorder: _Recorder) -> None:
-    for name in ("checkpoint_best.pth", "checkpoint_latest.pth"):
-        (Path(recorder.output_folder) / name).touch()
+    for epoch, name in enumerate(("checkpoint_best.pth", "checkpoint_latest.pth")):
+        torch.save({"current_epoch": epoch}, Path(recorder.output_folder) / name)
     run_training.maybe_load_checkpoint(recorder, True, False)
     assert recorder.loaded == "checkpoint_latest.pth"
 
