@@ -19,6 +19,7 @@ from nnunetv2.errors import UsageError
 from nnunetv2.run import load_pretrained_weights as pretraining
 from nnunetv2.run import run_training
 from nnunetv2.run.training_run import TrainingRun, build_parser, parse_fold
+from nnunetv2.utilities.checkpoint_io import save_checkpoint
 from tests.training.tiny_dataset import NAME, write_tiny_dataset
 
 RECORDED = json.loads((Path(__file__).parents[1] / "recorded" / "training_api.json").read_text())
@@ -32,6 +33,7 @@ def dataset(nnunet_folders: dict[str, Path]) -> Path:
 
 
 ADDED = {
+    "--allow_config_change": False,
     "--fast_dev_run": False,
     "--seed": None,
     "--num_epochs": None,
@@ -185,7 +187,7 @@ def test_continue_without_checkpoint_starts_anew_with_a_warning(
 
 def test_continue_takes_the_latest_checkpoint(recorder: _Recorder) -> None:
     for name in ("checkpoint_best.pth", "checkpoint_latest.pth"):
-        (Path(recorder.output_folder) / name).touch()
+        save_checkpoint({"current_epoch": 1}, Path(recorder.output_folder) / name)
     run_training.maybe_load_checkpoint(recorder, True, False)
     assert recorder.loaded == "checkpoint_latest.pth"
 
