@@ -163,7 +163,7 @@ def maybe_load_checkpoint(
             has changed.
         DataError: all checkpoints are damaged.
     """
-    from nnunetv2.training.protocol.training_record import require_same_training
+    from nnunetv2.training.protocol.training_record import RECORD, require_same_training
     from nnunetv2.training.state import checkpoint
 
     if continue_training and pretrained_weights_file is not None:
@@ -179,7 +179,8 @@ def maybe_load_checkpoint(
         else:
             logger.info("Continuing from %s", path)
             content, source = checkpoint.peek(path)
-            require_same_training(content, nnunet_trainer.training_record(), source, allowed=allow_config_change)
+            if RECORD in content:  # upstream's checkpoints have none
+                require_same_training(content, nnunet_trainer.training_record(), source, allowed=allow_config_change)
             nnunet_trainer.load_checkpoint(str(path))
     elif pretrained_weights_file is not None:
         if not nnunet_trainer.was_initialized:

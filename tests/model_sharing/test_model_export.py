@@ -286,7 +286,8 @@ def test_the_state_of_the_optimiser_may_stay_here(lora_model, tmp_path):
     small = export_and_unpack(lora_model, tmp_path, without_optimizer=True)
     checkpoint = load_checkpoint(small / "fold_0" / "checkpoint_final.pth")
     before = load_checkpoint(lora_model / "fold_0" / "checkpoint_final.pth")
-    assert before.keys() - checkpoint.keys() == {"optimizer_state", "grad_scaler_state", "lr_scheduler_state"}
+    of_training = {"optimizer_state", "grad_scaler_state", "lr_scheduler_state", "trained_with"}
+    assert before.keys() - checkpoint.keys() == of_training
     for name, value in before["network_weights"].items():
         assert torch.equal(checkpoint["network_weights"][name], value)
 

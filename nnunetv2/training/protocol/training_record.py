@@ -98,7 +98,7 @@ def require_same_training(content: Mapping[str, Any], now: Mapping[str, Any], so
     """Compares the record in a checkpoint with that of the training that resumes it.
 
     Args:
-        content: checkpoint; without a record, nothing is compared.
+        content: checkpoint with a record.
         source: path of the checkpoint for messages.
         allowed: only warn of differences.
 
@@ -107,7 +107,7 @@ def require_same_training(content: Mapping[str, Any], now: Mapping[str, Any], so
     """
     set_by_command = {f"settings.training.{name}": value for name, value in content.get("budget", {}).items()}
     now = {key: set_by_command.get(key, value) for key, value in now.items()}  # is resumed with the checkpoint
-    differences = record_differences(content[RECORD], now) if RECORD in content else []
+    differences = record_differences(content[RECORD], now)
     if not differences:
         return
     rest = len(differences) - _SHOWN

@@ -114,16 +114,13 @@ def checkpoint_to_continue(fold_folder: Path) -> Path | None:
 
 
 def _next_epoch(path: Path) -> int:
-    """Returns the epoch at which an intact checkpoint resumes.
+    """Returns the epoch at which an intact checkpoint resumes; -1 if it does not say.
 
     Raises:
         DataError: the file is damaged.
     """
     require_intact(path)
-    content, _ = peek(path)
-    if "current_epoch" not in content:
-        raise DataError(f"{path} is no checkpoint of a training: it has no current_epoch")
-    return content["current_epoch"]
+    return peek(path)[0].get("current_epoch", -1)
 
 
 def require_checkpoint(fold_folder: Path, name: str, purpose: str) -> Path:
