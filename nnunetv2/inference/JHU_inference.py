@@ -70,6 +70,8 @@ class JHUPredictor(nnUNetPredictor):
         data_iterator: Iterable[Item],
         save_probabilities: bool = False,
         num_processes_segmentation_export: int | None = None,
+        *,
+        return_predictions: bool = False,
     ) -> list:
         """See `nnUNetPredictor.predict_from_data_iterator`; each case is written before the next one is predicted.
 
@@ -89,6 +91,8 @@ class JHUPredictor(nnUNetPredictor):
                     converted = self._predict_and_return(item, save_probabilities)
                     properties, plans = item["data_properties"], self.plans_manager
                     _write_classes(converted, properties, plans, self.dataset_json, item["ofile"])
+                    if return_predictions:
+                        results[-1] = converted
         finally:
             close_workers_of(data_iterator)
             for folder in folders:

@@ -172,7 +172,9 @@ def export_prediction_from_logits(
     output_file_truncated: str,
     save_probabilities: bool = False,
     num_threads_torch: int | None = None,
-) -> None:
+    *,
+    return_prediction: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray] | None:
     """Write the segmentation of a case; see `convert_predicted_logits_to_segmentation_with_correct_shape`.
 
     The segmentation is written last: if it exists, all files of the case are complete.
@@ -181,6 +183,10 @@ def export_prediction_from_logits(
         output_file_truncated: path of the segmentation without its ending.
         save_probabilities: also write the scores to `.npz`, under the name `probabilities`, and the properties to
             `.pkl`. If False, those of an older segmentation of the case are removed.
+        return_prediction: also return what is written.
+
+    Returns:
+        The segmentation, with `save_probabilities` the pair (segmentation, scores); None without `return_prediction`.
     """
     dataset_json = _loaded(dataset_json_dict_or_file)
     converted = convert_predicted_logits_to_segmentation_with_correct_shape(
@@ -206,6 +212,7 @@ def export_prediction_from_logits(
             f"{type(writer).__name__} cannot write the segmentation: the properties of the image have no {err}; give "
             f"those that its read_images returns, or no output file"
         ) from err
+    return converted if return_prediction else None
 
 
 def resample_and_save(

@@ -32,6 +32,8 @@ class CaseFiles:
     """path of the segmentation without ending; None returns it instead"""
     previous_stage: str | None
     """segmentation of the previous cascade stage"""
+    name: str
+    """of the case, or of its output"""
 
 
 def find_cases(
@@ -57,17 +59,23 @@ def find_cases(
     if num_parts < 1 or not 0 <= part_id < num_parts:
         raise UsageError(f"part_id is {part_id} with num_parts {num_parts}; it must be from 0 to num_parts - 1")
     images = _list_images(source, file_ending)
-    names = [os.path.basename(files[0])[: -len(file_ending) - _CHANNEL_LENGTH] for files in images]
+    names = [case_name(files[0], file_ending) for files in images]
     outputs = _list_outputs(target, names, file_ending)
     cases = [
         CaseFiles(
             images=[os.fspath(path) for path in files],
             output=output,
             previous_stage=previous_stage_folder and os.path.join(previous_stage_folder, name + file_ending),
+            name=name if output is None else os.path.basename(output),
         )
         for files, name, output in zip(images, names, outputs, strict=True)
     ]
     return cases[part_id::num_parts]
+
+
+def case_name(image: Path, file_ending: str) -> str:
+    """Name of a case from its first image, `CASE_0000.ENDING`."""
+    return os.path.basename(image)[: -len(file_ending) - _CHANNEL_LENGTH]
 
 
 def _list_images(source: Source, file_ending: str) -> Sequence[Sequence[Path]]:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
@@ -18,8 +19,17 @@ _CITATION = (
 _DEFAULT_FOLDS = (0, 1, 2, 3, 4)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Knows a flag that users of nnUNetv2_train expect here."""
+
+    def error(self, message: str) -> NoReturn:
+        if "unrecognized arguments" in message and "--npz" in message.split():
+            message += "; predictions save probabilities with --save_probabilities"
+        super().error(message)
+
+
 def build_predict_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nnUNetv2_predict",
         description="Predict images with a model in nnUNet_results.",
         epilog=_CITATION,
@@ -41,7 +51,7 @@ def build_predict_parser() -> argparse.ArgumentParser:
 
 
 def build_predict_from_modelfolder_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nnUNetv2_predict_from_modelfolder",
         description="Predict images with the model in a folder; needs no environment variables.",
         epilog=_CITATION,
@@ -54,7 +64,7 @@ def build_predict_from_modelfolder_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_CONTINUE_HELP = "skip cases that are already predicted; unreadable outputs are predicted again"
+_CONTINUE_HELP = "skip cases that are already predicted; those with damaged results are predicted again"
 
 
 def _add_input_and_output(parser: argparse.ArgumentParser) -> None:

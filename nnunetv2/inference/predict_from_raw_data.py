@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,19 +24,37 @@ from nnunetv2.inference.data_iterators import (
 )
 from nnunetv2.inference.finished_cases import FinishedCases
 from nnunetv2.inference.logit_predictor import LogitPredictor
-from nnunetv2.inference.output_files import CaseFiles, Source, Target
-from nnunetv2.inference.output_names import prepare_outputs
+from nnunetv2.inference.output_files import CaseFiles, Source, Target, case_name
+from nnunetv2.inference.output_names import prepare_outputs, without_ending
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.processes.output_lock import locked_output
 from nnunetv2.utilities.processes.shared_prediction import share_of
 
-__all__ = ["nnUNetPredictor", "predict_entry_point", "predict_entry_point_modelfolder"]  # noqa: F822 - see __getattr__
+__all__ = ["Prediction", "nnUNetPredictor", "predict_entry_point", "predict_entry_point_modelfolder"]  # noqa: F822 - see __getattr__
 
 logger = logging.getLogger(__name__)
 
 Arrays = np.ndarray | list[np.ndarray]
+
+_NOT_RECORDED = ("self", "return_predictions")  # of the arguments, in the description of a prediction
+
+
+class Prediction(NamedTuple):
+    """Result of one case."""
+
+    identifier: str
+    """name of the case, or of its output"""
+    segmentation: np.ndarray
+    """(Z, Y, X)"""
+    probabilities: np.ndarray | None
+    """(K, Z, Y, X), with `save_probabilities`"""
+
+    @classmethod
+    def of(cls, identifier: str, result: np.ndarray | tuple[np.ndarray, np.ndarray]) -> Prediction:
+        """From a result of `predict_from_data_iterator`."""
+        return cls(identifier, *result) if isinstance(result, tuple) else cls(identifier, result, None)
 
 
 def __getattr__(name: str) -> Any:
@@ -68,6 +86,8 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         folder_with_segs_from_prev_stage: str | os.PathLike | None = None,
         num_parts: int = 1,
         part_id: int = 0,
+        *,
+        return_predictions: bool = False,
     ) -> list | None:
         """Predict image files.
 
@@ -81,6 +101,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             num_processes_segmentation_export: the same for the export.
             folder_with_segs_from_prev_stage: for a cascade, the previous stage's segmentations of the same cases.
             num_parts: predict only every `num_parts`-th case, starting with case `part_id`.
+            return_predictions: return what is written, as a list of `Prediction`. All results are kept in memory.
 
         Returns:
             One entry per predicted case, see `predict_from_data_iterator`; None if there was nothing to do.
@@ -90,8 +111,9 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             DataError: there are no images, or a single case is unusable.
             PartialPredictionError: some of several cases failed; the others are complete.
         """
-        arguments = {name: value for name, value in locals().items() if name != "self"}
-        return self._predict_files(arguments, num_processes_preprocessing, num_processes_segmentation_export)
+        arguments = {name: value for name, value in locals().items() if name not in _NOT_RECORDED}
+        processes = num_processes_preprocessing, num_processes_segmentation_export
+        return self._predict_files(arguments, *processes, return_predictions=return_predictions)
 
     def predict_from_files_sequential(
         self,
@@ -100,13 +122,20 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         save_probabilities: bool = False,
         overwrite: bool = True,
         folder_with_segs_from_prev_stage: str | os.PathLike | None = None,
+        *,
+        return_predictions: bool = False,
     ) -> list | None:
         """Like `predict_from_files`, without starting processes."""
-        arguments = {name: value for name, value in locals().items() if name != "self"}
-        return self._predict_files(arguments, 0, 0)
+        arguments = {name: value for name, value in locals().items() if name not in _NOT_RECORDED}
+        return self._predict_files(arguments, 0, 0, return_predictions=return_predictions)
 
     def _predict_files(
-        self, arguments: dict[str, Any], num_processes_preprocessing: int | None, num_processes_export: int | None
+        self,
+        arguments: dict[str, Any],
+        num_processes_preprocessing: int | None,
+        num_processes_export: int | None,
+        *,
+        return_predictions: bool,
     ) -> list | None:
         cases = self._find_cases(arguments)
         folder = output_files.output_folder_of(arguments["output_folder_or_list_of_truncated_output_files"])
@@ -114,9 +143,16 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             # One of several processes is enough to write the description.
             if folder is not None and self.share[0] == 0:
                 output_files.write_description(folder, arguments, self.dataset_json, self.plans_manager.plans)
-            return self._predict_cases(
-                cases, arguments["save_probabilities"], num_processes_preprocessing, num_processes_export
+            results = self._predict_cases(
+                cases,
+                arguments["save_probabilities"],
+                num_processes_preprocessing,
+                num_processes_export,
+                return_predictions=return_predictions,
             )
+        if results is None or not return_predictions:
+            return results
+        return [Prediction.of(case.name, result) for case, result in zip(cases, results, strict=True)]
 
     def _locked_output(self, folder: str | None) -> AbstractContextManager:
         # Of several processes with shares of the cases, the first represents all.
@@ -139,7 +175,11 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             **share,
         )
         outputs = outputs or [None] * len(inputs)
-        return [CaseFiles(*files) for files in zip(inputs, outputs, previous_files, strict=True)]
+        ending = self.dataset_json["file_ending"]
+        return [
+            CaseFiles(images, output, previous, os.path.basename(output) if output else case_name(images[0], ending))
+            for images, output, previous in zip(inputs, outputs, previous_files, strict=True)
+        ]
 
     def _manage_input_and_output_lists(
         self,
@@ -176,6 +216,8 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         save_probabilities: bool,
         num_processes_preprocessing: int | None,
         num_processes_export: int | None,
+        *,
+        return_predictions: bool = False,
     ) -> list | None:
         if not cases:
             return None
@@ -189,7 +231,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         )
         if len(cases) == 1:
             num_processes_export = 0  # a single case leaves nothing to do in parallel
-        return self.predict_from_data_iterator(iterator, save_probabilities, num_processes_export)
+        return self._predict_items(iterator, save_probabilities, num_processes_export, return_predictions)
 
     def _internal_get_data_iterator_from_lists_of_filenames(
         self,
@@ -255,8 +297,15 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         num_processes: int = 3,
         save_probabilities: bool = False,
         num_processes_segmentation_export: int | None = None,
+        *,
+        return_predictions: bool = False,
     ) -> list:
-        """Predict arrays; see `get_data_iterator_from_raw_npy_data` and `predict_from_data_iterator`."""
+        """Predict arrays; see `get_data_iterator_from_raw_npy_data` and `predict_from_data_iterator`.
+
+        Args:
+            return_predictions: return a list of `Prediction`, also of written cases. The identifiers are the names of
+                the outputs, without outputs the positions from 0.
+        """
         iterator = self.get_data_iterator_from_raw_npy_data(
             image_or_list_of_images,
             segs_from_prev_stage_or_list_of_segs_from_prev_stage,
@@ -264,13 +313,36 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             truncated_ofname,
             num_processes,
         )
-        return self.predict_from_data_iterator(iterator, save_probabilities, num_processes_segmentation_export)
+        results = self._predict_items(
+            iterator, save_probabilities, num_processes_segmentation_export, return_predictions
+        )
+        if not return_predictions:
+            return results
+        outputs = _as_list(truncated_ofname)
+        names = range(len(results)) if outputs is None else map(self._name_of_output, outputs)
+        return [Prediction.of(str(name), result) for name, result in zip(names, results, strict=True)]
+
+    def _name_of_output(self, output: str | os.PathLike) -> str:
+        return os.path.basename(without_ending(output, self.dataset_json["file_ending"]))
+
+    def _predict_items(
+        self,
+        items: Iterable[Item],
+        save_probabilities: bool,
+        num_processes_export: int | None,
+        return_predictions: bool,
+    ) -> list:
+        # Without the keyword where it is not needed: subclasses of upstream's users do not know it.
+        more = {"return_predictions": True} if return_predictions else {}
+        return self.predict_from_data_iterator(items, save_probabilities, num_processes_export, **more)
 
     def predict_from_data_iterator(
         self,
         data_iterator: Iterable[Item],
         save_probabilities: bool = False,
         num_processes_segmentation_export: int | None = None,
+        *,
+        return_predictions: bool = False,
     ) -> list:
         """Predict preprocessed cases.
 
@@ -278,10 +350,11 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             data_iterator: yields dictionaries with `data` (C, *spatial), a tensor or the path of an .npy file that is
                 deleted after reading; `data_properties`; and `ofile`, the output path without ending, or None.
             num_processes_segmentation_export: maximum number of processes; 0 for none, None for `nnUNet_def_n_proc`.
+            return_predictions: also return the predictions that are written to files.
 
         Returns:
-            For each case None if a file was written, else the segmentation (Z, Y, X), or with `save_probabilities` the
-            pair (segmentation, scores (K, Z, Y, X)).
+            For each case the segmentation (Z, Y, X), or with `save_probabilities` the pair (segmentation, scores
+            (K, Z, Y, X)); None if a file was written and `return_predictions` is False.
 
         Raises:
             PartialPredictionError: some of several cases with output files failed; the others are complete. The error
@@ -293,6 +366,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             self.dataset_json,
             save_probabilities,
             _or_default(num_processes_segmentation_export),
+            return_predictions,
         )
         try:
             return predict_cases(data_iterator, self.predict_logits_from_preprocessed_data, setting)

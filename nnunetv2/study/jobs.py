@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import NNUNetError, UsageError
-from nnunetv2.training.logging.metric_files import EPOCH, JSONL, read_metrics
+from nnunetv2.training.logging.metric_files import JSONL
+from nnunetv2.training.logging.metric_lines import EPOCH, read_metrics
 from nnunetv2.training.state.checkpoint import BEST, FINAL, LATEST, PREVIOUS
 
 if TYPE_CHECKING:

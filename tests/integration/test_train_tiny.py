@@ -15,7 +15,7 @@ import torch
 from nnunetv2.errors import DivergedError, UsageError
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run import run_training
-from nnunetv2.training.logging.metric_files import read_metrics
+from nnunetv2.training.logging.metric_lines import read_metrics
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.state import checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
