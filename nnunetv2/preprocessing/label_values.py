@@ -48,7 +48,7 @@ def label_problems(segmentation: np.ndarray, expected_labels: Sequence[int], lab
         for value, count in list(zip(values[unexpected], counts[unexpected], strict=True))[:_MAX_LISTED_VALUES]
     ]
     more = ", ..." if unexpected.sum() > _MAX_LISTED_VALUES else ""
-    hint = "; labels must be whole numbers" if (values[unexpected] % 1 != 0).any() else ""
+    hint = "" if range_of(values[unexpected]).are_whole else "; labels must be whole numbers"
     return [
         f"unexpected labels {', '.join(listed)}{more}; dataset.json names {list(expected_labels)}{hint}: {label_file}; "
         f"relabel these voxels, or add the label to dataset.json"

@@ -30,6 +30,9 @@ TRAINED = [
     ("ExperimentPlanner", "nnUNetPlans", "3d_fullres", (3, 3, 64), "nnUNetTrainer"),
     ("ExperimentPlanner", "nnUNetPlans", "2d", (11, 7, 1), "nnUNetTrainerNoDeepSupervision"),
     ("ExperimentPlanner", "nnUNetPlans", "2d", (3, 30, 1), "nnUNetTrainer"),
+    ("ExperimentPlanner", "nnUNetPlans", "2d", (3, 11, 1), "nnUNetTrainer"),
+    ("ExperimentPlanner", "nnUNetPlans", "2d", (1, 1, 8), "nnUNetTrainer"),
+    ("ExperimentPlanner", "nnUNetPlans", "3d_fullres", (2, 2, 5), "nnUNetTrainer"),
 ]
 
 
@@ -55,7 +58,15 @@ def test_what_is_planned_can_be_trained(
     assert [volumes.shape_of(path) for path in predicted] == [shape] * 2
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 3, 3), (3, 11, 1), (1, 1, 8), (2, 2, 5)])
+def test_a_coarse_axis_in_a_small_slice(raw_volumes: Path, nnunet_folders: dict[str, Path], run: Callable) -> None:
+    folder = raw_volumes.with_name("Dataset007_Coarse")
+    volumes.write_images(folder, (5, 6, 4), (1.0, 2.5, 3.0))  # each axis would be halved alone, and is too short for it
+    assert run(plan_and_preprocess_entry, "-d", "7", *PLAN[2:], "--no_pp")[0] == 0
+    plans = json.loads((nnunet_folders["nnUNet_preprocessed"] / folder.name / "nnUNetPlans.json").read_text())
+    assert all(plan["architecture"]["arch_kwargs"]["n_stages"] > 1 for plan in plans["configurations"].values())
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 3, 3), (3, 2, 1), (1, 1, 3)])
 @pytest.mark.parametrize("planner", ["ExperimentPlanner", "nnUNetPlannerResEncM"])
 def test_what_no_network_can_be_trained_on_is_refused(
     nnunet_folders: dict[str, Path], run: Callable, shape: tuple[int, int, int], planner: str

@@ -134,8 +134,8 @@ def largest_fitting(
 ) -> Topology:
     """Shrinks the initial patch until its network fits.
 
-    A U-Net needs two stages. Images that are too small for a second one get a patch that is larger than they are, by
-    less than a factor of two; training and prediction pad them.
+    A U-Net needs two stages. Images that are too small for a second one get a patch that is larger than they are;
+    training and prediction pad them.
 
     Args:
         spacing: mm per axis, two or three axes.
@@ -147,17 +147,19 @@ def largest_fitting(
         DataError: the images are too small for any patch.
         UsageError: no network of two stages fits.
     """
+    original, median_shape = median_shape, list(median_shape)
     topology = topology_of(spacing, initial_patch_size(spacing, median_shape), min_edge)
-    if not _has_two_stages(topology):
-        too_small = f"The median image has {_dimensions(median_shape)} {'pixels' if len(spacing) == 2 else 'voxels'}"
-        median_shape = [2 * min_edge if min_edge <= size < 2 * min_edge else size for size in median_shape]
-        topology = topology_of(spacing, initial_patch_size(spacing, median_shape), min_edge)
+    # A single axis must be longer to be halved: images with a coarse axis may need the second enlargement.
+    for length in (2 * min_edge, _MIN_EDGE_FOR_SINGLE_AXIS * min_edge):
         if not _has_two_stages(topology):
-            raise DataError(
-                f"{too_small} (at the target spacing, without the empty border), which is too small for a network: "
-                f"at least two axes must have {min_edge}, or one {_MIN_EDGE_FOR_SINGLE_AXIS * min_edge}; use larger "
-                f"images, or a finer target spacing"
-            )
+            median_shape = [max(size, length) if size >= min_edge else size for size in original]
+            topology = topology_of(spacing, initial_patch_size(spacing, median_shape), min_edge)
+    if not _has_two_stages(topology):
+        raise DataError(
+            f"The median image has {_dimensions(original)} {'pixels' if len(spacing) == 2 else 'voxels'} (at the "
+            f"target spacing, without the empty border), which is too small for a network: at least one axis must have "
+            f"{min_edge}; use larger images, or a finer target spacing"
+        )
     while not fits(topology):
         topology = shrunk(topology, spacing, median_shape, min_edge)
     if not _has_two_stages(topology):
