@@ -94,7 +94,7 @@ def launch(config: SegmentationConfig) -> dict[str, Any]:
         wait_for_all()  # the first process may write to the folder only after all have checked it
         folder = Path(config.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        lock = locked_folder(folder, "writing", force=None) if rank == 0 else nullcontext()
+        lock = locked_folder(folder, "writing", can_force=False) if rank == 0 else nullcontext()
         with lock, logging_to_folder(folder, rank):
             _log_settings(settled, meant_for=config.n_gpus)
             # A resumed training saves the settings after its checkpoint was verified, an evaluation with its
