@@ -43,9 +43,6 @@ ADDED = {
     "--num_iterations_per_epoch": None,
     "--num_val_iterations_per_epoch": None,
     "--precision": None,
-    "--num_folds": None,
-    "--group_by": None,
-    "--allow_leak": False,
 }
 
 
