@@ -82,8 +82,12 @@ def require_intact_metaimage(header: MetaImageHeader, voxels: np.ndarray) -> Non
     end = header.start + header.stored_bytes if header.stored_bytes else os.path.getsize(header.data_file)
     with FileSection(header.data_file, end - _CHECKSUM_BYTES, end) as section:
         stored = int.from_bytes(section.read(_CHECKSUM_BYTES), "big")
-    if zlib.adler32(np.ascontiguousarray(voxels)) != stored:  # as for swapped bytes: only unpacking can tell
+    voxels = np.ascontiguousarray(voxels)
+    if stored not in (zlib.adler32(voxels), zlib.adler32(voxels.byteswap())):
         require_whole_zlib(header.data_file, header.voxel_bytes, header.start, end)
+        raise DataError(
+            f"{header.data_file} was not read as it is stored: its header is damaged; copy or convert it again"
+        )
 
 
 def read_metaimage_header(path: str) -> MetaImageHeader:
