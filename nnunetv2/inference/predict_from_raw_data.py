@@ -69,11 +69,12 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
 
     Attributes:
         share: (rank, number of processes) if several processes share the files, each predicting some of the cases.
-        shares_output: whether other predictions may write into the output folder at the same time.
+        shares_output: whether other predictions may write into the output folder at the same time; None if the caller
+            has locked it.
     """
 
     share: tuple[int, int] = (0, 1)
-    shares_output: bool = True
+    shares_output: bool | None = True
 
     def predict_from_files(
         self,
@@ -156,7 +157,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
 
     def _locked_output(self, folder: str | None) -> AbstractContextManager:
         # Of several processes with shares of the cases, the first represents all.
-        if folder is None or self.share[0] > 0:
+        if folder is None or self.shares_output is None or self.share[0] > 0:
             return nullcontext()
         return locked_output(folder, "predicting", shared=self.shares_output)
 
