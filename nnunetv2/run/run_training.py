@@ -119,6 +119,7 @@ def train_and_validate(run: TrainingRun) -> None:
     import torch
 
     from nnunetv2.run.training_memory import explained_lack_of_memory
+    from nnunetv2.training.setup import seeding
     from nnunetv2.training.state import checkpoint
 
     _prepare_torch(run.device_type)
@@ -136,6 +137,8 @@ def train_and_validate(run: TrainingRun) -> None:
         trainer.disable_checkpointing = True
     if run.seed is not None:
         trainer.seed = run.seed
+    if trainer.seed is None:  # here, not in the trainer: programs that use it seed the generators as they like
+        trainer.drawn_seed = seeding.draw()
     trainer.split_rule = run.split_rule
     trainer.keep_to_budget(run.budget)  # before initialize, as the schedule depends on the length
     trainer.require_fold()  # before weights are downloaded or loaded

@@ -229,8 +229,8 @@ def test_hours_follow_from_epochs_that_were_timed(study):
     cut_off, done = study.jobs[0], study.jobs[2]
     mark(cut_off, "checkpoint_best.pth", "metrics.jsonl")
     mark(done, "checkpoint_final.pth", "validation/summary.json")
-    epoch = '{"type": "epoch", "seconds": 36}\n'
-    (cut_off.fold_folder / "metrics.jsonl").write_text(100 * epoch)
+    epochs = [f'{{"type": "epoch", "epoch": {number}, "seconds": 36}}\n' for number in range(100)]
+    (cut_off.fold_folder / "metrics.jsonl").write_text("".join(epochs))
     (row,) = (line.split() for line in described(study).splitlines() if line.startswith("unet "))
     assert row[1:4] == ["1", "of", "2"]
     assert row[-2:] == ["10.00", "9.00"]

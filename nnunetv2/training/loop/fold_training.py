@@ -55,7 +55,7 @@ class FoldTraining:
     save_every: int = 50  # epochs between writes of checkpoint_latest.pth
     disable_checkpointing: bool = False
     seed: int | None = None  # 0 to 2**32 - 1; None: one is drawn, and kernels need not be deterministic
-    drawn_seed: int | None = None  # set by initialize if there is no seed
+    drawn_seed: int | None = None  # set by the command if there is no seed; None: generators of the program are used
     split_rule: SplitRule = SplitRule()  # number of folds, cases that stay together
     budget: BudgetInForce | None = None  # length and precision set by the command
     trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints

@@ -61,7 +61,6 @@ class nnUNetTrainer(FoldTraining):
         """Creates network, optimiser, schedule and loss; called once."""
         if self.was_initialized:
             raise RuntimeError("initialize was called a second time; a trainer is initialised once")
-        self.drawn_seed = seeding.draw() if self.seed is None else None
         seeding.start(self.seed, self.drawn_seed)  # before the network draws its initial weights
         self._set_batch_size_and_oversample()
         managers = (self.plans_manager, self.configuration_manager)
