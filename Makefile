@@ -14,12 +14,13 @@ TEST_PROCESSES ?= 2
 PYTEST := $(BIN)/python -m pytest -q -rs -n $(TEST_PROCESSES) --dist loadfile
 export MPLBACKEND := Agg
 
-.PHONY: demo test test-unit lint format setup clean help
+.PHONY: demo test test-unit faults lint format setup clean help
 
 help:
 	@echo "make demo       train and score Mask2Former on a real recording (about ten minutes on 2 cores)"
 	@echo "make test       the whole test suite"
 	@echo "make test-unit  the quick part of it"
+	@echo "make faults     every fault of docs/reliability.md, injected as often as it says"
 	@echo "make lint       style, imports and formatting"
 	@echo "make setup      only the virtual environment $(VENV)"
 
@@ -48,6 +49,10 @@ test: $(INSTALLED)
 
 test-unit: $(INSTALLED)
 	$(PYTEST) -m "not slow and not integration"
+
+faults: export FAULTS := whole
+faults: $(INSTALLED)
+	$(PYTEST) --timeout=3600 tests/faults
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

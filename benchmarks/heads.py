@@ -1,13 +1,13 @@
 """Compares Dice, seconds per step and parameters of all heads and the U-Net: same backbone, plans, fold and steps.
 
-    python benchmarks/heads.py DATASET --weights FILE [--steps 300] [--heads unet dpt ...]
+    python benchmarks/heads.py DATASET [key=value ...] --weights FILE [--steps 300] [--heads unet dpt ...]
         [--tunings frozen lora] [--configuration 2d] [--backbone dinov2] [--backbone_size small] [--output FOLDER]
-        [key=value ...]
 
 The dataset must be preprocessed. Each training is one command, which is printed; its results go to a separate folder
-below FOLDER, and finished trainings are skipped. `key=value` words apply to all heads. Afterwards, training steps of
-all models are timed in turn in this process, so that background load affects all equally; on the CPU, CPU time is
-measured. The table is written to FOLDER/DATASET.md, together with the commands.
+below FOLDER, and finished trainings are skipped. `key=value` words apply to all heads; without `training.lr` among
+them, each head has its own default rate, which the table names. Afterwards, training steps of all models are timed in
+turn in this process, so that background load affects all equally; on the CPU, CPU time is measured. The table is
+written to FOLDER/DATASET.md, together with the commands.
 """
 
 from __future__ import annotations
@@ -111,38 +111,47 @@ def train(model: Model, dataset: str) -> None:
         subprocess.run([program, *model.command[1:]], env=environment, stdout=log, stderr=log, check=True)
 
 
-def measure(rows: Sequence[Model], device: torch.device, repeats: int) -> dict[str, tuple[float, str]]:
-    """Measures the median time of a training step of each model on one batch, and its parameters in millions.
+@dataclass(frozen=True)
+class Facts:
+    """What is measured of a model without training it."""
 
-    The models are timed in turn.
-    """
-    steps, parameters = {}, {}
+    seconds_per_step: float
+    parameters: str
+    """trained / all, in millions"""
+    learning_rate: float
+
+
+def measure(rows: Sequence[Model], device: torch.device, repeats: int) -> dict[str, Facts]:
+    """Measures the median time of a training step of each model on one batch; the models are timed in turn."""
+    steps, parameters, rates = {}, {}, {}
     for model in rows:
         arguments = (model.trainer, PLANS, False, device, model.arguments)
         trainer = get_trainer_from_args(*model.command[1:4], *arguments)
         trainer.disable_checkpointing = True
         trainer.initialize()
         trainer.network.train()
+        rates[str(model.results)] = trainer.initial_lr
         batch = next(trainer.get_dataloaders()[0])
         counts = [(p.numel(), p.requires_grad) for p in trainer.network.parameters()]
         trained = sum(number for number, is_trained in counts if is_trained)
         parameters[str(model.results)] = f"{trained / 1e6:.2f} / {sum(number for number, _ in counts) / 1e6:.2f}"
         steps[str(model.results)] = lambda trainer=trainer, batch=batch: trainer.train_step(batch)
     times = medians(steps, device, repeats)
-    return {name: (times[name]["ms"] / 1000, parameters[name]) for name in steps}
+    return {name: Facts(times[name]["ms"] / 1000, parameters[name], rates[name]) for name in steps}
 
 
-def table(rows: Sequence[Model], dataset: str, measured: dict[str, tuple[float, str]]) -> str:
+def table(rows: Sequence[Model], dataset: str, measured: dict[str, Facts]) -> str:
     """Formats a Markdown table with one line per model."""
     lines = [
-        "| head | tuning | Dice | Dice of each class | s/step | parameters, trained / all (M) |",
-        "|---|---|---|---|---|---|",
+        "| head | tuning | learning rate | Dice | Dice of each class | s/step | parameters, trained / all (M) |",
+        "|---|---|---|---|---|---|---|",
     ]
     for model in rows:
         summary = read_json(summary_of(model, dataset))
         classes = " / ".join(f"{scores['Dice']:.3f}" for scores in summary["mean"].values())
-        mean, (time, parameters) = summary["foreground_mean"]["Dice"], measured[str(model.results)]
-        lines.append(f"| {model.head} | {model.tuning} | {mean:.3f} | {classes} | {time:.2f} | {parameters} |")
+        facts, scores = measured[str(model.results)], f"{summary['foreground_mean']['Dice']:.3f} | {classes}"
+        cost = f"{facts.seconds_per_step:.2f} | {facts.parameters}"
+        lines.append(f"| {model.head} | {model.tuning} | {facts.learning_rate:g} | {scores} | {cost} |")
     return "\n".join(lines)
 
 

@@ -30,24 +30,29 @@ OTHER_TYPES = {
 }
 
 # Flags that upstream does not have. A new one is entered here, and in docs/migrating.md.
+SPLITS = {"--num_folds", "--group_by", "--allow_leak"}
 ADDED = {
-    "nnUNetv2_download_pretrained_model_by_url": {"--overwrite", "--sha256"},
+    "nnUNetv2_download_pretrained_model_by_url": {"--overwrite", "--sha256", "--allow_http", "--max_gb"},
     "nnUNetv2_evaluate_folder": {"--allow_geometry_mismatch"},
     "nnUNetv2_evaluate_simple": {"--allow_geometry_mismatch"},
     "nnUNetv2_export_model_to_zip": {"--merge_lora", "--without_optimizer"},
     "nnUNetv2_extract_fingerprint": {"--allow_geometry_mismatch"},
     "nnUNetv2_find_best_configuration": {"-m"},
     "nnUNetv2_install_pretrained_model_from_zip": {"--overwrite"},
-    "nnUNetv2_plan_and_preprocess": {"--allow_geometry_mismatch"},
+    "nnUNetv2_plan_and_preprocess": {"--allow_geometry_mismatch", *SPLITS},
+    "nnUNetv2_plan_experiment": SPLITS,
     "nnUNetv2_predict": {"-num_gpus"},
     "nnUNetv2_predict_from_modelfolder": {"-num_gpus"},
     "nnUNetv2_train": {
+        "--allow_config_change",
         "--fast_dev_run",
+        "--force",
         "--num_epochs",
         "--num_iterations_per_epoch",
         "--num_val_iterations_per_epoch",
         "--precision",
         "--seed",
+        *SPLITS,
     },
 }
 

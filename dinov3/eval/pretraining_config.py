@@ -9,6 +9,7 @@ from typing import Any
 
 from dinov3.models.vit_shapes import VIT_SHAPES
 from dinov3.utils.errors import UsageError
+from dinov3.utils.yaml_text import read_yaml_text
 
 _DEFAULTS = {"layerscale_init": 1e-5, "pos_embed_rope_dtype": "bf16"}  # values missing in the file
 _SAME_NAME = (
@@ -77,9 +78,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
     if not path.is_file():
         raise UsageError(f"model.config_file={path} does not exist; give the path of a YAML file")
+    text = read_yaml_text(path)
     try:
-        content = OmegaConf.to_container(OmegaConf.load(path))  # as Meta does; plain YAML reads 1e-5 as a string
-    except (yaml.YAMLError, UnicodeDecodeError, OmegaConfBaseException, OSError) as err:
+        content = OmegaConf.to_container(OmegaConf.create(text))  # as Meta does; plain YAML reads 1e-5 as a string
+    except (yaml.YAMLError, OmegaConfBaseException) as err:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(err).split())}") from err
     if not isinstance(content, dict):
         raise UsageError(f"{path} must hold `key: value` pairs")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dinov3.utils.errors import DataError, UsageError
+from dinov3.utils.tensor_files import require_intact
 
 _ZIP = b"PK\x03\x04"
 _PICKLE = b"\x80"
@@ -68,6 +69,7 @@ def read_network(path: str | os.PathLike) -> StoredNetwork:
     if start[8:9] == b"{":  # safetensors: the length of the header in 8 bytes, then the header
         return _network_in(_read_safetensors(path), path)
     if start[:4] == _ZIP or start[:1] == _PICKLE:
+        require_intact(path)
         return _network_in(_read_torch(path, in_zip=start[:4] == _ZIP), path)
     if path.suffix == ".json" and start[:1] == b"{":
         return StoredNetwork(_read_shards(path), "")

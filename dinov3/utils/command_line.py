@@ -8,7 +8,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from dinov3.utils.errors import UserError
+from dinov3.utils.atomic_files import is_full
+from dinov3.utils.errors import UsageError, UserError
 
 Command = Callable[[Sequence[str] | None], int | None]
 EXIT_INTERRUPTED = 130
@@ -18,7 +19,7 @@ def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> C
     """Wraps `main(argv)` as a console entry point that returns an exit code.
 
     A `UserError` becomes one line on stderr and the error's exit code; so do file errors of the operating system (exit
-    code 1). Any other exception is a bug and keeps its traceback.
+    code 1), and packages that cannot be imported (exit code 2). Any other exception is a bug and keeps its traceback.
 
     Args:
         traceback_variable: environment variable that enables tracebacks for `UserError` if set to 1.
@@ -37,14 +38,25 @@ def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> C
                 sys.stderr.write(f"error: {' '.join(str(err).split())}\n")
             return err.exit_code
         except OSError as err:
-            if err.filename is None or is_switched_on(traceback_variable):
+            if is_switched_on(traceback_variable) or not (err.filename or is_full(err)):
                 raise
             sys.stdout.flush()
-            sys.stderr.write(f"error: {err.strerror}: {err.filename}; check that the path exists and can be used\n")
+            place = f": {err.filename}" if err.filename else ""
+            cure = "the disk is full, make space" if is_full(err) else "check that the path exists and can be used"
+            sys.stderr.write(f"error: {err.strerror}{place}; {cure}\n")
             return 1
         except KeyboardInterrupt:
             sys.stderr.write("interrupted\n")
             return EXIT_INTERRUPTED
+        except Exception as err:
+            from dinov3.utils.broken_packages import describe_broken_package
+
+            problem = describe_broken_package(err)
+            if problem is None or is_switched_on(traceback_variable):
+                raise
+            sys.stdout.flush()
+            sys.stderr.write(f"error: {problem}; nnUNetv2_doctor says what to install\n")
+            return UsageError.exit_code
 
     return entry_point
 

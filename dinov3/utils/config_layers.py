@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from dinov3.utils.errors import UsageError
 from dinov3.utils.typed_values import NotAcceptedError, convert, describe
+from dinov3.utils.yaml_text import read_yaml_text, require_plain_yaml
 
 _LONGEST_ECHO = 60  # maximum characters of an invalid value in a message
 
@@ -35,21 +36,20 @@ def yaml_layer(schema: type, path: Path) -> dict[str, Any]:
     """Reads the settings in a YAML file.
 
     Raises:
-        UsageError: the file is missing or is not YAML, or a line is invalid; the message names the line.
+        UsageError: the file is missing, is not YAML or not plain (see `read_yaml_text`), or a line is invalid; the
+            message names the line.
     """
     import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import GrammarParseError
 
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"The configuration file {path} {problem}; give the path of a YAML file")
+    text = read_yaml_text(path)
     try:
-        tree = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
         if tree is None:
             return {}
-        content = OmegaConf.to_container(OmegaConf.load(path)) if isinstance(tree, yaml.MappingNode) else None
-    except (yaml.YAMLError, UnicodeDecodeError, GrammarParseError) as err:
+        content = OmegaConf.to_container(OmegaConf.create(text)) if isinstance(tree, yaml.MappingNode) else None
+    except (yaml.YAMLError, GrammarParseError) as err:
         raise UsageError(f"{path} is not valid YAML: {one_line(err)}") from err
     return _yaml_section(schema, tree, content, str(path))
 
@@ -65,7 +65,7 @@ def override_layer(schema: type, word: str) -> dict[str, Any]:
         raise UsageError(f"{word!r} is not a setting; write it as {key.strip('-').replace('-', '_')}=VALUE")
     if not separator or not key:
         raise UsageError(f"{word!r} is not a setting; write key=value, for example lora.r=16")
-    hint = _hint_of(schema, key)
+    hint = hint_of(schema, key)
     value = _parse_value(word, text)
     section = section_of(hint)
     if section is None:
@@ -118,6 +118,24 @@ def dotted_items(config: Any) -> dict[str, Any]:
         else:
             items[key] = value
     return items
+
+
+def hint_of(schema: type, key: str) -> Any:
+    """Returns the annotation of a dotted key, or of the values of the dictionary that the key points into.
+
+    Raises:
+        UsageError: the setting is unknown.
+    """
+    hint: Any = schema
+    for name in key.split("."):
+        section = section_of(hint)
+        if section is None and get_origin(hint) is dict:
+            return get_args(hint)[1]
+        hints = get_type_hints(section) if section else {}
+        if name not in hints:
+            raise UsageError(f"There is no setting {key!r}{nearest(key, dotted_keys(schema))}")
+        hint = hints[name]
+    return hint
 
 
 def section_of(hint: Any) -> type | None:
@@ -185,25 +203,12 @@ def _yaml_section(schema: type, node: Any, content: Any, path: str, prefix: str 
     return values
 
 
-def _hint_of(schema: type, key: str) -> Any:
-    """Returns the annotation of a dotted key, or of the values of the dictionary that the key points into."""
-    hint: Any = schema
-    for name in key.split("."):
-        section = section_of(hint)
-        if section is None and get_origin(hint) is dict:
-            return get_args(hint)[1]
-        hints = get_type_hints(section) if section else {}
-        if name not in hints:
-            raise UsageError(f"There is no setting {key!r}{nearest(key, dotted_keys(schema))}")
-        hint = hints[name]
-    return hint
-
-
 def _parse_value(word: str, text: str) -> Any:
     import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import GrammarParseError
 
+    require_plain_yaml(text, f"The value in {word!r}")
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]
     except (yaml.YAMLError, GrammarParseError) as err:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dinov3.utils.config_layers import dotted_items
+from dinov3.utils.yaml_text import read_yaml_text
 
 
 class Source(NamedTuple):
@@ -22,37 +23,51 @@ DEFAULT = Source(0, "default")
 FOLLOWS = "follows from other settings"
 
 
-def setting_sources(
-    path: Path | None, file_layer: Mapping[str, Any], words: Sequence[str], word_layers: Sequence[Mapping[str, Any]]
-) -> dict[str, Source]:
-    """Returns the effective source of each non-default setting, by dotted name.
+class Written(NamedTuple):
+    """A key as it stands in a YAML file."""
+
+    line: int
+    """Line of the key, from 1."""
+    text: str | None
+    """Original text of the value; None if it is a list or a section."""
+
+
+def sources_of_file(path: Path, layer: Mapping[str, Any]) -> dict[str, Source]:
+    """Returns the source of each setting of a YAML file, by dotted name.
 
     Args:
-        path: the YAML file, if any.
-        file_layer: settings in the file.
-        words: `key=value` words.
-        word_layers: settings of each word.
+        layer: settings in the file.
     """
-    lines = {} if path is None else _lines_of(path)
+    written = written_keys(path)
     # Keys that are not strings, such as `true`, have no line.
-    places = {key: f"{path}:{lines[key]}" if key in lines else str(path) for key in dotted_items(file_layer)}
-    sources = {key: Source(1, place) for key, place in places.items()}
-    for word, layer in zip(words, word_layers, strict=True):
+    places = {key: f"{path}:{written[key].line}" if key in written else str(path) for key in dotted_items(layer)}
+    return {key: Source(1, place) for key, place in places.items()}
+
+
+def sources_of_words(words: Sequence[str], layers: Sequence[Mapping[str, Any]]) -> dict[str, Source]:
+    """Returns the source of each setting of `key=value` words, by dotted name; the last word of a setting counts.
+
+    Args:
+        layers: settings of each word.
+    """
+    sources = {}
+    for word, layer in zip(words, layers, strict=True):
         sources |= dict.fromkeys(dotted_items(layer), Source(2, f"command line: {word}"))
     return sources
 
 
-def _lines_of(path: Path) -> dict[str, int]:
-    """Maps each key of a YAML file, sections and settings, to its line, from 1."""
+def written_keys(path: Path) -> dict[str, Written]:
+    """Maps the dotted name of each key of a YAML file, sections and settings, to its place and text."""
     import yaml
 
-    return dict(_key_lines(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)))
+    return dict(_written(yaml.compose(read_yaml_text(path), Loader=yaml.SafeLoader)))
 
 
-def _key_lines(node: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
+def _written(node: Any, prefix: str = "") -> Iterator[tuple[str, Written]]:
     import yaml
 
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            yield f"{prefix}{key.value}", key.start_mark.line + 1
-            yield from _key_lines(value, f"{prefix}{key.value}.")
+            text = value.value if isinstance(value, yaml.ScalarNode) else None
+            yield f"{prefix}{key.value}", Written(key.start_mark.line + 1, text)
+            yield from _written(value, f"{prefix}{key.value}.")

@@ -19,10 +19,40 @@ class DataError(UserError, ValueError):
     exit_code = 3
 
 
+class WriteError(UserError, OSError):
+    """A file that could not be written, because the disk is full or cannot be used.
+
+    Args:
+        needs_space: deleting other files would help.
+    """
+
+    def __init__(self, message: str, *, needs_space: bool = False) -> None:
+        super().__init__(message)
+        self.needs_space = needs_space
+
+
+class PartialError(UserError, RuntimeError):
+    """Part of the cases could not be processed; the results of the others are complete."""
+
+    exit_code = 4
+
+
 class DivergedError(UserError, ArithmeticError):
     """Training produced a loss that is not finite."""
 
     exit_code = 5
+
+
+class LockedError(UserError, RuntimeError):
+    """Another process works in the same folder."""
+
+    exit_code = 6
+
+
+class PreemptedError(UserError, RuntimeError):
+    """A signal ended the work, which was saved and can be resumed; schedulers requeue jobs with this exit code."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 class ProcessDiedError(UserError, RuntimeError):

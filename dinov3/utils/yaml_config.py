@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -20,13 +21,14 @@ from dinov3.utils.config_layers import (
     section_of,
     yaml_layer,
 )
-from dinov3.utils.config_sources import DEFAULT, FOLLOWS, Source, setting_sources
+from dinov3.utils.config_sources import DEFAULT, FOLLOWS, Source, sources_of_file, sources_of_words
 from dinov3.utils.errors import UsageError
 
 __all__ = [
     "config_as_yaml",
     "dotted_items",
     "load_config",
+    "load_layers",
     "load_with_sources",
     "nearest",
     "plain_config",
@@ -71,11 +73,28 @@ def load_with_sources(
     Raises:
         UsageError: see `load_config`.
     """
-    file_layer = {} if path is None else yaml_layer(schema, Path(path))
+    layer = {} if path is None else yaml_layer(schema, Path(path))
+    return load_layers(schema, layer, {} if path is None else sources_of_file(Path(path), layer), overrides)
+
+
+def load_layers(
+    schema: type[Config], file_layer: dict[str, Any], file_sources: Mapping[str, Source], overrides: Sequence[str] = ()
+) -> tuple[Config, dict[str, Source]]:
+    """Like `load_with_sources`, for a file that has been read already.
+
+    Args:
+        schema: see `load_config`.
+        file_layer: settings in the file, checked, nested like the sections.
+        file_sources: source of each of them, by dotted name.
+        overrides: see `load_config`.
+    """
     word_layers = [override_layer(schema, word) for word in overrides]
     values = _resolved(_merged([default_layer(schema), file_layer, *word_layers]))
-    config = _construct(schema, values)
-    sources = setting_sources(None if path is None else Path(path), file_layer, overrides, word_layers)
+    sources = {**file_sources, **sources_of_words(overrides, word_layers)}
+    try:
+        config = _construct(schema, values)
+    except UsageError as err:
+        raise UsageError(f"{_place_of_first_key(str(err), sources)}{err}") from err
     if hasattr(schema, "check_given"):
         schema.check_given(values, sources)
     merged = dotted_items(values)
@@ -119,6 +138,12 @@ def require_multiple(name: str, size: Sequence[int], unit: int, reason: str) -> 
         valid = [math.ceil(side / unit) * unit for side in size]
         shown, valid_shown = (values if len(values) > 1 else values[0] for values in (list(size), valid))
         raise UsageError(f"{name}={shown} must be a multiple of {unit} ({reason}); the next one is {valid_shown}")
+
+
+def _place_of_first_key(message: str, sources: Mapping[str, Source]) -> str:
+    """Returns the place in the file of the setting that begins a message; empty if it is not from the file."""
+    source = sources.get(re.match(r"[\w.]*", message)[0], DEFAULT)
+    return f"{source.place}: " if source.rank == 1 else ""
 
 
 def _merged(layers: Sequence[dict[str, Any]]) -> Any:

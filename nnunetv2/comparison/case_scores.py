@@ -18,6 +18,7 @@ from nnunetv2.errors import DataError
 from nnunetv2.evaluation.confusion import LabelOrRegion, labels_of
 from nnunetv2.evaluation.evaluate_predictions import confusion_of_pair
 from nnunetv2.imageio.channel_grid import ALLOW_MISMATCH
+from nnunetv2.imageio.checked_reading import read_seg
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 
 if TYPE_CHECKING:
@@ -92,11 +93,11 @@ def score_case(
     known = {0, *(label for region in classes for label in labels_of(region))}
     if ignore_label is not None:
         known.add(ignore_label)
-    reference, properties = reader.read_seg(str(reference_file))
+    reference, properties = read_seg(reader, str(reference_file))
     expected = _segmentation(reference, properties["spacing"], known, reference_file)
     scores = []
     for path in prediction_files:
-        prediction, of_prediction = reader.read_seg(str(path))
+        prediction, of_prediction = read_seg(reader, str(path))
         if prediction.shape != reference.shape:
             shapes = f"shape {prediction.shape[1:]} against {reference.shape[1:]} voxels"
             raise DataError(_not_on_grid(shapes, path, reference_file))

@@ -63,10 +63,7 @@ def dataset_format(dataset: str, runs: Sequence[Run]) -> DatasetFormat:
 
     models = [run.folder for run in runs if run.is_model]
     description = dataset_description(maybe_convert_to_dataset_name(dataset), models)
-    for key in ("labels", "file_ending"):
-        if key not in description:
-            raise DataError(f'The dataset.json of {dataset} has no key "{key}"')
-    labels = LabelManager(description["labels"], description.get("regions_class_order"))
+    labels = LabelManager(description["labels"], description.get("regions_class_order"), allow_lost_regions=True)
     return DatasetFormat(
         classes={name: label for label, name in foreground_names(labels).items()},
         ignore_label=labels.ignore_label,
@@ -82,8 +79,8 @@ def _reader(models: Sequence[Path], description: dict, runs: Sequence[Run]) -> B
     for folder in models:
         if (folder / "plans.json").is_file():
             return PlansManager(folder / "plans.json").image_reader_writer_class()
-    example = next((str(path) for run in runs for path in run.predictions.values()), None)
-    return determine_reader_writer_from_dataset_json(description, example, verbose=False)()
+    predictions = [str(path) for run in runs for path in run.predictions.values()]
+    return determine_reader_writer_from_dataset_json(description, predictions, verbose=False)()
 
 
 def reference_files(dataset: str, file_ending: str, folder: Path | None = None) -> dict[str, Path]:

@@ -19,6 +19,7 @@ from nnunetv2.comparison.cases import (
     require_known_cases,
 )
 from nnunetv2.comparison.comparability import comparability, require_comparable
+from nnunetv2.comparison.metric import require_usable
 from nnunetv2.comparison.models import find_runs
 from nnunetv2.comparison.results import Comparability, Comparison
 from nnunetv2.comparison.scores import Run, ScoreTable
@@ -68,6 +69,7 @@ def compare(
     settings = settings or CompareSettings()
     if Path(output).is_file():
         raise UsageError(f"The output {output} is a file; give a folder")
+    require_usable(settings.metrics)
     with _earlier_report_is_told(Path(output)):
         name = maybe_convert_to_dataset_name(dataset)
         runs = find_runs(name, models, None if folds is None else [str(fold) for fold in folds])

@@ -16,7 +16,7 @@ from nnunetv2.comparison.runs import fold_folder, folds_of
 from nnunetv2.comparison.scores import Run
 from nnunetv2.comparison.training_logs import EpochRecord, epochs_of_fold
 from nnunetv2.errors import NNUNetError, UsageError
-from nnunetv2.training.logging.metric_files import RUN
+from nnunetv2.training.logging.metric_lines import RUN
 
 if TYPE_CHECKING:
     from nnunetv2.model.cost.model_cost import ModelCost

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,12 @@ def _number(flag: str, given: str | float, kind: type[float] | type[int], accept
         raise UsageError(f"{flag} is {given}; accepted are {accepted}") from None
 
 
+def _locked(output: Path) -> AbstractContextManager:
+    from nnunetv2.utilities.processes.output_lock import locked_output
+
+    return nullcontext() if output.is_file() else locked_output(output, "comparing")  # compare rejects a file
+
+
 @command
 def compare_entry(argv: Sequence[str] | None = None) -> int:
     """Console command `nnUNetv2_compare`."""
@@ -121,16 +128,17 @@ def compare_entry(argv: Sequence[str] | None = None) -> int:
     from nnunetv2.comparison.report.verdict import verdict_in_words
 
     try:
-        comparison = compare(
-            args.d,
-            args.m,
-            Path(args.o),
-            folds=args.f,
-            settings=settings,
-            allow=allowed,
-            references=references,
-            num_processes=args.np,
-        )
+        with _locked(Path(args.o)):
+            comparison = compare(
+                args.d,
+                args.m,
+                Path(args.o),
+                folds=args.f,
+                settings=settings,
+                allow=allowed,
+                references=references,
+                num_processes=args.np,
+            )
     except NotComparableError as err:
         return refuse(err)
     for sentence in verdict_in_words(comparison):

@@ -8,7 +8,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities import extensions
 from nnunetv2.utilities.class_lookup import EXTENSIONS
+from nnunetv2.utilities.file_errors import reported_with_place
+from nnunetv2.utilities.registered_class import require_complete
 
 if TYPE_CHECKING:
     from nnunetv2.comparison.mask_pair import MaskPair
@@ -25,9 +27,10 @@ __all__ = ["AS_DISTANCE", "AS_OVERLAP", "METRICS", "EmptyMasks", "Metric", "regi
 # Parts of a mask pair that a metric reads.
 COUNTS, MASKS, DISTANCES = "counts", "masks", "distances"
 
+_PARTS = {COUNTS, MASKS, DISTANCES}
+
 COMPUTED, DIAGONAL = "computed", "diagonal"
 
-_DECLARED = ("meaning", "definition", "higher_is_better", "empty_masks")
 _NAME = re.compile(r"[^\s,-][^\s,]*")  # --metrics splits at spaces and commas
 
 MetricClass = TypeVar("MetricClass", bound="type[Metric]")
@@ -53,6 +56,9 @@ class EmptyMasks:
         if not all(isinstance(number, (int, float)) and math.isfinite(number) for number in numbers):
             raise TypeError(f"{self} has values that are neither finite numbers nor one of the accepted words")
 
+
+_DECLARED = {"meaning": str, "definition": str, "higher_is_better": bool, "empty_masks": EmptyMasks}
+_IN_WORDS = {str: "a text", bool: "True or False", EmptyMasks: "AS_OVERLAP, AS_DISTANCE or EmptyMasks(missed=...)"}
 
 AS_OVERLAP = EmptyMasks(missed=0.0, absent=(1.0, 0.0))
 """rule of overlaps such as Dice: missing a present class scores 0, leaving an absent one empty scores 1"""
@@ -117,17 +123,31 @@ def register_metric(name: str) -> Callable[[MetricClass], MetricClass]:
     """Class decorator that registers a metric; `name` must be a literal, since files are searched before they run."""
 
     def register(metric: MetricClass) -> MetricClass:
-        if not issubclass(metric, Metric):
-            raise TypeError(f"{metric.__name__} must derive from Metric")
-        missing = [attribute for attribute in _DECLARED if not hasattr(metric, attribute)]
-        if missing:
-            raise TypeError(f"{metric.__name__} must set {', '.join(missing)}")
+        require_complete(metric, Metric)
+        _require_declared(metric)
         if not _NAME.fullmatch(name):
-            raise TypeError(f"The metric name {name!r} must have no space or comma, and not begin with a dash")
+            raise UsageError(f"The metric name {name!r} must have no space or comma, and not begin with a dash")
         metric.name = name
         return metric
 
     return register
+
+
+def _require_declared(metric: type[Metric]) -> None:
+    """Rejects a metric that lacks an attribute of its declaration, or has one of another type."""
+    missing = [attribute for attribute in _DECLARED if not hasattr(metric, attribute)]
+    if missing:
+        raise UsageError(f"{metric.__name__} must set {', '.join(missing)}, see Metric of {Metric.__module__}")
+    for attribute, accepted in _DECLARED.items():
+        given = getattr(metric, attribute)
+        if not isinstance(given, accepted) or given == "":
+            raise UsageError(f"{metric.__name__}.{attribute} is {given!r}; it must be {_IN_WORDS[accepted]}")
+    if not isinstance(metric.unit, str):
+        raise UsageError(f'{metric.__name__}.unit is {metric.unit!r}; it must be a text, "" for a fraction from 0 to 1')
+    if isinstance(metric.reads, str) or not set(metric.reads) <= _PARTS:
+        raise UsageError(
+            f"{metric.__name__}.reads is {metric.reads!r}; it must be a tuple with some of {', '.join(sorted(_PARTS))}"
+        )
 
 
 class _Registered(Mapping[str, Metric]):
@@ -152,7 +172,17 @@ METRICS: Mapping[str, Metric] = _Registered()
 
 def metrics_of_users() -> tuple[str, ...]:
     """Names of metrics registered outside the package, without importing their files."""
-    return tuple(name for name in METRICS if extensions.find("metric", name).is_external)
+    return tuple(dict.fromkeys(each.name for each in extensions.of_users("metric")))
+
+
+def require_usable(metrics: Iterable[str]) -> None:
+    """Loads metrics, so that a mistake in the file of one is reported before anything is trained or scored.
+
+    Raises:
+        UsageError: a metric is unknown, or its file cannot be imported or lacks a part of the declaration.
+    """
+    for name in metrics:
+        METRICS[name]
 
 
 @functools.cache
@@ -162,4 +192,5 @@ def _loaded(name: str, folders: str) -> Metric:
     origin = Origin(extension.path, extension.sha256) if extension.is_external else None
     metric = extension.load()
     metric.origin = origin
-    return metric()
+    with reported_with_place(extension.path, extension.root):
+        return metric()

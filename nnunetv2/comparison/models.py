@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dinov3.utils.atomic_files import read_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.comparison.protocol_sources import recorded_seed
 from nnunetv2.comparison.runs import fold_order, listed
@@ -18,6 +17,7 @@ from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.evaluation.crossval_folds import validated_segmentations
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 _NUM_HINTS = 3
@@ -77,7 +77,7 @@ def dataset_description(dataset_name: str, model_folders: Sequence[Path] = ()) -
     candidates = [folder / "dataset.json" for folder in (*roots, *model_folders)]
     for path in candidates:
         if path.is_file():
-            return read_json(path)
+            return read_dataset_json(path, trained=True)
     places = " nor ".join(map(str, candidates)) or "file to look in: nnUNet_preprocessed and nnUNet_raw are not set"
     raise DataError(f"The description of {dataset_name} is missing, there is no {places}")
 
@@ -142,9 +142,9 @@ def _checked(folds: Sequence[str] | None) -> list[str] | None:
 def _run(word: _Word, dataset_name: str, folders: Sequence[Path], folds: Sequence[str] | None) -> Run:
     model_folders = [word.folder, *(folder for folder in folders if is_model_folder(folder))]
     own = word.folder / "dataset.json"
-    description = read_json(own) if own.is_file() else dataset_description(dataset_name, model_folders)
-    if "file_ending" not in description:
-        raise DataError(f'The dataset.json of {dataset_name} has no key "file_ending", like ".nii.gz"')
+    description = (
+        read_dataset_json(own, trained=True) if own.is_file() else dataset_description(dataset_name, model_folders)
+    )
     ending = description["file_ending"]
     if not is_model_folder(word.folder):
         return Run(word.name, word.folder, _predictions(word.folder, ending), {})

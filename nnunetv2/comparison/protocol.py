@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.training.protocol.augmentation import augmentation_steps
-from nnunetv2.training.protocol.hashes import cases_description, content_hash, rounded
+from nnunetv2.training.protocol.hashes import cases_description, content_hash, fingerprint_hash, rounded
 
 Facts = Mapping[str, Any]
 """Plain data by name; None if no file records it."""
@@ -82,7 +82,7 @@ def _fingerprint(fold: FoldProtocol) -> Facts:
     recorded = fold.sources.run_line.get("fingerprint_sha256")
     path = fold.sources.model_folder / "dataset_fingerprint.json"
     if recorded is None and path.is_file():
-        recorded = content_hash(read_json(path))
+        recorded = fingerprint_hash(read_json(path))
     return {"fingerprint": recorded and recorded[:_SHORT]}
 
 

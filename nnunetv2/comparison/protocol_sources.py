@@ -12,7 +12,8 @@ from typing import Any
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import NNUNetError
-from nnunetv2.training.logging.metric_files import JSONL, RUN, VALIDATION, read_metrics
+from nnunetv2.training.logging.metric_files import JSONL
+from nnunetv2.training.logging.metric_lines import RUN, VALIDATION, read_metrics
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 _log = logging.getLogger(__name__)
@@ -33,7 +34,11 @@ class FoldSources:
 
     @cached_property
     def lines(self) -> list[dict[str, Any]]:
-        """Records of metrics.jsonl; empty for upstream's trainings, which do not write it."""
+        """Records of metrics.jsonl; empty for upstream's trainings, which do not write it.
+
+        Raises:
+            DataError: the file is damaged.
+        """
         path = self.folder / JSONL
         return read_metrics(path) if path.is_file() else []
 

@@ -8,6 +8,7 @@ from math import inf
 from dinov3.utils.yaml_config import require_choice
 from nnunetv2.comparison.metric import METRICS, Metric, metrics_of_users
 from nnunetv2.errors import UsageError
+from nnunetv2.utilities.extensions import require_registered
 
 EMPTY_POLICIES = ("exclude", "one")
 _DEFAULT_METRICS = ("Dice", "NSD", "HD95", "ASSD")
@@ -44,7 +45,7 @@ class CompareSettings:
         if not self.metrics:
             raise UsageError(f"No metric is given; accepted are {', '.join(METRICS)}")
         for name in self.metrics:
-            require_choice("metrics", name, tuple(METRICS))
+            require_registered("metrics", "metric", name)
         require_choice("empty", self.empty, EMPTY_POLICIES)
         _require(0 < self.nsd_tolerance < inf, "nsd_tolerance", self.nsd_tolerance, "a finite length above 0, in mm")
         _require(self.num_resamples >= 100, "bootstrap", self.num_resamples, "at least 100 resamples")

@@ -13,7 +13,7 @@ from nnunetv2.comparison.protocol_sources import FoldSources
 from nnunetv2.comparison.results import LearningCurve
 from nnunetv2.comparison.runs import fold_folder, folds_of, run_names
 from nnunetv2.comparison.scores import Run
-from nnunetv2.training.logging.metric_files import EPOCH
+from nnunetv2.training.logging.metric_lines import EPOCH
 
 _LOGS = "training_log_*.txt"
 _NUMPY_NUMBER = re.compile(r"(?:np\.)?float\d+\(([^()]*)\)")

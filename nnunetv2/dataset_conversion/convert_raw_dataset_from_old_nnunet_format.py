@@ -52,10 +52,11 @@ def convert(source_folder: str | os.PathLike, target_dataset_name: str) -> None:
 def _free_target(name: str) -> Path:
     from nnunetv2.paths import nnUNet_raw
     from nnunetv2.utilities.dataset_name_id_conversion import convert_dataset_name_to_id, find_candidate_datasets
+    from nnunetv2.utilities.file_names import check_name
 
-    number = convert_dataset_name_to_id(name)
-    if not name.startswith(f"Dataset{number:03d}_") or "/" in name or "\\" in name:
-        raise UsageError(f"{name!r} is no name of a dataset; it must look like Dataset004_Hippocampus, without a path")
+    number = convert_dataset_name_to_id(check_name(name, "a dataset", UsageError))
+    if not name.startswith(f"Dataset{number:03d}_"):
+        raise UsageError(f"{name!r} is no name of a dataset; it must look like Dataset004_Hippocampus")
     target = Path(nnUNet_raw) / name
     if target.exists():
         raise UsageError(f"{target} exists already; remove it, or choose another name")

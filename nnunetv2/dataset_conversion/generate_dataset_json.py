@@ -9,6 +9,7 @@ from typing import Any
 
 from dinov3.utils.atomic_files import write_json
 from nnunetv2.errors import UsageError
+from nnunetv2.utilities.dataset_json import check_dataset_json
 from nnunetv2.utilities.json_export import json_ready
 from nnunetv2.utilities.label_handling.label_declaration import Entry, check_declaration, members
 
@@ -52,7 +53,7 @@ def generate_dataset_json(  # noqa: PLR0913 - upstream's parameters
 
     Raises:
         UsageError: the folder does not exist, or `file_ending` has no dot.
-        DataError: the declaration of the labels is invalid.
+        DataError: a field is invalid, or the order loses regions; nothing is written.
     """
     if not Path(output_folder).is_dir():
         raise UsageError(f"There is no folder {os.fspath(output_folder)}; make it before writing its dataset.json")
@@ -77,7 +78,7 @@ def generate_dataset_json(  # noqa: PLR0913 - upstream's parameters
         "regions_class_order": regions_class_order,
     }
     content |= {key: value for key, value in optional.items() if value is not None} | kwargs
-    write_json(json_ready(content), Path(output_folder) / "dataset.json")
+    write_json(check_dataset_json(json_ready(content)), Path(output_folder) / "dataset.json")
 
 
 def _plain_label(entry: Entry) -> int | tuple[int, ...]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.utilities.dataset_json import check_dataset_json
+from nnunetv2.utilities.file_names import shortened
 from nnunetv2.utilities.label_handling.label_declaration import check_declaration
 
 NEEDED = ("dataset.json", "imagesTr", "labelsTr")
@@ -86,6 +88,8 @@ def translate_dataset_json(path: Path, num_training_cases: int, dropped: Collect
         DataError: an entry is missing or invalid, or `numTraining` differs from the number of cases.
     """
     older = read_json(path)
+    if not isinstance(older, dict):
+        raise DataError(f"{path} holds {shortened(older)}; it must be an object")
     channel_names = older.get("modality", older.get("channel_names"))
     if not channel_names or "labels" not in older:
         raise DataError(f'{path} must have the entries "modality" and "labels"; it has {", ".join(older) or "none"}')
@@ -98,11 +102,13 @@ def translate_dataset_json(path: Path, num_training_cases: int, dropped: Collect
     content = {key: value for key, value in older.items() if key != "modality" and key not in dropped}
     content["labels"] = _labels_by_name(older["labels"], path)
     content |= {"numTraining": num_training_cases, "file_ending": FILE_ENDING, "channel_names": channel_names}
-    return content
+    return check_dataset_json(content, str(path))
 
 
 def _labels_by_name(older: Mapping[str, str], path: Path) -> dict[str, int]:
     """Invert `{"0": "background", "1": "liver"}`."""
+    if not isinstance(older, dict):
+        raise DataError(f'{path}: "labels" is {shortened(older)}; it must be like {{"0": "background", "1": "liver"}}')
     labels: dict[str, int] = {}
     for number, name in older.items():
         if not str(number).isdecimal() or not isinstance(name, str):

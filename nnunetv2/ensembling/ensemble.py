@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.ensembling import prediction_files, probability_arrays
 from nnunetv2.errors import UsageError
 from nnunetv2.evaluation.crossval_folds import validated_probabilities
 from nnunetv2.evaluation.segmentation_format import JsonFile, description, write_descriptions
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.message_parts import counted
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def ensemble_folders(
     plans = description(folders[0], "plans.json", plans_json_file_or_dict)
     if dataset_json_file_or_dict is None:
         others = [folder for folder in folders[1:] if os.path.isfile(os.path.join(folder, "dataset.json"))]
-        own = {folder: read_json(os.path.join(folder, "dataset.json")) for folder in others}
+        own = {folder: read_dataset_json(os.path.join(folder, "dataset.json"), trained=True) for folder in others}
         prediction_files.require_same_labels({folders[0]: dataset_json, **own})
     cases = prediction_files.matched({folder: prediction_files.probability_files(folder) for folder in folders})
     _merge_cases(cases, output_folder, dataset_json, plans, num_processes, save_probabilities=save_merged_probabilities)
@@ -202,4 +202,8 @@ def build_parser() -> argparse.ArgumentParser:
 @command
 def entry_point_ensemble_folders(argv: Sequence[str] | None = None) -> None:
     args = build_parser().parse_args(argv)
-    ensemble_folders(args.i, args.o, args.save_npz, args.np)
+    from nnunetv2.utilities.processes.output_lock import locked_output
+
+    prediction_files.require_distinct_folders(args.i, args.o)
+    with locked_output(args.o, "ensembling"):
+        ensemble_folders(args.i, args.o, args.save_npz, args.np)

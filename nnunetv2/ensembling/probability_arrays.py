@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nnunetv2.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
-
-_NAME = "probabilities"
 
 
 def read_probabilities(path: str | os.PathLike) -> np.ndarray:
@@ -25,8 +20,10 @@ def read_probabilities(path: str | os.PathLike) -> np.ndarray:
     """
     import numpy as np
 
-    with _errors_named(path), np.load(path, allow_pickle=False) as content:
-        return content[_NAME].astype(np.float32, copy=False)
+    from nnunetv2.utilities.probability_files import ARRAY, errors_named
+
+    with errors_named(path), np.load(path, allow_pickle=False) as content:
+        return content[ARRAY].astype(np.float32, copy=False)
 
 
 def require_matching(files_of_cases: Mapping[str, Sequence[str | os.PathLike]], num_outputs: int) -> None:
@@ -39,11 +36,13 @@ def require_matching(files_of_cases: Mapping[str, Sequence[str | os.PathLike]], 
     Raises:
         DataError: names the case, and the file that is damaged or does not match the first one or the labels.
     """
+    from nnunetv2.utilities.probability_files import probability_shape
+
     for case, (first, *others) in files_of_cases.items():
         try:
-            shape = _shape(first)
+            shape = probability_shape(first)
             for path in others:
-                require_same_shape(path, _shape(path), first, shape)
+                require_same_shape(path, probability_shape(path), first, shape)
             require_outputs(first, shape, num_outputs)
         except DataError as err:
             raise DataError(f"Case {case}: {err}") from err
@@ -65,26 +64,3 @@ def require_outputs(path: str | os.PathLike, shape: tuple[int, ...], num_outputs
             f"{os.fspath(path)} has probabilities of {shape[0] if shape else 0} classes, and the labels of the dataset "
             f"need {num_outputs}; give the dataset.json that these models were trained with"
         )
-
-
-def _shape(path: str | os.PathLike) -> tuple[int, ...]:
-    from numpy.lib import format as npy
-
-    # np.load would decompress the whole array just to get its shape.
-    with _errors_named(path), zipfile.ZipFile(path) as archive, archive.open(f"{_NAME}.npy") as member:
-        version = npy.read_magic(member)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, _, dtype = read_header(member)
-        if dtype.hasobject:
-            raise ValueError("it holds Python objects, which would need allow_pickle")
-        return shape
-
-
-@contextmanager
-def _errors_named(path: str | os.PathLike) -> Iterator[None]:
-    try:
-        yield
-    except KeyError as err:
-        raise DataError(f"{os.fspath(path)} has no array named {_NAME}; predict with --save_probabilities") from err
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as err:
-        raise DataError(f"{os.fspath(path)} cannot be read ({err}); predict this case again") from err

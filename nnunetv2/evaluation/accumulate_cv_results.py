@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dinov3.utils.atomic_files import replace_folder_when_complete, replace_when_complete
+from dinov3.utils.atomic_files import replace_folder_when_complete
 from nnunetv2.errors import UsageError
 from nnunetv2.evaluation.crossval_folds import Fold, ground_truth_folder, validated_segmentations
 from nnunetv2.evaluation.segmentation_format import SegmentationFormat, description, format_of, write_descriptions
+from nnunetv2.imageio.companions import copy_image
+
+if TYPE_CHECKING:
+    from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 
 def accumulate_cv_results(
@@ -45,7 +49,7 @@ def accumulate_cv_results(
 
     def fill(folder: str | os.PathLike) -> None:
         write_descriptions(folder, plans, dataset_json)
-        num_new = _copy_missing(segmentations, folder, stored.file_ending)
+        num_new = _copy_missing(segmentations, folder, stored.file_ending, stored.reader_writer)
         if num_new or not os.path.isfile(os.path.join(folder, "summary.json")):
             score_folder(folder, references, stored, num_processes, final_folder=merged)
 
@@ -101,11 +105,12 @@ def _require_harmless_output(model: str, merged: str) -> None:
         )
 
 
-def _copy_missing(segmentations: Mapping[str, str], folder: str | os.PathLike, file_ending: str) -> int:
+def _copy_missing(
+    segmentations: Mapping[str, str], folder: str | os.PathLike, file_ending: str, reader: BaseReaderWriter
+) -> int:
     """Copy the files that do not exist yet; return their number."""
     targets = {source: Path(folder, case + file_ending) for case, source in segmentations.items()}
     missing = {source: target for source, target in targets.items() if not target.is_file()}
     for source, target in missing.items():
-        with replace_when_complete(target) as temporary:
-            shutil.copyfile(source, temporary)
+        copy_image(reader, source, target)
     return len(missing)

@@ -6,6 +6,7 @@ import argparse
 import logging
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from nnunetv2.configuration import get_default_num_processes
@@ -50,7 +51,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-np", type=int, default=get_default_num_processes(), help="maximum number of processes; default: %(default)s"
     )
-    parser.add_argument("--chill", action="store_true", help="ignore references without a prediction")
+    parser.add_argument(
+        "--chill",
+        action="store_true",
+        help="average over the cases that are predicted; without it, missing predictions are an error",
+    )
     parser.add_argument(
         "--allow_geometry_mismatch",
         action="store_true",
@@ -61,40 +66,53 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 @command
 def evaluate_folder_entry_point(argv: Sequence[str] | None = None) -> None:
     args = build_evaluate_folder_parser().parse_args(argv)
+    from dinov3.utils.atomic_files import read_json
     from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder2
 
-    summary = compute_metrics_on_folder2(
-        args.gt_folder,
-        args.pred_folder,
-        args.djfile,
-        args.pfile,
-        args.o,
-        args.np,
-        chill=args.chill,
-        allow_geometry_mismatch=args.allow_geometry_mismatch,
-    )
-    _report(summary, args)
+    with _locked(args):
+        summary = compute_metrics_on_folder2(
+            args.gt_folder,
+            args.pred_folder,
+            args.djfile,
+            args.pfile,
+            args.o,
+            args.np,
+            chill=args.chill,
+            allow_geometry_mismatch=args.allow_geometry_mismatch,
+        )
+    _report(summary, args, read_json(args.djfile)["file_ending"])
 
 
 @command
 def evaluate_simple_entry_point(argv: Sequence[str] | None = None) -> None:
     args = build_evaluate_simple_parser().parse_args(argv)
-    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder_simple
+    from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder_simple, image_ending
 
-    summary = compute_metrics_on_folder_simple(
-        args.gt_folder,
-        args.pred_folder,
-        args.l,
-        args.o,
-        args.np,
-        args.il,
-        chill=args.chill,
-        allow_geometry_mismatch=args.allow_geometry_mismatch,
-    )
-    _report(summary, args)
+    with _locked(args):
+        summary = compute_metrics_on_folder_simple(
+            args.gt_folder,
+            args.pred_folder,
+            args.l,
+            args.o,
+            args.np,
+            args.il,
+            chill=args.chill,
+            allow_geometry_mismatch=args.allow_geometry_mismatch,
+        )
+    _report(summary, args, image_ending(args.gt_folder))
 
 
-def _report(summary: dict[str, Any], args: argparse.Namespace) -> None:
-    dice, cases = summary["foreground_mean"]["Dice"], counted(len(summary["metric_per_case"]), "case")
+def _locked(args: argparse.Namespace) -> AbstractContextManager:
+    """Excludes predictions into the folder, of which only a part would be evaluated."""
+    from nnunetv2.utilities.processes.output_lock import locked_output
+
+    return locked_output(args.pred_folder, "evaluating") if os.path.isdir(args.pred_folder) else nullcontext()
+
+
+def _report(summary: dict[str, Any], args: argparse.Namespace, file_ending: str) -> None:
+    from nnunetv2.evaluation.evaluate_predictions import files_with_ending
+
+    num_scored, num_references = len(summary["metric_per_case"]), len(files_with_ending(args.gt_folder, file_ending))
+    cases = counted(num_scored, "case") if num_scored == num_references else f"{num_scored} of {num_references} cases"
     output = args.o or os.path.join(args.pred_folder, "summary.json")
-    logger.info("Mean Dice %.5f over %s; all scores are in %s", dice, cases, output)
+    logger.info("Mean Dice %.5f over %s; all scores are in %s", summary["foreground_mean"]["Dice"], cases, output)

@@ -6,15 +6,13 @@ import functools
 import logging
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dinov3.utils.atomic_files import read_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.configuration import get_default_num_processes
-from nnunetv2.errors import DataError, UsageError
+from nnunetv2.errors import DataError, PartialError, UsageError
 from nnunetv2.evaluation.confusion import LabelConfusion, LabelOrRegion, labels_of
 from nnunetv2.evaluation.summary_json import (
     key_to_label_or_region,
@@ -23,8 +21,10 @@ from nnunetv2.evaluation.summary_json import (
     save_summary_json,
     summary_of_cases,
 )
+from nnunetv2.imageio.checked_reading import read_seg
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 from nnunetv2.upstream_names import command_elsewhere
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.processes.case_pool import map_cases
 
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ def read_pair(
     Raises:
         DataError: the files lie on different voxel grids; see `compute_metrics`.
     """
-    reference, reference_properties = image_reader_writer.read_seg(reference_file)
-    prediction, prediction_properties = image_reader_writer.read_seg(prediction_file)
+    reference, reference_properties = read_seg(image_reader_writer, reference_file)
+    prediction, prediction_properties = read_seg(image_reader_writer, prediction_file)
     pair = f"prediction {prediction_file} and reference {reference_file}"
     if reference.shape != prediction.shape:
         raise DataError(f"Shapes differ, {prediction.shape[1:]} against {reference.shape[1:]} voxels: {pair}")
@@ -199,7 +199,8 @@ def compute_metrics_on_folder(
         `foreground_mean`: their mean over all regions except background.
 
     Raises:
-        DataError: predictions or references are missing, or a pair cannot be compared.
+        PartialError: predictions are missing; not with `chill`.
+        DataError: there is no prediction, references are missing, or a pair cannot be compared.
         UsageError: `output_file` is not a `.json` file.
     """
     if output_file is not None and not str(output_file).endswith(".json"):
@@ -235,9 +236,10 @@ def matched_files(folder_ref: str, folder_pred: str, file_ending: str, chill: bo
     """Match predictions to references and return the sorted file names.
 
     Raises:
-        DataError: there are no predictions, one has no reference, or (unless `chill`) a reference has no prediction.
+        DataError: there are no predictions, or one has no reference.
+        PartialError: a reference has no prediction; not with `chill`.
     """
-    references, predictions = (_files_with_ending(folder, file_ending) for folder in (folder_ref, folder_pred))
+    references, predictions = (files_with_ending(folder, file_ending) for folder in (folder_ref, folder_pred))
     if not predictions:
         raise DataError(f"There is no prediction (*{file_ending}) in {folder_pred}")
     without_reference = sorted(set(predictions) - set(references))
@@ -248,18 +250,21 @@ def matched_files(folder_ref: str, folder_pred: str, file_ending: str, chill: bo
         )
     missing = sorted(set(references) - set(predictions))
     if missing and not chill:
-        raise DataError(
-            f"{len(missing)} of {len(references)} references in {folder_ref} have no prediction in {folder_pred}: "
-            f"{_shortened(missing)}; predict them, or evaluate what is there with --chill"
+        raise PartialError(
+            f"{len(predictions)} of {len(references)} cases in {folder_ref} have a prediction in {folder_pred}, and "
+            f"nothing was evaluated; predict {_shortened(missing)}, or evaluate those that are there with --chill"
         )
     if missing:
         logger.info(
-            "Evaluating the %d cases that are predicted, of %d with a reference", len(predictions), len(references)
+            "Evaluating %d of %d cases; there is no prediction of %s",
+            len(predictions),
+            len(references),
+            _shortened(missing),
         )
     return predictions
 
 
-def _files_with_ending(folder: str, file_ending: str) -> list[str]:
+def files_with_ending(folder: str, file_ending: str) -> list[str]:
     if not os.path.isdir(folder):
         raise DataError(f"{folder} is not a folder")
     return [path.name for path in visible_files(folder, file_ending)]
@@ -287,13 +292,13 @@ def compute_metrics_on_folder2(
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
-    dataset_json = read_json(dataset_json_file)
+    dataset_json = read_dataset_json(dataset_json_file, trained=True)
     file_ending = dataset_json["file_ending"]
-    references = _files_with_ending(folder_ref, file_ending)
+    references = files_with_ending(folder_ref, file_ending)
     if not references:
         raise DataError(f"There is no reference (*{file_ending}) in {folder_ref}")
     reader_class = determine_reader_writer_from_dataset_json(
-        dataset_json, os.path.join(folder_ref, references[0]), verbose=False
+        dataset_json, [os.path.join(folder_ref, name) for name in references], verbose=False
     )
     label_manager = PlansManager(plans_file).get_label_manager(dataset_json)
     return compute_metrics_on_folder(
@@ -327,8 +332,9 @@ def compute_metrics_on_folder_simple(
     """
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_file_ending
 
-    file_ending, example = _image_ending(folder_ref)
-    reader_class = determine_reader_writer_from_file_ending(file_ending, example, verbose=False)
+    file_ending = image_ending(folder_ref)
+    references = [os.path.join(folder_ref, name) for name in files_with_ending(folder_ref, file_ending)]
+    reader_class = determine_reader_writer_from_file_ending(file_ending, references, verbose=False)
     return compute_metrics_on_folder(
         folder_ref,
         folder_pred,
@@ -343,14 +349,14 @@ def compute_metrics_on_folder_simple(
     )
 
 
-def _image_ending(folder: str) -> tuple[str, str]:
-    """Return the ending of the first file in a folder that a reader supports, and its path."""
+def image_ending(folder: str) -> str:
+    """Return the ending of the first file in a folder that a reader supports."""
     from nnunetv2.imageio.reader_writer_registry import known_file_endings
 
     endings = known_file_endings()
-    for name in _files_with_ending(folder, ""):
+    for name in files_with_ending(folder, ""):
         known = [ending for ending in endings if name.lower().endswith(ending)]
         if known:
             ending = max(known, key=len)
-            return name[-len(ending) :], str(Path(folder, name))
+            return name[-len(ending) :]
     raise DataError(f"There is no image in {folder} that a reader knows; known endings: {', '.join(endings)}")

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dinov3.utils.atomic_files import read_json, write_json
+from dinov3.utils.atomic_files import write_json
 from nnunetv2.errors import DataError
+from nnunetv2.utilities.dataset_json import check_dataset_json, read_dataset_json
+from nnunetv2.utilities.plans_handling.plans_schema import check_plans, read_plans
 
 if TYPE_CHECKING:
     from nnunetv2.evaluation.confusion import LabelOrRegion
@@ -84,9 +86,9 @@ def description(folder: str, name: str, given: JsonFile = None, option: str | No
         DataError: the file does not exist, or is not JSON.
     """
     if isinstance(given, dict):
-        return given
+        return check_plans(given) if name == "plans.json" else check_dataset_json(given, trained=True)
     path = os.path.join(folder, name) if given is None else os.fspath(given)
     if not os.path.isfile(path):
         cure = "" if option is None else f"; name one of a model that made them ({option})"
         raise DataError(f"There is no {path}; nnU-Net writes it beside its predictions{cure}")
-    return read_json(path)
+    return read_plans(path) if name == "plans.json" else read_dataset_json(path, trained=True)

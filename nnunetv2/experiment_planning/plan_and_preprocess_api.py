@@ -8,18 +8,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-from nnunetv2.experiment_planning.experiment_planners.plans_file import copy_file
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+from nnunetv2.imageio.companions import copy_image
+from nnunetv2.imageio.reader_writer_registry import reader_of_training_cases
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.crossval_split import Split, SplitRule
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import convert_id_to_dataset_name
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.plans_handling.plans_files import listed_plans, require_plans_name
+from nnunetv2.utilities.splits_file import load_or_create_splits
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
 logger = logging.getLogger(__name__)
@@ -37,6 +41,7 @@ def extract_fingerprint_dataset(
     show_progress_bar: bool = True,
     *,
     allow_geometry_mismatch: bool = False,
+    check_labels: bool = True,
 ) -> dict[str, Any]:
     """Extracts the fingerprint of a dataset, writes it to the preprocessed folder and returns it.
 
@@ -49,6 +54,7 @@ def extract_fingerprint_dataset(
         verbose: log each case.
         show_progress_bar: draw a progress bar on a terminal.
         allow_geometry_mismatch: see `verify_dataset_integrity`.
+        check_labels: reject labels that dataset.json does not name.
     """
     dataset_name = convert_id_to_dataset_name(dataset_id)
     logger.info(dataset_name)
@@ -59,6 +65,8 @@ def extract_fingerprint_dataset(
         )
     extractor = fingerprint_extractor_class(dataset_id, num_processes, verbose=verbose)
     extractor.show_progress_bar = show_progress_bar
+    extractor.check_labels = check_labels
+    extractor.warn_of_suspicious_cases = not check_dataset_integrity  # which has warned of them
     return extractor.run(overwrite_existing=clean)
 
 
@@ -72,6 +80,7 @@ def extract_fingerprints(
     show_progress_bar: bool = True,
     *,
     allow_geometry_mismatch: bool = False,
+    check_labels: bool = True,
 ) -> None:
     """Calls `extract_fingerprint_dataset` for several datasets; the class is resolved by name."""
     extractor_class = find_by_name("fingerprint extractor", fingerprint_extractor_class_name)
@@ -85,6 +94,7 @@ def extract_fingerprints(
             verbose,
             show_progress_bar,
             allow_geometry_mismatch=allow_geometry_mismatch,
+            check_labels=check_labels,
         )
 
 
@@ -163,6 +173,16 @@ def plan_experiments(
     return plans_name
 
 
+def split_dataset(dataset_id: int, rule: SplitRule) -> list[Split]:
+    """Creates the splits of a dataset before its first training would, or checks that existing ones follow the rule.
+
+    Raises: see `load_or_create_splits`.
+    """
+    dataset_name = convert_id_to_dataset_name(dataset_id)
+    cases = get_filenames_of_train_images_and_targets(os.path.join(nnUNet_raw, dataset_name))
+    return load_or_create_splits(Path(nnUNet_preprocessed, dataset_name), list(cases), rule)
+
+
 def preprocess_dataset(
     dataset_id: int,
     plans_identifier: str = "nnUNetPlans",
@@ -196,6 +216,7 @@ def preprocess_dataset(
             f"({', '.join(configurations)}); give one for all, or one for each"
         )
     dataset_name = convert_id_to_dataset_name(dataset_id)
+    check_name(plans_identifier, "plans", UsageError)
     plans_file = Path(nnUNet_preprocessed, dataset_name, f"{plans_identifier}.json")
     if not plans_file.is_file():
         raise UsageError(
@@ -235,12 +256,14 @@ def preprocess(
 def _copy_references(dataset_name: str) -> None:
     """Copies label files to `gt_segmentations`, so that validation works without the raw data."""
     raw_folder = os.path.join(nnUNet_raw, dataset_name)
-    dataset_json = read_json(os.path.join(raw_folder, "dataset.json"))
+    dataset_json = read_dataset_json(os.path.join(raw_folder, "dataset.json"))
     references = Path(nnUNet_preprocessed, dataset_name, "gt_segmentations")
     references.mkdir(parents=True, exist_ok=True)
-    for identifier, case in get_filenames_of_train_images_and_targets(raw_folder, dataset_json).items():
+    cases = get_filenames_of_train_images_and_targets(raw_folder, dataset_json)
+    reader = reader_of_training_cases(dataset_json, cases)()
+    for identifier, case in cases.items():
         target = references / (check_case_identifier(identifier) + dataset_json["file_ending"])
-        copy_file(case["label"], target, only_if_newer=True)
+        copy_image(reader, case["label"], target, only_if_newer=True)
 
 
 def _numbers(texts: Sequence[float | str]) -> list[float]:

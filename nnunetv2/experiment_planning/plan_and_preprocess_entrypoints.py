@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.crossval_split import add_split_arguments, split_rule_of
 
 DEFAULT_NUM_PROCESSES = {"2d": 8, "3d_fullres": 4, "3d_lowres": 8}
 """Default numbers of processes per configuration; larger images need more memory per process."""
@@ -120,6 +121,7 @@ def _add_planning(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="name of the plans; give one whenever you change a setting above, so that the default plans stay",
     )
+    add_split_arguments(parser)
 
 
 def _add_preprocessing(parser: argparse.ArgumentParser) -> None:
@@ -160,7 +162,7 @@ def processes_per_configuration(configurations: Sequence[str], given: Sequence[i
     return [DEFAULT_NUM_PROCESSES.get(configuration, NUM_PROCESSES_OF_OTHERS) for configuration in configurations]
 
 
-def _extract(args: argparse.Namespace, num_processes: int) -> None:
+def _extract(args: argparse.Namespace, num_processes: int, *, check_labels: bool = True) -> None:
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints
 
     extract_fingerprints(
@@ -172,13 +174,14 @@ def _extract(args: argparse.Namespace, num_processes: int) -> None:
         args.verbose,
         show_progress_bar=not args.no_pbar,
         allow_geometry_mismatch=args.allow_geometry_mismatch,
+        check_labels=check_labels,
     )
 
 
 def _plan(args: argparse.Namespace) -> str:
-    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments
+    from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments, split_dataset
 
-    return plan_experiments(
+    plans_name = plan_experiments(
         args.d,
         args.pl,
         args.gpu_memory_target,
@@ -186,6 +189,11 @@ def _plan(args: argparse.Namespace) -> str:
         args.overwrite_target_spacing,
         args.overwrite_plans_name,
     )
+    rule = split_rule_of(args)
+    if rule.num_folds is not None or rule.group_by is not None:
+        for dataset in args.d:
+            split_dataset(dataset, rule)
+    return plans_name
 
 
 def _preprocess(args: argparse.Namespace, plans_name: str) -> None:
@@ -227,9 +235,13 @@ def plan_and_preprocess_entry(argv: Sequence[str] | None = None) -> None:
     args = build_plan_and_preprocess_parser().parse_args(argv)
     _checked_datasets(args)
     from nnunetv2.experiment_planning.plan_and_preprocess_api import require_planning_names
+    from nnunetv2.preprocessing.preprocessors.default_preprocessor import changes_labels
+    from nnunetv2.utilities.class_lookup import find_by_name
 
     require_planning_names(args.pl, args.preprocessor_name, args.overwrite_plans_name)
-    _extract(args, args.npfp)
+    split_rule_of(args)  # rejects wrong values before the fingerprint, which can take long
+    preprocessor = find_by_name("preprocessor", args.preprocessor_name)
+    _extract(args, args.npfp, check_labels=not changes_labels(preprocessor))
     plans_name = _plan(args)
     if not args.no_pp:
         _preprocess(args, plans_name)

@@ -6,31 +6,39 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError
+from nnunetv2.experiment_planning.suspicious_cases import (
+    content_of,
+    find_duplicates,
+    notes_on_case,
+    notes_on_duplicates,
+    notes_on_files,
+)
+from nnunetv2.imageio.checked_reading import read_images, read_seg
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
+from nnunetv2.preprocessing.label_values import declared_labels, label_problems
 from nnunetv2.utilities.case_identifiers import check_case_identifier
-from nnunetv2.utilities.label_handling.label_declaration import check_declaration, members
+from nnunetv2.utilities.crossval_split import groups_of, separated_groups
+from nnunetv2.utilities.dataset_json import channel_names, read_dataset_json
 from nnunetv2.utilities.message_parts import counted
 from nnunetv2.utilities.processes.case_pool import map_cases
+from nnunetv2.utilities.splits_file import SPLITS_FILE, read_splits
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 logger = logging.getLogger(__name__)
 
-_REQUIRED_KEYS = ("labels", "channel_names", "numTraining", "file_ending")
-_MAX_LISTED_VALUES = 5
-
 
 def verify_labels(label_file: str, readerclass: type[BaseReaderWriter], expected_labels: Sequence[int]) -> bool:
     """Returns true if a label file contains only expected labels; logs others."""
-    segmentation, _ = readerclass().read_seg(label_file)
+    segmentation, _ = read_seg(readerclass(), label_file)
     problems = label_problems(segmentation, expected_labels, label_file)
     for problem in problems:
         logger.error(problem)
@@ -41,14 +49,14 @@ def check_cases(
     image_files: Sequence[str], label_file: str, expected_num_channels: int, readerclass: type[BaseReaderWriter]
 ) -> bool:
     """Returns true if images and label of a case match, ignoring label values; logs mismatches."""
-    segmentation, _ = readerclass().read_seg(label_file)
+    segmentation, _ = read_seg(readerclass(), label_file)
     own_labels = sorted({int(value) for value in segmentation.ravel()[segmentation.ravel() % 1 == 0]})
-    problems, placement, _ = find_case_problems(image_files, label_file, expected_num_channels, own_labels, readerclass)
-    for problem in problems:
+    found = find_case_problems(image_files, label_file, expected_num_channels, own_labels, readerclass)
+    for problem in found.problems:
         logger.error(problem)
-    for difference in placement:
+    for difference in found.placement:
         logger.warning(difference)
-    return not problems
+    return not found.problems
 
 
 def verify_dataset_integrity(folder: str, num_processes: int = 8, *, allow_geometry_mismatch: bool = False) -> None:
@@ -56,6 +64,8 @@ def verify_dataset_integrity(folder: str, num_processes: int = 8, *, allow_geome
 
     Checks the keys of dataset.json, case names, number of cases and presence of all files; and per case: shape,
     spacing, origin and direction of image and label, number of channels, NaN and infinite voxels, and labels.
+    Warns of constant images, images of equal content, labels without foreground, and label files without an image.
+    Equal images are an error if a splits_final.json in the folder separates them.
 
     Args:
         folder: the raw dataset, with dataset.json, imagesTr and labelsTr (or a `dataset` section in dataset.json).
@@ -65,7 +75,7 @@ def verify_dataset_integrity(folder: str, num_processes: int = 8, *, allow_geome
     Raises:
         DataError: problems were found; the log has one line per problem.
     """
-    from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+    from nnunetv2.imageio.reader_writer_registry import reader_of_training_cases
     from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
 
     allow_geometry_mismatch = allow_geometry_mismatch or mismatch_is_allowed()
@@ -73,14 +83,20 @@ def verify_dataset_integrity(folder: str, num_processes: int = 8, *, allow_geome
     dataset = get_filenames_of_train_images_and_targets(folder, dataset_json)
     _check_files(folder, dataset_json, dataset)
     expected_labels = _expected_labels(dataset_json)
-    reader_class = determine_reader_writer_from_dataset_json(
-        dataset_json, next(iter(dataset.values()))["images"][0], verbose=False
-    )
-    num_channels = len(dataset_json["channel_names"])
+    reader_class = reader_of_training_cases(dataset_json, dataset)
+    num_channels = len(channel_names(dataset_json))
     jobs = [(c["images"], c["label"], num_channels, expected_labels, reader_class) for c in dataset.values()]
-    faulty = []
+    faulty, samples = [], {}
     for identifier, found in zip(dataset, map_cases(find_case_problems, jobs, num_processes), strict=True):
-        faulty += _reported(identifier, *found, allow_geometry_mismatch)
+        faulty += _reported(identifier, found, allow_geometry_mismatch)
+        if found.sample is not None:
+            samples[identifier] = found.sample
+    duplicates = find_duplicates(samples, dataset, reader_class, num_processes)
+    for note in notes_on_duplicates(duplicates) + notes_on_files(folder, dataset_json, dataset):
+        logger.warning(note)
+    for leak in _separated_duplicates(folder, duplicates):
+        logger.error(leak)
+        faulty.append(leak)
     if faulty:
         hint = "" if allow_geometry_mismatch else _geometry_hint(faulty)
         raise DataError(
@@ -98,11 +114,7 @@ def _checked_dataset_json(folder: str) -> dict[str, Any]:
     dataset_json_file = os.path.join(folder, "dataset.json")
     if not os.path.isfile(dataset_json_file):
         raise DataError(f"There is no dataset.json in {folder}")
-    dataset_json = read_json(dataset_json_file)
-    missing = [key for key in _REQUIRED_KEYS if key not in dataset_json]
-    if missing:
-        hint = "; rename 'modality' to 'channel_names'" if "modality" in dataset_json else ""
-        raise DataError(f"{dataset_json_file} lacks {', '.join(missing)} (of {', '.join(_REQUIRED_KEYS)}){hint}")
+    dataset_json = read_dataset_json(dataset_json_file)
     subfolders = () if "dataset" in dataset_json else ("imagesTr", "labelsTr")
     for subfolder in subfolders:
         if not os.path.isdir(os.path.join(folder, subfolder)):
@@ -131,22 +143,29 @@ def _check_files(folder: str, dataset_json: dict[str, Any], dataset: dict[str, d
 
 def _expected_labels(dataset_json: dict[str, Any]) -> list[int]:
     """Returns all allowed labels including the ignore label; they must be 0, 1, 2, ... without gaps."""
-    entries = dataset_json["labels"]
-    check_declaration(entries, dataset_json.get("regions_class_order"))
-    labels = sorted({label for entry in entries.values() for label in members(entry)})
+    labels = declared_labels(dataset_json)
     if labels != list(range(len(labels))):
         raise DataError(f"The labels in dataset.json are {labels}; they must be 0, 1, 2, ... without gaps, ignore last")
     return labels
 
 
-def _reported(
-    identifier: str, problems: list[str], placement: list[str], notes: list[str], allow_geometry_mismatch: bool
-) -> list[str]:
+def _separated_duplicates(folder: str, duplicates: list[list[str]]) -> list[str]:
+    path = Path(folder, SPLITS_FILE)
+    if not duplicates or not path.is_file():
+        return []
+    groups = groups_of([case for cases in duplicates for case in cases], None, duplicates)
+    return [
+        f"fold {fold} of {path} trains on {training} and validates on {validation}, which have equal images"
+        for fold, training, validation in separated_groups(read_splits(path), groups)
+    ]
+
+
+def _reported(identifier: str, found: CaseFindings, allow_geometry_mismatch: bool) -> list[str]:
     """Logs the findings of a case and returns those that make it unusable."""
-    fatal = problems if allow_geometry_mismatch else problems + placement
+    fatal = found.problems if allow_geometry_mismatch else found.problems + found.placement
     for problem in fatal:
         logger.error("%s: %s", identifier, problem)
-    for note in notes + (placement if allow_geometry_mismatch else []):
+    for note in found.notes + (found.placement if allow_geometry_mismatch else []):
         logger.warning("%s: %s", identifier, note)
     return fatal
 
@@ -157,25 +176,33 @@ def _geometry_hint(problems: list[str]) -> str:
     return ""
 
 
+class CaseFindings(NamedTuple):
+    """Findings in one case, each one line with the file names."""
+
+    problems: list[str]
+    """what makes the case unusable"""
+    placement: list[str] = []  # noqa: RUF012 - never changed
+    """differences in origin and direction between image and label"""
+    notes: list[str] = []  # noqa: RUF012
+    """what may be intended"""
+    sample: str | None = None
+    """see `CaseContent`; None if the images cannot be read"""
+
+
 def find_case_problems(
     image_files: Sequence[str],
     label_file: str,
     expected_num_channels: int,
     expected_labels: Sequence[int],
     reader_class: type[BaseReaderWriter],
-) -> tuple[list[str], list[str], list[str]]:
-    """Reads a case once and checks it.
-
-    Returns:
-        Problems that make the case unusable, differences in origin and direction between image and label, and notes
-        about what may be intended. Each is one line with the file names.
-    """
+) -> CaseFindings:
+    """Reads a case once and checks it."""
     reader = reader_class()
     try:
-        images, image_properties = reader.read_images(image_files)
-        segmentation, label_properties = reader.read_seg(label_file)
+        images, image_properties = read_images(reader, image_files)
+        segmentation, label_properties = read_seg(reader, label_file)
     except DataError as err:  # the message names the file
-        return [str(err)], [], []
+        return CaseFindings([str(err)])
     problems = grid_problems(images, image_properties, segmentation, label_properties)
     if len(images) != expected_num_channels:
         problems.append(f"{len(images)} channels instead of {expected_num_channels}")
@@ -186,8 +213,8 @@ def find_case_problems(
         f"{difference}: images {', '.join(image_files)}, label {label_file}"
         for difference in placement_differences(image_properties, label_properties)
     ]
-    notes = [] if (segmentation != 0).any() else [f"no voxel but background (label 0): {label_file}"]
-    return problems, placement, notes
+    content = content_of(images, segmentation)
+    return CaseFindings(problems, placement, notes_on_case(content, image_files, label_file), content.sample)
 
 
 def grid_problems(
@@ -218,20 +245,3 @@ def nonfinite_problems(image_files: Sequence[str], images: np.ndarray, label_fil
     if in_array and not problems:
         problems.append(f"{in_array} voxels are NaN or infinite: {', '.join(image_files)}")
     return problems
-
-
-def label_problems(segmentation: np.ndarray, expected_labels: Sequence[int], label_file: str) -> list[str]:
-    """Lists unexpected values with their number of voxels, including NaN, fractions and negative values."""
-    values, counts = np.unique(segmentation, return_counts=True)
-    unexpected = ~np.isin(values, expected_labels)
-    if not unexpected.any():
-        return []
-    listed = [
-        f"{value:g} ({count} voxels)"
-        for value, count in list(zip(values[unexpected], counts[unexpected], strict=True))[:_MAX_LISTED_VALUES]
-    ]
-    more = ", ..." if unexpected.sum() > _MAX_LISTED_VALUES else ""
-    hint = "; labels must be whole numbers" if (values[unexpected] % 1 != 0).any() else ""
-    return [
-        f"unexpected labels {', '.join(listed)}{more}; dataset.json names {list(expected_labels)}{hint}: {label_file}"
-    ]

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nnunetv2.errors import UsageError
+from nnunetv2.utilities.registered_class import require_complete
 
 ReaderClass = TypeVar("ReaderClass", bound="type[BaseReaderWriter]")
 
@@ -70,6 +71,45 @@ class BaseReaderWriter(ABC):
             properties: as returned by `read_images` for the image.
         """
 
+    def check_header(self, image_fname: str) -> None:
+        """Check, without reading voxels, whether this reader could read the file; by default, nothing is checked.
+
+        Raises:
+            DataError: it cannot: the file is missing, damaged, too large or of another kind.
+        """
+        return
+
+    def companion_files(self, image_fname: str) -> list[str]:
+        """Other files beside an existing image or label map that must be copied with it; none by default.
+
+        Examples are the voxels of a detached header, or a file with the spacing.
+        """
+        return []
+
+
+def require_endings(reader: type[BaseReaderWriter]) -> None:
+    """Rejects a reader that does not say which file endings it is for, or says it wrongly.
+
+    Raises:
+        UsageError: names the class.
+    """
+    endings = reader.supported_file_endings
+    if endings is BaseReaderWriter.supported_file_endings:
+        raise UsageError(
+            f'{reader.__name__} must set supported_file_endings, such as [".npy"], or [] for a reader that only '
+            f"dataset.json chooses"
+        )
+    if not are_endings(endings):
+        raise UsageError(
+            f"{reader.__name__}.supported_file_endings is {endings!r}; it must be a list of endings with their dot, "
+            f'such as [".npy"]'
+        )
+
+
+def are_endings(endings: Any) -> bool:
+    """True for a list or tuple of texts that begin with a dot."""
+    return isinstance(endings, (list, tuple)) and all(isinstance(each, str) and each[:1] == "." for each in endings)
+
 
 def register_reader(name: str) -> Callable[[ReaderClass], ReaderClass]:
     """Class decorator that names a reader of a user; files are searched for it before they run.
@@ -80,15 +120,15 @@ def register_reader(name: str) -> Callable[[ReaderClass], ReaderClass]:
 
     def register(reader: ReaderClass) -> ReaderClass:
         if reader.__name__ != name:
-            raise TypeError(f"plans name readers by their class; register {reader.__name__} by that name, not {name!r}")
-        if not issubclass(reader, BaseReaderWriter):
-            raise TypeError(f"{name} must derive from BaseReaderWriter")
+            raise UsageError(
+                f"Plans name readers by their class; register {reader.__name__} by that name, not {name!r}"
+            )
+        require_complete(reader, BaseReaderWriter)
+        require_endings(reader)
         file = Path(getattr(sys.modules[reader.__module__], "__file__", None) or f"{reader.__module__}.py")
         # A file whose name is taken is imported under another one, by which worker processes would not find it.
         if file.stem != reader.__module__.rpartition(".")[2]:
-            raise UsageError(
-                f"{file}: Python has another module called {file.stem}; give the reader's file another name"
-            )
+            raise UsageError(f"Python has another module called {file.stem}; give the reader's file another name")
         return reader
 
     return register

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,14 @@ def require_same_spacing(spacings: Sequence[Sequence[float]], paths: Sequence[st
                 f"The channels of a case have different voxel spacings: {_short(spacings[0])} in {paths[0]}, "
                 f"{_short(spacing)} in {path}; resample them to one grid"
             )
+
+
+def require_positive_spacing(spacing: Sequence[float], path: str | os.PathLike) -> None:
+    if not all(0 < length < math.inf for length in spacing):
+        raise DataError(
+            f"{os.fspath(path)} has the voxel spacing {_short(spacing)} mm; each must be above 0: write the true "
+            f"spacing into the header"
+        )
 
 
 def require_same_geometry(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 
 from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.errors import DataError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.channel_grid import as_smallest_label_type, naming, stack_channels
+from nnunetv2.imageio.raster_integrity import check_bmp, check_png, check_tiff
 
 # These formats have no spacing. That of the slice axis is so large that no planner treats it as an in-plane axis.
 _SPACING = (999, 1, 1)
 
-_PNG_END = b"IEND\xae\x42\x60\x82"  # type and checksum of the last chunk
+_MAX_GREY = {2: 3, 4: 15}  # by bits per pixel
 
 
 class NaturalImage2DIO(BaseReaderWriter):
@@ -23,14 +28,22 @@ class NaturalImage2DIO(BaseReaderWriter):
     def read_images(self, image_fnames: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
         return stack_channels([_load(path) for path in image_fnames], image_fnames), {"spacing": _SPACING}
 
+    def check_header(self, image_fname: str) -> None:
+        with naming(image_fname):
+            _check_file(image_fname)
+
     def read_seg(self, seg_fname: str) -> tuple[np.ndarray, dict]:
-        seg, properties = self.read_images((seg_fname,))
+        """Read a label map; the labels are the stored numbers, also where a palette shows them as colours."""
+        with naming(seg_fname):
+            stored = _stored_numbers(seg_fname)
+        seg = _load(seg_fname) if stored is None else stored[None, None]
         if seg.shape[0] != 1:
             raise DataError(
                 f"{seg_fname} is a colour image with {seg.shape[0]} channels; a label map has one channel whose values "
-                f"are the labels: save it as a grey image"
+                f"are the labels: give each colour its label (0, 1, 2, ...) and save those numbers as a grey image. A "
+                f"conversion to grey would not do this"
             )
-        return seg, properties
+        return seg.astype(np.float32), {"spacing": _SPACING}
 
     def write_seg(self, seg: np.ndarray, output_fname: str, properties: dict) -> None:
         from skimage import io
@@ -43,9 +56,8 @@ def _load(path: str) -> np.ndarray:
     """Read one file as an array (channels, 1, Y, X)."""
     from skimage import io
 
-    with naming(path):
-        if str(path).lower().endswith(".png"):
-            _check_png_end(path)
+    with naming(path), _without_limit_of_pillow():
+        _check_file(path)
         image = io.imread(path)
     if image.ndim == 2:
         return image[None, None]
@@ -57,8 +69,50 @@ def _load(path: str) -> np.ndarray:
     )
 
 
-def _check_png_end(path: str) -> None:
-    """Raise if the last chunk is missing, since libraries accept files truncated after the last pixel."""
-    with open(path, "rb") as file:
-        if _PNG_END not in file.read():
-            raise DataError(f"{path} is cut off: it has no end mark; copy or convert it again")
+def _check_file(path: str) -> None:
+    """Check what the header says before memory is taken for the pixels."""
+    ending = os.path.splitext(path)[1].lower()
+    if ending == ".png":
+        check_png(path)
+    elif ending == ".bmp":
+        check_bmp(path)
+    elif ending in (".tif", ".tiff"):
+        shape = check_tiff(path)
+        if not (len(shape) == 2 or (len(shape) == 3 and shape[-1] in (3, 4))):
+            raise DataError(
+                f"{path} has shape {list(shape)}; a 2-D image has shape [Y, X] if it is grey and [Y, X, 3 or 4] if it "
+                f"is RGB or RGBA"
+            )
+
+
+def _stored_numbers(path: str) -> np.ndarray | None:
+    """Numbers (Y, X) of a file whose pixels libraries convert: palettes to colours, 1 to 4 bits to the range 0 to 255.
+
+    None if the file has none of these, so that pixels are read as they are stored.
+    """
+    from PIL import Image
+
+    if not str(path).lower().endswith((".png", ".bmp")):
+        return None
+    _check_file(path)
+    with _without_limit_of_pillow(), Image.open(path) as image:
+        if image.mode == "P":
+            return np.asarray(image)
+        if image.mode == "1":
+            return np.asarray(image).astype(np.uint8)
+        bits = check_png(path).bits if path.lower().endswith(".png") else None
+        if image.mode == "L" and bits in _MAX_GREY:
+            return np.asarray(image) // (255 // _MAX_GREY[bits])
+    return None
+
+
+@contextmanager
+def _without_limit_of_pillow() -> Iterator[None]:
+    """Pillow refuses more than 179 million pixels, which slides have; the limit of this package applies instead."""
+    from PIL import Image
+
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from nnunetv2.imageio.channel_grid import (
     ORIGIN_TOLERANCE,
     as_smallest_label_type,
     naming,
+    require_positive_spacing,
     require_same_geometry,
     require_same_spacing,
     stack_channels,
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_CHUNK = 1 << 20
+
 
 class NibabelIO(BaseReaderWriter):
     """3D images; one channel per file.
@@ -33,6 +37,10 @@ class NibabelIO(BaseReaderWriter):
     """
 
     supported_file_endings = [".nii", ".nii.gz"]
+
+    def check_header(self, image_fname: str) -> None:
+        with naming(image_fname):
+            check_nifti(image_fname)
 
     def read_images(self, image_fnames: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
         data, spacing, affine = _read([_load(path) for path in image_fnames], image_fnames)
@@ -53,11 +61,17 @@ class NibabelIOWithReorient(BaseReaderWriter):
 
     supported_file_endings = [".nii", ".nii.gz"]
 
+    def check_header(self, image_fname: str) -> None:
+        with naming(image_fname):
+            check_nifti(image_fname)
+
     def read_images(self, image_fnames: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
         from nibabel.orientations import io_orientation
 
         originals = [_load(path) for path in image_fnames]
-        turned = [image.as_reoriented(io_orientation(image.affine)) for image in originals]
+        turned = [
+            _in_memory(image, image.get_fdata()).as_reoriented(io_orientation(image.affine)) for image in originals
+        ]
         data, spacing, affine = _read(turned, image_fnames)
         affines = {"original_affine": originals[0].affine, "reoriented_affine": affine}
         return data, {"nibabel_stuff": affines, "spacing": spacing}
@@ -78,28 +92,46 @@ class NibabelIOWithReorient(BaseReaderWriter):
 
 
 def _load(path: str) -> Nifti1Image:
-    """Open one file as an image with three axes; voxels are loaded later."""
+    """Read one file as an image with three axes; it holds its voxels as float64."""
     import nibabel
 
     with naming(path):
-        check_nifti(path)
-        image = nibabel.load(path)
-        if image.ndim > 3:
-            image = nibabel.squeeze_image(image)
-    if image.ndim != 3:
+        header = check_nifti(path)
+        kind = nibabel.Nifti2Image if header.is_version_2 else nibabel.Nifti1Image
+        image = _load_gzip(path, kind) if header.gzip_end else nibabel.load(path)
+        voxels = image.get_fdata()
+    if voxels.ndim == 3:
+        return image
+    while voxels.ndim > 3 and voxels.shape[-1] == 1:
+        voxels = voxels[..., 0]
+    if voxels.ndim != 3:
         raise DataError(f"{path} has shape {list(image.shape)}; this reader is for images with three axes")
+    return _in_memory(image, voxels)
+
+
+def _load_gzip(path: str, kind: type[Nifti1Image]) -> Nifti1Image:
+    """Read to the end of the file, where the checksum is: nibabel stops behind the last voxel."""
+    from nibabel.fileholders import FileHolder
+
+    with gzip.open(path, "rb") as stream:
+        image = kind.from_file_map({"image": FileHolder(path, stream)})
+        image.get_fdata()  # the image keeps the voxels
+        while stream.read(_CHUNK):
+            pass
     return image
 
 
+def _in_memory(image: Nifti1Image, voxels: np.ndarray) -> Nifti1Image:
+    return type(image)(voxels, image.affine, image.header)
+
+
 def _read(images: list[Nifti1Image], paths: list[str] | tuple[str, ...]) -> tuple[np.ndarray, list[float], np.ndarray]:
-    """Load the array (C, Z, Y, X), its spacing, and the affine."""
-    arrays = []
-    for image, path in zip(images, paths, strict=True):
-        with naming(path):
-            arrays.append(image.get_fdata(caching="unchanged").transpose(2, 1, 0)[None])
+    """Combine the images to an array (C, Z, Y, X), with its spacing and affine."""
+    arrays = [image.get_fdata().transpose(2, 1, 0)[None] for image in images]
     spacings = [[float(length) for length in reversed(image.header.get_zooms())] for image in images]
     data = stack_channels(arrays, paths)
     require_same_spacing(spacings, paths)
+    require_positive_spacing(spacings[0], paths[0])
     require_same_geometry([image.affine for image in images], paths, "affine", ORIGIN_TOLERANCE)
     return data, spacings[0], images[0].affine
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,18 +18,33 @@ from nnunetv2.imageio.channel_grid import (
     ORIGIN_TOLERANCE,
     as_smallest_label_type,
     naming,
+    require_positive_spacing,
     require_same_geometry,
     require_same_spacing,
     stack_channels,
 )
 from nnunetv2.imageio.gipl_integrity import check_gipl
-from nnunetv2.imageio.nifti_integrity import check_nifti, is_nifti
+from nnunetv2.imageio.metaimage_integrity import (
+    MetaImageHeader,
+    check_metaimage,
+    is_metaimage,
+    read_metaimage_header,
+    require_intact_metaimage,
+)
+from nnunetv2.imageio.nifti_integrity import NiftiHeader, check_nifti, is_nifti, require_intact_nifti
+from nnunetv2.imageio.nrrd_integrity import NrrdHeader, check_nrrd, is_nrrd, read_nrrd_header, require_intact_nrrd
+from nnunetv2.imageio.size_limits import require_readable_size
 
 if TYPE_CHECKING:
     import SimpleITK as sitk
 
 # Third spacing of a 2D image, relative to its largest one: so large that no planner treats that axis as in-plane.
 _SLICE_SPACING_FACTOR = 999
+
+Header = NiftiHeader | MetaImageHeader | NrrdHeader
+
+# Formats that SimpleITK writes as a header and a file of voxels.
+_DETACHED = (".mhd", ".nhdr", ".hdr", ".img")
 
 
 class SimpleITKIO(BaseReaderWriter):
@@ -36,6 +55,22 @@ class SimpleITKIO(BaseReaderWriter):
     """
 
     supported_file_endings = [".nii.gz", ".nrrd", ".mha", ".gipl"]
+
+    def check_header(self, image_fname: str) -> None:
+        with naming(image_fname):
+            _check_file(image_fname)
+
+    def companion_files(self, image_fname: str) -> list[str]:
+        with naming(image_fname):
+            if is_metaimage(image_fname):
+                files = [read_metaimage_header(image_fname).data_file]
+            elif is_nrrd(image_fname):
+                files = list(read_nrrd_header(image_fname).data_files)
+            else:
+                stem, ending = os.path.splitext(image_fname)
+                other = {".hdr": ".img", ".img": ".hdr"}.get(ending.lower())
+                files = [stem + other] if other else []
+        return [file for file in files if file != image_fname]
 
     def read_images(self, image_fnames: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
         return _read([_load(path) for path in image_fnames], image_fnames)
@@ -79,11 +114,9 @@ def _load(path: str) -> sitk.Image:
     import SimpleITK as sitk
 
     with naming(path):
-        if is_nifti(path):
-            check_nifti(path)
-        elif str(path).lower().endswith(".gipl"):
-            check_gipl(path)
+        header = _check_file(path)
         image = sitk.ReadImage(str(path))
+        _require_intact(path, header, sitk.GetArrayViewFromImage(image))
     # Some files store a 3D image with trailing axes of length 1.
     while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
         image = image[..., 0]
@@ -95,6 +128,50 @@ def _load(path: str) -> sitk.Image:
     return image
 
 
+def _check_file(path: str) -> Header | None:
+    """Check what the header says before memory is taken for the voxels; return it, if its format has a checksum."""
+    if is_nifti(path):
+        header = check_nifti(path)
+        if header.is_sheared:
+            raise DataError(
+                f"{path} is sheared: the axes in its affine are not perpendicular, which SimpleITK does not read. Set "
+                f'"overwrite_image_reader_writer": "NibabelIO" in dataset.json to read all images as they are stored, '
+                f"or resample this one to perpendicular axes"
+            )
+        return header
+    if is_metaimage(path):
+        return check_metaimage(path)
+    if is_nrrd(path):
+        return check_nrrd(path)
+    if str(path).lower().endswith(".gipl"):
+        check_gipl(path)
+    else:
+        _check_other_format(path)
+    return None
+
+
+def _check_other_format(path: str) -> None:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    shape = (*reader.GetSize(), reader.GetNumberOfComponents())
+    packed = os.path.getsize(path)
+    if str(path).lower().endswith(_DETACHED):
+        packed = sum(entry.stat().st_size for entry in Path(path).parent.glob(f"{Path(path).stem}.*"))
+    require_readable_size(path, shape, unpacked=math.prod(shape), packed=packed)
+
+
+def _require_intact(path: str, header: Header | None, voxels: np.ndarray) -> None:
+    if isinstance(header, NiftiHeader):
+        require_intact_nifti(path, header, voxels)
+    elif isinstance(header, MetaImageHeader):
+        require_intact_metaimage(header, voxels)
+    elif isinstance(header, NrrdHeader):
+        require_intact_nrrd(header, voxels)
+
+
 def _read(images: list[sitk.Image], paths: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
     import SimpleITK as sitk
 
@@ -104,6 +181,7 @@ def _read(images: list[sitk.Image], paths: list[str] | tuple[str, ...]) -> tuple
     require_same_spacing(spacings, paths)
     require_same_geometry([image.GetOrigin() for image in images], paths, "origin", ORIGIN_TOLERANCE)
     require_same_geometry([image.GetDirection() for image in images], paths, "direction", DIRECTION_TOLERANCE)
+    require_positive_spacing(spacings[0], paths[0])
     first = images[0]
     geometry = {"spacing": first.GetSpacing(), "origin": first.GetOrigin(), "direction": first.GetDirection()}
     return data, {"sitk_stuff": geometry, "spacing": spacings[0]}
@@ -130,5 +208,13 @@ def _labels_on_grid(seg: np.ndarray, geometry: dict) -> sitk.Image:
 def _write(image: sitk.Image, path: str) -> None:
     import SimpleITK as sitk
 
-    with replace_when_complete(path) as temporary:
-        sitk.WriteImage(image, str(temporary), useCompression=True)
+    if not str(path).lower().endswith(_DETACHED):
+        with replace_when_complete(path) as temporary:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+        return
+    # The header names the other file, so both are written under their final names, and the header appears last.
+    target = Path(path)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as folder:
+        sitk.WriteImage(image, str(Path(folder, target.name)), useCompression=True)
+        for file in sorted(Path(folder).iterdir(), key=lambda file: file.name == target.name):
+            os.replace(file, target.parent / file.name)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,12 @@ from dinov3.utils.atomic_files import read_json, replace_when_complete, write_js
 from nnunetv2.errors import DataError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.channel_grid import as_smallest_label_type, naming, stack_channels
+from nnunetv2.imageio.raster_integrity import check_tiff, page_errors_raised
 
 logger = logging.getLogger(__name__)
 
 _NO_SPACING = (1, 1, 1)
+_CHANNEL = re.compile(r"_\d{4}$")
 
 
 class Tiff3DIO(BaseReaderWriter):
@@ -31,10 +32,19 @@ class Tiff3DIO(BaseReaderWriter):
 
     supported_file_endings = [".tif", ".tiff"]
 
+    def check_header(self, image_fname: str) -> None:
+        with naming(image_fname):
+            if len(shape := check_tiff(image_fname)) != 3:
+                raise DataError(f"{image_fname} has shape {list(shape)}; this reader is for images with three axes")
+
+    def companion_files(self, image_fname: str) -> list[str]:
+        own = f"{os.path.splitext(image_fname)[0]}.json"
+        candidates = dict.fromkeys((own, f"{_case(image_fname)}.json"))
+        return [path for path in candidates if os.path.isfile(path)][:1]
+
     def read_images(self, image_fnames: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
         data = stack_channels([self._load(path) for path in image_fnames], image_fnames)
-        case = os.path.splitext(image_fnames[0])[0][: -len("_0000")]
-        return data, {"spacing": _spacing_beside(case, image_fnames[0])}
+        return data, {"spacing": _spacing_beside(_case(image_fnames[0]), image_fnames[0])}
 
     def read_seg(self, seg_fname: str) -> tuple[np.ndarray, dict]:
         seg = self._load(seg_fname).astype(np.float32, copy=False)
@@ -53,38 +63,17 @@ class Tiff3DIO(BaseReaderWriter):
 
         if Path(path).suffix.lower() not in self.supported_file_endings:
             raise DataError(f"{path} is not a TIFF file; the endings are {', '.join(self.supported_file_endings)}")
-        with naming(path), _page_errors_raised():
+        with naming(path), page_errors_raised():
+            check_tiff(path)
             image = tifffile.imread(path)
         if image.ndim != 3:
             raise DataError(f"{path} has shape {list(image.shape)}; this reader is for images with three axes")
         return image[None]
 
 
-class _PageErrors(logging.Handler):
-    """Collects tifffile's log messages about skipped pages."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        if "invalid page offset" in message or "corrupted" in message:
-            self.messages.append(message)
-
-
-@contextmanager
-def _page_errors_raised() -> Iterator[None]:
-    """Raise an error for truncated files, whose missing pages tifffile only logs and skips."""
-    handler = _PageErrors()
-    library_log = logging.getLogger("tifffile")
-    library_log.addHandler(handler)
-    try:
-        yield
-    finally:
-        library_log.removeHandler(handler)
-    if handler.messages:
-        raise ValueError(handler.messages[0])
+def _case(image: str) -> str:
+    """Path of a case, up to its name: without ending, and without the channel number of an image."""
+    return _CHANNEL.sub("", os.path.splitext(image)[0])
 
 
 def _spacing_beside(case: str, image: str) -> list[float] | tuple[int, int, int]:

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.inference.case_loop import close_workers_of
 from nnunetv2.inference.case_preprocessing import Item
 from nnunetv2.inference.export_prediction import Logits, convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.case_identifiers import check_case_identifier
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.label_handling.label_declaration import Entry, members, only_background
 from nnunetv2.utilities.label_handling.label_handling import IGNORE
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -47,7 +47,7 @@ def export_prediction_from_logits_singleFiles(  # noqa: N802 - upstream's name
         DataError: a class name is not a valid file name.
     """
     dataset_json = dataset_json_dict_or_file
-    dataset_json = dataset_json if isinstance(dataset_json, dict) else read_json(dataset_json)
+    dataset_json = dataset_json if isinstance(dataset_json, dict) else read_dataset_json(dataset_json, trained=True)
     converted = convert_predicted_logits_to_segmentation_with_correct_shape(
         predicted_array_or_file,
         plans_manager,
@@ -70,6 +70,8 @@ class JHUPredictor(nnUNetPredictor):
         data_iterator: Iterable[Item],
         save_probabilities: bool = False,
         num_processes_segmentation_export: int | None = None,
+        *,
+        return_predictions: bool = False,
     ) -> list:
         """See `nnUNetPredictor.predict_from_data_iterator`; each case is written before the next one is predicted.
 
@@ -89,6 +91,8 @@ class JHUPredictor(nnUNetPredictor):
                     converted = self._predict_and_return(item, save_probabilities)
                     properties, plans = item["data_properties"], self.plans_manager
                     _write_classes(converted, properties, plans, self.dataset_json, item["ofile"])
+                    if return_predictions:
+                        results[-1] = converted
         finally:
             close_workers_of(data_iterator)
             for folder in folders:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -39,6 +40,8 @@ class ExportSetting:
     dataset_json: dict
     save_probabilities: bool
     num_processes: int
+    return_predictions: bool = False
+    """also return what is written"""
 
 
 class _Export(NamedTuple):
@@ -86,8 +89,9 @@ class CaseExporter(AbstractContextManager):
             output: path without ending.
         """
         setting = self._setting
+        export = export_prediction_from_logits
         future = self._runner(logits, properties)(
-            export_prediction_from_logits,
+            partial(export, return_prediction=True) if setting.return_predictions else export,
             logits,
             properties,
             setting.configuration_manager,
@@ -139,7 +143,7 @@ class CaseExporter(AbstractContextManager):
         self._submitted(self._blame(case), future)
 
     def results(self) -> list[Any]:
-        """Wait for all exports; return in order the outputs of `convert`, and None for written cases."""
+        """Wait for all exports; return their results in order, None for what is only written."""
         pending, self._pending = self._pending, []
         self._take(pending)
         return self._results

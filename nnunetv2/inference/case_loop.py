@@ -14,6 +14,7 @@ import torch
 
 from nnunetv2.inference.case_export import CaseExporter, ExportSetting
 from nnunetv2.inference.case_preprocessing import Item
+from nnunetv2.inference.output_names import require_writable
 from nnunetv2.utilities.processes.case_failures import CaseFailures
 
 logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ def predict_cases(
                     continue
                 folders.add(os.path.dirname(output))
                 with failures.of(case):
+                    require_writable(output, setting.dataset_json["file_ending"])
                     exporter.write(case, _logits(item, predict_logits), item["data_properties"], output)
             results = exporter.results()
     finally:

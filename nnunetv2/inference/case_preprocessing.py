@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.imageio.checked_reading import read_seg
 from nnunetv2.inference import array_checks
+from nnunetv2.utilities.channel_files import check_channel_files
+from nnunetv2.utilities.dataset_json import channel_names
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot, determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -48,10 +51,10 @@ class CasePreprocessor:
         if previous_stage is not None and not os.path.isfile(previous_stage):
             stage = self.configuration_manager.previous_stage_name
             raise DataError(f"There is no {previous_stage}; segment the image with {stage} first, into that folder")
-        self._check_number_of_files(files)
+        check_channel_files(files, list(channel_names(self.dataset_json).values()))
         if previous_stage is not None:
             self._check_labels(
-                self.plans_manager.image_reader_writer_class().read_seg(previous_stage)[0], previous_stage
+                read_seg(self.plans_manager.image_reader_writer_class(), previous_stage)[0], previous_stage
             )
         managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
         data, seg, properties = self.preprocessor.run_case(list(files), previous_stage, *managers)
@@ -70,7 +73,7 @@ class CasePreprocessor:
         if (previous_stage is None) != (stage is None):
             needs = "no previous segmentation" if stage is None else f"the segmentation by {stage} beside the image"
             raise UsageError(f"This model needs {needs}; see the argument for the previous stage")
-        image = array_checks.checked_image(image, len(self._channels()))
+        image = array_checks.checked_image(image, len(channel_names(self.dataset_json)))
         array_checks.check_properties(properties)
         if previous_stage is not None:
             previous_stage = array_checks.checked_previous_stage(previous_stage, image)
@@ -78,17 +81,6 @@ class CasePreprocessor:
         managers = (self.plans_manager, self.configuration_manager, self.dataset_json)
         data, seg, properties = self.preprocessor.run_case_npy(image, previous_stage, dict(properties), *managers)
         return self._item(data, seg if previous_stage is not None else None, properties, ofile)
-
-    def _channels(self) -> dict[str, str]:
-        return self.dataset_json.get("channel_names", self.dataset_json.get("modality", {}))
-
-    def _check_number_of_files(self, files: Sequence[str]) -> None:
-        channels = self._channels()
-        if len(files) not in (1, len(channels)):
-            raise DataError(
-                f"{os.path.basename(files[0])} comes with {len(files)} files; this model needs {len(channels)} "
-                f"channels ({', '.join(map(str, channels.values()))}), numbered _0000 to _{len(channels) - 1:04d}"
-            )
 
     def _check_labels(self, previous_stage: np.ndarray, name: str) -> None:
         """Check label values before preprocessing, which casts them to integers and is slow."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.out_of_memory import is_out_of_memory
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.probability_files import remove_probabilities, write_probabilities
+
+logger = logging.getLogger(__name__)
 
 Logits = torch.Tensor | np.ndarray
 Resampling = Callable[[Logits], Logits]
@@ -77,15 +81,35 @@ def _resample_to_labels(
 ) -> Logits:
     """Resample logits (K, *spatial) and convert them to labels, in groups of classes if all would need too much memory.
 
-    Tracking the running maximum and its class over the groups yields the same labels as one argmax over all classes.
+    The labels are the same: groups track the running maximum and its class, or paint their regions one after the other.
     """
-    num_at_a_time = max(1, MAX_VALUES_AT_A_TIME // math.prod(shape))
-    if label_manager.has_regions or len(logits) <= num_at_a_time:
+    num_at_a_time = len(logits)
+    if not label_manager.has_regions:
+        num_at_a_time = min(num_at_a_time, max(1, MAX_VALUES_AT_A_TIME // math.prod(shape)))
+    while True:
+        try:
+            return _labels_of_groups(logits, num_at_a_time, resample, label_manager)
+        except (RuntimeError, MemoryError) as err:
+            if num_at_a_time == 1 or not is_out_of_memory(err):
+                raise
+        num_at_a_time = max(1, num_at_a_time // 4)
+        logger.warning("Memory does not suffice to resample all classes; going on with %d at a time", num_at_a_time)
+
+
+def _labels_of_groups(logits: Logits, num_at_a_time: int, resample: Resampling, label_manager: LabelManager) -> Logits:
+    if len(logits) <= num_at_a_time:
         return label_manager.convert_logits_to_segmentation(resample(logits))
-    label_type = np.uint8 if len(logits) <= 256 else np.uint16
+    groups = (
+        (first, _as_numpy(resample(logits[first : first + num_at_a_time])))
+        for first in range(0, len(logits), num_at_a_time)
+    )
+    return _regions_of(groups, label_manager) if label_manager.has_regions else _winners_of(groups, len(logits))
+
+
+def _winners_of(groups: Iterator[tuple[int, np.ndarray]], num_classes: int) -> np.ndarray:
+    label_type = np.uint8 if num_classes <= 256 else np.uint16
     labels = best = None
-    for first in range(0, len(logits), num_at_a_time):
-        group = _as_numpy(resample(logits[first : first + num_at_a_time]))
+    for first, group in groups:
         winner = group.argmax(0)
         value = np.take_along_axis(group, winner[None], 0)[0]
         if best is None:
@@ -94,6 +118,18 @@ def _resample_to_labels(
         better = value > best  # strict, so that ties keep the lower class as argmax does
         best[better] = value[better]
         labels[better] = first + winner[better]
+    return labels
+
+
+def _regions_of(groups: Iterator[tuple[int, np.ndarray]], label_manager: LabelManager) -> np.ndarray:
+    """Paint the regions one over the other, in their order."""
+    labels = None
+    for first, group in groups:
+        scores = _as_numpy(label_manager.apply_inference_nonlin(group))
+        if labels is None:
+            labels = np.zeros(scores.shape[1:], dtype=_label_type(label_manager))
+        for score, label in zip(scores, label_manager.regions_class_order[first:], strict=False):
+            labels[score > 0.5] = label
     return labels
 
 
@@ -136,7 +172,9 @@ def export_prediction_from_logits(
     output_file_truncated: str,
     save_probabilities: bool = False,
     num_threads_torch: int | None = None,
-) -> None:
+    *,
+    return_prediction: bool = False,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray] | None:
     """Write the segmentation of a case; see `convert_predicted_logits_to_segmentation_with_correct_shape`.
 
     The segmentation is written last: if it exists, all files of the case are complete.
@@ -145,6 +183,10 @@ def export_prediction_from_logits(
         output_file_truncated: path of the segmentation without its ending.
         save_probabilities: also write the scores to `.npz`, under the name `probabilities`, and the properties to
             `.pkl`. If False, those of an older segmentation of the case are removed.
+        return_prediction: also return what is written.
+
+    Returns:
+        The segmentation, with `save_probabilities` the pair (segmentation, scores); None without `return_prediction`.
     """
     dataset_json = _loaded(dataset_json_dict_or_file)
     converted = convert_predicted_logits_to_segmentation_with_correct_shape(
@@ -170,6 +212,7 @@ def export_prediction_from_logits(
             f"{type(writer).__name__} cannot write the segmentation: the properties of the image have no {err}; give "
             f"those that its read_images returns, or no output file"
         ) from err
+    return converted if return_prediction else None
 
 
 def resample_and_save(
@@ -213,4 +256,4 @@ def resample_and_save(
 
 
 def _loaded(dataset_json: dict | str | os.PathLike) -> dict:
-    return dataset_json if isinstance(dataset_json, dict) else read_json(dataset_json)
+    return dataset_json if isinstance(dataset_json, dict) else read_dataset_json(dataset_json, trained=True)

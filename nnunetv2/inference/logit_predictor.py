@@ -21,6 +21,7 @@ from nnunetv2.inference.model_loading import (
 )
 from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussian, pad_to_tile_size, tile_slicers
 from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory, tiles_per_forward
+from nnunetv2.utilities.file_names import check_file_ending
 from nnunetv2.utilities.helpers import dummy_context, empty_cache
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -128,7 +129,12 @@ class LogitPredictor:
 
         Args:
             parameters: weights of each fold; None keeps the network's current weights.
+
+        Raises:
+            DataError: the labels or the file ending in `dataset_json` are invalid.
         """
+        if "file_ending" in dataset_json:  # becomes part of the names of outputs
+            check_file_ending(dataset_json["file_ending"], "dataset.json")
         self.plans_manager = plans_manager
         self.configuration_manager = configuration_manager
         self.list_of_parameters = parameters
@@ -180,7 +186,7 @@ class LogitPredictor:
         """
         if input_image.ndim != 4:
             raise UsageError(f"The image has shape {tuple(input_image.shape)}; it must be (C, X, Y, Z)")
-        self.network = self.network.to(self.device).eval()
+        self.network = self.network.eval()
         image, inner = pad_to_tile_size(input_image, self._tile_size(input_image.shape[1:]))
         slicers = self._internal_get_sliding_window_slicers(image.shape[1:])
         if self.verbose:
@@ -207,7 +213,7 @@ class LogitPredictor:
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
         """Compute logits (B, K, *tile) of tiles (B, C, *tile)."""
         axes = self.allowed_mirroring_axes if self.use_mirroring else None
-        return predict_mirrored(self.network, x, axes, tiles_per_forward(x.shape[2:], self.device))
+        return predict_mirrored(self.network, x, axes, tiles_per_forward(x.shape[2:], x.device))
 
     def _internal_predict_sliding_window_return_logits(
         self, data: torch.Tensor, slicers: list[Slicer], do_on_device: bool = True
@@ -225,4 +231,6 @@ class LogitPredictor:
             show_progress=self.allow_tqdm,
         )
         predict = self._internal_maybe_mirror_and_predict
-        return predict_tiles_within_memory(predict, data, slicers, blending, keep_on_device=do_on_device)
+        return predict_tiles_within_memory(
+            predict, data, slicers, blending, keep_on_device=do_on_device, place_network=self.network.to
+        )

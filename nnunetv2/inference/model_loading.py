@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from dinov3.utils.atomic_files import read_json
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.model.network_hook import call_network_hook
+from nnunetv2.utilities.checkpoint_content import check_checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
+from nnunetv2.utilities.dataset_json import read_dataset_json
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
@@ -62,8 +64,8 @@ def load_trained_model(
     paths = [_checkpoint_path(folder, fold, checkpoint_name) for fold in folds]
     if not paths:
         raise UsageError(f"No fold of {folder} has a {checkpoint_name}; {_describe_folds(folder)}")
-    plans_manager = PlansManager(read_json(folder / "plans.json"))
-    dataset_json = read_json(folder / "dataset.json")
+    plans_manager = PlansManager(folder / "plans.json")
+    dataset_json = read_dataset_json(folder / "dataset.json", trained=True)
     parameters = []
     for path in reversed(paths):  # ends with the first fold, whose checkpoint defines trainer and configuration below
         checkpoint = _read_checkpoint(path)
@@ -150,6 +152,7 @@ def _require_model_folder(folder: Path) -> None:
 def _checkpoint_path(folder: Path, fold: int | str, checkpoint_name: str) -> Path:
     if fold != "all" and not str(fold).isdecimal():
         raise UsageError(f"The fold {fold!r} is neither a number nor all; {_describe_folds(folder)}")
+    check_name(checkpoint_name, "a checkpoint", UsageError)
     path = folder / f"{FOLD_PREFIX}{fold if fold == 'all' else int(fold)}" / checkpoint_name
     if not path.is_file():
         raise UsageError(f"There is no {path}; {_describe_folds(folder)}; choose with -f and -chk")
@@ -167,7 +170,5 @@ def _describe_folds(folder: Path) -> str:
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     checkpoint = load_checkpoint(path)
-    missing = {"trainer_name", "init_args", "network_weights"} - set(checkpoint)
-    if missing:
-        raise DataError(f"{path} is not a checkpoint of nnU-Net: it has no {', '.join(sorted(missing))}")
+    check_checkpoint(checkpoint, str(path))
     return checkpoint

@@ -1,22 +1,19 @@
-"""Input and output files of a prediction, and detection of completed cases."""
+"""Input and output files of a prediction."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dinov3.utils.atomic_files import write_json
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.inference.output_names import prepare_outputs
 from nnunetv2.utilities.json_export import json_ready
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from nnunetv2.utilities.utils import create_lists_from_splitted_dataset_folder
-
-logger = logging.getLogger(__name__)
 
 Path = str | os.PathLike
 Source = Path | Sequence[Sequence[Path]]
@@ -35,6 +32,8 @@ class CaseFiles:
     """path of the segmentation without ending; None returns it instead"""
     previous_stage: str | None
     """segmentation of the previous cascade stage"""
+    name: str
+    """of the case, or of its output"""
 
 
 def find_cases(
@@ -50,27 +49,33 @@ def find_cases(
 
     Args:
         source: folder of images, or the channel files of each case.
-        target: output folder, output path without ending of each case, or None.
+        target: output folder, output path of each case, or None. Endings of given paths are removed.
         part_id: index of the share to predict, 0 to `num_parts - 1`.
 
     Raises:
         DataError: the folder does not exist or has no images.
-        UsageError: `part_id` is out of range, or `target` and `source` differ in length.
+        UsageError: `part_id` is out of range, `target` and `source` differ in length, or an output cannot be written.
     """
     if num_parts < 1 or not 0 <= part_id < num_parts:
         raise UsageError(f"part_id is {part_id} with num_parts {num_parts}; it must be from 0 to num_parts - 1")
     images = _list_images(source, file_ending)
-    names = [os.path.basename(files[0])[: -len(file_ending) - _CHANNEL_LENGTH] for files in images]
-    outputs = _list_outputs(target, names)
+    names = [case_name(files[0], file_ending) for files in images]
+    outputs = _list_outputs(target, names, file_ending)
     cases = [
         CaseFiles(
             images=[os.fspath(path) for path in files],
-            output=None if output is None else os.fspath(output),
+            output=output,
             previous_stage=previous_stage_folder and os.path.join(previous_stage_folder, name + file_ending),
+            name=name if output is None else os.path.basename(output),
         )
         for files, name, output in zip(images, names, outputs, strict=True)
     ]
     return cases[part_id::num_parts]
+
+
+def case_name(image: Path, file_ending: str) -> str:
+    """Name of a case from its first image, `CASE_0000.ENDING`."""
+    return os.path.basename(image)[: -len(file_ending) - _CHANNEL_LENGTH]
 
 
 def _list_images(source: Source, file_ending: str) -> Sequence[Sequence[Path]]:
@@ -89,14 +94,15 @@ def _list_images(source: Source, file_ending: str) -> Sequence[Sequence[Path]]:
     return images
 
 
-def _list_outputs(target: Target, names: Sequence[str]) -> list[Path | None]:
+def _list_outputs(target: Target, names: Sequence[str], file_ending: str) -> list[str | None]:
     if target is None:
         return [None] * len(names)
     if isinstance(target, (str, os.PathLike)):
+        # As they are: a case `scan.nii` is written to, and looked for in, `scan.nii.nii.gz`.
         return [os.path.join(target, name) for name in names]
     if len(target) != len(names):
         raise UsageError(f"There are {len(names)} cases and {len(target)} output files; give one for each case")
-    return list(target)
+    return prepare_outputs(target, file_ending)
 
 
 def check_previous_stage(configuration_manager: ConfigurationManager, folder: Path | None) -> None:
@@ -144,35 +150,3 @@ def write_description(folder: str, arguments: dict[str, Any], dataset_json: dict
     write_json(readable, os.path.join(folder, "predict_from_raw_data_args.json"), sort_keys=True)
     write_json(dataset_json, os.path.join(folder, "dataset.json"))
     write_json(plans, os.path.join(folder, "plans.json"))
-
-
-def is_complete(
-    output: str, file_ending: str, save_probabilities: bool, read_segmentation: Callable[[str], Any]
-) -> bool:
-    """Whether a case is already predicted: its segmentation, and if requested its probabilities, are readable.
-
-    Args:
-        output: path without ending.
-        read_segmentation: reads the segmentation or raises.
-    """
-    segmentation = output + file_ending
-    if not os.path.isfile(segmentation):
-        return False
-    try:
-        read_segmentation(segmentation)
-    except Exception as err:  # readers raise various errors on damaged files
-        logger.warning("%s exists but cannot be read (%s); predicting it again", segmentation, err)
-        return False
-    return not save_probabilities or _has_probabilities(f"{output}.npz")
-
-
-def _has_probabilities(path: str) -> bool:
-    """Check the archive's table of contents, which is at the end, so truncated files lack it."""
-    if not os.path.isfile(path):
-        return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "probabilities.npy" in archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        logger.warning("%s exists but cannot be read; predicting it again", path)
-        return False

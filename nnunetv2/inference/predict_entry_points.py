@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import NoReturn
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
@@ -18,8 +20,17 @@ _CITATION = (
 _DEFAULT_FOLDS = (0, 1, 2, 3, 4)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Knows a flag that users of nnUNetv2_train expect here."""
+
+    def error(self, message: str) -> NoReturn:
+        if "unrecognized arguments" in message and "--npz" in message.split():
+            message += "; predictions save probabilities with --save_probabilities"
+        super().error(message)
+
+
 def build_predict_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nnUNetv2_predict",
         description="Predict images with a model in nnUNet_results.",
         epilog=_CITATION,
@@ -41,7 +52,7 @@ def build_predict_parser() -> argparse.ArgumentParser:
 
 
 def build_predict_from_modelfolder_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="nnUNetv2_predict_from_modelfolder",
         description="Predict images with the model in a folder; needs no environment variables.",
         epilog=_CITATION,
@@ -54,7 +65,7 @@ def build_predict_from_modelfolder_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_CONTINUE_HELP = "skip cases that are already predicted; unreadable outputs are predicted again"
+_CONTINUE_HELP = "skip cases that are already predicted; those with damaged results are predicted again"
 
 
 def _add_input_and_output(parser: argparse.ArgumentParser) -> None:
@@ -158,10 +169,15 @@ def _predict(args: argparse.Namespace, model_folder: str) -> None:
         raise UsageError(f"-npp is {args.npp} and -nps {args.nps}; both must be 0 or more")
     require_num_gpus(args.num_gpus)
     from dinov3.utils.devices import resolve_device
+    from nnunetv2.utilities.processes.output_lock import locked_output
     from nnunetv2.utilities.processes.shared_prediction import predict_in_processes
 
     log_the_first_process_only()
-    predict_in_processes(_predict_share, (args, model_folder), args.num_gpus, resolve_device(args.device).type)
+    device_type = resolve_device(args.device).type
+    # For processes that are started here, this one holds the lock; otherwise the predictor locks a bit later.
+    is_started_here = args.num_gpus > 1
+    with locked_output(args.o, "predicting", shared=args.num_parts > 1) if is_started_here else nullcontext():
+        predict_in_processes(_predict_share, (args, model_folder), args.num_gpus, device_type)
 
 
 def _predict_share(args: argparse.Namespace, model_folder: str) -> list | None:
@@ -183,6 +199,7 @@ def _predict_share(args: argparse.Namespace, model_folder: str) -> list | None:
         allow_tqdm=not args.disable_progress_bar and rank == 0,
     )
     predictor.share = (rank, world_size)
+    predictor.shares_output = None if args.num_gpus > 1 else args.num_parts > 1
     predictor.initialize_from_trained_model_folder(model_folder, args.f, args.chk)
     return predictor.predict_from_files(
         args.i,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -13,6 +15,7 @@ from tqdm import tqdm
 from nnunetv2.errors import NNUNetError
 from nnunetv2.inference.sliding_window_prediction import Slicer
 from nnunetv2.utilities.helpers import empty_cache
+from nnunetv2.utilities.out_of_memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -100,28 +103,56 @@ def predict_tiles_within_memory(
     blending: TileBlending,
     *,
     keep_on_device: bool,
+    place_network: Callable[[torch.device], object] = lambda device: None,
 ) -> torch.Tensor:
-    """Run `predict_tiles` with the sums on the network's device if requested and possible, else in main memory.
+    """Run `predict_tiles`; when memory is used up, start again in ways that need less of it.
+
+    In this order: everything on the network's device, if requested; image and sums in main memory; also the network on
+    the CPU. On the CPU the second attempt only follows a garbage collection, and the last one predicts single tiles.
+
+    Args:
+        place_network: moves the network of `predict` to a device, that of the next tiles.
 
     Raises:
-        NNUNetError: the device memory is too small even for the network alone.
+        NNUNetError: memory is too small for all of them.
         NotFiniteError: see `predict_tiles`.
     """
-    if keep_on_device:
+    error, where = None, blending.device
+    for attempt in _attempts(blending, keep_on_device):
+        if error is not None:
+            gc.collect()
+            empty_cache(blending.device)
+            size = tuple(image.shape[1:])
+            logger.warning("The memory of %s does not suffice for an image of size %s; %s", where, size, attempt.how)
         try:
-            return predict_tiles(predict, image, slicers, blending, blending.device)
-        except torch.OutOfMemoryError:
-            logger.warning(
-                "An image of size %s does not fit into the memory of %s; keeping its logits in main memory instead",
-                tuple(image.shape[1:]),
-                blending.device,
-            )
-        empty_cache(blending.device)
-    try:
-        return predict_tiles(predict, image, slicers, blending, torch.device("cpu"))
-    except torch.OutOfMemoryError as err:
-        tile = " x ".join(str(voxels) for voxels in image[slicers[0]].shape[1:])
-        raise NNUNetError(
-            f"The memory of {blending.device} is too small for this network's tiles of {tile}; free it from other "
-            f"processes, use a larger one, or predict with -device cpu"
-        ) from err
+            place_network(attempt.blending.device)
+            return predict_tiles(predict, image, slicers, attempt.blending, attempt.results_device)
+        except (RuntimeError, MemoryError) as err:
+            if not is_out_of_memory(err):
+                raise
+            # Without its traceback, whose frames would keep the tensors of the failed attempt alive.
+            error, where = err.with_traceback(None), attempt.blending.device
+    tile = " x ".join(str(voxels) for voxels in image[slicers[0]].shape[1:])
+    devices = " and ".join(dict.fromkeys((str(blending.device), "cpu")))
+    raise NNUNetError(
+        f"The memory of {devices} is too small for this network's tiles of {tile} and an image of "
+        f"{tuple(image.shape[1:])}; free it from other processes, or use a larger machine"
+    ) from error
+
+
+class _Attempt(NamedTuple):
+    how: str
+    blending: TileBlending
+    results_device: torch.device
+
+
+def _attempts(blending: TileBlending, keep_on_device: bool) -> Iterator[_Attempt]:
+    cpu = torch.device("cpu")
+    if keep_on_device:
+        yield _Attempt("", blending, blending.device)
+    yield _Attempt("keeping its logits in main memory instead", blending, cpu)
+    if blending.device.type != "cpu":
+        yield _Attempt("predicting it on the CPU, which is much slower", replace(blending, device=cpu), cpu)
+        return
+    yield _Attempt("trying once more", blending, cpu)
+    yield _Attempt("predicting its tiles one by one", replace(blending, tiles_per_forward=1), cpu)

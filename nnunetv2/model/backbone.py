@@ -43,6 +43,8 @@ class Features:
     """Class token and registers of each block, (B, P, D)."""
     rotation: Tensor | None = None
     """Sines and cosines (HW/p^2, 2d) of the patches, for heads that request them; None with absolute positions."""
+    needs_aux: bool = True
+    """False in prediction: a `QueryHead` may leave `aux_outputs` empty."""
 
     @property
     def class_tokens(self) -> list[Tensor]:

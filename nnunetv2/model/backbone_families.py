@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.utilities import extensions
 
@@ -33,6 +34,11 @@ class BackboneSize:
     in_tree_name: str | None = None
     """Entry of `dinov3.hub.architectures.SIZES` to build instead of timm's model."""
 
+    @property
+    def hub_repository(self) -> str | None:
+        """Repository of the released weights on the Hugging Face hub; None: there are none."""
+        return None if self.weights is None else f"timm/{self.timm_name}.{self.weights}"
+
 
 class _Families(Mapping[str, Mapping[str, BackboneSize]]):
     """Sizes of every registered family by name; looked up on each access, because users may register more."""
@@ -40,13 +46,37 @@ class _Families(Mapping[str, Mapping[str, BackboneSize]]):
     def __getitem__(self, name: str) -> Mapping[str, BackboneSize]:
         if name not in extensions.names("backbone"):
             raise KeyError(name)
-        return extensions.find("backbone", name).nested(SIZES).rows
+        return _checked_rows(extensions.find("backbone", name))
 
     def __iter__(self) -> Iterator[str]:
         return iter(extensions.names("backbone"))
 
     def __len__(self) -> int:
         return len(extensions.names("backbone"))
+
+
+def _checked_rows(family: extensions.Extension) -> Mapping[str, BackboneSize]:
+    """The table of a family. Raises `UsageError` if it is none."""
+    place = f"{family.path}: {family.definition}"
+    rows = getattr(family.nested(SIZES), "rows", None)
+    if not isinstance(rows, Mapping) or not rows:
+        raise UsageError(
+            f"{place}.{SIZES} must have the class attribute rows, a dictionary with a BackboneSize by the name of each "
+            f"size"
+        )
+    for size, row in rows.items():
+        if not (isinstance(size, str) and isinstance(row, BackboneSize) and isinstance(row.shape, BackboneShape)):
+            raise UsageError(
+                f"{place}.{SIZES}.rows[{size!r}] must be a BackboneSize whose shape is a BackboneShape, both of "
+                f"nnunetv2.model"
+            )
+        for name in ("width", "depth", "patch_size"):
+            number = getattr(row.shape, name)
+            if not isinstance(number, int) or number < 1:
+                raise UsageError(
+                    f"{place}.{SIZES}.rows[{size!r}].shape.{name} is {number!r}; it must be a whole number above 0"
+                )
+    return rows
 
 
 FAMILIES: Mapping[str, Mapping[str, BackboneSize]] = _Families()
@@ -72,7 +102,14 @@ def settings_for(shape: BackboneShape) -> list[str]:
     """Settings that build a backbone of this shape, such as `model.backbone=dinov2 model.backbone_size=base`."""
     return [
         f"model.backbone={family} model.backbone_size={size}"
-        for family, sizes in FAMILIES.items()
-        for size, row in sizes.items()
+        for family in FAMILIES
+        for size, row in _usable_rows(family).items()
         if not row.shape.differs_from(shape)
     ]
+
+
+def _usable_rows(family: str) -> Mapping[str, BackboneSize]:
+    try:
+        return FAMILIES[family]
+    except UsageError:  # a user's file that is wrong has nothing to offer
+        return {}

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.backbone_families import FAMILIES, SIZES, BackboneSize
+from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.utilities import extensions
+from nnunetv2.utilities.registered_class import require_complete
 
 __all__ = [
     "FAMILIES",
@@ -83,7 +85,7 @@ def find_backbone(name: str, size: str) -> BackboneSize:
     if name not in FAMILIES:
         raise UsageError(
             f"model.backbone={name!r} is not known; choose one of {', '.join(FAMILIES)}, or name the folder with "
-            f"its file in {extensions.EXTENSIONS}{_near(name)}"
+            f"its file in {extensions.EXTENSIONS}{_near(name)}{extensions.unregistered_hint('backbone', name)}"
         )
     if size not in FAMILIES[name]:
         raise UsageError(
@@ -105,10 +107,13 @@ def register_backbone(name: str) -> Callable[[BackboneClass], BackboneClass]:
     """
 
     def register(family: BackboneClass) -> BackboneClass:
+        require_complete(family, Backbone)
         if not getattr(getattr(family, SIZES, None), "rows", None):
-            raise TypeError(
+            raise UsageError(
                 f"{family.__name__} needs a class {SIZES} with rows, a BackboneSize by the name of each size"
             )
+        if family.create.__func__ is Backbone.create.__func__:
+            raise UsageError(f"{family.__name__} must define the class method create(cls, row, in_channels)")
         return family
 
     return register
@@ -125,5 +130,18 @@ def create_backbone(name: str, size: str, *, in_channels: int = 3) -> Backbone:
     Raises:
         UsageError: no such family or size.
     """
-    row = find_backbone(name, size)
-    return extensions.find("backbone", name).load().create(row, in_channels)
+    row, extension = find_backbone(name, size), extensions.find("backbone", name)
+    backbone = extension.load().create(row, in_channels)
+    _require_shape(backbone, row.shape, f"{extension.path}: {extension.definition}")
+    return backbone
+
+
+def _require_shape(backbone: Backbone, shape: BackboneShape, place: str) -> None:
+    """Rejects a backbone that is built with other sizes than its row in the table says."""
+    for declared, built in (("width", "embed_dim"), ("depth", "num_blocks"), ("patch_size", "patch_size")):
+        expected, found = getattr(shape, declared), getattr(backbone, built, None)
+        if found != expected:
+            raise UsageError(
+                f"{place} is built with {built}={found}, and its row in {SIZES} says {declared}={expected}; correct "
+                f"one of them"
+            )

@@ -10,13 +10,16 @@ Shapes: B batch, D embed dim, p patch size, K classes or regions, Q queries.
 from __future__ import annotations
 
 import abc
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
+from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone import Backbone, BackboneSpec, Features
 from nnunetv2.model.head_config import DenseHeadConfig, HeadConfig, QueryHeadConfig
+from nnunetv2.utilities.registered_class import require_complete
 
 __all__ = ["BackboneSpec", "DenseHead", "Features", "Head", "QueryHead", "register_head"]
 
@@ -54,9 +57,11 @@ class Head(nn.Module, abc.ABC):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, nn.Module) and hasattr(type(self), name):
-            raise TypeError(
-                f"{type(self).__name__} has a class attribute {name!r}, which hides a module of that name; call the "
-                f"module otherwise"
+            module = type(self).__module__
+            place = getattr(sys.modules.get(module), "__file__", None) or module
+            raise UsageError(
+                f"{place}: {type(self).__name__} has a class attribute {name!r}, which "
+                f"hides a module of that name; call the module otherwise"
             )
         super().__setattr__(name, value)
 
@@ -100,7 +105,8 @@ class QueryHead(Head):
 
         Returns:
             `pred_logits` (B, Q, K + 1) with "no object" as last class; `pred_masks` (B, Q, h, w), logits that cover the
-            padded image; and `aux_outputs`, a possibly empty list of such dictionaries from earlier layers.
+            padded image; and `aux_outputs`, a possibly empty list of such dictionaries from earlier layers. Only the
+            loss reads that list: without `features.needs_aux`, work for it can be skipped.
         """
 
 
@@ -108,9 +114,10 @@ def register_head(name: str) -> Callable[[HeadClass], HeadClass]:
     """Class decorator that registers a head; the name must be a literal, because files are scanned before import."""
 
     def register(head: HeadClass) -> HeadClass:
+        require_complete(head, DenseHead, QueryHead)
         kind = QueryHeadConfig if issubclass(head, QueryHead) else DenseHeadConfig
         if not issubclass(head.Config, kind):
-            raise TypeError(f"{head.__name__}.Config must derive from {kind.__name__}")
+            raise UsageError(f"{head.__name__}.Config must derive from {kind.__name__} of {kind.__module__}")
         head.name = name
         return head
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from dinov3.utils.yaml_config import require_range
-from nnunetv2.errors import UsageError
+from nnunetv2.errors import DataError, UsageError
 from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.utilities import extensions
 
@@ -76,6 +76,27 @@ class QueryHeadConfig(HeadConfig):
 
     def __post_init__(self) -> None:
         require_range("model.num_queries", self.num_queries, 1)
+
+
+def find_head(head: Mapping[str, Any]) -> extensions.Extension:
+    """Finds the head that plans describe.
+
+    Args:
+        head: `name`; for a user's head, also `file`, the name of its file.
+
+    Raises:
+        DataError: a user's head is not registered here; the message names the missing file and where it is looked for.
+        UsageError: a head of the package is not registered.
+    """
+    name, file = head["name"], head.get("file")
+    if file is None or name in extensions.names("head"):
+        return extensions.find("head", name)
+    folders = " or ".join(map(str, extensions.extension_folders()))
+    place = f"{folders}, named" if folders else "a folder and name that"
+    raise DataError(
+        f"The model's head {name!r} is defined in a file of its author, {file}, which is not installed here; put the "
+        f"file into {place} in the environment variable {extensions.EXTENSIONS}"
+    )
 
 
 def head_config_class(name: str) -> type[HeadConfig]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class QueryNetwork(ViTNetwork):
             Dense logits (B, K, H, W) in float32, see `dense_logits`; with `return_queries`, the head's output for the
             padded image, see `QueryHead`.
         """
-        queries = self.head(self.features(self.adapted(x)))
+        queries = self.head(replace(self.features(self.adapted(x)), needs_aux=return_queries))
         require_queries(queries, self.head, self.num_classes)
         if return_queries:
             return queries

@@ -19,11 +19,10 @@ from nnunetv2.model.backbone import Backbone, Features
 from nnunetv2.model.backbones import create_backbone
 from nnunetv2.model.chosen_blocks import chosen_blocks
 from nnunetv2.model.head import Head
-from nnunetv2.model.head_config import HeadConfig, setting_names
+from nnunetv2.model.head_config import HeadConfig, find_head, setting_names
 from nnunetv2.model.input_adapter import InputAdapter
 from nnunetv2.model.weights.backbone_weights import load_backbone_weights
 from nnunetv2.model.weights.load_report import LoadedWeights
-from nnunetv2.utilities import extensions
 
 logger = logging.getLogger(__name__)
 
@@ -177,15 +176,9 @@ def find_head_class(head: Mapping[str, Any]) -> type[Head]:
     Raises:
         DataError: the head is not registered; the message names the missing file.
     """
-    name, file = head["name"], head.get("file")
-    if file is not None and name not in extensions.names("head"):
-        raise DataError(
-            f"The model's head {name!r} is defined in a file of its author, {file}, which is not installed here; put "
-            f"the file into a folder and name that in the environment variable {extensions.EXTENSIONS}"
-        )
-    extension = extensions.find("head", name)
+    extension = find_head(head)
     if head.get("sha256") not in (None, extension.sha256):
-        logger.warning("%s is not the file that the model's head %s was trained with", extension.path, name)
+        logger.warning("%s is not the file that the model's head %s was trained with", extension.path, extension.name)
     return extension.load()
 
 

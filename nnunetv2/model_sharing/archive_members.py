@@ -20,6 +20,7 @@ _LEFT_BY_SYSTEMS = re.compile(r"(^|/)(__MACOSX/.*|\.DS_Store|Thumbs\.db|\._[^/]*
 _FORBIDDEN = re.compile(r"[\\:\x00-\x1f\x7f]")
 _LONGEST_NAME = 255  # bytes, the limit of common file systems
 
+DEFAULT_MAX_GB = 50.0  # of downloads: five folds of the largest networks with their optimizer states
 MAX_MEMBERS = 100_000
 MAX_RATIO = 100  # weights hardly compress: honest archives stay below 5, unless they consist mostly of masks
 RATIO_COUNTS_FROM = 2**30  # unpacked bytes below which the ratio is not checked

@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
+from nnunetv2.model_sharing.archive_members import DEFAULT_MAX_GB
 from nnunetv2.utilities.command_line import command
 
 logger = logging.getLogger(__name__)
@@ -26,12 +27,20 @@ def build_download_parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_download_pretrained_model_by_url",
         description="Download a zip file with a trained model and install it in nnUNet_results.",
     )
-    parser.add_argument("url", type=str, help="URL of the zip file: http://, https:// or file://")
+    parser.add_argument("url", type=str, help="URL of the zip file: https://, or file://; http:// see --allow_http")
     parser.add_argument("--overwrite", action="store_true", help=_OVERWRITE_HELP)
     parser.add_argument(
         "--sha256",
         type=str,
         help="expected SHA-256 of the zip file, 64 hexadecimal digits; another file is rejected",
+    )
+    parser.add_argument(
+        "--allow_http",
+        action="store_true",
+        help="allow http:// without --sha256: whoever is on the way can replace the file",
+    )
+    parser.add_argument(
+        "--max_gb", type=float, default=DEFAULT_MAX_GB, help="largest file to download, GB; default: %(default)s"
     )
     return parser
 
@@ -90,7 +99,7 @@ def download_by_url(argv: Sequence[str] | None = None) -> None:
     args = build_download_parser().parse_args(argv)
     from nnunetv2.model_sharing.model_download import download_and_install_from_url
 
-    download_and_install_from_url(args.url, args.overwrite, args.sha256)
+    download_and_install_from_url(args.url, args.overwrite, args.sha256, allow_http=args.allow_http, max_gb=args.max_gb)
     print_license_warning()
 
 

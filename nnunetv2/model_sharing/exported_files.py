@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import UsageError
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.file_path_utilities import (
     convert_ensemble_folder_to_model_identifiers_and_folds,
     folds_tuple_to_string,
@@ -71,6 +72,7 @@ def find_model(folder: Path, selection: Selection) -> ExportedModel | None:
     others: list[Path] = []
     exported_folds = []
     for fold in dict.fromkeys(map(str, selection.folds)):
+        check_name(fold, "a fold", UsageError)
         found = _checkpoints(folder / f"fold_{fold}", selection)
         if found:
             exported_folds.append(fold)
@@ -91,6 +93,7 @@ def _checkpoints(fold: Path, selection: Selection) -> list[Path]:
         return []
     found = []
     for name in dict.fromkeys(selection.checkpoints):
+        check_name(name, "a checkpoint", UsageError)
         if (fold / name).is_file():
             found.append(fold / name)
         else:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dinov3.utils.atomic_files import read_json, replace_when_complete
+from dinov3.utils.atomic_files import replace_when_complete
+from dinov3.utils.yaml_text import read_yaml_text
 from nnunetv2.errors import UsageError
 from nnunetv2.evaluation.inference_instructions import previous_stage_of
 from nnunetv2.model_sharing.exported_files import (
@@ -25,13 +26,15 @@ from nnunetv2.model_sharing.exported_files import (
 )
 from nnunetv2.model_sharing.private_text import private_folders, shareable_text, without_folders
 from nnunetv2.paths import nnUNet_results
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.file_path_utilities import get_output_folder
+from nnunetv2.utilities.plans_handling.plans_schema import read_plans
 
 logger = logging.getLogger(__name__)
 
 _COMPRESSION_LEVEL = 1  # weights hardly compress, and higher levels take several times longer
-_TRAINING_STATE = ("optimizer_state", "grad_scaler_state", "lr_scheduler_state")
+_TRAINING_STATE = ("optimizer_state", "grad_scaler_state", "lr_scheduler_state", "trained_with")
 _WITH_PATHS = ("init_args", "trainer_config")
 _OF_THE_NETWORK_IN_TRAINING = ("debug.json", "network_architecture.txt", "network_architecture.pdf")
 
@@ -142,7 +145,8 @@ class _Archive(zipfile.ZipFile):
 def _changes(
     model: ExportedModel, configuration: str, private: Mapping[str, str], merge_lora: bool, without_optimizer: bool
 ) -> _ContentChanges:
-    plans, dataset_json = read_json(model.folder / "plans.json"), read_json(model.folder / "dataset.json")
+    plans = read_plans(model.folder / "plans.json")
+    dataset_json = read_dataset_json(model.folder / "dataset.json", trained=True)
     if merge_lora:
         from nnunetv2.model_sharing.lora_merging import has_adapters
 
@@ -209,4 +213,6 @@ def _merged_settings(path: Path) -> str:
 
     from nnunetv2.model_sharing.lora_merging import merged_settings
 
-    return OmegaConf.to_yaml(OmegaConf.create(merged_settings(OmegaConf.to_container(OmegaConf.load(path)))))
+    return OmegaConf.to_yaml(
+        OmegaConf.create(merged_settings(OmegaConf.to_container(OmegaConf.create(read_yaml_text(path)))))
+    )

@@ -12,22 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.model_sharing.archive_members import members_of_models, model_folders, unit_of
 from nnunetv2.paths import nnUNet_results
-from nnunetv2.utilities.restricted_pickle import load_restricted
 
 logger = logging.getLogger(__name__)
 
 _SHOWN_FILES = 3
 _CHUNK = 2**20  # bytes
-_IN_EVERY_CHECKPOINT = {"network_weights", "init_args", "trainer_name"}
-# postprocessing.pkl refers to this function; while the file is validated, a harmless object replaces it
-_POSTPROCESSING = (
-    "nnunetv2.postprocessing.remove_connected_components",
-    "remove_all_but_largest_component_from_segmentation",
-)
 Members = Mapping[PurePosixPath, zipfile.ZipInfo]
 
 
@@ -118,30 +110,15 @@ def _extract(archive: zipfile.ZipFile, members: Members, folder: Path) -> None:
 
 
 def _check(members: Members, folder: Path) -> None:
-    """Open, without executing code, every file that prediction would open."""
-    from nnunetv2.utilities.checkpoint_io import load_checkpoint  # imports torch
+    """Check every file that prediction or training would open; nothing in them is executed."""
+    from nnunetv2.model_sharing.shared_content import check_shared_file  # imports torch
 
     for path in members:
         try:
-            if path.suffix == ".json":
-                _require_dictionary(path.name, read_json(folder / path))
-            elif path.suffix == ".pth":
-                _require_checkpoint(load_checkpoint(folder / path))
-            elif path.suffix == ".pkl":
-                load_restricted(folder / path, {_POSTPROCESSING: str})
-        except (DataError, UnicodeDecodeError) as err:
+            check_shared_file(folder / path)
+        except DataError as err:
             reason = str(err).replace(f"{folder}{os.sep}", "")
             raise DataError(f"{path} in the archive cannot be used: {reason}. Nothing was installed") from err
-
-
-def _require_dictionary(name: str, content: object) -> None:
-    if not isinstance(content, dict) or (name == "plans.json" and "configurations" not in content):
-        raise DataError(f"it is no {name} of nnU-Net")
-
-
-def _require_checkpoint(content: Mapping[str, object]) -> None:
-    if missing := sorted(_IN_EVERY_CHECKPOINT - set(content)):
-        raise DataError(f"it is no checkpoint of nnU-Net, it has no {', '.join(missing)}")
 
 
 def _put_in_place(members: Members, unpacked: Path, root: Path, retired: Path, replaced: set[PurePosixPath]) -> None:

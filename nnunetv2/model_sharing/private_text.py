@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dinov3.utils.json_files import read_json
 from nnunetv2.paths import nnUNet_extensions, nnUNet_extTrainer, nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 
 _ROOTS = (nnUNet_raw, nnUNet_preprocessed, nnUNet_results, nnUNet_extTrainer, nnUNet_extensions)
@@ -72,14 +73,18 @@ def shareable_text(path: Path, folders: Mapping[str, str]) -> str | None:
     """Text of a file without private folders and host name; None if the file can be shared unchanged."""
     if path.suffix not in _TEXT_FILES:
         return None
+    if path.suffix == ".json":
+        return _shareable_json(path, folders)
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".txt":
         shareable = "".join(_shareable_line(line, folders) for line in text.splitlines(keepends=True))
         return None if shareable == text else shareable
-    if path.suffix != ".json":
-        shareable = without_folders(text, folders)
-        return None if shareable == text else shareable
-    content = json.loads(text)
+    shareable = without_folders(text, folders)
+    return None if shareable == text else shareable
+
+
+def _shareable_json(path: Path, folders: Mapping[str, str]) -> str | None:
+    content = read_json(path)
     shareable = without_folders(content, folders)
     if path.name == "debug.json" and "hostname" in shareable:
         shareable["hostname"] = ""

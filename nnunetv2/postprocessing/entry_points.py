@@ -54,16 +54,26 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 @command
 def entry_point_determine_postprocessing_folder(argv: Sequence[str] | None = None) -> None:
     args = build_determine_parser().parse_args(argv)
-    from nnunetv2.postprocessing.remove_connected_components import determine_postprocessing
+    from nnunetv2.postprocessing.remove_connected_components import determine_postprocessing, require_folder
+    from nnunetv2.utilities.processes.output_lock import locked_output
 
-    keep = not args.remove_postprocessed
-    determine_postprocessing(args.i, args.ref, args.plans_json, args.dataset_json, args.np, keep)
+    require_folder(args.i)
+    with locked_output(args.i, "determining the postprocessing"):
+        keep = not args.remove_postprocessed
+        determine_postprocessing(args.i, args.ref, args.plans_json, args.dataset_json, args.np, keep)
 
 
 @command
 def entry_point_apply_postprocessing(argv: Sequence[str] | None = None) -> None:
     args = build_apply_parser().parse_args(argv)
-    from nnunetv2.postprocessing.remove_connected_components import apply_postprocessing_to_folder, load_postprocessing
+    from nnunetv2.postprocessing.remove_connected_components import (
+        apply_postprocessing_to_folder,
+        load_postprocessing,
+        require_other_output,
+    )
+    from nnunetv2.utilities.processes.output_lock import locked_output
 
     functions, kwargs = load_postprocessing(args.pp_pkl_file)
-    apply_postprocessing_to_folder(args.i, args.o, functions, kwargs, args.plans_json, args.dataset_json, args.np)
+    require_other_output(args.i, args.o)
+    with locked_output(args.o, "postprocessing"):
+        apply_postprocessing_to_folder(args.i, args.o, functions, kwargs, args.plans_json, args.dataset_json, args.np)

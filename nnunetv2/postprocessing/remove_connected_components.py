@@ -28,6 +28,8 @@ from nnunetv2.evaluation.segmentation_format import (
     write_descriptions,
 )
 from nnunetv2.evaluation.summary_json import label_or_region_to_key, summary_of_cases
+from nnunetv2.imageio.checked_reading import read_seg
+from nnunetv2.imageio.companions import copy_image
 from nnunetv2.postprocessing.step_choice import ScoredCases, Step, Summary, choose_steps, metrics_after_steps
 from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.json_export import json_ready
@@ -100,7 +102,7 @@ def load_postprocess_save(
     pp_fn_kwargs: Sequence[dict[str, Any]],
 ) -> None:
     """Apply functions to the segmentation in a file, and write the result in the same geometry."""
-    segmentation, properties = image_reader_writer.read_seg(segmentation_file)
+    segmentation, properties = read_seg(image_reader_writer, segmentation_file)
     image_reader_writer.write_seg(apply_postprocessing(segmentation[0], pp_fns, pp_fn_kwargs), output_fname, properties)
 
 
@@ -158,7 +160,7 @@ def _write_postprocessed(cases: ScoredCases, steps: Sequence[Step], before: Summ
     if steps:
         return _score(cases, steps, folder)
     for name in cases.names:  # no step helps, so copying is enough
-        shutil.copyfile(os.path.join(cases.predictions, name), os.path.join(folder, name))
+        copy_image(cases.stored.reader_writer, os.path.join(cases.predictions, name), os.path.join(folder, name))
     return before
 
 
@@ -248,7 +250,7 @@ def apply_postprocessing_to_folder(
         PartialPredictionError: some cases failed; the others are complete, and `failures.json` lists the reasons.
     """
     folder, output = os.fspath(input_folder), os.fspath(output_folder)
-    _require_other_output(folder, output)
+    require_other_output(folder, output)
     plans, dataset_json = descriptions(folder, plans_file_or_dict, dataset_json_file_or_dict)
     stored = format_of(plans, dataset_json)
     names = _segmentations_in(folder, stored)
@@ -265,9 +267,13 @@ def apply_postprocessing_to_folder(
     logger.info("Postprocessed %s into %s", counted(len(names), "case"), output)
 
 
-def _require_other_output(folder: str, output: str) -> None:
+def require_folder(folder: str) -> None:
     if not os.path.isdir(folder):
         raise DataError(f"There is no folder {folder}; give the folder of the segmentations (-i)")
+
+
+def require_other_output(folder: str, output: str) -> None:
+    require_folder(folder)
     if os.path.realpath(folder) == os.path.realpath(output):
         raise UsageError(
             f"The segmentations are in {folder}, and would be overwritten by the postprocessed ones; give another "

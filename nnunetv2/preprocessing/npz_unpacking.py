@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dinov3.utils.atomic_files import replace_when_complete
+from dinov3.utils.processes.process_end import become_worker
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError
@@ -45,7 +46,7 @@ def unpack_dataset(
         for archive in archives:
             unpack(archive)
         return
-    with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as workers:
+    with ProcessPoolExecutor(num_processes, get_context("spawn"), initializer=become_worker) as workers:
         list(workers.map(unpack, archives))
 
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 import logging
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,9 @@ import numpy as np
 
 from dinov3.utils.atomic_files import replace_when_complete
 from dinov3.utils.visible_files import visible_files
+from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError
+from nnunetv2.preprocessing.b2nd_files import PREPROCESS_IT, damaged, open_b2nd, verify_b2nd, write_b2nd
 from nnunetv2.preprocessing.chunk_shapes import comp_blosc2_params
 from nnunetv2.preprocessing.npz_unpacking import unpack_dataset
 from nnunetv2.utilities.plans_handling.plans_files import command_that_makes
@@ -42,8 +46,8 @@ logger = logging.getLogger(__name__)
 
 CompressedArray = blosc2.NDArray | np.ndarray
 Case = tuple[CompressedArray, CompressedArray, CompressedArray | None, dict]
-_PREPROCESS_IT = "run nnUNetv2_preprocess for this case"
 _PREDICT_IT = "run the validation (--val) of the previous stage's fold that has this case"
+_VERIFY = "nnUNet_verify_stored_cases"
 _FALLBACK_PATCH = (128, 128, 128)  # assumed if the caller gives no patch size
 
 
@@ -158,9 +162,29 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):  # noqa: N801 - upstream's name
             seg_prev = self._open(previous, _PREDICT_IT)
         return data, seg, seg_prev, self._load_properties(identifier)
 
-    def _open(self, path: str, remedy: str = _PREPROCESS_IT) -> blosc2.NDArray:
-        reader = partial(blosc2.open, mode="r", dparams={"nthreads": 1}, **self.mmap_kwargs)
-        return _read(reader, path, remedy)
+    def _open(self, path: str, remedy: str = PREPROCESS_IT) -> blosc2.NDArray:
+        array = _read(partial(open_b2nd, dparams={"nthreads": 1}, **self.mmap_kwargs), path, remedy)
+        if remedy != PREPROCESS_IT:
+            array.remedy = remedy
+        return array
+
+    @staticmethod
+    def unpack_dataset(
+        folder: str, overwrite_existing: bool = False, num_processes: int | None = None, verify: bool = True
+    ) -> None:
+        """Unpacks nothing; with `verify`, reads all files once and compares their checksums.
+
+        The environment variable `nnUNet_verify_stored_cases=0` skips this, for folders that take long to read.
+
+        Raises:
+            DataError: a file is damaged; the message names it.
+        """
+        if not verify or os.environ.get(_VERIFY, "1") == "0":
+            return
+        cases = nnUNetDatasetBlosc2(folder)
+        paths = [f"{os.path.join(folder, case)}{part}.b2nd" for case in cases.identifiers for part in ("", "_seg")]
+        with ThreadPoolExecutor(max(1, num_processes or get_default_num_processes())) as threads:
+            deque(threads.map(lambda path: verify_b2nd(path, cases._open), paths), maxlen=0)
 
     @staticmethod
     def _select_filter(
@@ -228,14 +252,14 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):  # noqa: N801 - upstream's name
         filters = filters or [select(data, blocks, chunks, codec, clevel)]
         filters_seg = filters_seg or [select(seg, blocks_seg, chunks_seg, codec, clevel)]
         save_pickle(properties, f"{output_filename_truncated}.pkl")
-        _write_b2nd(
+        write_b2nd(
             seg,
             f"{output_filename_truncated}_seg.b2nd",
             chunks=chunks_seg,
             blocks=blocks_seg,
             cparams=_compression(codec, clevel, filters_seg),
         )
-        _write_b2nd(
+        write_b2nd(
             data,
             f"{output_filename_truncated}.b2nd",
             chunks=chunks,
@@ -252,7 +276,7 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):  # noqa: N801 - upstream's name
     ) -> None:
         """Writes only a label map, as input of the next cascade stage, in place of an older one."""
         blosc2.set_nthreads(1)
-        _write_b2nd(seg, f"{output_filename_truncated}.b2nd", chunks=chunks_seg, blocks=blocks_seg)
+        write_b2nd(seg, f"{output_filename_truncated}.b2nd", chunks=chunks_seg, blocks=blocks_seg)
 
     @staticmethod
     def get_identifiers(folder: str) -> list[str]:
@@ -291,22 +315,17 @@ def _compression(codec: blosc2.Codec, clevel: int, filters: Sequence[blosc2.Filt
     return {"codec": codec, "clevel": clevel, "filters": list(filters), "nthreads": 1}
 
 
-def _write_b2nd(array: np.ndarray, path: str, **options: Any) -> None:
-    with replace_when_complete(path) as temporary:
-        blosc2.asarray(np.ascontiguousarray(array), urlpath=str(temporary), **options)
-
-
-def _read_npy_or_npz(unpacked: str, packed: str, key: str, remedy: str = _PREPROCESS_IT) -> np.ndarray:
+def _read_npy_or_npz(unpacked: str, packed: str, key: str, remedy: str = PREPROCESS_IT) -> np.ndarray:
     if os.path.isfile(unpacked):
         return _read(partial(np.load, mmap_mode="r", allow_pickle=False), unpacked, remedy)
     return _read(lambda path: np.load(path, allow_pickle=False)[key], packed, remedy)
 
 
-def _read(reader: Callable[[str], Any], path: str, remedy: str = _PREPROCESS_IT) -> Any:
+def _read(reader: Callable[[str], Any], path: str, remedy: str = PREPROCESS_IT) -> Any:
     """Calls `reader(path)` and converts any exception from a damaged file to an error that names the file."""
     if not os.path.isfile(path):
         raise DataError(f"There is no file {path}; {remedy}")
     try:
         return reader(path)
     except Exception as err:  # each library raises its own exceptions for damaged files
-        raise DataError(f"{path} cannot be read; {remedy} again ({err})") from err
+        raise damaged(path, err, remedy) from err

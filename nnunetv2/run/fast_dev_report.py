@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from nnunetv2.training.logging.training_log import duration_in_words
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 _GIB = 2**30
+_NAMED_PARAMETERS = 8  # in the warning about those without a gradient
 
 
 @dataclass
@@ -125,6 +126,32 @@ def describe_parameters(network: nn.Module) -> str:
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
     total, trained = sum(size for size, _ in sizes), sum(size for size, is_trained in sizes if is_trained)
     return f"{total / 1e6:.3f} million, {trained / 1e6:.3f} million of them trained"
+
+
+def idle_parameters(network: nn.Module, deep_supervision: bool) -> list[str]:
+    """Names of the trained parameters to which the last step gave no gradient.
+
+    Those that a training on several GPUs expects are left out: parameters of a backbone, such as blocks behind the last
+    one that the head reads, and the outputs of a U-Net without deep supervision.
+    """
+    backbone = getattr(network, "backbone", None)
+    if backbone is None and not deep_supervision:
+        return []
+    expected = set() if backbone is None else {id(parameter) for parameter in backbone.parameters()}
+    return [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad and parameter.grad is None and id(parameter) not in expected
+    ]
+
+
+def warning_of_idle_parameters(names: Sequence[str]) -> str:
+    """Formats a warning about parameters that get no gradient."""
+    more = f" and {len(names) - _NAMED_PARAMETERS} more" if len(names) > _NAMED_PARAMETERS else ""
+    return (
+        f"WARNING: no gradient reaches {', '.join(names[:_NAMED_PARAMETERS])}{more}. They are not trained, and a "
+        f"training on several GPUs may stop at them; use them in forward(), or remove them"
+    )
 
 
 def describe_case(case: PredictedCase) -> str:

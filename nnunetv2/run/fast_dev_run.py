@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
@@ -50,11 +51,13 @@ def try_training(run: TrainingRun) -> None:
         trainer = make_trainer_of(run)
         references = Path(trainer.preprocessed_dataset_folder_base, "gt_segmentations")
         redirect(trainer, results, scratch)
+        trainer.require_fold()
         maybe_load_checkpoint(trainer, False, False, run.pretrained_weights)
         length, stopwatch = shorten(trainer), Stopwatch(trainer.device)
         trainer.train_step = stopwatch.timed("train", trainer.train_step)
         trainer.validation_step = stopwatch.timed("validate", trainer.validation_step)
         trainer.run_training()
+        idle = fast_dev_report.idle_parameters(unwrap(trainer.network), trainer.enable_deep_supervision)
         facts = {"setup": f"{stopwatch.spans['train'][0][0] - started:.1f} s"}
         facts |= fast_dev_report.facts_of_training(trainer, stopwatch)
         facts |= fast_dev_report.facts_of_length(trainer, stopwatch, length, num_workers)
@@ -64,7 +67,8 @@ def try_training(run: TrainingRun) -> None:
         dataset = trainer.plans_manager.dataset_name
         title = f"Fast dev run of {run.trainer_name}, {dataset}, {run.configuration}, fold {run.fold}, {trainer.device}"
         passed = f"Fast dev run passed in {time.monotonic() - started:.0f} s; nothing of it is kept"
-        for line in [*fast_dev_report.report_lines(title, facts), passed]:
+        warnings = [fast_dev_report.warning_of_idle_parameters(idle)] if idle else []
+        for line in [*fast_dev_report.report_lines(title, facts), *warnings, passed]:
             trainer.print_to_log_file(line, add_timestamp=False)
 
 
@@ -96,6 +100,7 @@ def make_trainer_of(run: TrainingRun) -> nnUNetTrainer:
     trainer = make_trainer(trainer_class, *arguments, device=device, trainer_kwargs=run.trainer_kwargs)
     if run.seed is not None:
         trainer.seed = run.seed
+    trainer.split_rule = run.split_rule
     trainer.keep_to_budget(run.budget)
     return trainer
 

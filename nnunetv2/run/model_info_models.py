@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
 from nnunetv2.model.cost.model_cost import ModelCost
 from nnunetv2.run.model_info_request import InfoRequest
@@ -26,7 +27,7 @@ class ModelInfo:
     """A model and its cost."""
 
     name: str
-    """name of its trainer, or folder of a trained model"""
+    """name of its trainer, or folder of a trained model, with as many parent folders as tell several apart"""
     configuration: str
     num_outputs: int
     cost: ModelCost
@@ -57,14 +58,22 @@ def trained_models(request: InfoRequest) -> list[ModelInfo]:
 
     Raises:
         UsageError: a folder does not exist or is not named like a model folder, or its trainer is unknown.
-        DataError: a file in a folder is damaged.
+        DataError: a file in a folder is damaged, or the file of a model's head is not installed.
     """
     models = []
-    for folder in request.model_folders:
+    for folder, name in zip(request.model_folders, _distinct_names(request.model_folders), strict=True):
         trainer = trainer_of_model_folder(folder)
-        plans = PlansManager(read_json(folder / "plans.json"))
-        models.append(_describe(folder.resolve().name, trainer, plans, request))
+        plans = PlansManager(folder / "plans.json")
+        models.append(_describe(name, trainer, plans, request))
     return models
+
+
+def _distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Returns the ends of the paths, as short as tells the folders apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    lengths = range(1, max(map(len, parts)) + 1)
+    length = next(length for length in lengths if len({path[-length:] for path in parts}) == len(set(parts)))
+    return ["/".join(path[-length:]) for path in parts]
 
 
 def _describe(name: str, trainer: nnUNetTrainer, plans: PlansManager, request: InfoRequest) -> ModelInfo:

@@ -23,7 +23,7 @@ def as_text(models: Sequence[ModelInfo]) -> str:
     """Formats a table of the parts of each model; with several models, a table of all comes first."""
     blocks = [_model_block(model) for model in models]
     if len(models) > 1:
-        rows = [[model.name, *_amounts(_sums(model.cost)), *_peaks(model.cost)] for model in models]
+        rows = [[_label(model), *_amounts(_sums(model.cost)), *_peaks(model.cost)] for model in models]
         blocks.insert(0, aligned([_MODEL_HEADER, *rows]))
     return "\n\n".join(blocks)
 
@@ -64,11 +64,15 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _label(model: ModelInfo) -> str:
+    return f"{model.name}: {model.cost.network}"
+
+
 def _model_block(model: ModelInfo) -> str:
     cost, memory = model.cost, model.cost.memory
     size = " x ".join(map(str, cost.patch_size))
     title = (
-        f"{model.name}: {cost.network}, {model.configuration}, patch {size}, {cost.input_channels} in, "
+        f"{_label(model)}, {model.configuration}, patch {size}, {cost.input_channels} in, "
         f"{model.num_outputs} out, batch {cost.batch_size}, {cost.precision}"
     )
     rows = [[part.name, *_amounts([getattr(part, name) for name in _SUMS])] for part in cost.parts]

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dinov3.utils.processes.launch import find_free_network_port
+from dinov3.utils.processes.stop_signals import ended_by_signals
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_results
+from nnunetv2.run.fold_lock import only_training
 from nnunetv2.run.load_pretrained_weights import require_pretrained_file
 from nnunetv2.run.trainer_setup import get_trainer_from_args, maybe_load_checkpoint
 from nnunetv2.run.training_run import (
@@ -26,6 +28,7 @@ from nnunetv2.run.training_run import (
 )
 from nnunetv2.training.setup.budget import Budget
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.crossval_split import SplitRule, split_rule_of
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.processes.command_processes import (
     log_the_first_process_only,
@@ -54,6 +57,8 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
+
+_RESUME = "The same command with --c continues from the last checkpoint"
 
 
 def setup_ddp(rank: int, world_size: int, backend: str = "nccl") -> None:
@@ -108,10 +113,13 @@ def run_ddp(  # noqa: PLR0913 - upstream's signature
     train_as_one_of_several(train_and_validate, (run,), run.device_type)
 
 
+@ended_by_signals(_RESUME)
 def train_and_validate(run: TrainingRun) -> None:
     """Executes a run in this process, which may be one of a group."""
     import torch
 
+    from nnunetv2.run.training_memory import explained_lack_of_memory
+    from nnunetv2.training.setup import seeding
     from nnunetv2.training.state import checkpoint
 
     _prepare_torch(run.device_type)
@@ -129,10 +137,17 @@ def train_and_validate(run: TrainingRun) -> None:
         trainer.disable_checkpointing = True
     if run.seed is not None:
         trainer.seed = run.seed
+    if trainer.seed is None:  # here, not in the trainer: programs that use it seed the generators as they like
+        trainer.drawn_seed = seeding.draw()
+    trainer.split_rule = run.split_rule
     trainer.keep_to_budget(run.budget)  # before initialize, as the schedule depends on the length
-    maybe_load_checkpoint(trainer, run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
+    trainer.require_fold()  # before weights are downloaded or loaded
+    with explained_lack_of_memory(trainer):
+        start = (run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
+        maybe_load_checkpoint(trainer, *start, allow_config_change=run.allow_config_change)
+        if not run.only_validate:
+            trainer.run_training()
     if not run.only_validate:
-        trainer.run_training()
         trainer.restored_checkpoint = (None, None)  # also if it was complete: the network is the final one
         if run.validate_best:
             best = checkpoint.require_checkpoint(Path(trainer.output_folder), checkpoint.BEST, "--val_best")
@@ -150,6 +165,7 @@ def _prepare_torch(device_type: str) -> None:
         torch.backends.cudnn.benchmark = True  # patches have a constant size, so the search for fast kernels pays off
 
 
+@ended_by_signals(_RESUME)
 def run_training(  # noqa: PLR0913 - upstream's signature
     dataset_name_or_id: int | str,
     configuration: str,
@@ -171,6 +187,9 @@ def run_training(  # noqa: PLR0913 - upstream's signature
     num_iterations_per_epoch: int | None = None,
     num_val_iterations_per_epoch: int | None = None,
     precision: str | None = None,
+    allow_config_change: bool = TrainingRun.allow_config_change,
+    force: bool = False,
+    split_rule: SplitRule | None = None,
 ) -> None:
     """Trains one fold and validates it; arguments as in the command `nnUNetv2_train`.
 
@@ -182,13 +201,18 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         fast_dev_run: run every step once and keep nothing, see `nnunetv2.run.fast_dev_run`.
         seed: seed of all random numbers, 0 to 2**32 - 1; None: not reproducible, unless the trainer or the resumed
             checkpoint has a seed.
-        num_epochs: length of the training; None: taken from the trainer or the resumed checkpoint; the same holds for
-            the next two.
+        num_epochs: length of the training, which may differ from that of a resumed one; None: taken from the trainer or
+            the resumed checkpoint; the latter holds for the next two.
         precision: fp32, fp16 or bf16; None: as for `num_epochs`.
+        allow_config_change: continue a training also if plans, cases, labels or settings have changed since its start.
+        force: train even if another process holds the lock of the fold.
+        split_rule: number of folds, and cases that stay together; None: nnU-Net's default.
 
     Raises:
         UsageError: `nnUNet_results` is not set; see also `get_trainer_from_args` and `maybe_load_checkpoint`.
         DivergedError: the loss was not finite.
+        LockedError: another process trains or validates this fold.
+        PreemptedError: SIGTERM, SIGINT or SIGUSR1 ended the training, whose completed epochs are saved.
     """
     run = TrainingRun(
         dataset=dataset_name_or_id,
@@ -199,6 +223,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         pretrained_weights=pretrained_weights,
         save_probabilities=export_validation_probabilities,
         continue_training=continue_training,
+        allow_config_change=allow_config_change,
         only_validate=only_run_validation,
         disable_checkpointing=disable_checkpointing,
         validate_best=val_with_best,
@@ -207,6 +232,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         trainer_kwargs=trainer_kwargs or {},
         seed=seed,
         budget=Budget(num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch, precision),
+        split_rule=split_rule or SplitRule(),
     )
     nnUNet_results.require()
     _require_numbers_of_workers()
@@ -216,7 +242,8 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         )
     if fast_dev_run:
         _try_once(run, num_gpus)
-    else:
+        return
+    with only_training(run, force=force):
         train_in_processes(train_and_validate, (run,), num_gpus, run.device_type)
 
 
@@ -237,6 +264,7 @@ def _try_once(run: TrainingRun, num_processes: int) -> None:
     try_training(run)
 
 
+@ended_by_signals(_RESUME)  # already here: importing torch takes seconds
 def run_from_arguments(
     args: argparse.Namespace, trainer_name: str | None = None, trainer_kwargs: Mapping[str, Any] | None = None
 ) -> None:
@@ -249,6 +277,10 @@ def run_from_arguments(
     require_num_gpus(args.num_gpus)
     if args.pretrained_weights is not None:
         require_pretrained_file(args.pretrained_weights)
+    if not (args.force or args.fast_dev_run):
+        place = (args.dataset_name_or_id, args.configuration, parse_fold(args.fold), trainer_name or args.tr, args.p)
+        with only_training(TrainingRun(*place)):
+            pass  # refused now instead of after importing torch
     from dinov3.utils.devices import resolve_device  # imports torch
 
     log_the_first_process_only()
@@ -273,6 +305,9 @@ def run_from_arguments(
         num_iterations_per_epoch=args.num_iterations_per_epoch,
         num_val_iterations_per_epoch=args.num_val_iterations_per_epoch,
         precision=args.precision,
+        allow_config_change=args.allow_config_change,
+        force=args.force,
+        split_rule=split_rule_of(args),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from nnunetv2.errors import UsageError
 from nnunetv2.training.setup.budget import PRECISIONS, Budget
 from nnunetv2.training.setup.seed_range import require_seed, seed_of_command
+from nnunetv2.utilities.crossval_split import SplitRule, add_split_arguments
 
 DEFAULT_TRAINER = "nnUNetTrainer"
 DEFAULT_PLANS = "nnUNetPlans"
@@ -27,6 +28,8 @@ class TrainingRun:
     pretrained_weights: str | None = None
     save_probabilities: bool = False
     continue_training: bool = False
+    allow_config_change: bool = False
+    """continue also if plans, cases, labels or settings have changed"""
     only_validate: bool = False
     disable_checkpointing: bool = False
     validate_best: bool = False
@@ -36,6 +39,7 @@ class TrainingRun:
     """constructor arguments that the trainer has in addition to those of nnUNetTrainer"""
     seed: int | None = None
     """None: taken from the trainer or the resumed checkpoint"""
+    split_rule: SplitRule = field(default_factory=SplitRule)
     budget: Budget = field(default_factory=Budget)
     """unset fields are taken from the trainer or the resumed checkpoint"""
 
@@ -46,6 +50,8 @@ class TrainingRun:
             raise UsageError(
                 "-pretrained_weights is for the start of a training and --c continues one; give one of them"
             )
+        if self.allow_config_change and not self.continue_training:
+            raise UsageError("--allow_config_change is for trainings that --c continues; give both, or none of them")
         if self.validate_best and self.disable_checkpointing:
             raise UsageError("--val_best needs the checkpoint that --disable_checkpointing does not write")
         require_seed(self.seed)
@@ -90,13 +96,18 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
     add = parser.add_argument
     add("dataset_name_or_id", type=str, help="number or name of a preprocessed dataset")
     add("configuration", type=str, help="configuration in the plans, for example 2d or 3d_fullres")
-    add("fold", type=str, help="fold of the cross-validation, 0 to 4, or all to train on every case")
+    add("fold", type=str, help="fold of the cross-validation, 0 to 4 by default, or all to train on every case")
     add("-tr", type=str, default=default_trainer, help="class name of the trainer (default: %(default)s)")
     add("-p", type=str, default=DEFAULT_PLANS, help="name of the plans (default: %(default)s)")
     add("-pretrained_weights", type=str, default=None, help="checkpoint of the same architecture to start from")
     add("-num_gpus", type=int, default=1, help="number of GPUs to train with (default: %(default)s)")
     add("--npz", action="store_true", help="also save the class probabilities of the validation cases, for ensembling")
     add("--c", action="store_true", help="continue the training from its last checkpoint")
+    add(
+        "--allow_config_change",
+        action="store_true",
+        help="continue (--c) also if plans, cases, labels or settings are not those that the training was started with",
+    )
     add("--val", action="store_true", help="only validate; the training must have finished")
     add(
         "--val_best",
@@ -104,6 +115,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
         help="validate checkpoint_best instead of checkpoint_final, into the same folder",
     )
     add("--disable_checkpointing", action="store_true", help="write no checkpoints, to try things out")
+    add("--force", action="store_true", help="train although another process seems to train this fold")
     add(
         "--fast_dev_run",
         action="store_true",
@@ -116,6 +128,7 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
         metavar="N",
         help="makes the training repeatable, also over --c (default: every training draws other random numbers)",
     )
+    add_split_arguments(parser)
     _add_budget(parser)
     add(
         "-device",
@@ -127,12 +140,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
 
 def _add_budget(parser: argparse.ArgumentParser) -> None:
     meanings = {
-        "num_epochs": "epochs of the training",
-        "num_iterations_per_epoch": "training iterations of an epoch",
-        "num_val_iterations_per_epoch": "validation iterations of an epoch",
+        "num_epochs": "epochs of the training, also over --c, which may change it to continue a finished training",
+        "num_iterations_per_epoch": "training iterations of an epoch, also over --c",
+        "num_val_iterations_per_epoch": "validation iterations of an epoch, also over --c",
     }
     for name, meaning in meanings.items():
-        text = f"{meaning}, also over --c (default: those of the trainer)"
+        text = f"{meaning} (default: those of the trainer)"
         parser.add_argument(f"--{name}", type=int, default=None, metavar="N", help=text)
     text = "number format to train in, also over --c (default: that of the trainer)"
     parser.add_argument("--precision", choices=PRECISIONS, default=None, help=text)

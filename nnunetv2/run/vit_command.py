@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnunetv2.errors import UsageError
+from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.run import run_training as base
 from nnunetv2.run import vit_settings
 from nnunetv2.utilities import extensions
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.plans_handling.plans_files import name_of_models
 
 if TYPE_CHECKING:
     import torch
@@ -128,8 +130,7 @@ class ViTCommand:
         if not self.lists_heads:
             file = f"nnunetv2/configs/{self.prefix}default.yaml"
             return textwrap.fill(f"Settings and their defaults: {file}, and --print_config. {stored}")
-        heads = [extensions.find("head", name) for name in extensions.names("head")]
-        lines = [f"  {head.name:<18}{head.summary}" for head in heads]
+        lines = [f"  {name:<18}{summary}" for name, summary in extensions.summaries("head").items()]
         text = f"Settings and their defaults: --init_config FILE model.head=NAME, and --print_config. {stored}"
         return "\n".join(["heads (model.head=NAME):", *lines, "", textwrap.fill(text)])
 
@@ -250,6 +251,10 @@ class ViTCommand:
         dataset_name_or_id: int | str, configuration: str, fold: int | str, trainer_name: str, plans_identifier: str
     ) -> Path:
         """Returns the folder of a fold."""
+        from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
         from nnunetv2.utilities.file_path_utilities import get_output_folder
 
-        return Path(get_output_folder(dataset_name_or_id, trainer_name, plans_identifier, configuration, fold))
+        dataset, name = maybe_convert_to_dataset_name(dataset_name_or_id), plans_identifier
+        if nnUNet_preprocessed.is_set():
+            name = name_of_models(Path(nnUNet_preprocessed) / dataset, plans_identifier)
+        return Path(get_output_folder(dataset, trainer_name, name, configuration, fold))

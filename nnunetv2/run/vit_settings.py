@@ -120,11 +120,10 @@ def settings_of_fold(folder: Path, file_name: str) -> Path | None:
     if path.is_file() or not any(folder.glob("checkpoint_*.pth")):
         return path if path.is_file() else None
     from dinov3.utils.yaml_config import save_config
-    from nnunetv2.training.state.checkpoint import checkpoint_to_continue
-    from nnunetv2.utilities.checkpoint_io import load_checkpoint
+    from nnunetv2.training.state.checkpoint import checkpoint_to_continue, peek
 
     found = checkpoint_to_continue(folder)
-    config = None if found is None else load_checkpoint(found).get("trainer_config")
+    config = None if found is None else peek(found)[0].get("trainer_config")
     if config is None:
         return None
     save_config(config, path)

@@ -63,17 +63,17 @@ def study_entry(argv: Sequence[str] | None = None) -> int:
 
 
 def _carry_out(study: Study, args: argparse.Namespace) -> None:
-    from nnunetv2.study.run_study import require_fair, train_all
+    from nnunetv2.study.run_study import require_comparison, train_all
 
     if args.dry_run:
         from nnunetv2.study.cost_estimate import described
 
         sys.stdout.write(described(study))
         sys.stdout.flush()
-        require_fair(study.methods, study.config.compare.allow)
+        require_comparison(study)
         return
     if not args.no_compare:
-        require_fair(study.methods, study.config.compare.allow)
+        require_comparison(study)
     if args.slurm:
         from nnunetv2.study.slurm import submit
 

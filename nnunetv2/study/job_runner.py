@@ -8,21 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import BinaryIO
 
-from filelock import FileLock, Timeout
-
+from dinov3.utils.folder_lock import locked_folder
+from nnunetv2.errors import LockedError, PreemptedError
 from nnunetv2.study import training_process
 from nnunetv2.study.jobs import Job, State
 
-_SECONDS_TO_STOP = 10
+_SECONDS_TO_STOP = 60  # for the running step and a checkpoint
 _POLL_SECONDS = 0.1
 _TAIL_BYTES = 20_000
 _LONGEST_REASON = 300  # characters
+
+
+RESUME = "The same command resumes it from its last checkpoint"
 
 
 @dataclass(frozen=True)
@@ -47,45 +48,28 @@ def run_job(job: Job, *, wait: bool = False) -> Outcome | None:
 
     Returns:
         The outcome; None if another process trains the fold and `wait` is False.
+
+    Raises:
+        PreemptedError: a signal ended the training.
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(locked(job.lock, wait=wait))
-        except Timeout:
+            stack.enter_context(locked_folder(job.lock, "training", wait=wait))
+            if wait and job.fold_folder.is_dir():
+                with locked_folder(job.fold_folder, "training", wait=True):
+                    pass  # a training that was started by hand
+        except LockedError:
             return None
         state = job.state()
         if state is State.DONE:
             return Outcome(job, state)
         exit_code = _train(job, state)
         reached = job.state()
+        if exit_code == PreemptedError.exit_code:
+            raise PreemptedError(f"A signal ended the training {job.name}, which is saved. {RESUME}")
+        if exit_code == LockedError.exit_code and not wait:
+            return None
         return Outcome(job, reached, "" if reached is State.DONE else _reason(job, exit_code))
-
-
-@contextlib.contextmanager
-def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a lock within a block. The operating system releases it when the process ends, even after a crash.
-
-    Raises:
-        Timeout: another process holds the lock and `wait` is False.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path, timeout=-1 if wait else 0):
-        yield
-
-
-@contextlib.contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Make SIGTERM unwind the stack as Ctrl-C does, so that context managers stop the running training."""
-
-    def stop(number: int, frame: object) -> None:
-        sys.stderr.write("stopped by SIGTERM; the same command resumes from the last checkpoints\n")
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _train(job: Job, state: State) -> int:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import NNUNetError, UsageError
-from nnunetv2.training.logging.metric_files import EPOCH, JSONL, read_metrics
-from nnunetv2.training.state.checkpoint import BEST, FINAL, LATEST
+from nnunetv2.training.logging.metric_files import JSONL
+from nnunetv2.training.logging.metric_lines import EPOCH, read_metrics
+from nnunetv2.training.state.checkpoint import BEST, FINAL, LATEST, PREVIOUS
 
 if TYPE_CHECKING:
     from nnunetv2.study.methods import Method
@@ -72,8 +73,8 @@ class Job:
 
     @property
     def lock(self) -> Path:
-        """Lock file held by the training process."""
-        return self.study_folder / "locks" / f"{self._file_name}.lock"
+        """Folder that is locked by the study that runs this training."""
+        return self.study_folder / "locks" / self._file_name
 
     @property
     def _file_name(self) -> str:
@@ -83,7 +84,7 @@ class Job:
         """Determine the progress from the files on disk."""
         if (self.fold_folder / FINAL).is_file():
             return State.DONE if _is_validated(self.fold_folder / "validation") else State.TRAINED
-        is_begun = any((self.fold_folder / name).is_file() for name in (LATEST, BEST))
+        is_begun = any((self.fold_folder / name).is_file() for name in (LATEST, PREVIOUS, BEST))
         return State.CUT_OFF if is_begun else State.NEW
 
     def command_words(self, state: State) -> list[str]:

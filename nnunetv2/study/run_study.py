@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinov3.utils.devices import resolve_device
+from dinov3.utils.folder_lock import locked_folder
+from dinov3.utils.processes.stop_signals import ended_by_signals
 from nnunetv2.comparison.cases import ALLOW_ALL, PREFIX
 from nnunetv2.comparison.comparability import ITEM_NAMES, in_words, protocol_equalities
 from nnunetv2.comparison.errors import NotComparableError
+from nnunetv2.comparison.metric import require_usable
 from nnunetv2.comparison.protocol import ITEMS
 from nnunetv2.comparison.results import DIFFERS, MIN_SEEDS
 from nnunetv2.errors import NNUNetError, UsageError
 from nnunetv2.study.definitions import require_unchanged, write_definitions
-from nnunetv2.study.job_runner import Outcome, locked, run_job, stopped_by_signals
+from nnunetv2.study.job_runner import RESUME, Outcome, run_job
 from nnunetv2.study.jobs import Job, State, jobs_of, results_folder
 from nnunetv2.study.methods import Method, resolve_methods
 from nnunetv2.study.planned_protocol import KNOWN_ITEMS
@@ -71,6 +74,18 @@ def read_study(path: Path) -> Study:
     return Study(config, dataset, folder, methods, jobs)
 
 
+def require_comparison(study: Study) -> None:
+    """Reject a study before training if its comparison would be rejected afterwards.
+
+    Raises:
+        UsageError: a metric cannot be used; names its file.
+        NotComparableError: the methods differ, see `require_fair`.
+    """
+    if len(study.methods) > 1:
+        require_usable(study.config.compare.metrics)
+    require_fair(study.methods, study.config.compare.allow)
+
+
 def require_known_items(allow: Sequence[str]) -> None:
     """Reject items of `compare.allow` that no comparison checks.
 
@@ -112,6 +127,7 @@ def train_all(study: Study) -> None:
     Raises:
         UsageError: the device for the remaining trainings is not available.
         TrainingsFailedError: some trainings failed; each is logged with its reason.
+        PreemptedError: a signal ended the study, or its running training.
     """
     todo = study.unfinished()
     if todo:
@@ -121,7 +137,7 @@ def train_all(study: Study) -> None:
     if len(study.config.seeds) < MIN_SEEDS:
         logger.info("With fewer than %d seeds, conclusions hold for these models only, not for the methods", MIN_SEEDS)
     failed: list[Outcome] = []
-    with stopped_by_signals():
+    with ended_by_signals(f"The running training is saved. {RESUME}"):
         elsewhere = [job for job in todo if not _try(job, todo, failed, wait=False)]
         for job in elsewhere:
             _try(job, todo, failed, wait=True)
@@ -154,7 +170,7 @@ def compare_all(study: Study) -> Comparison:
         for seed in study.config.seeds
     ]
     section = study.config.compare
-    with locked(study.folder / "locks" / "comparison.lock", wait=True):
+    with locked_folder(study.folder / "locks" / "comparison", "comparing", wait=True):
         return compare(
             study.dataset,
             models,

@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 
 _STDIN = 0
-_PASSED_OVER = ("SIGUSR1", "SIGUSR2")  # Slurm signals every process of a job; only submitit's process handles it
+_PASSED_OVER = ("SIGUSR1", "SIGUSR2")  # while torch is imported: Slurm signals every process of a job
 
 
 def main() -> int:

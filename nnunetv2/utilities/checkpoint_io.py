@@ -1,4 +1,4 @@
-"""Read and write checkpoints: reading executes no code from the file, writing is atomic."""
+"""Read and write checkpoints: reading executes no code from the file and checks its digest, writing is atomic."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dinov3.utils.atomic_files import replace_when_complete
+from dinov3.utils.tensor_files import require_intact, write_tensors
 from nnunetv2.errors import DataError
 from nnunetv2.utilities.numpy_in_pickles import PickledDtype, scalar, stand_ins
 
@@ -27,7 +27,7 @@ def load_checkpoint(
     Supports tensors, plain Python data and numpy scalars; nothing in the file is executed.
 
     Args:
-        mmap: load tensors lazily; only for zip files, on the CPU.
+        mmap: load tensors lazily and do not check the digest, to read other entries; only for zip files, on the CPU.
 
     Raises:
         DataError: the file is missing or damaged, has unsupported content, or is not a checkpoint.
@@ -36,13 +36,17 @@ def load_checkpoint(
     if not os.path.isfile(path):
         raise DataError(f"There is no checkpoint {path}")
     try:
+        if not mmap:
+            require_intact(path)
         with torch.serialization.safe_globals(_numpy_numbers()):
             content = torch.load(path, map_location=map_location, mmap=mmap, weights_only=True)
+    except DataError:
+        raise
     except pickle.UnpicklingError as err:
         raise DataError(_refusal(path)) from err
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as err:
         raise DataError(
-            f"The checkpoint {path} is damaged or incomplete; remove it to resume from another one ({_first_line(err)})"
+            f"The checkpoint {path} is damaged or incomplete ({_first_line(err)}); use a copy, or another checkpoint"
         ) from err
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a checkpoint: it holds a {type(content).__name__} where a dict is expected")
@@ -67,8 +71,15 @@ def _first_line(err: BaseException) -> str:
     return (str(err).splitlines() or [type(err).__name__])[0]
 
 
-def save_checkpoint(content: dict[str, Any], path: str | os.PathLike) -> None:
-    """Write a checkpoint atomically: at any time `path` holds the complete old or the complete new file."""
-    # Given a path, torch would store its name in the file, and equal checkpoints would differ in their bytes.
-    with replace_when_complete(path) as temporary, open(temporary, "wb") as file:
-        torch.save(content, file)
+def save_checkpoint(
+    content: dict[str, Any],
+    path: str | os.PathLike,
+    *,
+    previous: str | os.PathLike | None = None,
+    keeps_previous: bool = False,
+) -> None:
+    """Writes a checkpoint with a digest: at any time `path` holds the complete old or the complete new file.
+
+    Arguments and errors are those of `dinov3.utils.tensor_files.write_tensors`.
+    """
+    write_tensors(content, path, previous=previous, keeps_previous=keeps_previous)

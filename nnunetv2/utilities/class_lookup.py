@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from nnunetv2.errors import UsageError
+from nnunetv2.utilities.file_errors import reported_with_place
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,8 @@ def find_by_name(kind: str, name: str) -> Any:
     those of `nnUNet_extTrainer` as well.
 
     Raises:
-        UsageError: the name is not defined; the message suggests similar names.
+        UsageError: the name is not defined, with a suggestion of similar names; or the user's file that defines it
+            cannot be imported.
     """
     package = _PACKAGES[kind]
     folder = Path(importlib.util.find_spec(package).submodule_search_locations[0])
@@ -61,7 +63,8 @@ def find_by_name(kind: str, name: str) -> Any:
     for external in (folder for variable in variables for folder in folders_of_variable(variable)):
         definitions = definitions_below(external)
         if name in definitions:
-            return getattr(import_file(definitions[name], external), name)
+            with reported_with_place(definitions[name], external):
+                return getattr(import_file(definitions[name], external), name)
         known |= set(definitions)
     eligible = sorted(each for each in known - _SHARED_BASES if not each.startswith("_"))
     near = difflib.get_close_matches(name, eligible, n=3, cutoff=0.5)
@@ -94,12 +97,18 @@ def definitions_below(folder: Path) -> dict[str, Path]:
         try:
             tree = ast.parse(path.read_bytes(), filename=str(path))
         except (SyntaxError, ValueError) as err:
-            logger.warning("Skipping %s, which is not valid Python: %s", path, err)
+            warn_of_invalid_file(path, str(err))
             continue
         for node in tree.body:
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
                 found.setdefault(node.name, path)
     return found
+
+
+@functools.cache  # a command looks names up many times
+def warn_of_invalid_file(path: Path, reason: str) -> None:
+    """Logs once that a file is passed over."""
+    logger.warning("Skipping %s, which is not valid Python: %s", path, reason)
 
 
 _definitions_of_package = functools.cache(definitions_below)  # users' folders are not cached: they may change

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import EnvironmentPath, nnUNet_preprocessed, nnUNet_raw, nnUNet_results
+from nnunetv2.utilities.file_names import check_name
 
 _DATASET = re.compile(r"Dataset(\d{3,})(?!\d)")
 
@@ -76,9 +77,7 @@ def maybe_convert_to_dataset_name(dataset_name_or_id: int | str) -> str:
         UsageError: the text is neither, or no dataset has the number.
     """
     if isinstance(dataset_name_or_id, str) and dataset_name_or_id.startswith("Dataset"):
-        if re.search(r"[/\\\0]", dataset_name_or_id):
-            raise UsageError(f"{dataset_name_or_id!r} is a path; give the name of the dataset's folder alone")
-        return dataset_name_or_id
+        return check_name(dataset_name_or_id, "a dataset", UsageError)
     try:
         dataset_id = int(dataset_name_or_id)
     except ValueError as err:

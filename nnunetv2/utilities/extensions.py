@@ -17,13 +17,13 @@ import functools
 import hashlib
 import importlib
 import importlib.util
-import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dinov3.utils.yaml_config import require_choice
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.class_lookup import (
     EXTENSIONS,
@@ -31,10 +31,11 @@ from nnunetv2.utilities.class_lookup import (
     import_file,
     make_importable,
     python_files,
+    warn_of_invalid_file,
 )
+from nnunetv2.utilities.file_errors import reported_with_place
 from nnunetv2.utilities.partial_import import nested_class
-
-logger = logging.getLogger(__name__)
+from nnunetv2.utilities.registrations import missing_registrations, registrations
 
 CONFIG = "Config"  # name of the nested settings class
 
@@ -44,6 +45,15 @@ _PACKAGES = {
     "metric": "nnunetv2.comparison.metrics",
     "backbone": "nnunetv2.model.families",
     "reader": "nnunetv2.imageio",
+}
+
+# Classes that extensions derive from, besides those that are registered.
+_BASES = {
+    "head": ("DenseHead", "QueryHead", "Head"),
+    "loss": ("DenseLoss", "QueryLoss", "NamedLoss"),
+    "metric": ("Metric",),
+    "backbone": ("TimmBackbone", "Backbone"),
+    "reader": ("BaseReaderWriter",),
 }
 
 
@@ -69,14 +79,24 @@ class Extension:
         return self.package is None
 
     @property
+    def identity(self) -> tuple[Path, str]:
+        """File and class; equal for a folder that is named twice."""
+        return self.path.resolve(), self.definition
+
+    @property
     def sha256(self) -> str:
         """SHA-256 of the file."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def load(self) -> Any:
-        """Import the file and return the class."""
+        """Import the file and return the class.
+
+        Raises:
+            UserFileError: the file of a user cannot be imported, or its class is rejected by the decorator.
+        """
         if self.is_external:
-            return getattr(import_file(self.path, self.root), self.definition)
+            with reported_with_place(self.path, self.root):
+                return getattr(import_file(self.path, self.root), self.definition)
         return getattr(importlib.import_module(self._module), self.definition)
 
     def config(self) -> type:
@@ -89,12 +109,20 @@ class Extension:
         return found
 
     def nested(self, name: str) -> type:
-        """A class nested in the registered one; read without importing the rest of the file if possible."""
-        if not self.is_external and self._module in sys.modules:
-            return getattr(self.load(), name)
-        if self.is_external:
+        """A class nested in the registered one; read without importing the rest of the file if possible.
+
+        A class that is not defined in the file is inherited from a base, which takes an import of the whole file.
+
+        Raises:
+            UserFileError: what the nested class needs of a user's file cannot be imported.
+        """
+        if not self.is_external:
+            is_imported = self._module in sys.modules
+            found = None if is_imported else nested_class(self.path, self.definition, name)
+        else:
             make_importable(self.root)  # the class may refer to a neighbour of its file
-        found = nested_class(self.path, self.definition, name)
+            with reported_with_place(self.path, self.root):
+                found = nested_class(self.path, self.definition, name)
         return getattr(self.load(), name) if found is None else found
 
     @property
@@ -116,11 +144,41 @@ def find(kind: str, name: str) -> Extension:
     """
     known = _all(kind)
     if name in known:
-        return known[name]
+        _require_one(known[name])
+        return known[name][0]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     where = "" if extension_folders() else f" ({EXTENSIONS} names no folder of your own)"
-    raise UsageError(f"There is no {kind} {name!r}; registered are {', '.join(known)}{where}{hint}")
+    raise UsageError(
+        f"There is no {kind} {name!r}; registered are {', '.join(known)}{where}{hint}{unregistered_hint(kind, name)}"
+    )
+
+
+def require_registered(setting: str, kind: str, name: str) -> None:
+    """Raise `UsageError` unless a setting is a registered name; `setting` is its dotted name."""
+    try:
+        require_choice(setting, name, names(kind))
+    except UsageError as err:
+        raise UsageError(f"{err}{unregistered_hint(kind, name)}") from err
+
+
+def of_users(kind: str) -> list[Extension]:
+    """Extensions in the folders of users; a name that two files register occurs twice."""
+    return [each for registered in _all(kind).values() for each in registered if each.is_external]
+
+
+def summaries(kind: str) -> dict[str, str]:
+    """First line of the docstring of each extension by name; of a name that two files register, both files."""
+    return {
+        name: each[0].summary if len(each) == 1 else f"unusable: registered by {_places(each)}"
+        for name, each in _all(kind).items()
+    }
+
+
+def unregistered_hint(kind: str, name: str) -> str:
+    """Ending of an error message: files of users that may be meant by a name, but do not register it; or empty."""
+    bases = (*_BASES[kind], *(each.definition for each in _of_package(kind).values()))
+    return "".join(f"; {each}" for each in missing_registrations(extension_folders(), f"register_{kind}", bases, name))
 
 
 def extension_folders() -> list[Path]:
@@ -128,18 +186,27 @@ def extension_folders() -> list[Path]:
     return folders_of_variable(EXTENSIONS)
 
 
-def _all(kind: str) -> dict[str, Extension]:
-    found = dict(_of_package(kind))
+def _all(kind: str) -> dict[str, list[Extension]]:
+    """Extensions by name; more than one if the name is registered several times."""
+    found = {name: [extension] for name, extension in _of_package(kind).items()}
     for folder in extension_folders():
         for extension in _below(kind, folder, None):
-            other = found.get(extension.name)
-            if other is not None and other.path.resolve() != extension.path.resolve():
-                raise UsageError(
-                    f"The {kind} {extension.name!r} is registered by {other.path} and by {extension.path}; "
-                    f"give one of them another name"
-                )
-            found[extension.name] = extension
+            registered = found.setdefault(extension.name, [])
+            if extension.identity not in [other.identity for other in registered]:
+                registered.append(extension)
     return found
+
+
+def _require_one(registered: list[Extension]) -> None:
+    if len(registered) > 1:
+        first = registered[0]
+        raise UsageError(
+            f"The {first.kind} {first.name!r} is registered by {_places(registered)}; give one of them another name"
+        )
+
+
+def _places(registered: list[Extension]) -> str:
+    return " and by ".join(f"{each.definition} of {each.path}" for each in registered)
 
 
 @functools.cache  # users' files may change while a notebook is running, the package's own do not
@@ -159,18 +226,8 @@ def _below(kind: str, folder: Path, package: str | None) -> Iterator[Extension]:
         try:
             tree = ast.parse(text, filename=str(path))
         except (SyntaxError, ValueError) as err:
-            logger.warning("Skipping %s, which is not valid Python: %s", path, err)
+            warn_of_invalid_file(path, str(err))
             continue
-        for node, name in _registrations(tree, f"register_{kind}"):
+        for node, name in registrations(tree, f"register_{kind}"):
             summary = (ast.get_docstring(node) or "").partition("\n")[0]
             yield Extension(kind, name, node.name, path, folder, package, summary)
-
-
-def _registrations(tree: ast.Module, decorator: str) -> Iterator[tuple[ast.ClassDef, str]]:
-    """Yield each decorated class with its registered name."""
-    for node in tree.body:
-        for call in node.decorator_list if isinstance(node, ast.ClassDef) else ():
-            if isinstance(call, ast.Call) and ast.unparse(call.func).rpartition(".")[2] == decorator and call.args:
-                argument = call.args[0]
-                if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                    yield node, argument.value

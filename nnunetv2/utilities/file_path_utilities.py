@@ -9,6 +9,7 @@ from pathlib import Path
 from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.processes.worker_pool import check_workers_alive_and_busy as check_workers_alive_and_busy
 
 _MODEL_FOLDER = "TRAINER__PLANS__CONFIGURATION"
@@ -34,7 +35,15 @@ def get_output_folder(
     configuration: str = "3d_fullres",
     fold: str | int | None = None,
 ) -> str:
-    """Path of a model folder in `nnUNet_results`, or of one of its folds."""
+    """Path of a model folder in `nnUNet_results`, or of one of its folds.
+
+    Raises:
+        UsageError: an argument is not valid as part of a folder name, or the dataset is unknown.
+    """
+    for name, what in ((trainer_name, "a trainer"), (plans_identifier, "plans"), (configuration, "a configuration")):
+        check_name(name, what, UsageError)
+    if fold is not None:
+        check_name(str(fold), "a fold", UsageError)
     folder = os.path.join(
         nnUNet_results,
         maybe_convert_to_dataset_name(dataset_name_or_id),

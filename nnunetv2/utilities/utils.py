@@ -8,10 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dinov3.utils.atomic_files import read_json
+from dinov3.utils.json_files import read_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError
-from nnunetv2.utilities.case_identifiers import check_case_identifier
+from nnunetv2.utilities.channel_files import check_numbering
+from nnunetv2.utilities.dataset_json import LARGEST_FILE, check_listed_cases, file_ending
 
 _CHANNEL = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
@@ -78,29 +79,29 @@ def get_filenames_of_train_images_and_targets(
     folder and contain environment variables, and otherwise from `imagesTr` and `labelsTr`.
 
     Raises:
-        DataError: dataset.json lacks an entry, or a case name is not a valid file name.
+        DataError: dataset.json lacks an entry, a case name is not a valid file name, or channel files are missing.
     """
+    source = os.path.join(raw_dataset_folder, "dataset.json")
     if dataset_json is None:
-        dataset_json = read_json(os.path.join(raw_dataset_folder, "dataset.json"))
+        dataset_json = read_json(source, largest=LARGEST_FILE, unique_keys=True)
     if "dataset" in dataset_json:
-        return {case: _listed_case(raw_dataset_folder, case, entry) for case, entry in dataset_json["dataset"].items()}
-    if "file_ending" not in dataset_json:
-        raise DataError(f'{os.path.join(raw_dataset_folder, "dataset.json")} has no key "file_ending", like ".nii.gz"')
-    ending = dataset_json["file_ending"]
+        check_listed_cases(dataset_json["dataset"], source)
+        return {case: _listed_case(raw_dataset_folder, entry) for case, entry in dataset_json["dataset"].items()}
+    ending = file_ending(dataset_json, source)
     images = os.path.join(raw_dataset_folder, "imagesTr")
+    files = _files_by_case(images, ending)
+    for names in files.values():
+        check_numbering(names)
     return {
         case: {
             "images": [os.path.join(images, name) for name in names],
             "label": os.path.join(raw_dataset_folder, "labelsTr", case + ending),
         }
-        for case, names in _files_by_case(images, ending).items()
+        for case, names in files.items()
     }
 
 
-def _listed_case(root: str | os.PathLike, case: str, entry: dict) -> dict[str, str | list[str]]:
-    check_case_identifier(case)
-    if not isinstance(entry, dict) or not {"images", "label"} <= set(entry):
-        raise DataError(f'dataset.json: case {case!r} in "dataset" must be {{"images": [path, ...], "label": path}}')
+def _listed_case(root: str | os.PathLike, entry: dict) -> dict[str, str | list[str]]:
     return {
         "images": [_absolute(root, path) for path in entry["images"]],
         "label": _absolute(root, entry["label"]),

@@ -9,7 +9,7 @@ import pytest
 
 from nnunetv2.comparison.empty_masks import apply_empty_policy
 from nnunetv2.comparison.mask_pair import MaskPair
-from nnunetv2.comparison.metric import AS_OVERLAP, METRICS, EmptyMasks, Metric, register_metric
+from nnunetv2.comparison.metric import AS_OVERLAP, METRICS, EmptyMasks, Metric, register_metric, require_usable
 from nnunetv2.comparison.report.definitions import definitions
 from nnunetv2.comparison.report.formatting import with_unit
 from nnunetv2.comparison.scoring import score_runs
@@ -170,17 +170,69 @@ def test_a_declaration_that_is_wrong_is_refused():
     class Bare(Metric):
         meaning, higher_is_better = "bare", True
 
-    with pytest.raises(TypeError, match="Bare must set definition, empty_masks"):
+    with pytest.raises(
+        UsageError, match=r"Bare must define compute\(self, pair\), see Metric of nnunetv2.comparison.m"
+    ):
         register_metric("Bare")(Bare)
-    with pytest.raises(TypeError, match="must derive from Metric"):
-        register_metric("Bare")(dict)
-    Bare.definition, Bare.empty_masks = "bare.", AS_OVERLAP
+
+    class Declared(Bare):
+        def compute(self, pair: MaskPair) -> float:
+            return 0.0
+
+    with pytest.raises(UsageError, match="Declared must set definition, empty_masks"):
+        register_metric("Declared")(Declared)
+    with pytest.raises(UsageError, match="dict must be a class that derives from Metric of"):
+        register_metric("Declared")(dict)
+    Declared.definition, Declared.empty_masks = "bare.", AS_OVERLAP
     for name in ("a,b", "a b", "-a", ""):
-        with pytest.raises(TypeError, match="no space or comma"):
-            register_metric(name)(Bare)
+        with pytest.raises(UsageError, match="no space or comma"):
+            register_metric(name)(Declared)
+    assert register_metric("Declared")(Declared).name == "Declared"
+    for attribute, wrong, message in (
+        ("higher_is_better", "no", "Declared.higher_is_better is 'no'; it must be True or False"),
+        ("meaning", "", "Declared.meaning is ''; it must be a text"),
+        ("empty_masks", 0.0, r"Declared.empty_masks is 0.0; it must be AS_OVERLAP, AS_DISTANCE or EmptyMasks\("),
+        ("unit", None, "Declared.unit is None; it must be a text"),
+        ("reads", "masks", "Declared.reads is 'masks'; it must be a tuple with some of counts, distances, masks"),
+        ("reads", ("mask",), r"Declared.reads is \('mask',\); it must be a tuple with"),
+        ("compute", lambda self: 0.0, r"Declared.compute\(self\) must accept the arguments \(self, pair\) of Metric"),
+        ("compute", 0.0, "Declared.compute, which is no method, must accept the arguments"),
+    ):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(UsageError, match=message):
+            patch.setattr(Declared, attribute, wrong)
+            register_metric("Declared")(Declared)
     for wrong in ({"missed": "diagnal"}, {"missed": float("nan")}, {"missed": 0.0, "absent": "one"}):
         with pytest.raises(TypeError, match="neither finite numbers nor"):
             EmptyMasks(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("compute(", "computed(", r"pieces.py, line 4: Pieces must define compute\(self, pair\)"),
+        ("higher_is_better", "is_better", "pieces.py, line 4: Pieces must set higher_is_better"),
+        ('EmptyMasks(missed="computed"', 'EmptyMasks(missed="computd"', "pieces.py, line 11: TypeError: EmptyMasks"),
+        (
+            "    def compute",
+            "    def __init__(self, a): pass\n    def compute",
+            "pieces.py: TypeError: .* argument: 'a'",
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_is_found_before_anything_is_scored(own, old, new, message):
+    own.write_text(own.read_text().replace(old, new))
+    settings = CompareSettings(metrics=("Dice", "Pieces"))
+    with pytest.raises(UsageError, match=message):
+        require_usable(settings.metrics)
+    require_usable(("Dice",))  # metrics that are not asked for stop nothing
+
+
+def test_a_name_that_two_files_register_stops_only_comparisons_that_need_it(own):
+    (own.parent / "more.py").write_text(own.read_text())
+    assert CompareSettings().metrics[-1] == "Pieces"
+    assert CompareSettings(metrics=("Dice",)).primary.name == "Dice"
+    with pytest.raises(UsageError, match=r"'Pieces' is registered by Pieces of .*more.py and by Pieces of .*pieces.py"):
+        require_usable(CompareSettings().metrics)
 
 
 def test_an_unknown_metric_is_named_with_those_of_the_user(own):

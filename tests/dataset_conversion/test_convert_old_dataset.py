@@ -56,7 +56,7 @@ def test_names_that_are_taken_or_are_none_are_refused(raw, nnunet_folders, task)
         ("Task027_Hearts", "is not a dataset name"),
         ("Dataset27_Hearts", "is not a dataset name"),
         ("Dataset027", "is no name of a dataset"),
-        ("Dataset027_Hearts/../x", "is no name of a dataset"),
+        ("Dataset027_Hearts/../x", "cannot be the name of a dataset"),
     ]:
         with pytest.raises(UsageError, match=message):
             convert(task, name)

@@ -39,11 +39,17 @@ def test_commands_refuse_another_geometry_unless_allowed(folders, capsys):
     assert evaluate_simple_entry_point([*arguments, "--allow_geometry_mismatch"]) == 0
 
 
-def test_missing_predictions_end_with_a_data_error(folders, capsys):
+def test_missing_predictions_are_counted(folders, tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
     reference, prediction = folders
     write(reference / "c.nii.gz", np.zeros((2, 3, 4), dtype=np.uint8))
-    assert evaluate_simple_entry_point([str(reference), str(prediction), "-l", "1"]) == 3
-    assert "error: 1 of 3 references" in capsys.readouterr().err
+    arguments = [str(reference), str(prediction), "-l", "1", "2", "-o", str(tmp_path / "out.json")]
+    assert evaluate_simple_entry_point(arguments) == 4
+    assert "error: 2 of 3 cases in" in capsys.readouterr().err
+    assert not (tmp_path / "out.json").exists()
+    assert evaluate_simple_entry_point([*arguments, "--chill"]) == 0
+    assert "Evaluating 2 of 3 cases; there is no prediction of c.nii.gz" in caplog.messages
+    assert caplog.messages[-1].startswith("Mean Dice 0.87500 over 2 of 3 cases;")
 
 
 def test_unknown_flags_are_errors(folders):

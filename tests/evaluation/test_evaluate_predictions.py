@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from nnunetv2.errors import DataError, UsageError
+from nnunetv2.errors import DataError, PartialError, UsageError
 from nnunetv2.evaluation.evaluate_predictions import (
     compute_metrics,
     compute_metrics_on_folder,
@@ -85,7 +85,7 @@ def test_voxels_with_the_ignore_label_take_no_part(folders):
 def test_missing_prediction_is_an_error_that_counts_them(folders):
     _, prediction = folders
     (prediction / "a.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"1 of 2 references in .* have no prediction .*: a.nii.gz; .*--chill"):
+    with pytest.raises(PartialError, match=r"^1 of 2 cases in .* have a prediction .*; predict a.nii.gz, .*--chill"):
         evaluate(folders, chill=False)
     assert len(evaluate(folders, chill=True)["metric_per_case"]) == 1
 

@@ -70,10 +70,11 @@ def test_channels_are_drawn_from_one_stream():
 def test_existing_fingerprint_is_kept_unless_overwritten(extractor):
     extractor.run()
     written = Path(fingerprint_extractor.nnUNet_preprocessed, NAME, "dataset_fingerprint.json")
-    written.write_text(json.dumps({"mine": 1}))
-    assert extractor.run() == {"mine": 1}
-    assert "spacings" in extractor.run(overwrite_existing=True)
-    assert "spacings" in json.loads(written.read_text())
+    mine = {**json.loads(written.read_text()), "median_relative_size_after_cropping": 0.125}
+    written.write_text(json.dumps(mine))
+    assert extractor.run() == mine
+    assert extractor.run(overwrite_existing=True) != mine
+    assert json.loads(written.read_text()) != mine
 
 
 def test_failure_leaves_an_existing_fingerprint_alone(extractor):

@@ -76,7 +76,7 @@ def test_command_keeps_the_name_by_default_and_warns_of_what_it_replaces(folders
     [
         ((18, 18, "nnUNetPlans"), "would be copied onto itself"),
         ((18, 19, "nnUNetPlan"), r"There is no .*nnUNetPlan\.json \(plans there: nnUNetPlans, nnUNetResEncUNetLPlans"),
-        ((18, 19, "nnUNetPlans", "x/y"), "Plans cannot be named 'x/y': it is the name of a file"),
+        ((18, 19, "nnUNetPlans", "x/y"), "'x/y' cannot be the name of plans"),
         ((19, 18, "nnUNetPlans"), "There is no folder .*; run nnUNetv2_plan_and_preprocess"),
         ((18, "Dataset020_Nowhere", "nnUNetPlans"), "can only go to a dataset with raw data"),
     ],

@@ -25,7 +25,7 @@ PARSERS = {
     "nnUNetv2_evaluate_folder": evaluate_entry_points.build_evaluate_folder_parser,
     "nnUNetv2_evaluate_simple": evaluate_entry_points.build_evaluate_simple_parser,
 }
-OUR_FLAGS = {"--allow_geometry_mismatch"}
+OUR_FLAGS = {"--allow_geometry_mismatch", "--num_folds", "--group_by", "--allow_leak"}
 
 
 class FakePreprocessor:

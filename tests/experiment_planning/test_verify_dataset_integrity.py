@@ -71,8 +71,10 @@ def test_label_with_background_only_is_a_warning(dataset, caplog):
     ("changes", "message"),
     [
         ({"numTraining": 5}, "numTraining in dataset.json is 5, but 4 training cases"),
-        ({"file_ending": None}, "lacks file_ending"),
-        ({"channel_names": None, "modality": {"0": "CT"}}, "lacks channel_names.*rename 'modality'"),
+        ({"numTraining": "4"}, "\"numTraining\" is '4'; .* without quotes: 4"),
+        ({"file_ending": None}, 'no key "file_ending"'),
+        ({"channel_names": None, "modality": {"0": "CT"}}, "4 problems.*2 channels instead of 1"),
+        ({"channel_names": None}, 'no key "channel_names"'),
         ({"labels": {"background": 0, "organ": 1, "lesion": 3}}, "without gaps"),
         ({"labels": {"background": 0, "organ": [1, 3], "lesion": 3}, "regions_class_order": [1, 3]}, "without gaps"),
         ({"channel_names": {"0": "CT"}}, "4 problems.*2 channels instead of 1"),

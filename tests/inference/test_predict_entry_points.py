@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -163,3 +164,14 @@ def test_absent_cuda_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert predict_entry_point_modelfolder(FROM_FOLDER) == 2
     assert "-device cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("build", [build_predict_parser, build_predict_from_modelfolder_parser])
+def test_npz_is_answered_with_the_flag_of_this_command(
+    build: Callable[[], argparse.ArgumentParser], capsys: pytest.CaptureFixture[str]
+) -> None:
+    required = PREDICT if build is build_predict_parser else FROM_FOLDER
+    with pytest.raises(SystemExit) as stopped:
+        build().parse_args([*required, "--npz"])
+    assert stopped.value.code == 2
+    assert "arguments: --npz; predictions save probabilities with --save_probabilities" in capsys.readouterr().err

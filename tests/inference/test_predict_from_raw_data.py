@@ -253,7 +253,7 @@ def test_array_that_fails_raises_at_once() -> None:
 def test_wrong_number_of_channels(tmp_path: Path) -> None:
     for channel in range(3):
         shutil.copy(IMAGE, tmp_path / f"case_{channel:04d}.nii.gz")
-    with pytest.raises(DataError, match=r"case .*3 files; this model needs 1 channels \(MRI\)"):
+    with pytest.raises(DataError, match=r"case has _0001, _0002, which is no channel .*one channel is needed"):
         tiny_predictor().predict_from_files(str(tmp_path), str(tmp_path / "out"))
 
 
@@ -312,16 +312,43 @@ def test_each_process_predicts_its_share_and_the_first_describes_it(tmp_path: Pa
     for rank, names in ((1, ["b"]), (0, ["a", "c"])):
         predictor.share = (rank, 2)
         output = tmp_path / f"out_{rank}"
-        cases = predictor._describe_and_find_cases(
-            {
-                "list_of_lists_or_source_folder": str(tmp_path),
-                "output_folder_or_list_of_truncated_output_files": str(output),
-                "folder_with_segs_from_prev_stage": None,
-                "overwrite": True,
-                "save_probabilities": False,
-                "num_parts": 1,
-                "part_id": 0,
-            }
-        )
-        assert [Path(case.output).name for case in cases] == names
+        predictor.predict_from_files_sequential(str(tmp_path), str(output))
+        assert sorted(path.name[0] for path in output.glob("*.nii.gz")) == names
         assert (output / "dataset.json").exists() == (rank == 0)
+
+
+@pytest.mark.parametrize("save_probabilities", [False, True])
+def test_predictions_are_returned_and_saved_with_their_names(
+    save_probabilities: bool, three_cases: Path, tmp_path: Path
+) -> None:
+    predictor, keep = tiny_predictor(), {"return_predictions": True}
+    image, properties = read_image(predictor)
+    files = [[str(path)] for path in sorted(three_cases.iterdir())]
+    outputs = [str(tmp_path / "list" / name) for name in ("x", "y.nii.gz", "z")]
+    (tmp_path / "arrays").mkdir()
+    arrays = [[image] * 2, None, [properties] * 2]
+    results = {
+        "folder": predictor.predict_from_files(
+            str(three_cases), str(tmp_path / "folder"), save_probabilities, num_processes_preprocessing=0, **keep
+        ),
+        "list": predictor.predict_from_files_sequential(files, outputs, save_probabilities, **keep),
+        "arrays": predictor.predict_from_list_of_npy_arrays(
+            *arrays, [str(tmp_path / "arrays" / name) for name in "pq"], 0, save_probabilities, **keep
+        ),
+    }
+    assert {kind: [found.identifier for found in predictions] for kind, predictions in results.items()} == {
+        "folder": ["a", "b", "c"],
+        "list": ["x", "y", "z"],
+        "arrays": ["p", "q"],
+    }
+    for kind, predictions in results.items():
+        for found in predictions:
+            output = tmp_path / kind / found.identifier
+            np.testing.assert_array_equal(found.segmentation, labels_of(Path(f"{output}.nii.gz")))
+            assert (found.probabilities is not None) == save_probabilities
+            if save_probabilities:
+                np.testing.assert_array_equal(found.probabilities, np.load(f"{output}.npz")["probabilities"])
+    unsaved = predictor.predict_from_files_sequential(str(three_cases), None, **keep)
+    assert [found.identifier for found in unsaved] == ["a", "b", "c"]
+    unnamed = predictor.predict_from_list_of_npy_arrays(*arrays, None, 0, **keep)
+    assert [found.identifier for found in unnamed] == ["0", "1"]

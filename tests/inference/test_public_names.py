@@ -15,7 +15,9 @@ COMMANDS = ("predict_entry_point", "predict_entry_point_modelfolder")  # ours al
 
 
 def parameters(function: object) -> list[str]:
-    return list(inspect.signature(function).parameters)
+    """All but optional keyword-only arguments, which are additions that no program of upstream's users meets."""
+    found = inspect.signature(function).parameters.values()
+    return [one.name for one in found if one.kind is not one.KEYWORD_ONLY or one.default is one.empty]
 
 
 def names_in(text: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -114,12 +116,54 @@ def test_out_of_memory_falls_back_with_equal_result(
     assert "keeping its logits in main memory" in caplog.text
 
 
-def test_out_of_memory_twice_says_what_to_do() -> None:
+def test_out_of_memory_every_time_says_what_to_do() -> None:
     slicers = tile_slicers(TILE, TILE, 0.5)
-    with pytest.raises(NNUNetError, match="-device cpu"):
+    with pytest.raises(NNUNetError, match="The memory of cpu is too small for this network's tiles of 4 x 6 x 5"):
         predict_tiles_within_memory(
             OutOfMemoryOnce(1, times=9), torch.zeros(1, *TILE), slicers, blending(1), keep_on_device=True
         )
+
+
+def test_the_network_goes_to_the_cpu_when_a_device_has_no_memory_for_it(
+    seeded: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The device `meta` stands for a GPU."""
+    image = torch.rand(1, 8, 12, 10)
+    slicers = tile_slicers(image.shape[1:], TILE, 0.5)
+    normal = predict_tiles(lambda tiles: tiles, image, slicers, blending(1), CPU)
+    places: list[str] = []
+
+    def predict(tiles: torch.Tensor) -> torch.Tensor:
+        assert tiles.device.type == places[-1]
+        if tiles.device.type != "cpu":
+            raise torch.OutOfMemoryError("fake")
+        return tiles
+
+    on_device = replace(blending(1), device=torch.device("meta"))
+    result = predict_tiles_within_memory(
+        predict, image, slicers, on_device, keep_on_device=True, place_network=lambda place: places.append(place.type)
+    )
+    assert torch.equal(result, normal)
+    assert places == ["meta", "meta", "cpu"]
+    assert [record.message.partition("; ")[2] for record in caplog.records] == [
+        "keeping its logits in main memory instead",
+        "predicting it on the CPU, which is much slower",
+    ]
+
+
+def test_weights_that_do_not_fit_the_device_are_used_on_the_cpu() -> None:
+    image = torch.rand(1, *TILE)
+    slicers = tile_slicers(TILE, TILE, 0.5)
+
+    def place(device: torch.device) -> None:
+        if device.type != "cpu":
+            raise torch.OutOfMemoryError("fake")
+
+    on_device = replace(blending(1, use_gaussian=False), device=torch.device("meta"))
+    result = predict_tiles_within_memory(
+        lambda tiles: tiles, image, slicers, on_device, keep_on_device=True, place_network=place
+    )
+    assert torch.equal(result, image.half())
 
 
 def test_other_errors_of_the_network_are_not_hidden() -> None:

@@ -155,6 +155,7 @@ def test_3d_configuration_for_a_2d_model(
 
 
 def test_pretrained_weights_that_cannot_be_had(planned: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert preprocess(["-d", "950", "-c", "2d"]) == 0
     arguments = ["950", "2d", "0", "model.backbone_size=tiny", "model.pretrained=true"]
     check(train_m2f, arguments, "model.pretrained=false", capsys=capsys)
     arguments = ["950", "2d", "0", "model.backbone_size=small", "model.checkpoint=/no/such.safetensors"]

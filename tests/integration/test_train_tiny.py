@@ -15,7 +15,7 @@ import torch
 from nnunetv2.errors import DivergedError, UsageError
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run import run_training
-from nnunetv2.training.logging.metric_files import read_metrics
+from nnunetv2.training.logging.metric_lines import read_metrics
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.state import checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
@@ -87,6 +87,7 @@ def test_command_trains_and_validates(
     ]
     names = sorted(path.name for path in fold.iterdir() if not path.name.startswith("training_log_"))
     assert names == [
+        ".lock",  # empty
         "checkpoint_best.pth",
         "checkpoint_final.pth",  # checkpoint_latest.pth was written after each epoch and removed at the end
         "debug.json",
@@ -248,7 +249,7 @@ def test_seeded_training_repeats_upstreams(
     (theirs,) = (oracle_recorded / "results").glob(f"Dataset{number}_*/*__{configuration}/fold_0")
     ours = load_checkpoint(Path(trainer.output_folder) / checkpoint.FINAL)
     upstream = load_checkpoint(theirs / checkpoint.FINAL)
-    assert list(ours) == list(upstream)
+    assert list(ours) == [*upstream, "num_epochs", "trained_with"]
     assert list(ours["network_weights"]) == list(upstream["network_weights"])
     torch.testing.assert_close(ours["network_weights"], dict(upstream["network_weights"]), atol=1e-4, rtol=1e-4)
     np.testing.assert_allclose(

@@ -106,7 +106,7 @@ def test_death_of_one_process_ends_a_torchrun_job(
         finally:
             job.kill()
         errors.seek(0)
-        assert "error: process 0 of 2 (the first is 0) was told to stop" in (text := errors.read())
+        assert "error: Process 0 of 2 (the first is 0) lost the connection to another" in (text := errors.read())
     assert "Continue the training with --c" in text
     assert len(processes) >= 6  # two processes with two augmentation workers each
     assert psutil.wait_procs(processes, timeout=30)[1] == []

@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 from torch import Tensor, nn
 
+from nnunetv2.errors import UsageError
 from nnunetv2.model.head import BackboneSpec, DenseHead, Features
 from nnunetv2.model.head_config import DenseHeadConfig
 
@@ -26,7 +27,8 @@ class Hidden(DenseHead):
 
 @pytest.mark.parametrize("name", ["classifier", "backbone", "forward"])
 def test_a_module_that_a_class_attribute_would_hide_is_rejected(name):
-    with pytest.raises(TypeError, match=f"Hidden has a class attribute '{name}', which hides a module of that name"):
+    message = f"test_head_base.py: Hidden has a class attribute '{name}', which hides a module of that name"
+    with pytest.raises(UsageError, match=message):
         Hidden(name)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.model_sharing import model_download
 from nnunetv2.model_sharing.entry_points import download_by_url
 from nnunetv2.model_sharing.model_download import download_file
 from tests.model_sharing.test_model_import import CHECKPOINT, UPSTREAM
@@ -114,6 +117,7 @@ def test_a_download_that_breaks_off_is_removed(server, tmp_path):
         ("http://127.0.0.1:port/model.zip", r"could not be opened"),
         ("ftp://127.0.0.1/model.zip", r"'ftp://127.0.0.1/model.zip' is not a URL that begins with http://"),
         ("model.zip", r"'model.zip' is not a URL"),
+        ("http://[::1/model.zip", r"is not a URL \(Invalid IPv6 URL\)"),
     ],
 )
 def test_urls_that_lead_nowhere_are_one_line(url, message, server, nnunet_folders, capsys, caplog):
@@ -125,6 +129,47 @@ def test_urls_that_lead_nowhere_are_one_line(url, message, server, nnunet_folder
     assert capsys.readouterr().err.count("\n") == 1
     assert "licence" not in caplog.text  # of a model that nobody has got
     assert not list(nnunet_folders["nnUNet_results"].iterdir())
+
+
+def test_http_to_other_machines_needs_a_checksum_or_a_flag(nnunet_folders, capsys, monkeypatch, caplog):
+    opened = []
+
+    def refuse(self: object, request: urllib.request.Request, timeout: float) -> None:
+        opened.append(request.full_url)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(urllib.request.OpenerDirector, "open", refuse)
+    url = "http://example.org/model.zip"
+    assert download_by_url([url]) == 2
+    assert "is not encrypted, so the file could be replaced" in capsys.readouterr().err
+    assert not opened
+    for words in (["--allow_http"], ["--sha256", "0" * 64]):
+        assert download_by_url([url, *words]) == 2
+        assert "no network in tests" in capsys.readouterr().err
+    assert opened == [url, url]
+
+
+def test_http_on_this_machine_is_a_warning(server, nnunet_folders, caplog):
+    assert download_by_url([f"{server}/model.zip"]) == 0
+    assert "is not encrypted (http)" in caplog.text
+
+
+def test_redirects_keep_the_encryption():
+    request = urllib.request.Request("https://example.org/model.zip")
+    handler = model_download._NoDowngrade()
+    assert handler.redirect_request(request, None, 302, "", {}, "https://elsewhere.org/x").host == "elsewhere.org"
+    for target in ("http://elsewhere.org/x", "ftp://elsewhere.org/x"):
+        with pytest.raises(urllib.error.URLError, match="which is not encrypted"):
+            handler.redirect_request(request, None, 302, "", {}, target)
+
+
+@pytest.mark.parametrize("name", ["model.zip", "unsized.zip"])
+def test_sizes_are_limited_before_and_during_the_download(name, server, nnunet_folders, capsys):
+    assert UPSTREAM.stat().st_size > 1000
+    assert download_by_url([f"{server}/{name}", "--max_gb", "1e-6"]) == 3
+    assert "0.0 GB are allowed (--max_gb" in capsys.readouterr().err
+    assert not list(nnunet_folders["nnUNet_results"].iterdir())
+    assert download_by_url([f"{server}/{name}", "--max_gb", "0"]) == 2
 
 
 def test_results_must_be_set_before_anything_is_downloaded(server, agents, monkeypatch, capsys):

@@ -286,7 +286,8 @@ def test_the_state_of_the_optimiser_may_stay_here(lora_model, tmp_path):
     small = export_and_unpack(lora_model, tmp_path, without_optimizer=True)
     checkpoint = load_checkpoint(small / "fold_0" / "checkpoint_final.pth")
     before = load_checkpoint(lora_model / "fold_0" / "checkpoint_final.pth")
-    assert before.keys() - checkpoint.keys() == {"optimizer_state", "grad_scaler_state", "lr_scheduler_state"}
+    of_training = {"optimizer_state", "grad_scaler_state", "lr_scheduler_state", "trained_with"}
+    assert before.keys() - checkpoint.keys() == of_training
     for name, value in before["network_weights"].items():
         assert torch.equal(checkpoint["network_weights"][name], value)
 
@@ -307,7 +308,7 @@ def test_functions_and_flags_are_upstreams(oracle_recorded):
         (
             "nnUNetv2_download_pretrained_model_by_url",
             entry_points.build_download_parser(),
-            {"--overwrite", "--sha256"},
+            {"--overwrite", "--sha256", "--allow_http", "--max_gb"},
         ),
     ):
         actions = {(action.option_strings or [action.dest])[0]: action for action in parser._actions[1:]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import shutil
@@ -97,12 +98,20 @@ class RunsCode:
         return os.system, (f"touch {self.marker}",)
 
 
+def with_network(name: str, argument: str | None = None) -> bytes:
+    """Plans whose network, or an argument of it, is named by a dotted name."""
+    keywords = {} if argument is None else {"conv_op": argument}
+    architecture = {"network_class_name": name, "arch_kwargs": keywords, "_kw_requires_import": list(keywords)}
+    return json.dumps({"configurations": {"2d": {"architecture": architecture}}}).encode()
+
+
 def saved(content: object) -> bytes:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     return buffer.getvalue()
 
 
+OTHER_PLANS = b'{"configurations": {"2d": {"batch_size": 7}}}'
 ELSEWHERE = "models are in DatasetXXX_Name/TRAINER__PLANS__CONFIGURATION/"
 BAD = {
     "parent": (add("../evil.json"), "its path leads out of the folder"),
@@ -124,7 +133,67 @@ BAD = {
     "nothing": (lambda content: content.clear(), "There is no trained model in the archive"),
     "bad json": (add(f"{MODEL}/plans.json", b"{"), "plans.json in the archive cannot be used: .*not valid JSON"),
     "other json": (add(f"{MODEL}/plans.json", b"{}"), "it is no plans.json of nnU-Net"),
-    "list": (add(f"{MODEL}/dataset.json", b"[]"), "it is no dataset.json of nnU-Net"),
+    "list": (add(f"{MODEL}/dataset.json", b"[]"), "dataset.json holds .*it must be an object"),
+    "plans that name os.system": (
+        add(f"{MODEL}/plans.json", with_network("os.system")),
+        "'os.system' was not imported: names in data files may come from",
+    ),
+    "plans that load from the hub": (add(f"{MODEL}/plans.json", with_network("torch.hub.load")), "torch.hub.load"),
+    "plans that call exec": (add(f"{MODEL}/plans.json", with_network("builtins.exec")), "builtins.exec"),
+    "plans that name a function": (
+        add(f"{MODEL}/plans.json", with_network("torch.nn.init.zeros_")),
+        "not a torch.nn.M",
+    ),
+    "an argument that names os.system": (
+        add(f"{MODEL}/plans.json", with_network("torch.nn.Identity", "os.system")),
+        "'os.system' was not imported",
+    ),
+    "reader that is a path": (
+        add(f"{MODEL}/plans.json", b'{"image_reader_writer": "../x", "configurations": {"2d": {}}}'),
+        "\"image_reader_writer\" is '../x'; it must be the name of a class",
+    ),
+    **{
+        f"{key} that is a path": (
+            add(f"{MODEL}/plans.json", b'{"configurations": {"2d": {}}, "%s": "../../escape"}' % key.encode()),
+            f"'../../escape' cannot be the name of .*{key}",
+        )
+        for key in ("plans_name", "dataset_name")
+    },
+    **{
+        f"{key} that is a path": (
+            add(f"{MODEL}/plans.json", b'{"configurations": {"2d": {"%s": "../../escape"}}}' % key.encode()),
+            "'../../escape' cannot be the name of ",
+        )
+        for key in ("data_identifier", "previous_stage", "next_stage", "inherits_from")
+    },
+    "configuration that is a path": (
+        add(f"{MODEL}/plans.json", b'{"configurations": {"../../escape": {}}}'),
+        "'../../escape' cannot be the name of a configuration",
+    ),
+    "file ending that is a path": (
+        add(
+            f"{MODEL}/dataset.json",
+            b'{"channel_names": {"0": "a"}, "labels": {"background": 0, "b": 1}, "file_ending": "./../x.png"}',
+        ),
+        "'./../x.png' cannot be the name of files",
+    ),
+    "trainer that is a path": (
+        add(CHECKPOINT, saved({"init_args": {"configuration": "2d"}, "network_weights": {}, "trainer_name": "../x"})),
+        "\"trainer_name\" is '../x'; it must be the name of a class",
+    ),
+    "plans in a checkpoint that name os.system": (
+        add(
+            CHECKPOINT,
+            saved(
+                {
+                    "init_args": {"configuration": "2d", "plans": json.loads(with_network("os.system"))},
+                    "network_weights": {},
+                    "trainer_name": "nnUNetTrainer",
+                }
+            ),
+        ),
+        "'os.system' was not imported",
+    ),
     "no text": (add(f"{MODEL}/dataset.json", b"\xff\xfe\xff"), "dataset.json in the archive cannot be used"),
     "damaged weights": (
         add(CHECKPOINT, b"PK\x03\x04 no"),
@@ -246,14 +315,14 @@ def test_a_model_that_is_there_is_replaced_only_if_asked(root, tmp_path):
     own.parent.mkdir()
     shutil.copyfile(root / CHECKPOINT, own)
     before = files_below(root)
-    other = rewritten(tmp_path / "other.zip", add(f"{MODEL}/plans.json", b'{"configurations": {}}'))
+    other = rewritten(tmp_path / "other.zip", add(f"{MODEL}/plans.json", OTHER_PLANS))
     with pytest.raises(
         UsageError, match=rf"other files already where the archive has {MODEL}/plans.json; .*--overwrite"
     ):
         install_model_from_zip_file(other)
     assert files_below(root) == before
     assert install_from_zip_entry_point([str(other), "--overwrite"]) == 0
-    assert (root / MODEL / "plans.json").read_text() == '{"configurations": {}}'
+    assert (root / MODEL / "plans.json").read_bytes() == OTHER_PLANS
     assert not own.exists()  # of another model: with these plans it could not predict
 
 
@@ -288,7 +357,7 @@ def test_a_failure_while_replacing_puts_the_older_model_back(root, tmp_path, mon
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", fail_for_new_ones)
-    other = rewritten(tmp_path / "other.zip", add(f"{MODEL}/plans.json", b'{"configurations": {}}'))
+    other = rewritten(tmp_path / "other.zip", add(f"{MODEL}/plans.json", OTHER_PLANS))
     with pytest.raises(OSError, match="No space left"):
         install_model_from_zip_file(other, overwrite=True)
     assert files_below(root) == before

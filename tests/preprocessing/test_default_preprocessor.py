@@ -178,7 +178,7 @@ def test_voxels_that_are_not_finite_are_counted(value, dataset):
 def test_wrong_number_of_channels_is_refused(dataset):
     raw, _ = dataset
     (raw / "imagesTr/a_0001.nii.gz").unlink()
-    with pytest.raises(DataError, match="Case a: The case has 1 channels, but the plans are for 2"):
+    with pytest.raises(DataError, match=r"Case a: a has no _0001 \(T1\); 2 channels are needed \(CT, T1\)"):
         preprocessor().run(NAME, "3d_fullres", "nnUNetPlans", 1)
 
 

@@ -11,6 +11,7 @@ import io
 import json
 import sys
 import tempfile
+from inspect import signature
 from pathlib import Path
 
 import nibabel
@@ -70,7 +71,9 @@ def label_managers() -> dict:
 
     answers = {}
     for name, (labels, order) in LABELS.items():
-        manager = LabelManager(labels, order)
+        # Upstream has no such argument: it accepts every order.
+        accepted = {"allow_lost_regions": True} if "allow_lost_regions" in signature(LabelManager).parameters else {}
+        manager = LabelManager(labels, order, **accepted)
         logits = scores(manager.num_segmentation_heads)
         segmentation = manager.convert_logits_to_segmentation(logits)
         answers[name] = {

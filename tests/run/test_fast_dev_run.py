@@ -16,7 +16,13 @@ from nnunetv2.errors import UsageError
 from nnunetv2.preprocessing.stored_cases import nnUNetDatasetNumpy
 from nnunetv2.run import fast_dev_run, run_training
 from nnunetv2.run.fast_dev_prediction import StoredCase, num_patches, size_of_middle
-from nnunetv2.run.fast_dev_report import EpochEstimate, Stopwatch, TrainingLength
+from nnunetv2.run.fast_dev_report import (
+    EpochEstimate,
+    Stopwatch,
+    TrainingLength,
+    idle_parameters,
+    warning_of_idle_parameters,
+)
 from nnunetv2.run.fast_dev_sizes import BatchShape, small_batch, with_small_batches
 from nnunetv2.run.training_run import TrainingRun
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -217,6 +223,20 @@ def test_the_stopwatch_knows_the_last_call_and_the_pause_before_it(monkeypatch):
     add = watch.timed("add", lambda a, b: a + b)
     assert (add(1, b=2), add(3, 4)) == (3, 7)
     assert (watch.last("add"), watch.before_last("add")) == (2.0, 1.0)
+
+
+def test_parameters_without_a_gradient_are_told_apart_from_those_that_are_expected():
+    network = torch.nn.ModuleDict({name: torch.nn.Linear(2, 1) for name in ("used", "idle", "frozen", "backbone")})
+    network["frozen"].requires_grad_(False)
+    network["used"](torch.ones(1, 2)).sum().backward()
+    # A module of a ModuleDict is an attribute, too: this network has a backbone, as those of the heads have.
+    for deep_supervision in (True, False):
+        assert idle_parameters(network, deep_supervision) == ["idle.weight", "idle.bias"]
+    del network["backbone"]
+    assert idle_parameters(network, True) == ["idle.weight", "idle.bias"]
+    assert idle_parameters(network, False) == []  # lower outputs of a U-Net without deep supervision
+    text = warning_of_idle_parameters([f"p{number}" for number in range(10)])
+    assert "no gradient reaches p0, p1, p2, p3, p4, p5, p6, p7 and 2 more. " in text
 
 
 def test_the_middle_of_a_case_is_a_case():

@@ -65,7 +65,10 @@ def test_models_are_compared_in_one_table(preprocessed, capsys):
     assert model_info_entry(["777", "2d", *trainers, *TINY, *flags]) == 0
     text = capsys.readouterr().out
     table, unet, segformer = text.split("\n\nnnUNetTrainer")
-    assert [line.split()[0] for line in table.splitlines()[2:]] == ["nnUNetTrainer", "nnUNetTrainer_segformer"]
+    assert [line.split("  ")[0] for line in table.splitlines()[2:]] == [
+        "nnUNetTrainer: PlainConvUNet",
+        "nnUNetTrainer_segformer: SegFormerSegmentationModel",
+    ]
     assert unet.startswith(": PlainConvUNet, 2d, patch 64 x 64, 1 in, 3 out, batch 1, bf16\n")
     assert [line.split("  ")[0] for line in segformer.splitlines()[4:8]] == [
         "backbone",
@@ -88,6 +91,54 @@ def test_a_trained_model_is_described_by_its_folder_alone(preprocessed, capsys, 
     monkeypatch.delenv("nnUNet_preprocessed")
     (trained,) = info(capsys, "-m", str(folder))["models"]
     assert trained == {**planned, "name": folder.name}
+
+
+def model_folder(results: Path, trainer) -> Path:
+    folder = results / NAME / f"{type(trainer).__name__}__nnUNetPlans__2d"
+    folder.mkdir(parents=True)
+    (folder / "plans.json").write_text(json.dumps(trainer.plans_manager.plans))
+    (folder / "dataset.json").write_text(json.dumps(DATASET_JSON))
+    return folder
+
+
+@pytest.mark.slow
+def test_heads_of_one_trainer_have_labels_of_their_own(preprocessed, capsys, tmp_path):
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
+
+    def folder(place: str, head: str) -> str:
+        trainer = make_trainer(nnUNetTrainer_vit, overrides=[f"model.head={head}", *TINY[:2]])
+        return str(model_folder(tmp_path / place, trainer))
+
+    assert model_info_entry(["-m", folder("first", "linear"), folder("second", "segdino"), "--batch_size", "1"]) == 0
+    table = capsys.readouterr().out.split("\n\n")[0]
+    name = f"{NAME}/nnUNetTrainer_vit__nnUNetPlans__2d: DenseViTNetwork"
+    assert [line.split("  ")[0] for line in table.splitlines()[2:]] == [
+        f"first/{name} (linear)",
+        f"second/{name} (segdino)",
+    ]
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_head_that_is_not_installed_is_named_with_its_file(preprocessed, capsys, tmp_path, monkeypatch, is_named):
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
+
+    trainer = make_trainer(nnUNetTrainer_vit, overrides=TINY[:2])
+    folder = model_folder(tmp_path, trainer)
+    plans = json.loads((folder / "plans.json").read_text())
+    arguments = plans["configurations"]["2d"]["architecture"]["arch_kwargs"]
+    arguments["head"] = {"name": "mine", "settings": {}, "file": "my_head.py", "sha256": "0"}
+    (folder / "plans.json").write_text(json.dumps(plans))
+    (folder / "fold_0").mkdir()
+    (folder / "fold_0" / "config.yaml").write_text("model: {head: mine}\n")
+    place = "a folder and name that in"
+    if is_named:
+        monkeypatch.setenv("nnUNet_extensions", str(tmp_path))
+        place = f"{tmp_path}, named in"
+    assert model_info_entry(["-m", str(folder)]) == 3
+    assert capsys.readouterr().err.endswith(
+        f"The model's head 'mine' is defined in a file of its author, my_head.py, which is not installed here; put the "
+        f"file into {place} the environment variable nnUNet_extensions\n"
+    )
 
 
 def test_the_json_file_holds_what_is_printed(preprocessed, capsys, tmp_path):

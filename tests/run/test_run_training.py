@@ -32,7 +32,12 @@ def dataset(nnunet_folders: dict[str, Path]) -> Path:
 
 
 ADDED = {
+    "--allow_config_change": False,
+    "--num_folds": None,
+    "--group_by": None,
+    "--allow_leak": False,
     "--fast_dev_run": False,
+    "--force": False,
     "--seed": None,
     "--num_epochs": None,
     "--num_iterations_per_epoch": None,
@@ -130,6 +135,24 @@ def test_argument_that_the_trainer_does_not_take_is_refused(dataset: Path) -> No
         run_training.get_trainer_from_args("777", "2d", 0, device=CPU, trainer_kwargs={"width": 3})
 
 
+def test_a_copy_of_the_plans_that_kept_its_name_is_trained_as_in_upstream_with_a_warning(
+    dataset: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plans = json.loads((dataset / "nnUNetPlans.json").read_text())
+    folders = {}
+    for name in ("nnUNetPlans", "Small"):
+        (dataset / "Small.json").write_text(json.dumps({**plans, "plans_name": name}))
+        trainer = run_training.get_trainer_from_args("777", "2d", 0, "nnUNetTrainer", "Small", device=CPU)
+        folders[name] = Path(trainer.output_folder_base).name
+    assert folders == {"nnUNetPlans": "nnUNetTrainer__nnUNetPlans__2d", "Small": "nnUNetTrainer__Small__2d"}
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning == (
+        f'{dataset / "Small.json"} has "plans_name": "nnUNetPlans", so its models are named '
+        f'TRAINER__nnUNetPlans__CONFIGURATION, like those of -p nnUNetPlans; set "plans_name": "Small" in the file to '
+        f"keep them apart"
+    )
+
+
 @pytest.mark.parametrize("name", [777, "777", NAME])
 def test_dataset_may_be_given_by_number_or_name(dataset: Path, name: int | str) -> None:
     trainer = run_training.get_trainer_from_args(name, "2d", "0", device=CPU)
@@ -141,6 +164,14 @@ def test_fold_that_is_not_in_the_splits_is_refused_in_one_line(
 ) -> None:
     assert run_training.run_training_entry(["777", "2d", "7", "-device", "cpu"]) == 2
     assert "there is no fold 7: the folds are 0, 1, 2, 3, 4 and all" in capsys.readouterr().err
+
+
+def test_the_fold_is_checked_before_pretrained_weights_are_read(dataset: Path, tmp_path: Path, capsys) -> None:
+    weights = tmp_path / "no_checkpoint.pth"
+    weights.touch()
+    words = ["777", "2d", "7", "-device", "cpu", "-pretrained_weights", str(weights)]
+    assert run_training.run_training_entry(words) == 2
+    assert "there is no fold 7" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -168,6 +199,9 @@ class _Recorder(SimpleNamespace):
     def load_checkpoint(self, path: str) -> None:
         self.loaded = Path(path).name
 
+    def training_record(self) -> dict:
+        return {}
+
 
 @pytest.fixture
 def recorder(tmp_path: Path) -> _Recorder:
@@ -184,8 +218,8 @@ def test_continue_without_checkpoint_starts_anew_with_a_warning(
 
 
 def test_continue_takes_the_latest_checkpoint(recorder: _Recorder) -> None:
-    for name in ("checkpoint_best.pth", "checkpoint_latest.pth"):
-        (Path(recorder.output_folder) / name).touch()
+    for epoch, name in enumerate(("checkpoint_best.pth", "checkpoint_latest.pth")):
+        torch.save({"current_epoch": epoch}, Path(recorder.output_folder) / name)
     run_training.maybe_load_checkpoint(recorder, True, False)
     assert recorder.loaded == "checkpoint_latest.pth"
 

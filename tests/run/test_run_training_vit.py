@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import shutil
 
 import pytest
 
 from nnunetv2.run import run_training_vit
 from nnunetv2.training.nnUNetTrainer.any_head_config import AnyHeadConfig
 from nnunetv2.utilities import extensions
+from tests.training.tiny_dataset import write_tiny_dataset
 
 HEADS = extensions.names("head")
 entry = run_training_vit.run_training_entry
@@ -71,6 +74,44 @@ def test_wrong_choices_are_one_line(words, message, capsys):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error)
+
+
+def test_settings_of_a_fold_are_found_where_copied_plans_put_it(nnunet_folders, capsys):
+    dataset = write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
+    shutil.copyfile(dataset / "nnUNetPlans.json", dataset / "Copy.json")  # with nnUNetPlans as plans_name
+    fold = nnunet_folders["nnUNet_results"] / dataset.name / "nnUNetTrainer_vit__nnUNetPlans__2d" / "fold_0"
+    fold.mkdir(parents=True)
+    (fold / "config.yaml").write_text("model: {head: linear}\n")
+    assert entry(["777", "2d", "0", "-p", "Copy", "--c", "--print_config"]) == 0
+    assert re.search(r"head: linear +# .*config.yaml:1", capsys.readouterr().out)
+
+
+COMMANDS = ("vit", "m2f", "segformer", "nodeepsupervision_mymodel")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("more", [[], ["--fast_dev_run"], ["--c"], ["--val"]])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["777", "2d", "7"], "there is no fold 7: the folds are 0, 1, 2, 3, 4 and all"),
+        (["778", "2d", "0"], "There is no dataset with id 778"),
+        (["777", "2dx", "0"], "have no configuration '2dx'; they have 2d"),
+        (["777", "2d", "0", "-p", "Other"], "There are no plans Other"),
+    ],
+)
+def test_what_is_not_there_is_found_before_weights_are(
+    nnunet_folders, monkeypatch, capsys, command, more, words, message
+):
+    folder = write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
+    find_weights = "nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit.find_weights"
+    monkeypatch.setattr(find_weights, lambda *_, **__: pytest.fail("weights were looked for"))
+    module = importlib.import_module(f"nnunetv2.run.run_training_{command}")
+    before = sorted(folder.iterdir())
+    assert module.run_training_entry([*words, *more, "-device", "cpu", "model.backbone_size=small"]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(folder.iterdir()) == before
+    assert list(nnunet_folders["nnUNet_results"].iterdir()) == []
 
 
 def test_a_template_takes_the_choices_of_head_and_loss_alone(tmp_path, capsys):

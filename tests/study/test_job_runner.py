@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2.study.job_runner import locked, run_job
+from dinov3.utils.folder_lock import locked_folder
+from nnunetv2.errors import PreemptedError
+from nnunetv2.study.job_runner import run_job
 from nnunetv2.study.jobs import State
 from tests.conftest import REPOSITORY
 from tests.processes import LONGEST_WAIT, is_alive, wait_until
@@ -70,9 +72,19 @@ def test_a_failure_has_a_reason(tmp_path, source, reason):
 
 def test_what_another_process_trains_is_left_to_it(tmp_path):
     job = make_job(tmp_path, FINISH)
-    with locked(job.lock, wait=False):
+    with locked_folder(job.lock, "training"):
         assert run_job(job) is None
     assert run_job(job).is_finished
+
+
+def test_a_training_that_a_signal_ended_is_resumed_by_the_same_command(tmp_path):
+    job = make_job(tmp_path, "return 75")
+    with pytest.raises(PreemptedError, match=f"A signal ended the training {job.name}, .* resumes it from its last"):
+        run_job(job)
+
+
+def test_a_training_started_by_hand_is_left_to_itself(tmp_path):
+    assert run_job(make_job(tmp_path, "return 6")) is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -80,15 +92,18 @@ def test_no_process_outlives_the_one_that_started_the_training(tmp_path, number)
     job = make_job(tmp_path, ENDLESS)
     program = (
         "import sys; from pathlib import Path; from tests.study.study_jobs import make_job\n"
-        "from nnunetv2.study.job_runner import run_job, stopped_by_signals\n"
-        f"with stopped_by_signals(): run_job(make_job(Path(sys.argv[1]), {ENDLESS!r}))"
+        "from dinov3.utils.command_line import command\n"
+        "from dinov3.utils.processes.stop_signals import ended_by_signals\n"
+        "from nnunetv2.study.job_runner import run_job\n"
+        f"run = ended_by_signals('Again')(lambda _: run_job(make_job(Path(sys.argv[1]), {ENDLESS!r})))\n"
+        "sys.exit(command(run)())"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     starter = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=environment, stderr=subprocess.PIPE)
     pids = wait_until(lambda: pids_of(job.fold_folder / "pids"))
     starter.send_signal(number)
     starter.communicate(timeout=LONGEST_WAIT)
-    assert starter.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}[number]
+    assert starter.returncode == {signal.SIGTERM: 75, signal.SIGKILL: -signal.SIGKILL}[number]
     wait_until(lambda: not any(map(is_alive, pids)))
-    with locked(job.lock, wait=False):
+    with locked_folder(job.lock, "training"):
         pass

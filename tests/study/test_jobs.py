@@ -146,6 +146,6 @@ def test_duration_of_epochs_is_read(tmp_path):
     job = make_job(tmp_path)
     mark(job, "metrics.jsonl")
     Path(job.fold_folder, "metrics.jsonl").write_text(
-        '{"type": "run"}\n{"type": "epoch", "seconds": 2.5}\n{"type": "ep'
+        '{"type": "run"}\n{"type": "epoch", "epoch": 0, "seconds": 2.5}\n{"type": "ep'
     )
     assert job.epoch_seconds() == [2.5]

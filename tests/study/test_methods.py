@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,56 @@ def test_what_would_not_be_comparable_is_said_before_the_training(study, capsys)
     assert not study.folder.exists()
 
 
+EXTENSIONS = {
+    "metric.py": """
+from nnunetv2.comparison.metric import AS_OVERLAP, Metric, register_metric
+
+@register_metric("Mine")
+class Mine(Metric):
+    meaning, definition, higher_is_better, empty_masks = "mine", "mine.", True, AS_OVERLAP
+""",
+    "head.py": """
+from nnunetv2.model.head import DenseHead, register_head
+
+@register_head("my_head")
+class Mine(DenseHead):
+    pass
+""",
+}
+
+
+@pytest.fixture
+def extensions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder with a metric and a head that lack a method."""
+    folder = tmp_path / "of_the_user"
+    folder.mkdir()
+    for name, text in EXTENSIONS.items():
+        (folder / f"{name.removesuffix('.py')}_of_a_study.py").write_text(text)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("nnUNet_extensions", str(folder))
+    return folder
+
+
+def test_a_metric_that_cannot_compute_is_said_before_the_training(study, extensions, capsys):
+    path = study.folder.with_suffix(".yaml")
+    path.write_text(path.read_text() + "\nbudget: {num_epochs: 1}\n")
+    message = "metric_of_a_study.py, line 4: Mine must define compute(self, pair), see Metric"
+    for words in ([str(path)], [str(path), "--dry_run"]):
+        assert study_entry(words) == 2
+        assert message in capsys.readouterr().err
+    assert not study.folder.exists()
+    path.write_text(path.read_text() + "compare: {metrics: [Dice]}\n")
+    assert study_entry([str(path), "--dry_run"]) == 0
+
+
+def test_a_head_that_lacks_a_method_is_said_before_the_training(dataset, extensions, tmp_path):
+    settings = {"model.head": "my_head", "model.backbone_size": "tiny", "model.pretrained": False}
+    with pytest.raises(
+        UsageError, match=r"models.mine: .*head_of_a_study.py, line 4: Mine must define forward\(self, f"
+    ):
+        resolve(tmp_path, {"trainer": "nnUNetTrainer_vit", "settings": settings})
+
+
 def test_a_device_that_is_not_there_is_said_before_the_first_training(study):
     if "mps" in available_devices():
         pytest.skip("this machine has all devices")
@@ -178,8 +229,8 @@ def test_hours_follow_from_epochs_that_were_timed(study):
     cut_off, done = study.jobs[0], study.jobs[2]
     mark(cut_off, "checkpoint_best.pth", "metrics.jsonl")
     mark(done, "checkpoint_final.pth", "validation/summary.json")
-    epoch = '{"type": "epoch", "seconds": 36}\n'
-    (cut_off.fold_folder / "metrics.jsonl").write_text(100 * epoch)
+    epochs = [f'{{"type": "epoch", "epoch": {number}, "seconds": 36}}\n' for number in range(100)]
+    (cut_off.fold_folder / "metrics.jsonl").write_text("".join(epochs))
     (row,) = (line.split() for line in described(study).splitlines() if line.startswith("unet "))
     assert row[1:4] == ["1", "of", "2"]
     assert row[-2:] == ["10.00", "9.00"]

@@ -116,8 +116,7 @@ def test_the_template_has_every_setting_at_its_default(tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
-def test_the_example_can_be_read(monkeypatch):
-    monkeypatch.setenv("DINOV2_WEIGHTS", "/weights/dinov2_vits14.safetensors")
+def test_the_example_can_be_read():
     config = load_study(EXAMPLE)
     assert list(config.sections()) == ["unet", "upernet", "segformer", "m2f", "eomt"]
 
@@ -127,7 +126,6 @@ def test_the_example_prepares_its_patches_and_folds(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "nnUNetPlans.json").write_text(json.dumps(tiny_plans()))
     monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path))
-    monkeypatch.setenv("DINOV2_WEIGHTS", "/weights/dinov2_vits14.safetensors")
     runpy.run_path(str(EXAMPLE.with_suffix(".py")))
     config = load_study(EXAMPLE)
     configuration = PlansManager(folder / "nnUNetPlans.json").get_configuration(config.configuration)

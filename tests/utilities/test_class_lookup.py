@@ -151,7 +151,8 @@ def test_broken_files_among_external_trainers_hide_no_other(monkeypatch, folder,
     monkeypatch.setenv("nnUNet_extTrainer", str(folder))
     assert find_by_name("trainer", "nnUNetTrainerWorks").num_epochs == 3
     assert "b_invalid.py, which is not valid Python" in caplog.text
-    with pytest.raises(ModuleNotFoundError, match="a_module_of_nobody"):
+    message = "a_fails.py, line 1: ModuleNotFoundError: No module named 'a_module_of_nobody'; correct this file"
+    with pytest.raises(UsageError, match=message):
         find_by_name("trainer", "nnUNetTrainerFails")
     with pytest.raises(UsageError, match="named 'nnUNetTrainerWorkz' .*did you mean nnUNetTrainerWorks"):
         find_by_name("trainer", "nnUNetTrainerWorkz")

@@ -62,7 +62,7 @@ def test_other_text_is_refused(given):
 
 @pytest.mark.parametrize("given", ["Dataset001_A/../../x", "Dataset001_A\\..\\x", "Dataset\0"])
 def test_paths_are_refused(given):
-    with pytest.raises(UsageError, match="is a path; give the name"):
+    with pytest.raises(UsageError, match="cannot be the name of a dataset"):
         maybe_convert_to_dataset_name(given)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_names_of_users_come_behind_those_of_the_package(folder):
 def test_a_file_is_not_run_until_its_class_is_asked_for(folder):
     write(folder / "a.py", more="raise RuntimeError('was run')\n")
     assert extensions.find("head", "mine").config()().width == 3
-    with pytest.raises(NameError):  # the decorator comes first, and nobody has imported it
+    with pytest.raises(UsageError, match="a.py, line 5: NameError: name 'register_head' is not defined; correct this"):
         extensions.find("head", "mine").load()
 
 
@@ -85,8 +86,19 @@ def test_fields_that_are_no_settings_are_reported(folder):
 def test_a_name_that_two_files_register_is_rejected_with_both(folder):
     write(folder / "a.py")
     write(folder / "b.py")
-    with pytest.raises(UsageError, match=r"head 'mine' is registered by .*a.py and by .*b.py"):
-        extensions.names("head")
+    write(folder / "c.py", name='"another"')
+    with pytest.raises(UsageError, match=r"head 'mine' is registered by Mine of .*a.py and by Mine of .*b.py; give"):
+        extensions.find("head", "mine")
+    # Commands that need another one go on, and those that list all name both files.
+    assert extensions.find("head", "another").path.name == "c.py"
+    assert re.match(r"unusable: registered by .*a.py and by .*b.py$", extensions.summaries("head")["mine"])
+    assert [each.path.name for each in extensions.of_users("head")] == ["a.py", "b.py", "c.py"]
+
+
+def test_one_file_may_not_register_a_name_twice(folder):
+    write(folder / "a.py", more="\n\n@register_head('mine')\nclass Second:\n    pass\n")
+    with pytest.raises(UsageError, match=r"is registered by Mine of .*a.py and by Second of .*a.py"):
+        extensions.find("head", "mine")
 
 
 def test_a_name_of_the_package_is_taken(folder):
@@ -106,11 +118,89 @@ def test_names_that_are_no_literals_are_passed_over(folder):
     assert "mine" not in extensions.names("head")
 
 
+UNREGISTERED = """
+from nnunetv2.model import head, heads
+from nnunetv2.model.heads.linear import Linear
+
+class Base(head.DenseHead):
+    pass
+
+{decorator}
+class Mine(Base):
+    pass
+
+@head.register_head("known")
+class Known(Linear):
+    pass
+
+class Helper:
+    pass
+"""
+
+
+@pytest.mark.parametrize("decorator", ["", "@head.register_head(NAME)", "@head.register_head", "@other('mine')"])
+def test_a_name_that_is_not_found_hints_at_classes_without_a_registration(folder, decorator):
+    (folder / "a.py").write_text(UNREGISTERED.format(decorator=decorator))
+    hint = r'a.py, line 9: the class Mine is not registered; put @register_head\("mine"\) above it, with the name as a'
+    with pytest.raises(UsageError, match=rf"There is no head 'mine'; registered are .*known.*; .*{hint} literal$"):
+        extensions.find("head", "mine")
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [
+        ("head", "QueryHead"),
+        ("head", "Linear"),
+        ("loss", "DenseLoss"),
+        ("loss", "CrossEntropy"),
+        ("metric", "Metric"),
+        ("backbone", "TimmBackbone"),
+        ("reader", "BaseReaderWriter"),
+    ],
+)
+def test_a_registration_is_missed_in_classes_of_every_kind(folder, kind, base):
+    (folder / "a.py").write_text(f"class Mine({base}):\n    pass\n")
+    assert f"a.py, line 1: the class Mine is not registered; put @register_{kind}(" in extensions.unregistered_hint(
+        kind, "mine"
+    )
+    (folder / "a.py").write_text(f"@register_{kind}('mine')\nclass Mine({base}):\n    pass\n")
+    assert extensions.unregistered_hint(kind, "mine") == ""
+
+
+def test_a_name_that_is_not_found_hints_at_files_that_are_no_python(folder):
+    (folder / "a.py").write_text("@register_head('mine')\nclass Mine(:\n    pass\n")
+    with pytest.raises(UsageError, match="There is no head 'mine'; .*; .*a.py, line 2, is not valid Python: invalid"):
+        extensions.find("head", "mine")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        ("import a_module_of_nobody", r"a.py, line 3: ModuleNotFoundError: No module named 'a_module_of_nobody'; corr"),
+        ("WIDTH = 1 / 0", "a.py, line 3: ZeroDivisionError: division by zero; correct this file"),
+        ("from neighbour import WIDTH", r"neighbour.py, line 2: KeyError: 'a'; correct this file"),
+        ("from invalid import WIDTH", r"invalid.py, line 1: SyntaxError: invalid syntax; correct this file"),
+        ("raise SystemExit", "a.py, line 3: SystemExit; correct this file"),
+    ],
+)
+def test_an_error_of_a_file_is_one_line_with_its_place(folder, mistake, message):
+    (folder / "neighbour.py").write_text("\nWIDTH = {}['a']\n")
+    (folder / "invalid.py").write_text("WIDTH = = 3\n")
+    write(folder / "a.py", imports=mistake, width="WIDTH")
+    with pytest.raises(UsageError, match=message) as caught:
+        extensions.find("head", "mine").load()
+    assert caught.value.exit_code == 2
+    if "WIDTH" in mistake:  # the settings need it, too
+        with pytest.raises(UsageError, match=message):
+            extensions.find("head", "mine").config()
+
+
 def test_a_file_that_is_no_python_is_skipped_with_a_warning(folder, caplog):
     (folder / "old.py").write_text("print 'register_head'\n")
     write(folder / "a.py")
-    assert "mine" in extensions.names("head")
-    assert "old.py, which is not valid Python" in caplog.text
+    for _ in range(2):
+        assert "mine" in extensions.names("head")
+    assert caplog.text.count("old.py, which is not valid Python") == 1
 
 
 def test_an_unknown_name_is_answered_with_those_there_are(folder, monkeypatch):

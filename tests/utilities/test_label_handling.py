@@ -48,7 +48,11 @@ def test_later_regions_overwrite_earlier_ones(as_tensor):
 
 def test_region_logits_above_zero_count():
     logits = torch.tensor([[3.0, -1.0, 0.0], [-3.0, 2.0, 0.0]])
-    assert LabelManager(REGIONS, [7, 9]).convert_logits_to_segmentation(logits).tolist() == [7, 9, 0]
+    assert LabelManager(REGIONS, [7, 9], allow_lost_regions=True).convert_logits_to_segmentation(logits).tolist() == [
+        7,
+        9,
+        0,
+    ]
 
 
 def test_scores_of_the_wrong_number_of_outputs_are_refused():

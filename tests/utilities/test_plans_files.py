@@ -36,6 +36,8 @@ def test_the_command_that_makes_a_folder_is_that_of_the_plans_which_name_it(prep
 
 @pytest.mark.parametrize("name", ["a/b", "a\\b", "a__b", "", " ", ".a", "dataset", "splits_final"])
 def test_names_that_are_none_for_plans(name: str) -> None:
-    with pytest.raises(UsageError, match="Plans cannot be named .*; choose a name like nnUNetPlans"):
+    with pytest.raises(
+        UsageError, match="Plans cannot be named .*; choose a name like nnUNetPlans|cannot be the name of plans"
+    ):
         require_plans_name(name)
     assert require_plans_name("nnUNetResEncUNetMPlans_80G v1.2") == "nnUNetResEncUNetMPlans_80G v1.2"

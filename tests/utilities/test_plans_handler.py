@@ -155,7 +155,7 @@ def test_resampling_function_is_bound_to_its_keywords_and_found_once(monkeypatch
 
     def find(kind, name):
         calls.append((kind, name))
-        return dict
+        return lambda **keywords: keywords
 
     monkeypatch.setattr(plans_handler, "find_by_name", find)
     manager = ConfigurationManager(
@@ -171,8 +171,9 @@ def test_intensity_properties_may_have_their_older_name():
     assert PlansManager(
         {"foreground_intensity_properties_by_modality": {"0": {}}}
     ).foreground_intensity_properties_per_channel
-    both = {"foreground_intensity_properties_by_modality": 1, "foreground_intensity_properties_per_channel": 2}
-    assert PlansManager(both).foreground_intensity_properties_per_channel == 2
+    older, newer = {"0": {"mean": 1}}, {"0": {"mean": 2}}
+    both = {"foreground_intensity_properties_by_modality": older, "foreground_intensity_properties_per_channel": newer}
+    assert PlansManager(both).foreground_intensity_properties_per_channel == newer
     with pytest.raises(DataError, match="foreground_intensity_properties_per_channel"):
         _ = PlansManager({}).foreground_intensity_properties_per_channel
 

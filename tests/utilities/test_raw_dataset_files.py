@@ -87,7 +87,7 @@ def test_training_cases_may_be_listed(tmp_path, monkeypatch):
     ("content", "message"),
     [
         ({}, 'dataset.json has no key "file_ending"'),
-        ({"dataset": {"a": {"images": []}}}, "case 'a' in \"dataset\" must be"),
+        ({"dataset": {"a": {"images": []}}}, "case 'a' in \"dataset\" is .*; it maps each case to its files"),
         ({"dataset": {"../a": {"images": [], "label": ""}}}, "'../a' cannot be the name of a case"),
     ],
 )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dinov3.utils.command_line import command
 from dinov3.utils.errors import UsageError
+from dinov3.utils.processes.stop_signals import ended_by_signals
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,6 +42,7 @@ Settings and their defaults:
 
 
 @command
+@ended_by_signals("The same command with resume=true goes on from the last checkpoint, if there is one")
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; `-h` lists all settings."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -72,14 +74,15 @@ def launch(config: SegmentationConfig) -> dict[str, Any]:
 
     Raises:
         UsageError: Required settings are missing, or the folder contains another run.
+        LockedError: Another run is writing into the folder.
     """
     from dinov3.eval.segmentation.training.run_folder import (
         CONFIG_FILE,
         check_run_folder,
         logging_to_folder,
-        only_writer,
     )
     from dinov3.utils.devices import resolve_device
+    from dinov3.utils.folder_lock import locked_folder
     from dinov3.utils.processes.process_group import process_group_from_environment, rank_and_world_size, wait_for_all
     from dinov3.utils.yaml_config import save_config
 
@@ -91,7 +94,8 @@ def launch(config: SegmentationConfig) -> dict[str, Any]:
         wait_for_all()  # the first process may write to the folder only after all have checked it
         folder = Path(config.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        with only_writer(folder) if rank == 0 else nullcontext(), logging_to_folder(folder, rank):
+        lock = locked_folder(folder, "writing", can_force=False) if rank == 0 else nullcontext()
+        with lock, logging_to_folder(folder, rank):
             _log_settings(settled, meant_for=config.n_gpus)
             # A resumed training saves the settings after its checkpoint was verified, an evaluation with its
             # results.

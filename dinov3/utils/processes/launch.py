@@ -17,7 +17,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from dinov3.utils.command_line import EXIT_INTERRUPTED
-from dinov3.utils.errors import ConnectionLostError, ProcessDiedError, UserError
+from dinov3.utils.errors import ConnectionLostError, PreemptedError, ProcessDiedError, UserError
+from dinov3.utils.processes import stop_signals
 from dinov3.utils.processes.cores import num_available_cores, use_threads
 from dinov3.utils.processes.process_end import end_with_parent
 
@@ -58,7 +59,8 @@ def launch(
     """Runs `function(*args)` in several processes of this machine and waits for all of them.
 
     The group is described in the environment as by `torchrun`, see `process_group_from_environment`. The processes
-    share the cores of the machine. If one fails, the others are stopped; if this process ends, all end.
+    share the cores of the machine. If one fails, the others are stopped; if this process ends, all end. Within
+    `ended_by_signals`, a signal to this process reaches all of them, and they stop as they would by themselves.
 
     Args:
         function: importable by name; its arguments are pickled.
@@ -68,16 +70,20 @@ def launch(
     Raises:
         UserError: a process raised it; the type is kept.
         ProcessDiedError: a process was killed, or raised an error that is not a `UserError`.
+        PreemptedError: this process received a signal.
     """
-    ranks = _start(function, args, num_processes)
-    try:
-        _watch(ranks, others_finish)
-    finally:
-        _stop(ranks)
+    with stop_signals.deferred(take_effect_at_end=False):
+        ranks = _start(function, args, num_processes)
+        try:
+            _watch(ranks, others_finish)
+        finally:
+            _stop(ranks)
     failed = sorted((rank for rank in ranks if rank.failure is not None), key=lambda rank: rank.is_consequence)
     if not failed:
         return
-    failure = failed[0].failure
+    failure = next((rank.failure for rank in failed if isinstance(rank.failure, PreemptedError)), failed[0].failure)
+    if stop_signals.requested() is not None and not isinstance(failure, PreemptedError):
+        raise PreemptedError(f"Stopped by {stop_signals.requested()} before all processes were ready. {advice}")
     if isinstance(failure, ProcessDiedError) or failed[0].is_consequence:
         others = "have finished" if others_finish else "were stopped"
         raise ProcessDiedError(
@@ -133,7 +139,11 @@ def _start_quiet_tracker() -> None:
 def _watch(ranks: Sequence[_Rank], others_finish: bool) -> None:
     """Waits until all have ended or, unless `others_finish`, until one has failed and had time to report why."""
     deadline = None
+    is_told = False
     while any(rank.process.is_alive() for rank in ranks):
+        if stop_signals.requested() is not None and not is_told:
+            is_told = True
+            _tell_to_stop(ranks)
         wait([rank.process.sentinel for rank in ranks if rank.process.is_alive()], timeout=_POLL_SECONDS)
         for rank in ranks:
             rank.look()
@@ -148,6 +158,14 @@ def _watch(ranks: Sequence[_Rank], others_finish: bool) -> None:
             return
     for rank in ranks:
         rank.look()
+
+
+def _tell_to_stop(ranks: Sequence[_Rank]) -> None:
+    for rank in ranks:
+        if stop_signals.STOP_RANK is None:
+            rank.process.terminate()
+        elif rank.process.is_alive():
+            os.kill(rank.process.pid, stop_signals.STOP_RANK)
 
 
 def _stop(ranks: Sequence[_Rank]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.configuration import ANISO_THRESHOLD
-from nnunetv2.errors import UsageError
+from nnunetv2.errors import DataError, UsageError
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_file import read_fingerprint
 from nnunetv2.experiment_planning.experiment_planners.feature_map_size import PLAIN_CONV_UNET, conv_feature_map_size
 from nnunetv2.experiment_planning.experiment_planners.network_topology import (
     Topology,
@@ -27,8 +27,10 @@ from nnunetv2.experiment_planning.experiment_planners.target_spacing import (
     slightly_coarser,
 )
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.utilities.dataset_json import channel_names, read_dataset_json
 from nnunetv2.utilities.json_export import json_ready
 from nnunetv2.utilities.plans_handling.plans_files import require_plans_name
+from nnunetv2.utilities.plans_handling.plans_schema import read_plans
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +100,7 @@ class ExperimentPlanner:
         self.dataset_name = maybe_convert_to_dataset_name(dataset_name_or_id)
         self.raw_dataset_folder = os.path.join(nnUNet_raw, self.dataset_name)
         self.preprocessed_folder = os.path.join(nnUNet_preprocessed, self.dataset_name)
-        self.dataset_json = read_json(os.path.join(self.raw_dataset_folder, "dataset.json"))
+        self.dataset_json = read_dataset_json(os.path.join(self.raw_dataset_folder, "dataset.json"))
         self.dataset = get_filenames_of_train_images_and_targets(self.raw_dataset_folder, self.dataset_json)
         self.dataset_fingerprint = _read_fingerprint(self.preprocessed_folder)
         self.UNet_vram_target_GB = (
@@ -113,10 +115,14 @@ class ExperimentPlanner:
         self.plans: dict[str, Any] | None = None
 
     def determine_reader_writer(self) -> type:
-        from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
+        from nnunetv2.imageio.reader_writer_registry import reader_of_training_cases
 
-        example = next(iter(self.dataset.values()))["images"][0]
-        return determine_reader_writer_from_dataset_json(self.dataset_json, example, verbose=False)
+        if not self.dataset:
+            raise DataError(
+                f"There is no training case in {self.raw_dataset_folder}/imagesTr: no file is named like "
+                f"case_0000{self.dataset_json['file_ending']} (file_ending in dataset.json)"
+            )
+        return reader_of_training_cases(self.dataset_json, self.dataset)
 
     @staticmethod
     def static_estimate_VRAM_usage(  # noqa: N802
@@ -181,7 +187,8 @@ class ExperimentPlanner:
         """Returns the axis order for preprocessing, and its inverse."""
         if self.suppress_transpose:
             return [0, 1, 2], [0, 1, 2]
-        return axis_order(self.determine_fullres_target_spacing())
+        spacing = self.determine_fullres_target_spacing()
+        return axis_order(spacing, self._median_shape_at(spacing))
 
     def generate_data_identifier(self, configuration_name: str) -> str:
         """Returns the folder name of the preprocessed cases; plans that share one must preprocess identically."""
@@ -271,30 +278,53 @@ class ExperimentPlanner:
         self.plans = write_plans(json_ready(plans), plans_file)
 
     def load_plans(self, fname: str) -> None:
-        self.plans = read_json(fname)
+        self.plans = read_plans(fname)
 
     def _plan_configurations(self, spacing: np.ndarray, median_shape: np.ndarray) -> dict[str, dict[str, Any]]:
         """Plans all configurations; spacing and shape are at full resolution, in transposed axis order."""
         cache: dict = {}
-        num_voxels = self._voxels_of_dataset(median_shape)
-        configurations = {}
+        volumes = {}
         if median_shape[0] != 1:  # datasets of 2-D images have no 3-D configurations
-            identifier = self.generate_data_identifier("3d_fullres")
-            fullres = self.get_plans_for_configuration(spacing, median_shape, identifier, num_voxels, cache)
-            lowres = self._plan_lowres(fullres, spacing, median_shape, cache)
-            if lowres is not None:
-                configurations["3d_lowres"] = {**lowres, "batch_dice": False, "next_stage": "3d_cascade_fullres"}
-            configurations["3d_fullres"] = {**fullres, "batch_dice": lowres is not None}
-            if lowres is not None:
-                configurations["3d_cascade_fullres"] = {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"}
-        slices = self.get_plans_for_configuration(
-            spacing[1:], median_shape[1:], self.generate_data_identifier("2d"), num_voxels, cache
-        )
-        configurations = {"2d": {**slices, "batch_dice": True}, **configurations}
+            volumes = self._plan_volumes(spacing, median_shape, cache)
+        configurations = {**self._plan_slices(spacing, median_shape, cache, is_required=not volumes), **volumes}
         for name, plan in configurations.items():
             if "patch_size" in plan:
                 logger.info("%s: patch size %s, batch size %d", name, list(plan["patch_size"]), plan["batch_size"])
         return configurations
+
+    def _plan_slices(
+        self, spacing: np.ndarray, median_shape: np.ndarray, cache: dict, *, is_required: bool
+    ) -> dict[str, dict[str, Any]]:
+        """Plans `2d`; without it if the slices are too small and it is not required."""
+        num_voxels = self._voxels_of_dataset(median_shape)
+        identifier = self.generate_data_identifier("2d")
+        try:
+            plan = self.get_plans_for_configuration(spacing[1:], median_shape[1:], identifier, num_voxels, cache)
+        except DataError as err:
+            if is_required:
+                raise
+            logger.warning("2d is left out. %s", err)
+            return {}
+        return {"2d": {**plan, "batch_dice": True}}
+
+    def _plan_volumes(self, spacing: np.ndarray, median_shape: np.ndarray, cache: dict) -> dict[str, dict[str, Any]]:
+        """Plans the 3-D configurations; none if the images are too small."""
+        num_voxels = self._voxels_of_dataset(median_shape)
+        identifier = self.generate_data_identifier("3d_fullres")
+        try:
+            fullres = self.get_plans_for_configuration(spacing, median_shape, identifier, num_voxels, cache)
+        except DataError as err:
+            logger.warning("3d_fullres is left out. %s", err)
+            return {}
+        lowres = self._plan_lowres(fullres, spacing, median_shape, cache)
+        configurations = {"3d_fullres": {**fullres, "batch_dice": lowres is not None}}
+        if lowres is None:
+            return configurations
+        return {
+            "3d_lowres": {**lowres, "batch_dice": False, "next_stage": "3d_cascade_fullres"},
+            **configurations,
+            "3d_cascade_fullres": {"inherits_from": "3d_fullres", "previous_stage": "3d_lowres"},
+        }
 
     def _plan_lowres(
         self, fullres: dict[str, Any], spacing: np.ndarray, median_shape: np.ndarray, cache: dict
@@ -346,14 +376,17 @@ class ExperimentPlanner:
         return cache[key]
 
     def _channel_names(self) -> dict[str, str]:
-        return self.dataset_json["channel_names" if "channel_names" in self.dataset_json else "modality"]
+        return channel_names(self.dataset_json)
 
     def _median_shape_at(self, spacing: np.ndarray) -> np.ndarray:
         from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
         fingerprint = self.dataset_fingerprint
         cases = zip(fingerprint["shapes_after_crop"], fingerprint["spacings"], strict=True)
-        return np.median([compute_new_shape(shape, old, spacing) for shape, old in cases], 0)
+        median = np.median([compute_new_shape(shape, old, spacing) for shape, old in cases], 0)
+        # Slices of different thickness would otherwise become none, or several equal ones.
+        are_slices = (np.vstack(fingerprint["shapes_after_crop"]) == 1).all(0)
+        return np.where(are_slices, 1.0, median)
 
     def _voxels_of_dataset(self, median_shape: np.ndarray) -> float:
         return float(np.prod(median_shape) * self.dataset_json["numTraining"])
@@ -363,7 +396,7 @@ def _read_fingerprint(preprocessed_folder: str) -> dict[str, Any]:
     fingerprint_file = Path(preprocessed_folder, "dataset_fingerprint.json")
     if not fingerprint_file.is_file():
         raise UsageError(f"There is no {fingerprint_file}; run nnUNetv2_extract_fingerprint first")
-    return read_json(fingerprint_file)
+    return read_fingerprint(fingerprint_file)
 
 
 def _checked_spacing(spacing: Sequence[float] | None) -> list[float] | None:

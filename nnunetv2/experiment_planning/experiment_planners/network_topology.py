@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnunetv2.errors import DataError, UsageError
+
 Sizes = tuple[tuple[int, ...], ...]
 
 _MAX_SPACING_RATIO = 2  # axes within this factor of the finest one are considered equally fine
@@ -111,9 +113,15 @@ def shrunk(topology: Topology, spacing: Sequence[float], median_shape: Sequence[
 
     The step is the divisor of the axis *after* shrinking: 256, halved six times, would otherwise shrink by 64, although
     224, halved five times, is a valid size in between.
+
+    Raises:
+        UsageError: no axis can be shrunk any more.
     """
     sizes = list(topology.patch_size)
-    axis = max(range(len(sizes)), key=lambda a: (sizes[a] / median_shape[a], a))
+    axes = [axis for axis, size in enumerate(sizes) if size > topology.must_be_divisible_by[axis]]
+    if not axes:
+        raise _memory_error(topology)
+    axis = max(axes, key=lambda a: (sizes[a] / median_shape[a], a))
     trial = list(sizes)
     trial[axis] -= int(topology.must_be_divisible_by[axis])
     step = int(topology_of(spacing, trial, min_edge).must_be_divisible_by[axis])
@@ -126,16 +134,52 @@ def largest_fitting(
 ) -> Topology:
     """Shrinks the initial patch until its network fits.
 
+    A U-Net needs two stages. Images that are too small for a second one get a patch that is larger than they are;
+    training and prediction pad them.
+
     Args:
         spacing: mm per axis, two or three axes.
         median_shape: median shape of the images at this spacing, voxels per axis.
         min_edge: smallest edge of the feature maps at the bottom of the network.
         fits: returns true if the network of a topology fits into memory.
+
+    Raises:
+        DataError: the images are too small for any patch.
+        UsageError: no network of two stages fits.
     """
+    original, median_shape = median_shape, list(median_shape)
     topology = topology_of(spacing, initial_patch_size(spacing, median_shape), min_edge)
+    # A single axis must be longer to be halved: images with a coarse axis may need the second enlargement.
+    for length in (2 * min_edge, _MIN_EDGE_FOR_SINGLE_AXIS * min_edge):
+        if not _has_two_stages(topology):
+            median_shape = [max(size, length) if size >= min_edge else size for size in original]
+            topology = topology_of(spacing, initial_patch_size(spacing, median_shape), min_edge)
+    if not _has_two_stages(topology):
+        raise DataError(
+            f"The median image has {_dimensions(original)} {'pixels' if len(spacing) == 2 else 'voxels'} (at the "
+            f"target spacing, without the empty border), which is too small for a network: at least one axis must have "
+            f"{min_edge}; use larger images, or a finer target spacing"
+        )
     while not fits(topology):
         topology = shrunk(topology, spacing, median_shape, min_edge)
+    if not _has_two_stages(topology):
+        raise _memory_error(topology)
     return topology
+
+
+def _has_two_stages(topology: Topology) -> bool:
+    return len(topology.strides) > 1
+
+
+def _memory_error(topology: Topology) -> UsageError:
+    return UsageError(
+        f"No network fits into the GPU memory target, even with a patch of {_dimensions(topology.patch_size)}; "
+        f"raise it (-gpu_memory_target)"
+    )
+
+
+def _dimensions(sizes: Sequence[float]) -> str:
+    return " x ".join(f"{size:g}" for size in sizes)
 
 
 def unet_architecture(

@@ -12,6 +12,7 @@ from dinov3.utils.atomic_files import read_json, replace_when_complete, write_js
 from nnunetv2.errors import DataError, NNUNetError
 from nnunetv2.utilities.message_parts import preprocessing_command
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.plans_handling.plans_schema import read_plans
 
 _OF_CONFIGURATION = (
     "data_identifier",
@@ -41,17 +42,17 @@ def write_plans(plans: dict[str, Any], plans_file: str | os.PathLike) -> dict[st
     Configurations of an older file under other names (a user's own) are kept, after the planned ones.
     """
     plans_file = Path(plans_file)
-    older = read_json(plans_file) if plans_file.is_file() else None
+    older = read_plans(plans_file) if plans_file.is_file() else None
     if older is not None:
         planned = plans["configurations"]
-        kept = {name: entry for name, entry in older["configurations"].items() if name not in planned}
+        kept = {name: entry for name, entry in older.get("configurations", {}).items() if name not in planned}
         plans = {**plans, "configurations": {**planned, **kept}}
     plans_file.parent.mkdir(parents=True, exist_ok=True)
     write_json(plans, plans_file)
     logger.info("Plans were written to %s", plans_file)
     if older is not None:
         warn_of_outdated_cases(older, plans, plans_file.stem, plans_file.parent)
-    return read_json(plans_file)
+    return read_plans(plans_file)
 
 
 def copy_file(source: str | os.PathLike, target: str | os.PathLike, *, only_if_newer: bool = False) -> None:

@@ -39,14 +39,22 @@ def fullres_target_spacing(
     return target
 
 
-def axis_order(target_spacing: Sequence[float]) -> tuple[list[int], list[int]]:
-    """Puts the coarsest axis first, so that 2-D slices have the finest resolution.
+def axis_order(
+    target_spacing: Sequence[float], median_shape: Sequence[float] | None = None
+) -> tuple[list[int], list[int]]:
+    """Puts the slice axis first: an axis of length one, else the coarsest, so that slices have the finest resolution.
+
+    Args:
+        target_spacing: mm per axis.
+        median_shape: voxels per axis at that spacing; None: no axis has length one.
 
     Returns:
         Axes in the new order, and the inverse order.
     """
-    coarsest = int(np.argmax(target_spacing))
-    forward = [coarsest] + [axis for axis in range(len(target_spacing)) if axis != coarsest]
+    axes = range(len(target_spacing))
+    single = [axis for axis in axes if median_shape is not None and median_shape[axis] == 1]
+    first = max(single or axes, key=lambda axis: target_spacing[axis])
+    forward = [first] + [axis for axis in axes if axis != first]
     return forward, [forward.index(axis) for axis in range(len(forward))]
 
 

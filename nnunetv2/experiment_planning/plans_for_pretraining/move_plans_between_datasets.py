@@ -10,7 +10,10 @@ from typing import Any
 
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.command_line import command
+from nnunetv2.utilities.dataset_json import channel_names, read_dataset_json
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.plans_handling.plans_files import listed_plans, require_plans_name
+from nnunetv2.utilities.plans_handling.plans_schema import read_plans
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ def move_plans_between_datasets(
             name is invalid.
         DataError: there is no reader for the images of the target.
     """
-    from dinov3.utils.atomic_files import read_json, write_json
+    from dinov3.utils.atomic_files import write_json
     from nnunetv2.experiment_planning.experiment_planners.plans_file import copy_dataset_files, warn_of_outdated_cases
     from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
     from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
@@ -47,17 +50,17 @@ def move_plans_between_datasets(
     name = source_plans_identifier if target_plans_identifier is None else require_plans_name(target_plans_identifier)
     if (source, source_plans_identifier) == (target, name):
         raise UsageError(f"{name} of {source} would be copied onto itself; give another dataset (-t) or name (-tp)")
-    plans = read_json(_plans_file(Path(nnUNet_preprocessed, source), source_plans_identifier))
+    plans = read_plans(_plans_file(Path(nnUNet_preprocessed, source), source_plans_identifier))
     raw_folder = Path(nnUNet_raw, target)
     if not (raw_folder / "dataset.json").is_file():
         raise UsageError(f"There is no {raw_folder / 'dataset.json'}; plans can only go to a dataset with raw data")
-    dataset_json = read_json(raw_folder / "dataset.json")
+    dataset_json = read_dataset_json(raw_folder / "dataset.json")
     _warn_of_other_channels(plans, dataset_json, target)
     reader = _reader_of(str(raw_folder), dataset_json)
 
     copy_dataset_files(raw_folder, Path(nnUNet_preprocessed, target))  # preprocessing and training read them from there
     copy = Path(nnUNet_preprocessed, target, f"{name}.json")
-    older = read_json(copy) if copy.is_file() else None
+    older = read_plans(copy) if copy.is_file() else None
     if older is not None:
         logger.warning("%s is replaced; models that were trained with it do not fit the new plans", copy)
     adapted = {**renamed(plans, source_plans_identifier, name), "dataset_name": target, "image_reader_writer": reader}
@@ -84,7 +87,7 @@ def renamed(plans: dict[str, Any], old_name: str, new_name: str) -> dict[str, An
 def _plans_file(folder: Path, name: str) -> Path:
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}; run nnUNetv2_plan_and_preprocess for that dataset first")
-    plans_file = folder / f"{name}.json"
+    plans_file = folder / f"{check_name(name, 'plans', UsageError)}.json"
     if not plans_file.is_file():
         there = listed_plans(folder)
         raise UsageError(f"There is no {plans_file} (plans there: {there}); run nnUNetv2_plan_experiment, or fix -sp")
@@ -98,16 +101,16 @@ def _reader_of(raw_folder: str, dataset_json: dict[str, Any]) -> str:
     cases = get_filenames_of_train_images_and_targets(raw_folder, dataset_json)
     if not cases:
         raise UsageError(f"{raw_folder} has no training images, by which the image reader is chosen")
-    example = next(iter(cases.values()))["images"][0]
+    images = [image for case in cases.values() for image in case["images"]]
     reader = determine_reader_writer_from_dataset_json(
-        dataset_json, example, allow_nonmatching_filename=True, verbose=False
+        dataset_json, images, allow_nonmatching_filename=True, verbose=False
     )
     return reader.__name__
 
 
 def _warn_of_other_channels(plans: dict[str, Any], dataset_json: dict[str, Any], target: str) -> None:
     """Warns early that plans for another number of channels cannot preprocess the target."""
-    num_channels = len(dataset_json.get("channel_names", dataset_json.get("modality", {})))
+    num_channels = len(channel_names(dataset_json))
     for name, configuration in plans["configurations"].items():
         schemes = configuration.get("normalization_schemes")
         if schemes is not None and len(schemes) != num_channels:

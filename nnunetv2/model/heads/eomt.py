@@ -102,8 +102,9 @@ class EoMT(QueryHead):
         predictions = []
         probabilities = mask_probabilities(self.mask_probability, self.training)
         for probability, block in zip(probabilities, self._joint_blocks(), strict=True):
-            predictions.append(self._predict(tokens, grid))
             mask = None
+            if features.needs_aux or probability is not None:
+                predictions.append(self._predict(tokens, grid))
             if probability is not None:
                 mask = self._attention_mask(predictions[-1]["pred_masks"].detach(), grid, probability)
             tokens = self.encoder.run_block(block, tokens, rotation, mask)

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 from dinov3.eval.segmentation.models import build_segmentation_decoder
 from dinov3.eval.segmentation.models.backbone.dinov3_adapter import SIZE_MULTIPLE
-from dinov3.utils.yaml_config import require_range
-from nnunetv2.errors import UsageError
+from dinov3.eval.segmentation.settings.head import DecoderConfig
+from dinov3.utils.yaml_config import require_multiple, require_range
 from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.head import BackboneSpec, Features, QueryHead, register_head
 from nnunetv2.model.head_config import QueryHeadConfig
@@ -38,25 +38,22 @@ class Mask2Former(QueryHead):
         """Attention heads of the head."""
         dim_feedforward: int = 1024
         """Hidden width of the head's feed-forward networks."""
-        num_encoder_layers: int = 6
+        num_encoder_layers: int = DecoderConfig.num_encoder_layers
         """Layers of the pixel decoder."""
-        num_decoder_layers: int = 9
+        num_decoder_layers: int = DecoderConfig.num_decoder_layers
         """Layers of the mask transformer."""
-        drop_path_rate: float = 0.3
+        drop_path_rate: float = DecoderConfig.drop_path_rate
         """Probability that an image skips a feed-forward network of the adapter while training, in [0, 1)."""
-        gradient_checkpointing: bool = True
+        gradient_checkpointing: bool = DecoderConfig.gradient_checkpointing
         """Recompute the adapter in the backward pass: less memory, more time."""
 
         def __post_init__(self) -> None:
             for name in ("num_heads", "dim_feedforward", "num_queries", "num_encoder_layers", "num_decoder_layers"):
                 require_range(f"model.{name}", getattr(self, name), 1)
             require_range("model.drop_path_rate", self.drop_path_rate, 0, 0.99)
+            require_range("model.hidden_dim", self.hidden_dim, 1)
             unit = math.lcm(32, self.num_heads)
-            if self.hidden_dim < unit or self.hidden_dim % unit:
-                raise UsageError(
-                    f"model.hidden_dim={self.hidden_dim} must be a multiple of 32 and of model.num_heads="
-                    f"{self.num_heads}; the next one is {math.ceil(max(self.hidden_dim, 1) / unit) * unit}"
-                )
+            require_multiple("model.hidden_dim", [self.hidden_dim], unit, "of 32 and of model.num_heads")
 
     classifier: ClassVar[tuple[str, ...]] = ("decoder.segmentation_model.1.predictor.class_embed",)
     part_labels: ClassVar[dict[str, str]] = {

@@ -125,8 +125,9 @@ class PlainMaskTransformer(QueryHead):
         predictions = []
         probabilities = mask_probabilities(self.attn_mask_probs, self.training)
         for probability, block in zip(probabilities, self.blocks, strict=True):
-            predictions.append(self._predict(tokens, grid))
             mask = None
+            if features.needs_aux or probability is not None:
+                predictions.append(self._predict(tokens, grid))
             if probability is not None:
                 mask = self._attention_mask(predictions[-1]["pred_masks"].detach(), grid, probability)
             tokens = block(tokens, rotation, mask)

@@ -40,8 +40,8 @@ def find_weights(name: str, size: str, *, pretrained: bool, checkpoint: str | No
         kept = "" if tuning == "full" else f", which model.tuning={tuning} does not train; model.tuning=full does"
         logger.warning("The %s %s backbone starts from random weights (model.pretrained=false)%s", name, size, kept)
         return None
-    if row.weights is not None:
-        return _from_hub(f"timm/{row.timm_name}.{row.weights}")
+    if row.hub_repository is not None:
+        return _from_hub(row.hub_repository)
     if row.request is not None:
         raise UsageError(
             f"The weights of {name} {size} cannot be downloaded without asking: {row.request} and set "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +12,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dinov3.utils.atomic_files import read_json, replace_folder_when_complete
-from nnunetv2.errors import DataError, UsageError
+from dinov3.utils.atomic_files import replace_folder_when_complete
+from dinov3.utils.folder_lock import locked_folder
+from nnunetv2.errors import DataError, NNUNetError, UsageError
+from nnunetv2.imageio.checked_reading import read_images, read_seg
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
+from nnunetv2.preprocessing.label_values import declared_labels, label_problems
 from nnunetv2.preprocessing.preprocessors.foreground_locations import sample_foreground_locations
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
+from nnunetv2.utilities.channel_files import check_channels_of_file
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.dataset_json import channel_names, read_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.processes.case_pool import map_cases
 from nnunetv2.utilities.utils import get_filenames_of_train_images_and_targets
@@ -100,7 +107,7 @@ class DefaultPreprocessor:
 
         if seg is not None:
             if isinstance(dataset_json, (str, os.PathLike)):
-                dataset_json = read_json(dataset_json)
+                dataset_json = read_dataset_json(dataset_json)
             classes = _classes_to_locate(plans_manager.get_label_manager(dataset_json))
             properties["class_locations"] = self._sample_foreground_locations(
                 resampled_seg, classes, verbose=self.verbose
@@ -126,19 +133,25 @@ class DefaultPreprocessor:
             dataset_json: content or path of dataset.json.
 
         Raises:
-            DataError: a file cannot be read, has NaN or infinite voxels, or image and label differ in shape.
+            DataError: a file cannot be read, has NaN or infinite voxels or labels that dataset.json does not name, or
+                image and label differ in shape.
         """
         reader = plans_manager.image_reader_writer_class()
-        data, properties = reader.read_images(image_files)
+        data, properties = read_images(reader, image_files)
+        if len(image_files) == 1:
+            description = dataset_json if isinstance(dataset_json, dict) else read_dataset_json(dataset_json)
+            check_channels_of_file(image_files[0], len(data), list(channel_names(description).values()))
         _check_finite(image_files, data)
         seg = None
         if seg_file is not None:
-            seg, _ = reader.read_seg(seg_file)
+            seg, _ = read_seg(reader, seg_file)
             if data.shape[1:] != seg.shape[1:]:
                 raise DataError(
                     f"{', '.join(map(str, image_files))} has {_dimensions(data)} voxels but {seg_file} has "
                     f"{_dimensions(seg)}; image and label must be on the same grid"
                 )
+            if not changes_labels(type(self)):
+                _check_labels(seg, seg_file, dataset_json)
         if self.verbose:
             logger.info("Preprocessing %s", ", ".join(map(str, image_files)))
         return self.run_case_npy(data, seg, properties, plans_manager, configuration_manager, dataset_json)
@@ -159,16 +172,17 @@ class DefaultPreprocessor:
         patch_size = tuple(configuration_manager.patch_size)
         blocks, chunks = comp_blosc2_params(data.shape, patch_size, data.itemsize)
         blocks_seg, chunks_seg = comp_blosc2_params(seg.shape, patch_size, seg.itemsize)
-        nnUNetDatasetBlosc2.save_case(
-            data,
-            seg,
-            properties,
-            output_filename_truncated,
-            chunks=chunks,
-            blocks=blocks,
-            chunks_seg=chunks_seg,
-            blocks_seg=blocks_seg,
-        )
+        sizes = {"chunks": chunks, "blocks": blocks, "chunks_seg": chunks_seg, "blocks_seg": blocks_seg}
+        try:
+            nnUNetDatasetBlosc2.save_case(data, seg, properties, output_filename_truncated, **sizes)
+        except (OSError, RuntimeError) as err:  # blosc2 raises RuntimeError, without the reason
+            if isinstance(err, NNUNetError):
+                raise
+            folder = os.path.dirname(output_filename_truncated)
+            space = f"{shutil.disk_usage(folder).free >> 20} MB are left"
+            raise NNUNetError(
+                f"{folder} cannot be written ({err}); is the disk full? {space}. Earlier results are unchanged"
+            ) from err
 
     def run(
         self, dataset_name_or_id: int | str, configuration_name: str, plans_identifier: str, num_processes: int
@@ -176,6 +190,7 @@ class DefaultPreprocessor:
         """Preprocesses all training cases of a dataset.
 
         Earlier results of the configuration are replaced only after all cases are done; if one fails, they are kept.
+        Another process that preprocesses into the same folder is refused meanwhile.
 
         Args:
             dataset_name_or_id: `DatasetXXX_Name`, or XXX.
@@ -186,22 +201,27 @@ class DefaultPreprocessor:
         Raises:
             UsageError: the dataset, its plans or the configuration do not exist.
             DataError: a case cannot be used; the message names it.
+            LockedError: another process preprocesses into the same folder.
         """
         dataset = maybe_convert_to_dataset_name(dataset_name_or_id)
         raw_folder = Path(nnUNet_raw, dataset)
         if not raw_folder.is_dir():
             raise UsageError(f"There is no folder {raw_folder}; it should hold the raw images and dataset.json")
         folder = Path(nnUNet_preprocessed, dataset)
-        plans_file = folder / f"{plans_identifier}.json"
+        plans_file = folder / f"{check_name(plans_identifier, 'plans', UsageError)}.json"
         if not plans_file.is_file():
             raise UsageError(f"There are no plans {plans_file}; make them with nnUNetv2_plan_experiment")
-        plans_manager = PlansManager(read_json(plans_file))
+        plans_manager = PlansManager(plans_file)
         configuration_manager = plans_manager.get_configuration(configuration_name)
-        dataset_json = read_json(folder / "dataset.json")
+        dataset_json = read_dataset_json(folder / "dataset.json")
         cases = get_filenames_of_train_images_and_targets(raw_folder, dataset_json)
 
         shared = (plans_manager, configuration_manager, dataset_json)
-        with replace_folder_when_complete(folder / configuration_manager.data_identifier) as output_folder:
+        identifier = configuration_manager.data_identifier
+        with (
+            locked_folder(folder, "preprocessing", part=identifier, can_force=False),
+            replace_folder_when_complete(folder / identifier) as output_folder,
+        ):
             results = map_cases(
                 self.run_case_save,
                 [(str(output_folder / case), file["images"], file["label"], *shared) for case, file in cases.items()],
@@ -256,6 +276,19 @@ class DefaultPreprocessor:
         if verbose:
             logger.info("Voxels drawn per class: %s", {label: len(voxels) for label, voxels in locations.items()})
         return locations
+
+
+def changes_labels(preprocessor_class: type) -> bool:
+    """True if the labels of the files need not be those of dataset.json, as `modify_seg_fn` may map them."""
+    return getattr(preprocessor_class, "modify_seg_fn", None) is not DefaultPreprocessor.modify_seg_fn
+
+
+def _check_labels(seg: np.ndarray, seg_file: str, dataset_json: dict | str) -> None:
+    if isinstance(dataset_json, (str, os.PathLike)):
+        dataset_json = read_dataset_json(dataset_json)
+    problems = label_problems(seg, declared_labels(dataset_json), seg_file)
+    if problems:
+        raise DataError(problems[0])
 
 
 def _classes_to_locate(label_manager: LabelManager) -> list:

@@ -8,16 +8,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dinov3.utils.atomic_files import read_json
 from dinov3.utils.precision import resolve_precision
 from nnunetv2.errors import UsageError
 from nnunetv2.model.cost.model_cost import ModelCost, model_cost
+from nnunetv2.model.head_config import find_head
 from nnunetv2.model.network_hook import call_network_hook
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.file_path_utilities import convert_identifier_to_trainer_plans_config
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.plans_handling.plans_schema import read_plans
 from nnunetv2.utilities.training_commands import settings_arguments
 
 _CPU = torch.device("cpu")
@@ -32,15 +34,16 @@ def trainer_of_model_folder(folder: Path, trainer_name: str | None = None) -> nn
 
     Raises:
         UsageError: the folder is not named like a model folder, lacks a file, or its trainer is unknown.
-        DataError: a file in the folder is damaged.
+        DataError: a file in the folder is damaged, or the file of the model's head is not installed.
     """
     own_name, _, configuration = convert_identifier_to_trainer_plans_config(folder.resolve())
     missing = [name for name in ("plans.json", "dataset.json") if not (folder / name).is_file()]
     if missing:
         raise UsageError(f"{folder} has no {' and no '.join(missing)}; give the folder of a trained model")
+    plans, dataset_json = read_plans(folder / "plans.json"), read_dataset_json(folder / "dataset.json", trained=True)
+    _require_head(PlansManager(plans).get_configuration(configuration))
     trainer_class = find_by_name("trainer", trainer_name or own_name)
     settings = settings_arguments(trainer_class, _stored_settings(folder, trainer_class))
-    plans, dataset_json = (read_json(folder / name) for name in ("plans.json", "dataset.json"))
     return trainer_class(plans, configuration, 0, dataset_json, _CPU, **settings)
 
 
@@ -90,6 +93,13 @@ def trainer_cost(
         make_optimizer=make_optimizer,
         deep_supervision=trainer.enable_deep_supervision,
     )
+
+
+def _require_head(configuration: ConfigurationManager) -> None:
+    """Raises `DataError` if the head in the plans is not installed; the trainer's settings would only say its name."""
+    head = configuration.configuration.get("architecture", {}).get("arch_kwargs", {}).get("head")
+    if isinstance(head, dict):
+        find_head(head)
 
 
 def _stored_settings(folder: Path, trainer_class: type) -> str | None:

@@ -12,13 +12,13 @@ from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, Contrast
 from batchgeneratorsv2.transforms.local.brightness_gradient import BrightnessGradientAdditiveTransform
 from batchgeneratorsv2.transforms.local.local_gamma import LocalGammaTransform
 from batchgeneratorsv2.transforms.noise.blank_rectangle import BlankRectangleTransform
-from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform
 from batchgeneratorsv2.transforms.noise.median_filter import MedianFilterTransform
 from batchgeneratorsv2.transforms.noise.sharpen import SharpeningTransform
 from batchgeneratorsv2.transforms.spatial.rot90 import Rot90Transform
 from batchgeneratorsv2.transforms.spatial.transpose import TransposeAxesTransform
 from batchgeneratorsv2.transforms.utils.random import OneOfTransform
 
+from nnunetv2.training.data_augmentation.custom_transforms.gaussian_blur import GaussianBlurTransform
 from nnunetv2.training.data_augmentation.default_pipeline import gamma, low_resolution, noise
 from nnunetv2.training.data_augmentation.pipeline import Augmentation, Transforms, with_probabilities
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
-from nnunetv2.training.dataloading.augmenters import make_augmenter
+from nnunetv2.training.dataloading.augmenters import Restarts, make_augmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.random_streams import SampleStreams
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
@@ -64,6 +64,7 @@ def start(
     *,
     pin_memory: bool,
     streams: tuple[SampleStreams | None, SampleStreams | None] = (None, None),
+    keep_order: bool = True,
 ) -> tuple[Any, Any]:
     """Starts iterators over training and validation batches; validation gets half the background processes.
 
@@ -74,11 +75,12 @@ def start(
         cases: training and validation cases; the other pairs are in the same order.
         cut_sizes: voxels per axis of the crop before the transforms.
         streams: random streams of the samples; without them, samples use the global generators.
+        keep_order: wait for late batches of streams, see `make_augmenter`.
     """
     num_processes = get_allowed_n_proc_DA()
     workers = (num_processes, max(1, num_processes // 2) if num_processes else 0)
     waiting = (max(6, num_processes // 2), max(3, num_processes // 4))
-    augmenters = []
+    augmenters, restarts = [], Restarts()
     for case_set, cut_size, transform, stream, count, cached in zip(
         cases, cut_sizes, transforms, streams, workers, waiting, strict=True
     ):
@@ -93,7 +95,8 @@ def start(
             transforms=transform,
         )
         loader.streams = stream
-        augmenters.append(make_augmenter(loader, count, cached, pin_memory=pin_memory))
+        options = {"pin_memory": pin_memory, "restarts": restarts, "keep_order": keep_order}
+        augmenters.append(make_augmenter(loader, count, cached, **options))
     for augmenter in augmenters:
         next(augmenter)
     return augmenters[0], augmenters[1]

@@ -54,10 +54,15 @@ class nnUNetDataLoader(DataLoader):
 
     Attributes:
         streams: random streams of the samples; None: samples are drawn sequentially from the global generators, as
-            upstream does. With streams, worker `w` of `n` makes the batches `w`, `w + n`, and so on.
+            upstream does.
+        next_batch: number of the next batch, which selects its random numbers in the streams; background workers set it
+            for each batch.
+        note_case: called with the name of each case before it is read; None: nobody wants to know.
     """
 
     streams: SampleStreams | None = None
+    next_batch: int = 0
+    note_case: Callable[[str], None] | None = None
 
     def __init__(
         self,
@@ -79,7 +84,6 @@ class nnUNetDataLoader(DataLoader):
         self.oversample_foreground_percent = oversample_foreground_percent
         self.pad_sides = pad_sides
         self.transforms = transforms
-        self._num_made = 0
 
         self.patch_size_was_2d = len(patch_size) == _NUM_SPATIAL_AXES - 1
         self.patch_size = self._as_3d(patch_size, 1)
@@ -164,9 +168,8 @@ class nnUNetDataLoader(DataLoader):
         return keys, [self._draw_sample(key, self.get_do_oversample(index)) for index, key in enumerate(keys)]
 
     def _samples_of_streams(self, streams: SampleStreams) -> tuple[np.ndarray, list[tuple[torch.Tensor, Any]]]:
-        # Worker w of n makes the batches w, w + n, ..., so the number is known without communication.
-        batch = self.thread_id + self._num_made * self.number_of_threads_in_multithreaded
-        self._num_made += 1
+        batch = self.next_batch
+        self.next_batch += 1
         keys, samples = [], []
         for index in range(self.batch_size):
             with sample_generators(streams, batch, index):
@@ -184,6 +187,8 @@ class nnUNetDataLoader(DataLoader):
 
     def _draw_sample(self, key: str, force_fg: bool) -> tuple[torch.Tensor, torch.Tensor | list[torch.Tensor]]:
         """Draws and transforms one patch of a case: image (C, *spatial) and segmentation (1 or R, *spatial)."""
+        if self.note_case is not None:
+            self.note_case(key)
         data, seg, seg_prev, properties = self._data.load_case(key)
         first, last = self.get_bbox(data.shape[1:], force_fg, properties["class_locations"])
         patch = [list(ends) for ends in zip(first, last, strict=True)]

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from dinov3.utils.atomic_files import replace_when_complete, without_nonfinite
+from nnunetv2.errors import DataError
+from nnunetv2.training.logging.metric_lines import EPOCH, RUN, VALIDATION, read_metrics
 
 _log = logging.getLogger(__name__)
 
 JSONL = "metrics.jsonl"
 CSV = "metrics.csv"
-RUN, EPOCH, VALIDATION = "run", "epoch", "validation"  # values of "type" in every line of the JSON lines
-
 Line = Mapping[str, Any]
 
 
@@ -58,7 +58,7 @@ class MetricFiles:
         self._unwritten.append(line)
         try:
             self._write()
-        except OSError as err:
+        except (OSError, DataError) as err:
             _log.warning("The metrics could not be written (%s); the training goes on and retries later", err)
 
     def _write(self) -> None:
@@ -68,13 +68,29 @@ class MetricFiles:
             _append(self._jsonl, text)
         else:
             self._jsonl.parent.mkdir(parents=True, exist_ok=True)
-            kept = _before(epochs[0]["epoch"] if epochs else None, read_metrics(self._jsonl))
+            kept = self._lines_before(epochs[0]["epoch"] if epochs else None)
             with replace_when_complete(self._jsonl) as temporary:
                 temporary.write_text("".join(map(_as_text, kept)) + text, encoding="utf-8")
         self._unwritten.clear()
         if epochs:
             self._has_begun = True
             self._extend_table([_as_row(line) for line in epochs])
+
+    def _lines_before(self, epoch: int | None) -> list[dict[str, Any]]:
+        """Returns the lines before the first one of this or a later epoch; None keeps all.
+
+        A damaged file is set aside: a training is worth more than its metrics.
+        """
+        if epoch == 0:
+            return []
+        try:
+            lines = read_metrics(self._jsonl)
+        except DataError as err:
+            aside = self._jsonl.with_name(f"{JSONL}.damaged")
+            os.replace(self._jsonl, aside)
+            _log.warning("%s. The file is kept as %s, and metrics are recorded from here on", err, aside)
+            return []
+        return lines if epoch is None else list(itertools.takewhile(lambda line: _first_epoch(line) < epoch, lines))
 
     def _extend_table(self, rows: Sequence[Line]) -> None:
         # If writing fails below, the empty columns make the next call rebuild the table from the JSON lines.
@@ -90,28 +106,8 @@ class MetricFiles:
         self._columns = known
 
 
-def read_metrics(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Reads the lines of a `metrics.jsonl`, skipping truncated ones; empty if the file does not exist."""
-    lines = []
-    try:
-        text = Path(path).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return []
-    for piece in text.split("\n"):
-        try:
-            line = json.loads(piece)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and "type" in line:
-            lines.append(line)
-    return lines
-
-
-def _before(epoch: int | None, lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the lines before the first line of this or a later epoch; None keeps all, 0 none."""
-    if epoch is None:
-        return list(lines)
-    return list(itertools.takewhile(lambda line: 0 <= line.get("epoch", line.get("first_epoch", 0)) < epoch, lines))
+def _first_epoch(line: Line) -> int:
+    return line.get("epoch" if line["type"] == EPOCH else "first_epoch") or 0
 
 
 def _as_text(line: Line) -> str:

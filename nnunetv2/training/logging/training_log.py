@@ -6,10 +6,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from dinov3.utils.atomic_files import is_full
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 
 
@@ -22,7 +23,7 @@ def write_line(path: str | Path | None, words: Sequence[object], *, timestamp: b
     """Appends the words as one line to `path`, creating its folder if needed, and prints them to stdout.
 
     If the log cannot be written (full disk, lost network folder), the training continues: the line and the reason go to
-    stderr instead.
+    stderr instead. Neither does it end if stdout or stderr are files on a full disk.
     """
     line = " ".join(str(word) for word in ((f"{datetime.now()}:", *words) if timestamp else words))
     if path is not None:
@@ -31,10 +32,18 @@ def write_line(path: str | Path | None, words: Sequence[object], *, timestamp: b
             with open(path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as err:
-            sys.stderr.write(f"could not write to {path} ({err}): {line}\n")
+            _write_to(sys.stderr, f"could not write to {path} ({err}): {line}")
     if console:
-        tqdm.write(line, file=sys.stdout)  # above the live line, if there is one
-        sys.stdout.flush()
+        _write_to(sys.stdout, line)
+
+
+def _write_to(stream: TextIO, line: str) -> None:
+    try:
+        tqdm.write(line, file=stream)  # above the live line, if there is one
+        stream.flush()
+    except OSError as err:
+        if not is_full(err):
+            raise
 
 
 def duration_in_words(seconds: float) -> str:

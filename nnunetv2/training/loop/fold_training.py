@@ -6,18 +6,21 @@ Modules below the trainer receive values or one of the states created here, neve
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 
 from dinov3.utils import divergence
-from dinov3.utils.processes import process_group
+from dinov3.utils.processes import process_group, stop_signals
+from nnunetv2.errors import PreemptedError
 from nnunetv2.training.logging import training_log
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
+from nnunetv2.training.loop import preemption
 from nnunetv2.training.loop.training_reports import TrainingReports, TrainingStatus
 from nnunetv2.training.protocol.conditions import Conditions
 from nnunetv2.training.protocol.run_information import TrainingDescription
@@ -25,6 +28,7 @@ from nnunetv2.training.setup import distributed, init_arguments
 from nnunetv2.training.setup.budget import Budget, BudgetInForce, in_force
 from nnunetv2.training.state import checkpoint, model_folder
 from nnunetv2.training.validation import full_validation
+from nnunetv2.utilities.crossval_split import SplitRule
 from nnunetv2.utilities.plans_handling import plans_handler
 
 _CUDA = torch.device("cuda")
@@ -50,10 +54,13 @@ class FoldTraining:
     scheduler_step_per_iteration: bool = False  # step after every update; false: at the start of every epoch
     save_every: int = 50  # epochs between writes of checkpoint_latest.pth
     disable_checkpointing: bool = False
-    seed: int | None = None  # 0 to 2**32 - 1; None: not reproducible
+    seed: int | None = None  # 0 to 2**32 - 1; None: one is drawn, and kernels need not be deterministic
+    drawn_seed: int | None = None  # set by the command if there is no seed; None: generators of the program are used
+    split_rule: SplitRule = SplitRule()  # number of folds, cases that stay together
     budget: BudgetInForce | None = None  # length and precision set by the command
     trainer_config: dict[str, Any] | None = None  # further settings as plain data, for checkpoints
     pretrained_file: str | None = None  # file that the whole network was initialised from
+    record: dict[str, Any] | None = None  # what the running training learns from, see `training_record`
     restored_checkpoint: tuple[str | None, int | None] = (None, None)  # file and epoch of the last loaded checkpoint
 
     def __new__(cls, *args: Any, **kwargs: Any) -> FoldTraining:
@@ -93,7 +100,10 @@ class FoldTraining:
         self.dataloader_train = self.dataloader_val = None  # set by on_train_start
         self.inference_allowed_mirroring_axes = None  # set with the augmentation
         self.current_epoch, self._best_ema = 0, None
+        self._latest_is_due = False  # checkpoint_latest could not be written when it was due
+        self._length_note: str | None = None  # for the log, if the resumed training had another number of epochs
         self._divergence_guard = divergence.DivergenceGuard()
+        self._completed: dict[str, Any] | None = None  # content of a checkpoint, set after every epoch
         self._reports = TrainingReports(self._status)
 
     @cached_property
@@ -139,14 +149,67 @@ class FoldTraining:
 
     def checkpoint_content(self) -> dict[str, Any]:
         """Content that `save_checkpoint` writes."""
-        return checkpoint.content_of(
+        drawn = {} if self.drawn_seed is None else {"drawn_seed": self.drawn_seed}
+        return drawn | checkpoint.content_of(
             self._state(),
             trainer_name=type(self).__name__,
             init_arguments=self.my_init_kwargs,
             seed=self.seed,
             budget=self.budget,
             settings=self.trainer_config,
+            record=self.record,
         )
+
+    def _seed_of_draws(self) -> int | None:
+        return self.drawn_seed if self.seed is None else self.seed
+
+    @contextmanager
+    def _saved_on_signals(self) -> Iterator[Callable[[preemption.Step], preemption.Step]]:
+        """Within the block, a signal ends the training after the running step, in all processes after the same one.
+
+        Yields a function that makes a step look for signals.
+
+        Raises:
+            PreemptedError: a signal ended the training; completed epochs are saved.
+        """
+        if not stop_signals.are_handled():
+            yield lambda step: step
+            return
+        with stop_signals.deferred():
+            vote = stop_signals.StopVote()
+            try:
+                yield partial(preemption.stoppable, vote)
+            except preemption.StopTraining:
+                who = stop_signals.requested() or "a signal to another process"
+                message = f"Stopped by {who}: {self._save_epochs()}"
+                self.print_to_log_file(message, also_print_to_console=False)
+                process_group.wait_for_all()  # the first process to end makes the others end
+                raise PreemptedError(message) from None
+            if vote.result():
+                raise PreemptedError(f"Stopped by a signal after the last epoch. {preemption.RESUME}")
+
+    def _remember_epoch(self) -> None:
+        """Keeps what a checkpoint of the completed epochs contains, for a signal in the middle of the next one.
+
+        Half an epoch cannot be resumed exactly, and checkpoint_latest.pth may be many epochs old.
+        """
+        is_wanted = self.local_rank == 0 and not self.disable_checkpointing and self.current_epoch < self.num_epochs
+        if is_wanted and stop_signals.are_handled():
+            content = {**self.checkpoint_content(), "current_epoch": self.current_epoch}
+            self._completed = preemption.copied(content, self._completed)
+
+    def _save_epochs(self) -> str:
+        """Writes the completed epochs to checkpoint_latest.pth; returns what was saved, for the user."""
+        epoch, completed = self.current_epoch, self._completed
+        if self.disable_checkpointing:
+            return "checkpoints are disabled, so nothing was saved"
+        if epoch == 0:
+            return "no epoch was completed, so there is nothing to resume; start the training again"
+        if completed is not None:  # else no epoch has ended since the training was resumed from a checkpoint
+            vars(self)["checkpoint_content"] = lambda: completed
+            self.current_epoch = epoch - 1  # trainers for upstream build the content themselves, from this number
+            self.save_checkpoint(os.path.join(self.output_folder, checkpoint.LATEST))
+        return f"{epoch} of {self.num_epochs} epochs are completed and saved. {preemption.RESUME}"
 
     def _state(self) -> checkpoint.TrainingState:
         return checkpoint.TrainingState(
@@ -205,6 +268,7 @@ class FoldTraining:
             patch_size=self.configuration_manager.patch_size,
             precision=self.precision,
             seed=self.seed,
+            drawn_seed=self.drawn_seed,
             network=self.network,
             device=self.device,
             conditions=self._conditions(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from nnunetv2.training.state import previous_training
 from nnunetv2.training.state.checkpoint import is_better, validated_checkpoint
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.label_handling.output_names import foreground_names
+
+_log = logging.getLogger(__name__)
 
 _FINAL = "final_val/"  # prefix of the final validation's scores
 _LAST_FINAL = "final_val/foreground_dice"
@@ -156,7 +159,13 @@ class TrainingReports:
         self._set_previous_training_aside(status)  # before the metrics are written, which must match the checkpoints
         if (files := self._metric_files(status.output_folder)) is not None:
             files.add_epoch(epoch, {"time": _now(), **values})
-            self._pictures.draw(lambda: status.logger.plot_progress_png(status.output_folder), is_last=remaining <= 0)
+            self._draw(status, is_last=remaining <= 0)
+
+    def _draw(self, status: TrainingStatus, *, is_last: bool) -> None:
+        try:
+            self._pictures.draw(lambda: status.logger.plot_progress_png(status.output_folder), is_last=is_last)
+        except OSError as err:
+            _log.warning("%s. The training goes on without a new progress.png", err)
 
     def _values_of(self, epoch: int, status: TrainingStatus) -> dict[str, Any]:
         run = status.description

@@ -59,17 +59,34 @@ def loss_config_class(name: str | None, kind: str) -> type[LossConfig]:
         kind: of the head, `dense` or `queries`.
 
     Raises:
-        UsageError: there is no such loss, or it does not fit such heads.
+        UsageError: there is no such loss, its `Config` is none of a loss, or it does not fit such heads.
     """
     extension = extensions.find("loss", DEFAULT_LOSSES[kind] if name is None else name)
-    config = extension.config()
-    if getattr(config, "kind", None) == kind:
+    config = _config_of(extension)
+    if config.kind == kind:
         return config
-    fitting = [each for each in extensions.names("loss") if extensions.find("loss", each).config().kind == kind]
+    fitting = [each for each in extensions.names("loss") if _fits(each, kind)]
     raise UsageError(
         f"training.loss={name} does not fit the head, which "
         f"{'proposes masks' if kind == 'queries' else 'classifies pixels'}; choose one of {', '.join(fitting)}"
     )
+
+
+def _config_of(extension: extensions.Extension) -> type[LossConfig]:
+    config = extension.config()
+    if not (isinstance(config, type) and issubclass(config, (DenseLossConfig, QueryLossConfig))):
+        raise UsageError(
+            f"{extension.path}: {extension.definition}.Config must derive from DenseLossConfig or QueryLossConfig of "
+            f"{LossConfig.__module__} and be a dataclass"
+        )
+    return config
+
+
+def _fits(name: str, kind: str) -> bool:
+    try:
+        return _config_of(extensions.find("loss", name)).kind == kind
+    except UsageError:  # a user's file that is wrong is no choice, and not what the command is about
+        return False
 
 
 def has_settings(config: type[LossConfig]) -> bool:

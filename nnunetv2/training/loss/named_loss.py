@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nnunetv2.errors import UsageError
 from nnunetv2.training.loss.loss_config import DenseLossConfig, LabelTask, LossConfig, QueryLossConfig
+from nnunetv2.utilities.registered_class import require_complete
 
 LossClass = TypeVar("LossClass", bound="type[NamedLoss]")
 
@@ -85,9 +86,10 @@ def register_loss(name: str) -> Callable[[LossClass], LossClass]:
     """Class decorator that names a loss; the name must be a literal, as files are searched for it before they run."""
 
     def register(loss: LossClass) -> LossClass:
+        require_complete(loss, DenseLoss, QueryLoss)
         kind = QueryLossConfig if issubclass(loss, QueryLoss) else DenseLossConfig
         if not issubclass(loss.Config, kind):
-            raise TypeError(f"{loss.__name__}.Config must derive from {kind.__name__}")
+            raise UsageError(f"{loss.__name__}.Config must derive from {kind.__name__} of {kind.__module__}")
         loss.name = name
         return loss
 

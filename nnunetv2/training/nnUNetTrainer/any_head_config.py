@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from dinov3.utils.config_sources import Source
+from dinov3.utils.yaml_config import dotted_items, load_layers
+from dinov3.utils.yaml_text import read_yaml_text
 from nnunetv2.errors import UsageError
 from nnunetv2.model.head_config import HeadConfig, default_blocks, head_config_class, setting_names
 from nnunetv2.training.loss.loss_config import LossConfig, has_settings, loss_config_class
@@ -24,7 +24,8 @@ from nnunetv2.utilities import extensions
 logger = logging.getLogger(__name__)
 
 DEFAULT_HEAD = "dpt"
-_OF_FILE = 1  # rank of the source "file"
+# Settings on which the fork's defaults depend.
+_CHOICES_OF_FORK = ("model.head", "model.backbone", "model.backbone_size")
 _UNKNOWN_OF_MODEL = re.compile(r"no setting 'model\.(\w+)'")
 
 
@@ -72,20 +73,12 @@ class AnyHeadConfig(ViTnnUNetConfig):
                 return super().load(path, overrides)
             except UsageError as err:
                 raise UsageError(f"{err}{_owners_hint(str(err), path, overrides)}") from err
-        translation = translate(path)
-        logger.info("%s", translation.remark)
-        with TemporaryDirectory() as folder:
-            ours = Path(folder) / Path(path).name
-            ours.write_text(json.dumps(translation.values), encoding="utf-8")  # JSON is valid YAML
-            try:
-                config, sources = super().load(ours, overrides)
-            except UsageError as err:
-                raise UsageError(str(err).replace(str(ours), str(path))) from err
-        origins = {key: f"{path}: {origin}" for key, origin in translation.origins.items()}
-        return config, {
-            key: Source(source.rank, origins.get(key, source.place)) if source.rank == _OF_FILE else source
-            for key, source in sources.items()
-        }
+        translation = translate(path, {key: _chosen(key, None, overrides) for key in _CHOICES_OF_FORK})
+        head = _chosen("model.head", None, overrides) or translation.head
+        schema = config_for(head, _chosen("training.loss", None, overrides))
+        config, sources = load_layers(schema, translation.layer(schema), translation.sources(), overrides)
+        logger.info("%s", translation.remark(dotted_items(config)))
+        return config, sources
 
 
 def _owners_hint(message: str, path: str | os.PathLike | None, overrides: Sequence[str]) -> str:
@@ -93,8 +86,15 @@ def _owners_hint(message: str, path: str | os.PathLike | None, overrides: Sequen
     found = _UNKNOWN_OF_MODEL.search(message)
     head = _chosen("model.head", path, overrides) or DEFAULT_HEAD
     heads = extensions.names("head") if found else ()
-    owners = [name for name in heads if found[1] in setting_names(head_config_class(name))]
+    owners = [name for name in heads if found[1] in _settings_of(name)]
     return f" - model.{found[1]} is a setting of {', '.join(owners)}, and model.head is {head}" if owners else ""
+
+
+def _settings_of(head: str) -> tuple[str, ...]:
+    try:
+        return setting_names(head_config_class(head))
+    except UsageError:  # a user's file that is wrong owns no setting, and is not what the message is about
+        return ()
 
 
 def load_any_head_config(path: str | os.PathLike | None = None, overrides: Sequence[str] = ()) -> AnyHeadConfig:
@@ -170,8 +170,8 @@ def _chosen(key: str, path: str | os.PathLike | None, overrides: Sequence[str]) 
     if path is None or not Path(path).is_file():
         return None
     try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        value = yaml.safe_load(read_yaml_text(path))
+    except (yaml.YAMLError, UsageError):
         return None
     for name in key.split("."):
         value = value.get(name) if isinstance(value, dict) else None

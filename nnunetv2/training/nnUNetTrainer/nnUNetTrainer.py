@@ -6,7 +6,7 @@ Hooks contain the sequence of steps; the steps are functions of `nnunetv2.traini
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import time
 from typing import Any
 
@@ -26,17 +26,17 @@ from nnunetv2.training.data_augmentation import default_pipeline
 from nnunetv2.training.data_augmentation.patch_geometry import augmentation_geometry, deep_supervision_scales
 from nnunetv2.training.dataloading import batches
 from nnunetv2.training.dataloading.random_streams import sample_streams
-from nnunetv2.training.dataloading.splits import load_or_create_splits, select_fold
+from nnunetv2.training.dataloading.splits import Split, load_or_create_splits, read_or_generate_splits, select_fold
 from nnunetv2.training.logging import training_log
 from nnunetv2.training.loop.fold_training import FoldTraining
 from nnunetv2.training.loss.default_loss import build_loss
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
+from nnunetv2.training.protocol import training_record
 from nnunetv2.training.setup import device_settings, distributed, seeding
-from nnunetv2.training.setup.budget import resumed_budget
+from nnunetv2.training.setup.budget import prolonged, resumed_budget
 from nnunetv2.training.state import cascade_stages, checkpoint, debug_information, model_folder
 from nnunetv2.training.state.architecture_check import require_same_architecture
 from nnunetv2.training.validation import full_validation, online_metrics
-from nnunetv2.utilities.checkpoint_io import save_checkpoint
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -61,7 +61,7 @@ class nnUNetTrainer(FoldTraining):
         """Creates network, optimiser, schedule and loss; called once."""
         if self.was_initialized:
             raise RuntimeError("initialize was called a second time; a trainer is initialised once")
-        seeding.start(self.seed)  # before the network draws its initial weights
+        seeding.start(self.seed, self.drawn_seed)  # before the network draws its initial weights
         self._set_batch_size_and_oversample()
         managers = (self.plans_manager, self.configuration_manager)
         self.num_input_channels = determine_num_input_channels(*managers, self.dataset_json)
@@ -157,11 +157,31 @@ class nnUNetTrainer(FoldTraining):
 
     def do_split(self) -> tuple[list[str], list[str]]:
         """Hook: returns the identifiers of training and validation cases of this fold."""
+        return self._cases_of_fold(load_or_create_splits)
+
+    def _cases_of_fold(self, make_splits: Callable[..., list[Split]]) -> tuple[list[str], list[str]]:
         if self.dataset_class is None:
             self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
         cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
-        splits = [] if self.fold == "all" else load_or_create_splits(self.preprocessed_dataset_folder_base, cases)
-        return select_fold(splits, self.fold, cases)
+        folder, rule = self.preprocessed_dataset_folder_base, self.split_rule
+        splits = [] if self.fold == "all" else make_splits(folder, cases, rule)
+        return select_fold(splits, self.fold, cases, allow_leak=rule.allow_leak)
+
+    def require_fold(self) -> None:
+        """Checks that the fold and its cases exist; writes nothing, so that it can precede the loading of weights.
+
+        Raises:
+            UsageError: the fold does not exist.
+            DataError: cases or the segmentations of the previous stage are missing.
+        """
+        if type(self).do_split is nnUNetTrainer.do_split:  # the hook of a subclass may write, and knows other folds
+            training, validation = self._cases_of_fold(read_or_generate_splits)
+            self._require_inputs([*training, *validation])
+
+    def training_record(self) -> dict[str, Any]:
+        """Returns what is trained on: plans, labels, cases and settings; a resumed training compares it."""
+        managers = plans_handler.PlansManager(self.plans_manager.plans), self.configuration_name
+        return training_record.record_of(*managers, self.dataset_json, self.do_split(), self.trainer_config)
 
     def _require_inputs(self, identifiers: list[str]) -> None:
         previous, dataset = self.configuration_manager.previous_stage_name, self.preprocessed_dataset_folder_base
@@ -190,8 +210,9 @@ class nnUNetTrainer(FoldTraining):
             (cut_size, size),
             (augment, convert),
             batches.Drawing(self.batch_size, size, labels, *oversampling),
-            streams=sample_streams(self.seed, self.batch_size, self.current_epoch, per_epoch),
+            streams=sample_streams(self._seed_of_draws(), self.batch_size, self.current_epoch, per_epoch),
             pin_memory=self.device.type == "cuda",
+            keep_order=self.seed is not None,
         )
 
     def get_transforms(self) -> batches.Transforms:
@@ -220,12 +241,14 @@ class nnUNetTrainer(FoldTraining):
             plans, dataset_folder = self.plans_manager.plans, self.preprocessed_dataset_folder_base
             model_folder.write_model_files(self.output_folder, plans, self.dataset_json, dataset_folder)
         managers = (self.plans_manager, self.configuration_manager)
-        notes = seeding.log_lines(self.seed, self._loaders(), type(self).__name__)
+        notes = [] if self._length_note is None else [self._length_note]
+        notes += seeding.log_lines(self.seed, self._loaders(), type(self).__name__, self.drawn_seed)
         for line in notes + cascade_stages.unprepared_next_stages(self.preprocessed_dataset_folder_base, *managers):
             self.print_to_log_file(line)
         self.print_plans()
         self.plot_network_architecture()
         self._save_debug_information()
+        self.record = self.training_record()  # now, as files may change while the training runs
         empty_cache(self.device)
 
     def _loaders(self) -> tuple[Any, Any]:
@@ -235,19 +258,22 @@ class nnUNetTrainer(FoldTraining):
         """Trains from the current epoch to the last one."""
         with seeding.deterministic_kernels(self.seed), batches.stopped_afterwards(self._loaders):
             self.on_train_start()
-            for epoch in range(self.current_epoch, self.num_epochs):
-                self.on_epoch_start()
-                self.on_train_epoch_start()
-                self.on_train_epoch_end(self._reports.train(self.train_step, self.dataloader_train))
-                with torch.no_grad():
-                    self.on_validation_epoch_start()
-                    self.on_validation_epoch_end(self._reports.validate(self.validation_step, self.dataloader_val))
-                self.on_epoch_end()
-                self._reports.end_epoch(epoch)
-            self.on_train_end()
+            with self._saved_on_signals() as stoppable:
+                for epoch in range(self.current_epoch, self.num_epochs):
+                    train_step, validation_step = stoppable(self.train_step), stoppable(self.validation_step)
+                    self.on_epoch_start()
+                    self.on_train_epoch_start()
+                    self.on_train_epoch_end(self._reports.train(train_step, self.dataloader_train))
+                    with torch.no_grad():
+                        self.on_validation_epoch_start()
+                        self.on_validation_epoch_end(self._reports.validate(validation_step, self.dataloader_val))
+                    self.on_epoch_end()
+                    self._reports.end_epoch(epoch)
+                    self._remember_epoch()
+                self.on_train_end()
 
     def on_epoch_start(self) -> None:
-        seeding.start_epoch(self.seed, self.current_epoch, self.local_rank)
+        seeding.start_epoch(self._seed_of_draws(), self.current_epoch, self.local_rank)
         self.logger.log("epoch_start_timestamps", time(), self.current_epoch)
 
     def on_train_epoch_start(self) -> None:
@@ -313,17 +339,30 @@ class nnUNetTrainer(FoldTraining):
             self.print_to_log_file(line, also_print_to_console=False)
         ema = self.logger.get_value("ema_fg_dice", -1)
         if checkpoint.is_better(ema, self._best_ema):
-            self._best_ema = ema
+            before, self._best_ema = self._best_ema, ema
             self.print_to_log_file(f"New best EMA pseudo Dice: {ema:.4f}", also_print_to_console=False)
-            self.save_checkpoint(os.path.join(self.output_folder, checkpoint.BEST))
-        if remaining and (self.current_epoch + 1) % self.save_every == 0:
-            self.save_checkpoint(os.path.join(self.output_folder, checkpoint.LATEST))  # includes the new best score
+            if not self._try_to_save(checkpoint.BEST):
+                self._best_ema = before  # the score of the file, so that the next better epoch is saved
+        self._latest_is_due |= (self.current_epoch + 1) % self.save_every == 0
+        if remaining and self._latest_is_due:
+            self._latest_is_due = not self._try_to_save(checkpoint.LATEST)  # includes the new best score
         self.current_epoch += 1
 
+    def _try_to_save(self, name: str) -> bool:
+        """Writes a checkpoint that a later epoch can write as well; false if the disk is full or cannot be reached."""
+        try:
+            self.save_checkpoint(os.path.join(self.output_folder, name))
+        except OSError as err:
+            self.print_to_log_file(f"WARNING: {err}. The training goes on and tries again after the next epoch")
+            return False
+        return True
+
     def on_train_end(self) -> None:
-        self.save_checkpoint(os.path.join(self.output_folder, checkpoint.FINAL))
+        checkpoint.write_final(self.save_checkpoint, self.output_folder)
         if self.local_rank == 0:
-            checkpoint.remove(self.output_folder, checkpoint.LATEST)  # superseded by the final checkpoint
+            checkpoint.remove_superseded(self.output_folder)
+        for line in seeding.order_lines(self.drawn_seed, self._loaders()):
+            self.print_to_log_file(line)
         batches.stop_augmenters(*self._loaders())
         empty_cache(self.device)
         self.print_to_log_file("Training done.")
@@ -331,7 +370,7 @@ class nnUNetTrainer(FoldTraining):
     def save_checkpoint(self, filename: str) -> None:
         """Writes network, optimiser and history; a training that loads the file resumes with the next epoch."""
         if self.local_rank == 0 and not self.disable_checkpointing:
-            save_checkpoint(self.checkpoint_content(), filename)
+            checkpoint.write(self.checkpoint_content(), filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Restores network, optimiser and history from a checkpoint file or its content."""
@@ -340,10 +379,12 @@ class nnUNetTrainer(FoldTraining):
         self._resume_budget(content, source)
         is_finished = content["current_epoch"] >= self.num_epochs
         self.seed = seeding.resumed_seed(self.seed, content.get("seed"), is_finished, source)
+        self.drawn_seed = content.get("drawn_seed")  # without one, the rest of an old training is not repeatable either
         restored = checkpoint.restore(self._state(), content, source)
         self.current_epoch, self._best_ema = restored.epoch, restored.best_ema
         self.inference_allowed_mirroring_axes = restored.mirror_axes
         self.restored_checkpoint = (os.path.basename(source), restored.epoch)
+        self._length_note = prolonged(checkpoint.length_before(content, source), self.num_epochs, restored.epoch)
 
     def initialize_for(self, filename_or_checkpoint: dict | str | os.PathLike) -> None:
         """Calls `initialize`, if not yet done, with the budget stored in a checkpoint."""
@@ -353,8 +394,8 @@ class nnUNetTrainer(FoldTraining):
 
     def _resume_budget(self, content: Mapping[str, Any], source: str) -> None:
         in_use = self._budget_in_use() if self.was_initialized else None
-        kept = resumed_budget(self.budget, content.get("budget"), source, device=self.device, in_use=in_use)
-        self.keep_to_budget(kept)
+        known = {"device": self.device, "trained_epochs": content.get("current_epoch", 0), "in_use": in_use}
+        self.keep_to_budget(resumed_budget(self.budget, content.get("budget"), source, **known))
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         """Predicts the cases of the validation split and writes segmentations and metrics to the fold's folder."""

@@ -27,6 +27,7 @@ from nnunetv2.training.loss.mask_targets import mask_targets
 from nnunetv2.training.nnUNetTrainer.any_head_config import AnyHeadConfig
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
+from nnunetv2.training.setup.budget import Budget
 from nnunetv2.training.setup.flat_configuration import require_flat_configuration, require_intensities_for
 from nnunetv2.training.state.architecture_check import require_same_architecture
 from nnunetv2.utilities import extensions
@@ -76,6 +77,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         overrides: Sequence[str] = (),
     ) -> None:
         self.config, _ = self.config_class.load(config_path, overrides)
+        self.config.load_classes()
         self._words = frozenset(word.partition("=")[0] for word in overrides)
         self.trainer_config = plain_config(self.config)
         self.dataset_json = dataset_json  # adapt_plans reads the kind of labels from it
@@ -117,6 +119,11 @@ class nnUNetTrainer_vit(nnUNetTrainer):
                 )
         self.config = replace(self.config, training=replace(self.config.training, **values))
         self.trainer_config = plain_config(self.config)
+
+    def _resume_budget(self, content: Mapping[str, Any], source: str) -> None:
+        if "training.num_epochs" in self._words:  # as good as the flag
+            self.keep_to_budget(Budget(num_epochs=self.config.training.num_epochs))
+        super()._resume_budget(content, source)
 
     def adapt_plans(self, plans: dict, configuration: str) -> dict:
         manager = PlansManager(plans)

@@ -24,6 +24,8 @@ from nnunetv2.model.head_config import (
 from nnunetv2.model.input_choices import CHANNEL_ADAPTATIONS, INPUT_NORMS
 from nnunetv2.training.loss.loss_config import LossConfig, loss_config_class
 from nnunetv2.training.nnUNetTrainer.vit_training_config import DenseTrainingConfig, ViTTrainingConfig
+from nnunetv2.utilities import extensions
+from nnunetv2.utilities.extensions import require_registered
 
 __all__ = ["DenseTrainingConfig", "LoRAConfig", "ViTModelConfig", "ViTTrainingConfig", "ViTnnUNetConfig"]
 
@@ -66,7 +68,7 @@ class ViTModelConfig:
     numbers from 0: [5,11,17,23]."""
 
     def __post_init__(self) -> None:
-        require_choice("model.backbone", self.backbone, tuple(FAMILIES))
+        require_registered("model.backbone", "backbone", self.backbone)
         if self.backbone_size not in FAMILIES[self.backbone]:
             sizes = tuple(FAMILIES[self.backbone])
             raise UsageError(
@@ -165,6 +167,17 @@ class ViTnnUNetConfig:
         """Returns the settings of the loss; defaults if there is no section for it."""
         config = loss_config_class(self.training.loss, head_config_class(self.model.head_name).kind)
         return getattr(self, config.section, None) or config()
+
+    def load_classes(self) -> None:
+        """Imports head, backbone and loss, so that mistakes in a user's file are reported before anything is built.
+
+        Raises:
+            UsageError: names the file.
+        """
+        chosen = {"head": self.model.head_name, "backbone": self.model.backbone, "loss": self.training.loss}
+        for kind, name in chosen.items():
+            if name is not None:
+                extensions.find(kind, name).load()
 
     @classmethod
     def check_given(cls, values: Mapping[str, Any], sources: Mapping[str, Source]) -> None:

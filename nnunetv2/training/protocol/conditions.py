@@ -15,7 +15,7 @@ from torch import nn
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.inference.logit_predictor import LogitPredictor, uses_sliding_window
 from nnunetv2.training.protocol.augmentation import augmentation_description
-from nnunetv2.training.protocol.hashes import cases_description, content_hash
+from nnunetv2.training.protocol.hashes import cases_description, fingerprint_hash
 from nnunetv2.training.protocol.weights import pretrained_weights
 from nnunetv2.training.state.model_folder import FINGERPRINT
 
@@ -80,7 +80,7 @@ def _split(training: object, validation: object) -> dict[str, Any] | None:
 
 def _fingerprint(dataset_folder: str | None) -> str | None:
     path = Path(dataset_folder or "", FINGERPRINT)
-    return content_hash(read_json(path)) if path.is_file() else None
+    return fingerprint_hash(read_json(path)) if path.is_file() else None
 
 
 def _sampling(training: object, conditions: Conditions) -> dict[str, Any]:

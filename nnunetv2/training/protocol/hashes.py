@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import READER
 
 _DIGITS = 6  # significant digits of floats; statistics computed by two programs agree to that many
 
@@ -15,6 +17,11 @@ def content_hash(content: Any) -> str:
     """SHA-256 of plain data as hexadecimal text; ignores the order of keys and digits beyond the sixth."""
     text = json.dumps(rounded(content), sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint_hash(fingerprint: Mapping[str, Any]) -> str:
+    """`content_hash` of a dataset's fingerprint, without the version of the reader that made it."""
+    return content_hash({key: value for key, value in fingerprint.items() if key != READER})
 
 
 def rounded(content: Any) -> Any:

@@ -46,6 +46,8 @@ class TrainingDescription:
     precision: str | None
     """fp32, bf16 or fp16; None: the device's default"""
     seed: int | None
+    drawn_seed: int | None
+    """the one that was drawn if there is no seed"""
     network: nn.Module
     device: torch.device
     conditions: Conditions
@@ -73,6 +75,7 @@ def run_information(training: TrainingDescription, started: str) -> dict[str, An
         "patch_size": [int(size) for size in training.patch_size],
         "precision": resolve_precision(training.precision, training.device),
         "seed": training.seed,
+        "drawn_seed": training.drawn_seed,
         "num_parameters": sum(size for size, _ in sizes),
         "num_trained_parameters": sum(size for size, is_trained in sizes if is_trained),
         "world_size": rank_and_world_size()[1],

@@ -8,16 +8,20 @@ from contextlib import contextmanager
 
 import torch
 
+from dinov3.utils.processes import process_group
 from nnunetv2.errors import UsageError
 from nnunetv2.training.dataloading.augmenters import has_random_workers
 from nnunetv2.training.dataloading.random_streams import EPOCH_STREAM, START_STREAM, set_generators
-from nnunetv2.training.setup.seed_range import require_seed
+from nnunetv2.training.setup.seed_range import LARGEST_SEED, require_seed
 
 _CUBLAS_SETTING = ("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, cuBLAS may vary the order of summation
 
 
-def start(seed: int | None) -> None:
-    """Seeds all generators for the initialisation of the network; does nothing without a seed.
+def start(seed: int | None, drawn_seed: int | None = None) -> None:
+    """Seeds all generators for the initialisation of the network; does nothing without any seed.
+
+    Args:
+        drawn_seed: used without a seed; it does not ask for deterministic kernels.
 
     Raises:
         UsageError: the seed is out of range.
@@ -25,7 +29,16 @@ def start(seed: int | None) -> None:
     require_seed(seed)
     if seed is not None:
         os.environ.setdefault(*_CUBLAS_SETTING)  # cuBLAS reads it on first use
-        set_generators(seed, START_STREAM)
+    if (used := drawn_seed if seed is None else seed) is not None:
+        set_generators(used, START_STREAM)
+
+
+def draw() -> int:
+    """Draws a seed for a training that was given none, the same in all processes of a group.
+
+    It comes from torch's generator: programs that seed that one themselves repeat their trainings as before.
+    """
+    return process_group.gather(int(torch.randint(LARGEST_SEED + 1, ())))[0]
 
 
 def start_epoch(seed: int | None, epoch: int, rank: int) -> None:
@@ -59,14 +72,19 @@ def deterministic_kernels(seed: int | None) -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
 
 
-def log_lines(seed: int | None, loaders: Sequence[object], trainer_name: str) -> list[str]:
+def log_lines(
+    seed: int | None, loaders: Sequence[object], trainer_name: str, drawn_seed: int | None = None
+) -> list[str]:
     """Log lines about the seed, and about batches that it does not determine.
 
     Args:
         loaders: iterators over training and validation batches.
+        drawn_seed: the seed that was drawn for a training without one.
     """
-    if seed is None:
+    if seed is None and (drawn_seed is None or any(map(has_random_workers, loaders))):
         return []
+    if seed is None:
+        return [f"Drawn seed {drawn_seed}: on the CPU, --seed {drawn_seed} repeats this training with the same weights"]
     lines = [f"Seed {seed}: the same training again gives the same weights"]
     if any(map(has_random_workers, loaders)):
         lines.append(
@@ -74,6 +92,17 @@ def log_lines(seed: int | None, loaders: Sequence[object], trainer_name: str) ->
             f"does not reach; with nnUNet_n_proc_DA=0 it makes them in this one"
         )
     return lines
+
+
+def order_lines(drawn_seed: int | None, loaders: Sequence[object]) -> list[str]:
+    """Log lines after a training without a seed: whether the drawn one repeats it."""
+    number = sum(getattr(loader, "num_out_of_order", 0) for loader in loaders)
+    if drawn_seed is None or number == 0:
+        return []
+    return [
+        f"{number} batches were used before an earlier one, for which a training without a seed does not wait: --seed "
+        f"{drawn_seed} repeats this training with the same batches in another order"
+    ]
 
 
 def resumed_seed(own: int | None, stored: int | None, is_finished: bool, source: str) -> int | None:

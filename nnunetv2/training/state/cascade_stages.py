@@ -6,13 +6,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import UsageError
 from nnunetv2.evaluation.crossval_folds import training_command
-from nnunetv2.training.dataloading.splits import SPLITS_FILE
 from nnunetv2.training.state.checkpoint import FINAL
 from nnunetv2.utilities.message_parts import preprocessing_command
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+from nnunetv2.utilities.splits_file import SPLITS_FILE, read_splits
 
 _NUM_SHOWN = 5
 
@@ -57,7 +56,7 @@ def _folds_that_validate(cases: Sequence[str], dataset: str) -> list[int]:
     if not splits_file.is_file():
         return []
     wanted, folds = set(cases), []
-    for fold, split in enumerate(read_json(splits_file)):
+    for fold, split in enumerate(read_splits(splits_file)):
         if wanted & set(split["val"]):
             folds.append(fold)
             wanted -= set(split["val"])

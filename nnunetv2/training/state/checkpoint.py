@@ -1,4 +1,4 @@
-"""Training checkpoints: content, selection within a fold, and restoring."""
+"""Training checkpoints: content, writing, selection within a fold, and restoring."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,20 @@ from torch import nn
 
 from dinov3.utils.divergence import require_finite_parameters
 from dinov3.utils.network_wrappers import unwrap
-from nnunetv2.errors import DataError, UsageError
+from dinov3.utils.tensor_files import require_intact
+from nnunetv2.errors import DataError, UsageError, WriteError
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.setup.budget import BudgetInForce
-from nnunetv2.utilities.checkpoint_io import load_checkpoint
+from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
 
 FINAL = "checkpoint_final.pth"
 LATEST = "checkpoint_latest.pth"
+PREVIOUS = "checkpoint_latest.prev.pth"  # the one that the latest replaced; upstream's tools do not look for it
 BEST = "checkpoint_best.pth"
 
 logger = logging.getLogger(__name__)
 
+_TO_CONTINUE = (FINAL, LATEST, PREVIOUS, BEST)
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 _SHOWN_KEYS = 5
 _GIVEN = "the given checkpoint"
@@ -83,26 +86,41 @@ def _without_wrapper_prefix(name: str, own: Mapping[str, torch.Tensor]) -> str:
 
 
 def checkpoint_to_continue(fold_folder: Path) -> Path | None:
-    """Returns the most advanced checkpoint of a fold, None if there is none.
+    """Returns the most advanced checkpoint of a fold that is intact, None if there is no checkpoint.
 
     The final one counts, so that continuing a finished training repeats its validation. The best one may be newer than
-    the latest, which is written rarely.
+    the latest, which is written rarely. Damaged checkpoints are passed over with a warning.
+
+    Raises:
+        DataError: there are checkpoints, but all of them are damaged.
     """
-    final, latest, best = (fold_folder / name for name in (FINAL, LATEST, BEST))
-    if not final.is_file() and latest.is_file() and best.is_file():
-        # A copy may have a newer time stamp, so the epochs decide; they are read only if the best one is newer.
-        is_younger = best.stat().st_mtime_ns > latest.stat().st_mtime_ns
-        return best if is_younger and _next_epoch(best) > _next_epoch(latest) else latest
-    return next((path for path in (final, latest, best) if path.is_file()), None)
+    epochs: dict[Path, int] = {}
+    damages: list[str] = []
+    for path in (fold_folder / name for name in _TO_CONTINUE):
+        try:
+            if path.is_file():
+                epochs[path] = _next_epoch(path)
+        except DataError as err:
+            damages.append(str(err))
+    if damages and not epochs:
+        raise DataError(
+            f"No checkpoint in {fold_folder} can be used: {'; '.join(damages)}. Put back a copy of one of them, "
+            f"or leave out --c to start a new training"
+        )
+    found = max(epochs, key=epochs.get, default=None)  # of equal epochs, the first name
+    for damage in damages:
+        logger.warning("%s. The training continues from epoch %d of %s", damage, epochs[found], found.name)
+    return found
 
 
 def _next_epoch(path: Path) -> int:
-    """Returns the epoch at which a checkpoint resumes; -1 if it cannot be read."""
-    try:
-        return load_checkpoint(path).get("current_epoch", -1)
-    except DataError as err:
-        logger.warning("%s", err)
-        return -1
+    """Returns the epoch at which an intact checkpoint resumes; -1 if it does not say.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    require_intact(path)
+    return peek(path)[0].get("current_epoch", -1)
 
 
 def require_checkpoint(fold_folder: Path, name: str, purpose: str) -> Path:
@@ -169,16 +187,19 @@ def content_of(
     seed: int | None,
     budget: BudgetInForce | None,
     settings: dict[str, Any] | None,
+    record: dict[str, Any] | None,
 ) -> dict[str, Any]:
     """Builds the content of a checkpoint with nnU-Net's keys, readable by both.
 
     `current_epoch` is the epoch to resume at: the next one, because checkpoints are written at the end of an epoch, or
-    the number of epochs once the training is complete. Additional keys hold the state of a per-iteration schedule, the
-    seed, the length and precision set by the command, and the settings of a trainer with a configuration file.
+    the number of epochs once the training is complete. Additional keys hold the number of epochs, the state of a
+    per-iteration schedule, the seed, the length and precision set by the command, the settings of a trainer with a
+    configuration file, and the record.
 
     Args:
         init_arguments: constructor arguments of the trainer.
         settings: settings of a trainer with a configuration file, as plain data.
+        record: plans, cases, labels and settings of the training as plain data, to compare when it is resumed.
 
     Raises:
         DivergedError: parameters of the network are not finite.
@@ -195,6 +216,7 @@ def content_of(
         "init_args": init_arguments,
         "trainer_name": trainer_name,
         "inference_allowed_mirroring_axes": state.mirror_axes,
+        "num_epochs": state.num_epochs,
     }
     if state.lr_scheduler is not None:
         content["lr_scheduler_state"] = state.lr_scheduler.state_dict()
@@ -204,12 +226,42 @@ def content_of(
         content["budget"] = dict(budget.values)
     if settings is not None:
         content["trainer_config"] = settings
+    if record is not None:
+        content["trained_with"] = record
     return content
 
 
-def remove(fold_folder: str | os.PathLike, name: str) -> None:
-    """Deletes a checkpoint of a fold if it exists."""
-    (Path(fold_folder) / name).unlink(missing_ok=True)
+def write(content: dict[str, Any], path: str | os.PathLike) -> None:
+    """Writes a checkpoint of a fold; the latest one that it replaces is kept as the previous one.
+
+    Raises:
+        WriteError: the disk is full, also without the previous checkpoint.
+    """
+    path = Path(path)
+    save_checkpoint(content, path, previous=path.with_name(PREVIOUS), keeps_previous=path.name == LATEST)
+
+
+def write_final(save: Callable[[str], None], fold_folder: str | os.PathLike) -> None:
+    """Writes the final checkpoint by calling `save` with its path.
+
+    Raises:
+        WriteError: it could not be written; the message says how to get it.
+    """
+    try:
+        save(os.path.join(fold_folder, FINAL))
+    except OSError as err:
+        there = [name for name in (LATEST, PREVIOUS, BEST) if Path(fold_folder, name).is_file()]
+        start = f"from {there[0]}" if there else "at the beginning, as there is no other checkpoint"
+        raise WriteError(
+            f"All epochs are trained, but the final checkpoint was not written: {err}. Then repeat the command with "
+            f"--c, which goes on {start}"
+        ) from err
+
+
+def remove_superseded(fold_folder: str | os.PathLike) -> None:
+    """Deletes the checkpoints that the final one replaces."""
+    for name in (LATEST, PREVIOUS):
+        (Path(fold_folder) / name).unlink(missing_ok=True)
 
 
 def read(source: Source, device: torch.device) -> tuple[Mapping[str, Any], str]:
@@ -226,6 +278,12 @@ def peek(source: Source) -> tuple[Mapping[str, Any], str]:
     if isinstance(source, Mapping):
         return source, _GIVEN
     return load_checkpoint(source, mmap=zipfile.is_zipfile(source)), os.fspath(source)
+
+
+def length_before(content: Mapping[str, Any], source: str) -> int | None:
+    """Returns the number of epochs of the training that wrote a checkpoint; None if unknown, as with upstream's."""
+    is_final = os.path.basename(source) == FINAL  # written after the last epoch
+    return content.get("num_epochs", content["current_epoch"] if is_final else None)
 
 
 def restore(state: TrainingState, content: Mapping[str, Any], source: str) -> TrainingState:

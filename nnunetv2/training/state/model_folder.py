@@ -70,8 +70,9 @@ def write_model_files(
         preprocessed_folder: preprocessed folder of the dataset, with the fingerprint.
     """
     Path(fold_folder).mkdir(parents=True, exist_ok=True)
-    remove_interrupted_writes(fold_folder)
     model_folder = Path(fold_folder).parent
+    remove_interrupted_writes(fold_folder, min_age=0)  # no other process trains this fold
+    remove_interrupted_writes(model_folder)
     write_json(plans, model_folder / "plans.json")
     write_json(dataset_json, model_folder / "dataset.json")
     fingerprint = Path(preprocessed_folder) / FINGERPRINT

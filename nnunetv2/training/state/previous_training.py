@@ -7,13 +7,13 @@ import os
 import shutil
 from pathlib import Path
 
-from nnunetv2.training.state.checkpoint import BEST, FINAL, LATEST
+from nnunetv2.training.state.checkpoint import BEST, FINAL, LATEST, PREVIOUS
 
 FOLDER = "previous_training"
 INTERRUPTED = "interrupted_training"  # next to a finished one in FOLDER
 
 # The final checkpoint is moved last: if killed before, the fold still contains the complete older training.
-_MOVED = (LATEST, BEST, "validation", FINAL)
+_MOVED = (LATEST, PREVIOUS, BEST, "validation", FINAL)
 
 logger = logging.getLogger(__name__)
 

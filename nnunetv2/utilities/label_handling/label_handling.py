@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from nnunetv2.errors import DataError
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.dataset_json import channel_names
 from nnunetv2.utilities.helpers import softmax_helper_dim0
 from nnunetv2.utilities.label_handling.label_declaration import (
     check_declaration,
@@ -39,9 +39,10 @@ class LabelManager:
             where regions overlap, the later one wins. Only for datasets with regions.
         force_use_labels: treat a dataset with regions as one with plain labels.
         inference_nonlin: maps logits (K, ...) to scores in 0..1; default softmax, or sigmoid with regions.
+        allow_lost_regions: accept an order from which regions cannot be recovered; for models that were trained so.
 
     Raises:
-        DataError: the declaration of the labels is invalid.
+        DataError: the declaration of the labels is invalid, or the order loses regions.
     """
 
     def __init__(
@@ -50,16 +51,24 @@ class LabelManager:
         regions_class_order: Sequence[int] | None,
         force_use_labels: bool = False,
         inference_nonlin: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        *,
+        allow_lost_regions: bool = False,
     ) -> None:
         self.label_dict = label_dict
         self.regions_class_order = regions_class_order
         self._force_use_labels = force_use_labels
+        self._allow_lost_regions = allow_lost_regions
         self._sanity_check(label_dict)
         default = torch.sigmoid if self.has_regions else softmax_helper_dim0
         self.inference_nonlin = default if inference_nonlin is None else inference_nonlin
 
     def _sanity_check(self, label_dict: dict[str, int | Sequence[int]]) -> None:
-        check_declaration(label_dict, self.regions_class_order, use_regions=not self._force_use_labels)
+        check_declaration(
+            label_dict,
+            self.regions_class_order,
+            use_regions=not self._force_use_labels,
+            allow_lost_regions=self._allow_lost_regions,
+        )
 
     def _get_all_labels(self) -> list[Label]:
         used = {value for name, entry in self.label_dict.items() if name != IGNORE for value in members(entry)}
@@ -231,9 +240,7 @@ def determine_num_input_channels(
     configuration = configuration_or_config_manager
     if isinstance(configuration, str):
         configuration = plans_manager.get_configuration(configuration)
-    channels = dataset_json.get("modality", dataset_json.get("channel_names"))  # `modality` is the older name
-    if channels is None:
-        raise DataError('dataset.json has no key "channel_names"; it lists the channels, like {"0": "CT"}')
+    channels = channel_names(dataset_json)
     if configuration.previous_stage_name is None:
         return len(channels)
     return len(channels) + len(plans_manager.get_label_manager(dataset_json).foreground_labels)

@@ -12,6 +12,7 @@ from PIL import Image
 from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+from nnunetv2.imageio.checked_reading import read_images, read_seg
 from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
 from nnunetv2.utilities.overlays.image_overlay import generate_overlay
 from nnunetv2.utilities.overlays.slice_choice import select_slice_to_plot2
@@ -34,8 +35,8 @@ def plot_overlay(
     Raises:
         DataError: a file cannot be read, or image and labels have different shapes.
     """
-    image = image_reader_writer.read_images((image_file,))[0][0]
-    segmentation = image_reader_writer.read_seg(segmentation_file)[0][0]
+    image = read_images(image_reader_writer, (image_file,))[0][0]
+    segmentation = read_seg(image_reader_writer, segmentation_file)[0][0]
     if image.shape != segmentation.shape:
         raise DataError(
             f"{image_file} has shape {list(image.shape)} and {segmentation_file} {list(segmentation.shape)}; "

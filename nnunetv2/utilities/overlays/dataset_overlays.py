@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class
+from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.overlays.case_overlays import (
     multiprocessing_plot_overlay,
     multiprocessing_plot_overlay_preprocessed,
@@ -44,17 +45,17 @@ def generate_overlays_from_raw(
     _require_intensity(overlay_intensity)
     folder = os.path.join(nnUNet_raw, maybe_convert_to_dataset_name(dataset_name_or_id))
     description = _existing(os.path.join(folder, "dataset.json"), "it describes a raw dataset, so check -d")
-    dataset_json = read_json(description)
+    dataset_json = read_dataset_json(description, trained=True)
     cases = get_filenames_of_train_images_and_targets(folder, dataset_json)
     if not cases:
         raise DataError(f"There is no training case in {folder}")
     for case in cases.values():
         require_channel(channel_idx, len(case["images"]))
     images = [case["images"][channel_idx] for case in cases.values()]
-    reader_writer = determine_reader_writer_from_dataset_json(dataset_json, images[0])()
+    labels = [case["label"] for case in cases.values()]
+    reader_writer = determine_reader_writer_from_dataset_json(dataset_json, [*images, *labels])()
     os.makedirs(output_folder, exist_ok=True)
     pictures = [os.path.join(output_folder, f"{name}.png") for name in cases]
-    labels = [case["label"] for case in cases.values()]
     multiprocessing_plot_overlay(images, labels, reader_writer, pictures, overlay_intensity, num_processes)
     logger.info("%d overlays are in %s", len(pictures), output_folder)
 
@@ -82,7 +83,9 @@ def generate_overlays_from_preprocessed(
     _require_intensity(overlay_intensity)
     folder = os.path.join(nnUNet_preprocessed, maybe_convert_to_dataset_name(dataset_name_or_id))
     cure = "run nnUNetv2_plan_and_preprocess, choose other plans (-p, -c), or draw the raw data with --use_raw"
-    plans = PlansManager(_existing(os.path.join(folder, f"{plans_identifier}.json"), cure))
+    plans = PlansManager(
+        _existing(os.path.join(folder, f"{check_name(plans_identifier, 'plans', UsageError)}.json"), cure)
+    )
     if configuration is None:
         configuration = "3d_fullres" if "3d_fullres" in plans.available_configurations else "2d"
     cases = _existing(os.path.join(folder, plans.get_configuration(configuration).data_identifier), cure)

@@ -9,9 +9,11 @@ from typing import Any
 from dinov3.utils.atomic_files import read_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError, UsageError
+from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.message_parts import preprocessing_command
 
-_OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final")  # JSON files beside the plans, without ending
+# JSON files beside the plans, without ending
+_OTHER_FILES = ("dataset", "dataset_fingerprint", "splits_final", "duplicate_cases")
 
 
 def plans_in(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
@@ -24,10 +26,21 @@ def plans_in(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
     return {name: content for name, content in contents.items() if _are_plans(content)}
 
 
+def name_of_models(preprocessed_folder: str | os.PathLike, plans_identifier: str) -> str:
+    """Returns the plans' name in the names of model folders: as in upstream, `plans_name` in the plans.
+
+    Args:
+        preprocessed_folder: the dataset's folder, which holds the plans.
+        plans_identifier: name of the plans file without ending; returned if there are no such plans.
+    """
+    content = _content(Path(preprocessed_folder) / f"{plans_identifier}.json")
+    return content["plans_name"] if _are_plans(content) else plans_identifier
+
+
 def _content(path: Path) -> Any:
     try:
         return read_json(path)
-    except (DataError, UnicodeDecodeError):  # an unrelated file, so not an error
+    except (DataError, OSError):  # an unrelated or missing file, so not an error
         return None
 
 
@@ -49,11 +62,10 @@ def require_plans_name(name: str) -> str:
     Raises:
         UsageError: names the reason.
     """
+    check_name(name, "plans", UsageError)
     reason = None
-    if not name.strip() or name.startswith("."):
-        reason = "it must have letters or digits, and no dot in front"
-    elif any(separator in name for separator in ("/", "\\", "\0")):
-        reason = "it is the name of a file, not a path"
+    if name.startswith("."):
+        reason = "files with a dot in front are hidden"
     elif "__" in name:
         reason = "two underscores separate trainer, plans and configuration in the names of models"
     elif name in _OTHER_FILES:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from dinov3.utils.atomic_files import read_json
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.label_handling.label_declaration import check_declaration, has_any_region, reason_of_loss
 from nnunetv2.utilities.plans_handling.legacy_plans import with_architecture
+from nnunetv2.utilities.plans_handling.plans_schema import check_plans, read_plans
 
 if TYPE_CHECKING:
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -63,7 +65,10 @@ class ConfigurationManager:
     @property
     def spacing(self) -> list[float]:
         """Target spacing in mm per axis, in transposed order; two entries for 2D configurations."""
-        return self._get("spacing")
+        spacing = self._get("spacing")
+        if None in spacing:
+            raise DataError('The "spacing" of this configuration of the plans is null; set it to numbers above 0 (mm)')
+        return spacing
 
     @property
     def normalization_schemes(self) -> list[str]:
@@ -77,16 +82,19 @@ class ConfigurationManager:
     @property
     def network_arch_class_name(self) -> str:
         """Dotted path of the network class."""
-        return self._get("architecture")["network_class_name"]
+        return self._of_architecture("network_class_name")
 
     @property
     def network_arch_init_kwargs(self) -> dict:
-        return self._get("architecture")["arch_kwargs"]
+        return self._of_architecture("arch_kwargs")
 
     @property
     def network_arch_init_kwargs_req_import(self) -> list[str]:
         """Keywords whose values are dotted paths, to be replaced by the objects that they name."""
-        return self._get("architecture")["_kw_requires_import"]
+        return self._of_architecture("_kw_requires_import") or []
+
+    def _of_architecture(self, key: str) -> Any:
+        return _required(self._get("architecture"), key, "The `architecture` of this configuration of the plans")
 
     @property
     def pool_op_kernel_sizes(self) -> list[list[int]]:
@@ -106,7 +114,12 @@ class ConfigurationManager:
         return self._resampling("resampling_fn_probabilities")
 
     def _resampling(self, key: str) -> Callable:
-        return functools.partial(find_by_name("resampling function", self._get(key)), **self._get(f"{key}_kwargs"))
+        function, keywords = find_by_name("resampling function", self._get(key)), self._get(f"{key}_kwargs")
+        try:
+            inspect.signature(function).bind_partial(**keywords)
+        except TypeError as err:
+            raise DataError(f'"{key}_kwargs" in the plans do not fit {function.__name__}: {err}') from err
+        return functools.partial(function, **keywords)
 
     @property
     def batch_dice(self) -> bool:
@@ -129,13 +142,16 @@ class PlansManager:
 
     Args:
         plans_file_or_dict: path of a plans.json, or its content. A dictionary is referenced and never modified.
+
+    Raises:
+        DataError: an entry has an invalid value, see `check_plans`.
     """
 
     def __init__(self, plans_file_or_dict: str | os.PathLike | dict) -> None:
         if isinstance(plans_file_or_dict, dict):
-            self.plans = plans_file_or_dict
+            self.plans = check_plans(plans_file_or_dict)
         else:
-            self.plans = read_json(plans_file_or_dict)
+            self.plans = read_plans(plans_file_or_dict)
         self._managers: dict[str, ConfigurationManager] = {}
 
     def __repr__(self) -> str:
@@ -230,10 +246,17 @@ class PlansManager:
         return find_by_name("label manager", self.plans.get("label_manager", "LabelManager"))
 
     def get_label_manager(self, dataset_json: dict, **kwargs: Any) -> LabelManager:
-        """Create the label manager of a dataset; additional keyword arguments go to its constructor."""
+        """Create the label manager of a dataset; additional keyword arguments go to its constructor.
+
+        An order that loses regions is accepted here, as trained models may have one: `check_dataset_json` rejects it
+        before anything is planned or trained.
+        """
+        labels, order = _required(dataset_json, "labels", "dataset.json"), dataset_json.get("regions_class_order")
+        if _loses_regions(labels, order):
+            kwargs.setdefault("allow_lost_regions", True)
         return self.label_manager_class(
-            label_dict=_required(dataset_json, "labels", "dataset.json"),
-            regions_class_order=dataset_json.get("regions_class_order"),
+            label_dict=labels,
+            regions_class_order=order,
             **kwargs,
         )
 
@@ -244,6 +267,14 @@ class PlansManager:
         if legacy is not None and "foreground_intensity_properties_per_channel" not in self.plans:
             return legacy
         return self._get("foreground_intensity_properties_per_channel")
+
+
+def _loses_regions(labels: dict, order: list[int] | None) -> bool:
+    try:
+        check_declaration(labels, order, allow_lost_regions=True)
+    except DataError:  # the label manager reports what is wrong
+        return False
+    return has_any_region(labels) and reason_of_loss(labels, order) is not None
 
 
 def _required(mapping: dict, key: str, owner: str) -> Any:

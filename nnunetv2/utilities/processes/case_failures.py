@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from dinov3.utils.atomic_files import read_json, write_json
-from nnunetv2.errors import NNUNetError
+from nnunetv2.errors import NNUNetError, PartialError
 from nnunetv2.utilities.processes.worker_pool import BackgroundWorkerError
 
 logger = logging.getLogger(__name__)
@@ -16,10 +16,8 @@ logger = logging.getLogger(__name__)
 FAILURES_FILE = "failures.json"
 
 
-class PartialPredictionError(NNUNetError, RuntimeError):
+class PartialPredictionError(PartialError):
     """Some cases were written and some failed."""
-
-    exit_code = 4
 
 
 class CaseFailures:

@@ -17,8 +17,10 @@ from typing import Any
 from tqdm import tqdm
 
 from dinov3.utils.processes.cores import num_available_cores
+from dinov3.utils.processes.process_end import become_worker
 from nnunetv2.errors import NNUNetError, UsageError
 from nnunetv2.utilities.processes.case_failures import CaseFailures
+from nnunetv2.utilities.processes.worker_pool import kill_workers
 
 
 class WorkerLostError(NNUNetError):
@@ -128,7 +130,7 @@ def _in_workers(
 ) -> Generator[Callable[[], Any], None, None]:
     # Threads and a CUDA context do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_use_one_thread)
+    executor = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_prepare_worker)
     try:
         futures = [executor.submit(function, *job) for job in jobs]
         for future in futures:
@@ -138,6 +140,11 @@ def _in_workers(
                     "use fewer processes (-np, -npfp) or free memory"
                 ) from future.exception()
             yield future.result
+    except (Exception, GeneratorExit):
+        raise
+    except BaseException:  # this process is to end now
+        kill_workers(executor)
+        raise
     finally:
         executor.shutdown(cancel_futures=True)
 
@@ -160,9 +167,10 @@ def _unfinished(futures: Sequence[Future], names: Sequence[str] | None, at_most:
     return f" while these cases were not finished: {', '.join(cases[:at_most])}{more}"
 
 
-def _use_one_thread() -> None:
+def _prepare_worker() -> None:
     """Limit a worker to one thread: the workers share the cores, and more threads would compete for them."""
     from threadpoolctl import threadpool_limits
 
+    become_worker()
     os.environ["OMP_NUM_THREADS"] = "1"  # for libraries loaded later
     threadpool_limits(1)

@@ -17,6 +17,7 @@ from nnunetv2.errors import UsageError
 logger = logging.getLogger(__name__)
 
 _FOREVER = timedelta(days=365)
+_SECONDS_TO_REACT = 20  # torchrun kills processes 30 s after it told them to stop
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,11 @@ def run_as_one_of_several(function: Callable[..., None], args: tuple, group: Gro
     log_the_first_process_only()
     # Independent processes only meet at the end, possibly hours apart: no GPU backend, no time limit.
     settings = {} if group.computes_together else {"backend": "gloo", "timeout": _FOREVER}
-    with _line_on_sigterm_of_torchrun(group.advice):
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from dinov3.utils.processes.process_end import end_with_parent
+
+        end_with_parent()
+    with _line_on_sigterm_of_torchrun(group):
         try:
             with process_group.process_group_from_environment(torch.device(group.device_type), **settings):
                 function(*args)
@@ -145,14 +150,17 @@ def _require_gpus(device_type: str, num_gpus: int) -> None:
         raise UsageError(f"-num_gpus is {num_gpus} and this machine shows {torch.cuda.device_count()} GPUs")
 
 
-def _line_on_sigterm_of_torchrun(advice: str) -> AbstractContextManager:
+def _line_on_sigterm_of_torchrun(group: Group) -> AbstractContextManager:
     """Under `torchrun`, which stops all processes when one ends, refer to its report on SIGTERM."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.name == "nt":
         return contextlib.nullcontext()
     from dinov3.utils.processes.process_end import line_on_sigterm
+    from dinov3.utils.processes.stop_signals import requested
 
     number, world_size = os.environ["RANK"], os.environ["WORLD_SIZE"]
     return line_on_sigterm(
         f"error: process {number} of {world_size} (the first is 0) was told to stop; if another one failed, the report "
-        f"of torchrun says which. {advice}"
+        f"of torchrun says which. {group.advice}",
+        grace=_SECONDS_TO_REACT if group.computes_together else 0,
+        is_handled=requested,
     )

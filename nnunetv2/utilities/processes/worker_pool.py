@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from dinov3.utils.processes.cores import num_available_cores, use_threads
-from dinov3.utils.processes.process_end import end_with_parent
+from dinov3.utils.processes.process_end import become_worker
 from nnunetv2.errors import NNUNetError, UsageError
 
 
@@ -67,7 +67,15 @@ class WorkerPool(AbstractContextManager):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._executor is not None:
+            if exc is not None and not isinstance(exc, Exception):
+                kill_workers(self._executor)
             self._executor.shutdown(wait=exc is None, cancel_futures=exc is not None)
+
+
+def kill_workers(executor: ProcessPoolExecutor) -> None:
+    """Ends the processes of a pool when this process is to end: it would wait for what they compute."""
+    for process in list((executor._processes or {}).values()):
+        process.kill()
 
 
 def call_here(function: Callable[..., Any], *args: Any) -> Future:
@@ -135,5 +143,5 @@ def _describe_end(exit_code: int | None) -> str:
 
 def _prepare_worker(num_threads: int) -> None:
     """Give this worker its share of the cores, and make it exit with its parent process."""
+    become_worker()
     use_threads(num_threads)
-    end_with_parent()

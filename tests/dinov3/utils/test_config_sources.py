@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,10 @@ from dinov3.utils.yaml_config import dotted_items, load_config, load_with_source
 class Head:
     width: int = 64
     sizes: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.width == 14:
+            raise UsageError("head.width=14 is fourteen")
 
 
 @dataclass
@@ -81,3 +86,12 @@ def test_the_schema_sees_what_was_given_and_where(tmp_path):
     assert load_config(Settings, path).head.width == 13
     with pytest.raises(UsageError, match="thirteen was said aloud"):
         load_config(Settings, path, ["head.width=13"])
+
+
+def test_a_value_that_a_check_rejects_is_reported_with_its_line(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("name: mine\nhead:\n  width: 14\n")
+    with pytest.raises(UsageError, match=re.escape(f"{path}:3: head.width=14 is fourteen")):
+        load_config(Settings, path)
+    with pytest.raises(UsageError, match="^head.width=14 is fourteen"):
+        load_config(Settings, path, ["head.width=14"])

@@ -13,6 +13,7 @@ from dinov3.utils.settings_help import field_docstrings
 from nnunetv2.errors import UsageError
 from nnunetv2.model.cost.model_cost import model_cost
 from nnunetv2.model.head_config import head_config_class, setting_names
+from nnunetv2.model.query_network import dense_logits
 from nnunetv2.utilities import extensions
 from tests.model.heads.small import HEADS, SMALL, loss_of, small_architecture, small_network
 
@@ -74,6 +75,35 @@ def test_bf16_is_finite(head, seeded):
     network = small_network(head, 3).eval()
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert network(torch.randn(1, 1, 64, 64)).isfinite().all()
+
+
+@pytest.mark.parametrize("progress", [0.0, 1.0])  # of the training: masked attention everywhere, nowhere
+def test_prediction_is_what_the_loss_sees(head, progress, seeded):
+    if head_config_class(head).kind != "queries":
+        pytest.skip("a dense head has one output")
+    network = small_network(head, 3).eval()
+    network.set_training_progress(progress)
+    image = torch.randn(2, 1, 50, 71)
+    with torch.no_grad():
+        queries = network(image, return_queries=True)
+        expected = dense_logits(queries, image.shape[-2:], network.image_multiple, regions=False)
+        torch.testing.assert_close(network(image), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("progress", "num_predictions"), [(0.0, None), (1.0, 1)])
+def test_prediction_skips_intermediate_masks_that_nothing_reads(head, progress, num_predictions, seeded):
+    if head not in ("eomt", "pmt"):
+        pytest.skip("the head's attention is always masked, or it has no queries")
+    network = small_network(head, 3).eval()
+    network.set_training_progress(progress)
+    made = []
+    network.head.mask_head.register_forward_hook(lambda *_: made.append(1))
+    with torch.no_grad():
+        num_layers = len(network(torch.zeros(1, 1, 32, 32), return_queries=True)["aux_outputs"]) + 1
+        assert len(made) == num_layers > 1
+        made.clear()
+        network(torch.zeros(1, 1, 32, 32))
+    assert len(made) == (num_predictions or num_layers)
 
 
 def test_the_classifier_is_what_depends_on_the_number_of_classes(head):

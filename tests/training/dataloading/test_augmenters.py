@@ -17,10 +17,9 @@ import torch
 from nnunetv2.errors import DataError
 from nnunetv2.training.dataloading.augmenters import (
     AugmentationWorkerDied,
-    OrderedWorkerAugmenter,
-    WorkerAugmenter,
+    Restarts,
+    has_random_workers,
     make_augmenter,
-    worker_seeds,
 )
 from nnunetv2.training.dataloading.random_streams import TRAINING_STREAM, SampleStreams
 from tests.processes import is_alive, wait_until
@@ -32,13 +31,15 @@ class _Draws:
     """A loader whose batches tell the worker and its first random numbers."""
 
     streams: SampleStreams | None = None
+    next_batch = 0
 
     def set_thread_id(self, thread_id: int) -> None:
         self.worker = thread_id
 
     def __next__(self) -> dict:
         time.sleep(0.01)  # leaves the other worker a chance
-        return {"worker": self.worker, "torch": torch.rand(1).item(), "numpy": np.random.uniform(), "pid": os.getpid()}
+        draws = {"torch": torch.rand(1).item(), "numpy": np.random.uniform()}
+        return {"worker": self.worker, "number": self.next_batch, "pid": os.getpid(), **draws}
 
 
 class _Ordered(_Draws):
@@ -91,12 +92,6 @@ def test_workers_draw_different_numbers(started):
     assert first[0]["numpy"] != first[1]["numpy"]
 
 
-def test_worker_seeds_differ_between_workers_and_runs():
-    seeds = [*worker_seeds(8), *worker_seeds(8)]
-    assert len(set(seeds)) == len(seeds)
-    assert all(0 <= seed < 2**32 for seed in seeds)
-
-
 def test_without_workers_batches_come_from_this_process(seeded):
     loader = _Draws()
     loader.set_thread_id(0)
@@ -107,10 +102,13 @@ def test_without_workers_batches_come_from_this_process(seeded):
 
 
 def test_only_batches_with_numbers_wait_for_their_turn(started):
-    assert isinstance(started(_Draws(), 2), WorkerAugmenter)
+    assert has_random_workers(started(_Draws(), 2))
     augmenter = started(_Ordered(), 3)
-    assert isinstance(augmenter, OrderedWorkerAugmenter)
-    assert [next(augmenter)["worker"] for _ in range(9)] == [0, 1, 2] * 3
+    assert not has_random_workers(augmenter)
+    batches = [next(augmenter) for _ in range(40)]
+    assert [batch["number"] for batch in batches] == list(range(40))
+    made = np.bincount([batch["worker"] for batch in batches], minlength=3)
+    assert 0 < made[0] < made[1:].min()  # the others do not wait for the slow one
 
 
 @both_kinds
@@ -133,18 +131,75 @@ def test_no_worker_is_left_after_a_failure(started, streams):
     assert not [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # raised by batchgenerators too
-@pytest.mark.parametrize("loader", [_Draws(), _Ordered()], ids=["any order", "in order"])
-def test_a_killed_worker_is_explained(started, loader):
-    augmenter = started(loader, 2)
-    victim = next(augmenter)["pid"]
-    os.kill(victim, signal.SIGKILL)
+def test_without_order_a_late_batch_is_not_waited_for(started):
+    augmenter = started(_Ordered(), 2, keep_order=False)
+    numbers = [next(augmenter)["number"] for _ in range(30)]
+    assert numbers[0] == 0
+    assert len(set(numbers)) == 30
+    assert augmenter.num_out_of_order > 0
+    assert numbers != sorted(numbers)
+
+
+def test_without_order_batches_are_in_order_if_they_are_early(started):
+    augmenter = started(_Draws(), 1, keep_order=False)
+    assert [next(augmenter)["number"] for _ in range(10)] == list(range(10))
+    assert augmenter.num_out_of_order == 0
+
+
+class _Killed(_Ordered):
+    """Whoever makes batch 4 is killed while it reads a case, as often as a file has bytes."""
+
+    note_case = None
+
+    def __init__(self, lives: Path) -> None:
+        self.lives = lives
+
+    def __next__(self) -> dict:
+        if self.next_batch == 4 and self.lives.stat().st_size:
+            self.note_case("case_7")
+            os.truncate(self.lives, self.lives.stat().st_size - 1)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"number": self.next_batch, "torch": torch.full((2, 3), self.next_batch)}
+
+
+def test_a_killed_worker_is_replaced_and_its_batches_are_made(started, tmp_path, caplog):
+    lives = tmp_path / "lives"
+    lives.write_bytes(bytes(3))
+    batches = [next(augmenter) for augmenter in [started(_Killed(lives), 2)] for _ in range(12)]
+    assert [batch["number"] for batch in batches] == list(range(12))
+    assert all((batch["torch"] == batch["number"]).all() for batch in batches)
+    assert lives.stat().st_size == 0
+    assert [record.getMessage() for record in caplog.records] == [
+        "A data augmentation worker died (signal 9, most likely no memory was left) while it read case case_7; "
+        f"a new one repeats its work ({number} of 3 restarts)"
+        for number in (1, 2, 3)
+    ]
+
+
+def test_a_worker_that_dies_again_and_again_is_explained(started, tmp_path):
+    lives = tmp_path / "lives"
+    lives.write_bytes(bytes(9))
+    augmenter = started(_Killed(lives), 2)
     with pytest.raises(
-        AugmentationWorkerDied, match=r"worker died \(signal 9\).*too little memory.*/dev/shm.*ulimit -n"
+        AugmentationWorkerDied,
+        match=r"worker died \(signal 9, .* case case_7, the last of 4 .*too little memory.*/dev/shm.*ulimit -n",
     ):
-        for _ in range(1000):
-            next(augmenter)
+        [next(augmenter) for _ in range(6)]
+    assert augmenter.process_ids() == []
+
+
+def test_workers_in_any_order_are_replaced_too(started):
+    augmenter = started(_Draws(), 1)
+    first = next(augmenter)["pid"]
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: next(augmenter)["pid"] != first)
+
+
+def test_deaths_of_long_ago_are_forgotten():
+    assert [Restarts(seconds=3600).take() for _ in range(2)] == [1, 1]
+    often, rarely = Restarts(seconds=3600), Restarts(seconds=0)
+    assert [often.take() for _ in range(3)] == [1, 2, 3]
+    assert [rarely.take() for _ in range(3)] == [1, 1, 1]
 
 
 @pytest.mark.slow
@@ -156,7 +211,7 @@ def test_workers_end_when_their_parent_is_killed(loader):
         "from nnunetv2.training.dataloading.augmenters import make_augmenter\n"
         f"augmenter = make_augmenter({loader}(), 2)\n"
         "next(augmenter)\n"
-        "print(*[worker.pid for worker in augmenter._processes], flush=True)\n"
+        "print(*augmenter.process_ids(), flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY, timeout=60)

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from nnunetv2.errors import DataError, UsageError
-from nnunetv2.training.dataloading.splits import load_or_create_splits, select_fold
+from nnunetv2.training.dataloading.splits import load_or_create_splits, read_or_generate_splits, select_fold
 
 CASES = [f"case_{number:03d}" for number in range(6)]
 
@@ -96,3 +96,9 @@ def test_validation_on_training_cases_is_refused():
 def test_a_fold_without_validation_cases_is_refused():
     with pytest.raises(DataError, match="has 6 training and 0 validation cases"):
         select_fold([{"train": CASES, "val": []}], 0, CASES)
+
+
+def test_splits_can_be_known_before_they_are_written(tmp_path):
+    known = read_or_generate_splits(tmp_path, CASES)
+    assert list(tmp_path.iterdir()) == []
+    assert load_or_create_splits(tmp_path, CASES) == known == read_or_generate_splits(tmp_path, CASES[:-1])

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from nnunetv2.training.logging import metric_files
-from nnunetv2.training.logging.metric_files import MetricFiles, read_metrics
+from nnunetv2.training.logging.metric_files import MetricFiles
+from nnunetv2.training.logging.metric_lines import read_metrics
 
 
 def files_of(folder: Path, name: str = "first") -> MetricFiles:

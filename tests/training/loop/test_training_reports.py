@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from nnunetv2.training.logging import epoch_values
-from nnunetv2.training.logging.metric_files import read_metrics
+from nnunetv2.training.logging.metric_lines import read_metrics
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from nnunetv2.training.loop import training_reports
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer

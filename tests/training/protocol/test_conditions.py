@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nnunetv2.training.logging.metric_files import read_metrics
+from nnunetv2.training.logging.metric_lines import read_metrics
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.protocol.augmentation import augmentation_steps
 from nnunetv2.training.protocol.conditions import protocol_information

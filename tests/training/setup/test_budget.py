@@ -11,9 +11,10 @@ import torch
 from nnunetv2.errors import UsageError
 from nnunetv2.run.run_training import run_training
 from nnunetv2.run.trainer_setup import maybe_load_checkpoint
+from nnunetv2.training.logging.metric_files import JSONL, read_metrics
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_m2f import nnUNetTrainer_m2f
-from nnunetv2.training.setup.budget import Budget, resumed_budget
+from nnunetv2.training.setup.budget import Budget, in_force, prolonged, resumed_budget
 from nnunetv2.training.state import checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from tests.training.nnUNetTrainer.test_nnUNetTrainer_m2f import SMALL
@@ -56,6 +57,8 @@ def test_what_is_not_given_is_the_trainers():
         ({}, {"num_epochs": 3}, 3),
         ({"num_epochs": 3}, {"num_epochs": 3, "a_key_of_later": 1}, 3),
         ({"num_epochs": 1000}, None, 1000),
+        ({"num_epochs": 5}, {"num_epochs": 3}, 5),
+        ({"num_epochs": 5}, None, 5),
         ({"precision": "fp32"}, {"num_epochs": 3}, 3),
     ],
 )
@@ -71,20 +74,32 @@ def test_a_training_goes_on_with_its_length(given, stored, expected):
     ("given", "stored", "message"),
     [
         (
-            {"num_epochs": 5},
-            {"num_epochs": 3},
-            "in latest.pth was started with num_epochs 3 and cannot go on with --num",
+            {"num_iterations_per_epoch": 5},
+            {"num_iterations_per_epoch": 3},
+            "in latest.pth was started with num_iterations_per_epoch 3 and cannot go on with --num_it",
         ),
-        ({"num_epochs": 1000}, {"num_epochs": 3}, "num_epochs 3 and cannot go on with --num_epochs 1000"),
-        ({"num_epochs": 5}, None, "num_epochs 1000 and cannot go on with --num_epochs 5"),
+        ({"num_iterations_per_epoch": 5}, None, "num_iterations_per_epoch 250 and cannot go on with --num_it"),
         ({"precision": "bf16"}, {"num_epochs": 5}, "precision None and cannot go on with --precision bf16"),
     ],
 )
-def test_a_training_does_not_go_on_with_another_length(given, stored, message):
+def test_a_training_does_not_go_on_with_other_epochs(given, stored, message):
     trainer = make_trainer(nnUNetTrainer)
     trainer.keep_to_budget(Budget(**given))
     with pytest.raises(UsageError, match=message):
         resume(trainer, stored)
+
+
+def test_a_training_cannot_end_before_what_is_trained():
+    own = in_force({"num_epochs": 4}, {"num_epochs": 1000}, None)
+    assert resumed_budget(own, None, "latest.pth", device=CPU, trained_epochs=4).num_epochs == 4
+    with pytest.raises(UsageError, match="in latest.pth has 5 epochs already and cannot go on with --num_epochs 4"):
+        resumed_budget(own, None, "latest.pth", device=CPU, trained_epochs=5)
+
+
+@pytest.mark.parametrize(("before", "trained"), [(None, 3), (6, 3), (3, 6), (6, 6)])
+def test_only_another_length_is_worth_a_line(before, trained):
+    assert prolonged(before, 6, trained) is None
+    assert "6 epochs instead of 5: from epoch 3 on, the learning rate follows" in prolonged(5, 6, 3)
 
 
 def test_a_schedule_that_was_made_for_another_length_is_refused():
@@ -141,8 +156,9 @@ def test_a_resumed_vision_transformer_keeps_its_length(dataset):
     resumed.load_checkpoint(latest)
     assert resumed.lr_scheduler.total_iter == 6
     assert resumed.trainer_config["training"]["num_epochs"] == 3
-    with pytest.raises(UsageError, match="training.num_epochs=5 contradicts --num_epochs 3"):
-        make("training.num_epochs=5").load_checkpoint(latest)
+    resumed = make("training.num_epochs=5")
+    resumed.load_checkpoint(latest)
+    assert (resumed.num_epochs, resumed.lr_scheduler.total_iter) == (5, 10)
 
 
 @pytest.mark.slow
@@ -156,5 +172,29 @@ def test_commands_keep_the_length_and_refuse_another_one(dataset):
     assert (content["current_epoch"], content["budget"]) == (2, length)
     train(continue_training=True)  # finished: validates again, where 1000 epochs would follow without the stored length
     train(only_run_validation=True, num_epochs=2)
-    with pytest.raises(UsageError, match="started with num_epochs 2 and cannot go on with --num_epochs 3"):
+    with pytest.raises(UsageError, match="started with num_iterations_per_epoch 1 and cannot go on with --num_it"):
+        train(continue_training=True, num_iterations_per_epoch=3)
+
+
+@pytest.mark.slow
+def test_a_finished_training_is_prolonged(dataset, capsys):
+    def train(**options: Any) -> dict[str, Any]:
+        run_training(777, "2d", 0, device=CPU, seed=5, **options)
+        return load_checkpoint(fold / checkpoint.FINAL)
+
+    fold = Path(dataset.parents[1], "nnUNet_results", dataset.name, "nnUNetTrainer__nnUNetPlans__2d", "fold_0")
+    length = {"num_iterations_per_epoch": 1, "num_val_iterations_per_epoch": 1}
+    train(num_epochs=2, **length)
+    capsys.readouterr()
+    content = train(continue_training=True, num_epochs=4)
+    line = (
+        "The training has 4 epochs instead of 2: from epoch 2 on, the learning rate follows the schedule of a training"
+    )
+    assert capsys.readouterr().out.count(line) == 1
+    assert (content["current_epoch"], content["budget"]["num_epochs"]) == (4, 4)
+    rates = content["logging"]["lrs"]
+    assert rates == pytest.approx([1e-2 * (1 - part) ** 0.9 for part in (0, 1 / 2, 2 / 4, 3 / 4)])
+    epochs = [line["epoch"] for line in read_metrics(fold / JSONL) if line["type"] == "epoch"]
+    assert epochs == [0, 1, 2, 3]
+    with pytest.raises(UsageError, match="has 4 epochs already and cannot go on with --num_epochs 3"):
         train(continue_training=True, num_epochs=3)

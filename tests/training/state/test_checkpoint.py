@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
-import time
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -19,46 +16,54 @@ from nnunetv2.training.state import checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
 from tests.training.tiny_dataset import Schedule, make_trainer, write_tiny_dataset
 
-
-@pytest.mark.parametrize(
-    ("present", "expected"),
-    [
-        ([checkpoint.FINAL, checkpoint.LATEST, checkpoint.BEST], checkpoint.FINAL),
-        ([checkpoint.LATEST, checkpoint.BEST], checkpoint.LATEST),
-        ([checkpoint.BEST], checkpoint.BEST),
-        ([], None),
-    ],
-)
-def test_checkpoint_to_continue_is_the_furthest(tmp_path: Path, present: list[str], expected: str | None) -> None:
-    for name in present:
-        (tmp_path / name).touch()
-    found = checkpoint.checkpoint_to_continue(tmp_path)
-    assert (found and found.name) == expected
+FINAL, LATEST, PREVIOUS, BEST = checkpoint.FINAL, checkpoint.LATEST, checkpoint.PREVIOUS, checkpoint.BEST
 
 
 @pytest.mark.parametrize(
     ("epochs", "expected"),
     [
-        ({checkpoint.LATEST: 50, checkpoint.BEST: 71}, checkpoint.BEST),
-        ({checkpoint.LATEST: 50, checkpoint.BEST: 50}, checkpoint.LATEST),
-        ({checkpoint.LATEST: 50, checkpoint.BEST: 30}, checkpoint.LATEST),  # the time is that of a copy
-        ({checkpoint.BEST: 30, checkpoint.LATEST: 50}, checkpoint.LATEST),
-        ({checkpoint.LATEST: 50, checkpoint.BEST: 71, checkpoint.FINAL: 80}, checkpoint.FINAL),
+        ({LATEST: 50, BEST: 71}, BEST),
+        ({LATEST: 50, BEST: 50}, LATEST),
+        ({LATEST: 50, BEST: 30}, LATEST),
+        ({PREVIOUS: 40, BEST: 30}, PREVIOUS),
+        ({PREVIOUS: 40, BEST: 45}, BEST),
+        ({LATEST: 50, BEST: 71, FINAL: 80}, FINAL),
+        ({BEST: 80, FINAL: 80}, FINAL),
+        ({FINAL: 80, LATEST: 85, PREVIOUS: 82}, LATEST),  # a finished training that is being prolonged
+        ({BEST: 3}, BEST),
+        ({}, None),
     ],
 )
-def test_the_best_checkpoint_is_continued_where_it_is_further_than_the_latest(
-    tmp_path: Path, epochs: dict[str, int], expected: str
-) -> None:
-    for time_of_writing, (name, epoch) in enumerate(epochs.items()):
+def test_checkpoint_to_continue_is_the_furthest(tmp_path: Path, epochs: dict[str, int], expected: str | None) -> None:
+    for name, epoch in epochs.items():
         save_checkpoint({"current_epoch": epoch}, tmp_path / name)
-        os.utime(tmp_path / name, (time_of_writing, time_of_writing))
-    assert checkpoint.checkpoint_to_continue(tmp_path) == tmp_path / expected
+    found = checkpoint.checkpoint_to_continue(tmp_path)
+    assert (found and found.name) == expected
 
 
-def test_a_younger_best_checkpoint_that_is_damaged_is_passed_over(tmp_path: Path) -> None:
-    save_checkpoint({"current_epoch": 5}, tmp_path / checkpoint.LATEST)
-    (tmp_path / checkpoint.BEST).write_bytes(b"half a file")
-    assert checkpoint.checkpoint_to_continue(tmp_path) == tmp_path / checkpoint.LATEST
+def test_damaged_checkpoints_are_passed_over_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, epoch in {LATEST: 6, PREVIOUS: 5, BEST: 4}.items():
+        save_checkpoint({"current_epoch": epoch}, tmp_path / name)
+    expected = [(LATEST, PREVIOUS, 5), (PREVIOUS, BEST, 4)]
+    for damaged, used, epoch in expected:
+        (tmp_path / damaged).write_bytes(b"half a file")
+        caplog.clear()
+        assert checkpoint.checkpoint_to_continue(tmp_path) == tmp_path / used
+        assert f"{damaged} is damaged" in caplog.messages[-1]
+        assert caplog.messages[-1].endswith(f"The training continues from epoch {epoch} of {used}")
+    (tmp_path / BEST).write_bytes(b"")
+    with pytest.raises(DataError, match="No checkpoint in .* can be used: .*checkpoint_latest.*checkpoint_best"):
+        checkpoint.checkpoint_to_continue(tmp_path)
+
+
+def test_the_latest_checkpoint_alone_has_a_previous_one(tmp_path: Path) -> None:
+    for epoch in (1, 2, 3):
+        for name in (LATEST, BEST):
+            checkpoint.write({"current_epoch": epoch}, tmp_path / name)
+    epochs = {path.name: load_checkpoint(path)["current_epoch"] for path in tmp_path.iterdir()}
+    assert epochs == {LATEST: 3, PREVIOUS: 2, BEST: 3}
+    checkpoint.remove_superseded(tmp_path)
+    assert os.listdir(tmp_path) == [BEST]
 
 
 def test_missing_checkpoint_is_reported_with_those_that_are_there(tmp_path: Path) -> None:
@@ -107,30 +112,6 @@ def test_weights_that_do_not_fit_are_listed_and_nothing_is_loaded() -> None:
 )
 def test_is_better(ema: float, best: float | None, expected: bool) -> None:
     assert checkpoint.is_better(ema, best) is expected
-
-
-def _save_until_killed(path: Path, started: Event) -> None:
-    step = 0
-    while True:
-        step += 1
-        save_checkpoint({"step": step, "weights": torch.full((500, 1000), float(step))}, path)
-        started.set()
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="a forked child is what makes this test fast")
-def test_kill_while_saving_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
-    path = tmp_path / checkpoint.LATEST
-    context = multiprocessing.get_context("fork")
-    for delay in (0.0, 0.02, 0.05, 0.09):
-        started = context.Event()
-        child = context.Process(target=_save_until_killed, args=(path, started))
-        child.start()
-        assert started.wait(60)
-        time.sleep(delay)
-        child.kill()
-        child.join()
-        content = load_checkpoint(path)
-        assert bool((content["weights"] == content["step"]).all())
 
 
 def test_truncated_checkpoint_is_refused_by_name(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 from nnunetv2.training.logging.nnunet_logger import LocalLogger
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.state import previous_training
-from nnunetv2.training.state.checkpoint import checkpoint_to_continue
 from tests.training.loop.test_training_reports import MyLogger, QuickTrainer
 from tests.training.tiny_dataset import Schedule, make_trainer
 
@@ -61,7 +60,6 @@ def test_the_first_epoch_sets_the_older_training_aside(has_own_logger, capsys):
         trainer.logger = MyLogger()
     trainer.run_training()
     assert contents(fold) == {"checkpoint_best.pth": "new of epoch 0"}
-    assert checkpoint_to_continue(fold).name == "checkpoint_best.pth"
     aside = contents(fold / "previous_training")
     assert aside == {name: text for name, text in OLD.items() if not has_own_logger or text != "old best"}
     told = capsys.readouterr().out.count(f"of an older training in this fold are now in {fold}/previous_training")
@@ -113,5 +111,5 @@ def test_what_cannot_be_moved_is_said_and_a_kill_between_leaves_the_older_traini
 
     monkeypatch.setattr(previous_training.os, "replace", replace_some)
     assert previous_training.PreviousTraining(fold).set_aside() is None
-    assert checkpoint_to_continue(fold).name == "checkpoint_final.pth"
+    assert (fold / "checkpoint_final.pth").read_text() == OLD["checkpoint_final.pth"]
     assert "(device busy); remove checkpoint_latest.pth, checkpoint_best.pth, validation, " in caplog.text

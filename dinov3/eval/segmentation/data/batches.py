@@ -8,7 +8,8 @@ sees the same data as an uninterrupted one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,16 @@ from dinov3.eval.segmentation.data.dataset import SegmentationDataset, dataset_o
 from dinov3.eval.segmentation.data.labels import SemanticToM2FTargets
 from dinov3.eval.segmentation.data.random_streams import AUGMENTATION_STREAM, ORDER_STREAM, mixed_seed
 from dinov3.eval.segmentation.transforms import View, make_segmentation_train_transforms
-from dinov3.utils.errors import UsageError, UserError
+from dinov3.utils.errors import ProcessDiedError, UsageError, UserError
+from dinov3.utils.processes.process_end import become_worker
 from dinov3.utils.processes.process_group import rank_and_world_size
 
 if TYPE_CHECKING:
     from dinov3.eval.segmentation.config import SegmentationConfig
+
+logger = logging.getLogger(__name__)
+
+_MOST_RESTARTS = 3
 
 TrainTransform = Callable[[Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 EvalTransform = Callable[[Tensor, Tensor], tuple[list[View], Tensor]]
@@ -119,18 +125,51 @@ def training_batches(
         DataError: a file cannot be used; the message names it.
         UsageError: the images of a batch have different sizes.
     """
-    loader = DataLoader(
-        TrainingDraws(dataset, transform, seed, targets),
-        batch_sampler=PositionSampler(batch_size, start_iteration, total_iter, rank, world_size),
-        num_workers=num_workers,
-        collate_fn=_collate,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # otherwise the loader draws from the global generator
-    )
-    for batch in loader:
+    draws = TrainingDraws(dataset, transform, seed, targets)
+
+    def batches_from(iteration: int) -> DataLoader:
+        return DataLoader(
+            draws,
+            batch_sampler=PositionSampler(batch_size, iteration, total_iter, rank, world_size),
+            num_workers=num_workers,
+            collate_fn=_collate,
+            pin_memory=pin_memory,
+            worker_init_fn=become_worker,
+            generator=torch.Generator(),  # otherwise the loader draws from the global generator
+        )
+
+    for batch in restarted_with_workers(batches_from, start_iteration):
         if isinstance(batch, UserError):
             raise batch
         yield batch
+
+
+def restarted_with_workers(items_from: Callable[[int], Iterable[Any]], first: int = 0) -> Iterator[Any]:
+    """Yields the items of a data loader; one whose worker died is replaced by a new one, which goes on there.
+
+    Args:
+        items_from: creates the loader of the items from a number on.
+
+    Raises:
+        ProcessDiedError: workers died repeatedly.
+    """
+    for restart in range(_MOST_RESTARTS + 1):
+        try:
+            for item in items_from(first):
+                yield item
+                first += 1
+            return
+        except RuntimeError as err:
+            if not str(err).startswith("DataLoader worker"):
+                raise
+            reason = str(err).split(".")[0]
+            if restart == _MOST_RESTARTS:
+                raise ProcessDiedError(
+                    f"{reason}, the last of {restart + 1} that died; the usual causes are too little memory (signal "
+                    "Killed: use fewer num_workers) and too little shared memory in /dev/shm (docker: --shm-size); "
+                    "num_workers=0 reads in the main process"
+                ) from err
+            logger.warning("%s; new workers go on (%d of %d restarts)", reason, restart + 1, _MOST_RESTARTS)
 
 
 def batches_of(
@@ -207,14 +246,19 @@ def evaluation_samples(
     Raises:
         DataError: a file cannot be used; the message names it.
     """
-    loader = DataLoader(
-        EvaluationViews(dataset, transform),
-        batch_size=None,
-        sampler=range(rank, len(dataset), world_size),
-        num_workers=num_workers,
-        generator=torch.Generator(),
-    )
-    for sample in loader:
+    indices = range(rank, len(dataset), world_size)
+
+    def samples_from(number: int) -> DataLoader:
+        return DataLoader(
+            EvaluationViews(dataset, transform),
+            batch_size=None,
+            sampler=indices[number:],
+            num_workers=num_workers,
+            worker_init_fn=become_worker,
+            generator=torch.Generator(),
+        )
+
+    for sample in restarted_with_workers(samples_from):
         if isinstance(sample, UserError):
             raise sample
         yield sample

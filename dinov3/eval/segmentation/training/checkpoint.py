@@ -7,9 +7,12 @@ images stay the same if the global batch size does; dropout and stochastic depth
 
 from __future__ import annotations
 
+import logging
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,13 +20,17 @@ from torch import nn
 
 from dinov3.eval.segmentation.training.ema import ExponentialMovingAverage
 from dinov3.eval.segmentation.training.model_state import frozen_digest, load_trained_state, trained_state
-from dinov3.eval.segmentation.training.tensor_files import read_tensors, write_tensors
 from dinov3.utils.divergence import require_finite_parameters
 from dinov3.utils.errors import DataError, UsageError
 from dinov3.utils.processes.process_group import rank_and_world_size
+from dinov3.utils.tensor_files import read_tensors, require_intact, write_tensors
 from dinov3.utils.yaml_config import dotted_items
 
+logger = logging.getLogger(__name__)
+
 CHECKPOINT_LATEST = "checkpoint_latest.pth"
+CHECKPOINT_PREVIOUS = "checkpoint_latest.prev.pth"
+"""the file that the latest checkpoint replaced"""
 
 _KEYS = ("model", "backbone_digest", "optimizer", "scheduler", "ema", "iteration", "best", "config", "images_per_step")
 _MAY_DIFFER = (
@@ -61,16 +68,19 @@ class TrainingState:
     """Completed iterations."""
     best: dict[str, Any] = field(default_factory=dict)
     """Metrics of the best evaluation so far; empty before the first."""
+    is_evaluated: bool = True
+    """False if a signal came before the end of the evaluation that is due after this iteration."""
 
 
 def write_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str | os.PathLike) -> None:
-    """Saves everything that `restore_checkpoint` needs.
+    """Saves everything that `restore_checkpoint` needs; the replaced file becomes `CHECKPOINT_PREVIOUS`.
 
     Args:
         config: The configuration as plain data.
 
     Raises:
         DivergedError: A parameter is not finite; the old file is kept.
+        WriteError: The disk is full; the old file is kept.
     """
     require_finite_parameters(state.network)
     content = {
@@ -81,10 +91,35 @@ def write_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str 
         "ema": None if state.ema is None else state.ema.state_dict(),
         "iteration": state.iteration,
         "best": state.best,
+        "is_evaluated": state.is_evaluated,
         "config": dict(config),
         "images_per_step": _images_per_step(config),
     }
-    write_tensors(content, path)
+    write_tensors(content, path, previous=Path(path).with_name(CHECKPOINT_PREVIOUS), keeps_previous=True)
+
+
+def checkpoint_to_resume(folder: str | os.PathLike) -> Path | None:
+    """Returns the latest intact checkpoint of a run; None if there is none.
+
+    Raises:
+        DataError: There are checkpoints, and all are damaged.
+    """
+    damages: list[DataError] = []
+    for path in (Path(folder) / CHECKPOINT_LATEST, Path(folder) / CHECKPOINT_PREVIOUS):
+        if not path.is_file():
+            continue
+        try:
+            require_intact(path)
+            _read(path, lazily=zipfile.is_zipfile(path))
+        except DataError as err:
+            damages.append(err)
+            continue
+        for damage in damages:
+            logger.warning("%s. The training resumes from %s", damage, path.name)
+        return path
+    if damages:
+        raise DataError(f"{damages[0]}. Remove it to start anew, or put a whole one in its place")
+    return None
 
 
 def restore_checkpoint(state: TrainingState, config: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -115,6 +150,7 @@ def restore_checkpoint(state: TrainingState, config: Mapping[str, Any], path: st
     if state.ema is not None:
         state.ema.load_state_dict(content["ema"])
     state.iteration, state.best = content["iteration"], content["best"]
+    state.is_evaluated = content.get("is_evaluated", True)
 
 
 def config_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -138,11 +174,8 @@ def _images_per_step(config: Mapping[str, Any]) -> int:
     return config["bs"] * rank_and_world_size()[1]
 
 
-def _read(path: str | os.PathLike) -> dict[str, Any]:
-    try:
-        content = read_tensors(path)
-    except DataError as err:
-        raise DataError(f"{err}; remove it to start anew, or put a whole one in its place") from err
+def _read(path: str | os.PathLike, *, lazily: bool = False) -> dict[str, Any]:
+    content = read_tensors(path, lazily=lazily)
     missing = [key for key in _KEYS if key not in content] if isinstance(content, dict) else list(_KEYS)
     if missing:
         raise DataError(f"{path} is no checkpoint that a training can go on from: it has no {', '.join(missing)}")

@@ -101,8 +101,12 @@ class TrainingLog:
             self._append({"iteration": iteration, "metrics": shown})
 
     def _append(self, content: Mapping[str, Any]) -> None:
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(without_nonfinite(content), allow_nan=False) + "\n")
+        line = json.dumps(without_nonfinite(content), allow_nan=False) + "\n"
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line)
+        except OSError as err:  # a full disk, a lost network folder
+            logger.warning("A line of %s is lost (%s); the training goes on", self.path, err)
 
 
 def _keep_lines_until(path: Path, iteration: int) -> None:

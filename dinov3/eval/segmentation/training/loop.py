@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from dinov3.eval.segmentation.models import FeatureDecoder
 from dinov3.eval.segmentation.schedulers import build_scheduler
 from dinov3.eval.segmentation.training.checkpoint import (
     CHECKPOINT_LATEST,
+    CHECKPOINT_PREVIOUS,
     TrainingState,
+    checkpoint_to_resume,
     restore_checkpoint,
     write_checkpoint,
 )
@@ -29,9 +32,11 @@ from dinov3.eval.segmentation.training.run_folder import CONFIG_FILE
 from dinov3.eval.segmentation.training.saved_model import MODEL_BEST, MODEL_FINAL, write_model
 from dinov3.eval.segmentation.training.setup import build_optimizer, distribute, training_device
 from dinov3.eval.segmentation.training.step import StepResult
+from dinov3.utils.atomic_files import remove_interrupted_writes
 from dinov3.utils.divergence import DivergenceGuard
-from dinov3.utils.errors import UsageError
+from dinov3.utils.errors import PreemptedError, UsageError
 from dinov3.utils.network_wrappers import unwrap
+from dinov3.utils.processes import stop_signals
 from dinov3.utils.processes.process_group import gather, rank_and_world_size, wait_for_all
 from dinov3.utils.yaml_config import plain_config, save_config
 
@@ -76,6 +81,7 @@ def train_model(
         UsageError: Settings contradict each other, or the checkpoint belongs to another training.
         DataError: An image, a label map or the checkpoint cannot be used.
         DivergedError: Too many consecutive steps had a non-finite loss or gradient.
+        PreemptedError: A signal ended the training, whose state is saved.
     """
     if config.output_dir is None:
         raise UsageError("There is no folder to write to; set output_dir")
@@ -87,6 +93,30 @@ def train_model(
     )
     folder = _prepare_folder(config)
     log = TrainingLog(None if folder is None else folder / TRAINING_LOG, total_iter, state.iteration)
+    with _saved_on_signals(state, config, folder) as vote:
+        if not state.is_evaluated:
+            _evaluate_and_save(state, config, folder, log)
+        _train(state, config, folder, batches, train_step, criterion, log, vote, log_interval)
+    if folder is not None:
+        with averaged_weights(model, state.ema):
+            write_model(model, plain_config(config), state.iteration, folder / MODEL_FINAL)
+        (folder / CHECKPOINT_PREVIOUS).unlink(missing_ok=True)
+    wait_for_all()
+    return state.best
+
+
+def _train(  # noqa: PLR0913 - the body of `train_model`
+    state: TrainingState,
+    config: SegmentationConfig,
+    folder: Path | None,
+    batches: Iterable[dict[str, Any]],
+    train_step: TrainStep,
+    criterion: nn.Module,
+    log: TrainingLog,
+    vote: stop_signals.StopVote,
+    log_interval: int,
+) -> None:
+    total_iter, device = config.scheduler.total_iter, training_device(config)
     losses, guard = LossAverages(), DivergenceGuard()
     for batch in batches:
         lr = {group["name"]: group["lr"] for group in state.optimizer.param_groups}
@@ -106,17 +136,33 @@ def train_model(
         )
         state.iteration += 1
         if state.ema is not None:
-            state.ema.update(trained_state(model))
+            state.ema.update(trained_state(unwrap(state.network)))
         losses.add(result.losses)
         if is_due(state.iteration, log_interval, total_iter):
             log.step(state.iteration, losses.pop(), lr, result.gradient_norm)
+        state.is_evaluated = not is_due(state.iteration, config.eval.eval_interval, total_iter)
+        if vote.after_step():
+            raise stop_signals.StopNow
         with log.paused():
             _evaluate_and_save(state, config, folder, log)
-    if folder is not None:
-        with averaged_weights(model, state.ema):
-            write_model(model, plain_config(config), state.iteration, folder / MODEL_FINAL)
-    wait_for_all()
-    return state.best
+
+
+@contextmanager
+def _saved_on_signals(
+    state: TrainingState, config: SegmentationConfig, folder: Path | None
+) -> Iterator[stop_signals.StopVote]:
+    """Saves the state when a signal ends the training, after a step or within an evaluation."""
+    with stop_signals.deferred(take_effect_at_end=False):
+        try:
+            yield stop_signals.StopVote()
+        except stop_signals.StopNow:
+            if folder is not None:
+                write_checkpoint(state, plain_config(config), folder / CHECKPOINT_LATEST)
+            wait_for_all()  # the first process to end makes the others end
+            raise PreemptedError(
+                f"Stopped by {stop_signals.requested() or 'a signal to another process'} after iteration "
+                f"{state.iteration}, which is saved; config={_folder(config) / CONFIG_FILE} resume=true resumes it"
+            ) from None
 
 
 def start_or_resume(model: FeatureDecoder, config: SegmentationConfig) -> TrainingState:
@@ -134,9 +180,10 @@ def start_or_resume(model: FeatureDecoder, config: SegmentationConfig) -> Traini
     ema = ExponentialMovingAverage(trained_state(model), config.ema.decay) if config.ema.enabled else None
     state = TrainingState(distribute(model, config), optimizer, scheduler, ema)
     latest = Path(config.output_dir) / CHECKPOINT_LATEST
-    if config.resume and latest.is_file():
-        restore_checkpoint(state, plain_config(config), latest)
-        logger.info("Resuming from iteration %d of %s", state.iteration, latest)
+    found = checkpoint_to_resume(config.output_dir) if config.resume else None
+    if found is not None:
+        restore_checkpoint(state, plain_config(config), found)
+        logger.info("Resuming from iteration %d of %s", state.iteration, found)
     elif config.resume:
         logger.warning("resume=true, but there is no %s; the training starts anew", latest)
     elif latest.is_file():
@@ -153,9 +200,27 @@ def _evaluate_and_save(state: TrainingState, config: SegmentationConfig, folder:
     """Runs what is due after a step: evaluation and checkpoint."""
     total_iter = config.scheduler.total_iter
     if is_due(state.iteration, config.eval.eval_interval, total_iter):
-        log.evaluation(state.iteration, evaluate_and_keep_best(state, config, folder))
+        best = state.best
+        try:
+            with stop_signals.interruptible():
+                results = evaluate_and_keep_best(state, config, folder)
+        except stop_signals.StopNow:
+            state.best = best  # the evaluation is repeated
+            raise
+        log.evaluation(state.iteration, results)
+        state.is_evaluated = True
     if folder is not None and is_due(state.iteration, config.checkpoint_interval, total_iter):
-        write_checkpoint(state, plain_config(config), folder / CHECKPOINT_LATEST)
+        _is_written(lambda: write_checkpoint(state, plain_config(config), folder / CHECKPOINT_LATEST))
+
+
+def _is_written(write: Callable[[], None]) -> bool:
+    """Calls `write` for a file that is written again later; false if the disk is full or cannot be reached."""
+    try:
+        write()
+    except OSError as err:
+        logger.warning("%s. The training goes on and tries again when the file is due the next time", err)
+        return False
+    return True
 
 
 def evaluate_and_keep_best(state: TrainingState, config: SegmentationConfig, folder: Path | None) -> dict[str, Any]:
@@ -173,9 +238,9 @@ def evaluate_and_keep_best(state: TrainingState, config: SegmentationConfig, fol
     with averaged_weights(model, state.ema):
         results = evaluate_on_validation_set(model, config, training_device(config))
         if is_better(results, state.best, config.metric_to_save):
-            state.best = results
-            if folder is not None:
-                write_model(model, plain_config(config), state.iteration, folder / MODEL_BEST)
+            values = (model, plain_config(config), state.iteration)
+            if folder is None or _is_written(lambda: write_model(*values, folder / MODEL_BEST)):
+                state.best = results
     return results
 
 
@@ -193,7 +258,12 @@ def _prepare_folder(config: SegmentationConfig) -> Path | None:
     """Returns the output folder, with the configuration in it, for the first process; None for the others."""
     if rank_and_world_size()[0] != 0:
         return None
-    folder = Path(config.output_dir)
+    folder = _folder(config)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_interrupted_writes(folder, min_age=0)  # no other run writes into it
     save_config(config, folder / CONFIG_FILE)
     return folder
+
+
+def _folder(config: SegmentationConfig) -> Path:
+    return Path(str(config.output_dir))

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dinov3.eval.segmentation.config import SegmentationConfig
-from dinov3.eval.segmentation.training.checkpoint import CHECKPOINT_LATEST, config_differences
+from dinov3.eval.segmentation.training.checkpoint import CHECKPOINT_LATEST, CHECKPOINT_PREVIOUS, config_differences
 from dinov3.eval.segmentation.training.saved_model import MODEL_BEST, MODEL_FINAL
 from dinov3.utils.errors import UsageError
 from dinov3.utils.yaml_config import load_config, plain_config
 
 CONFIG_FILE = "segmentation_config.yaml"
 LOG_FILE = "log.txt"
-LOCK_FILE = ".lock"
+_TO_RESUME = (CHECKPOINT_LATEST, CHECKPOINT_PREVIOUS)
 
 
 def check_run_folder(config: SegmentationConfig) -> bool:
@@ -32,7 +32,7 @@ def check_run_folder(config: SegmentationConfig) -> bool:
             incompatible settings.
     """
     folder = Path(config.output_dir)
-    found = [name for name in (CHECKPOINT_LATEST, MODEL_FINAL, MODEL_BEST) if (folder / name).is_file()]
+    found = [name for name in (*_TO_RESUME, MODEL_FINAL, MODEL_BEST) if (folder / name).is_file()]
     if found and config.load_from:
         raise UsageError(
             f"{folder} holds a training ({', '.join(found)}), whose settings and results an evaluation would replace; "
@@ -43,7 +43,7 @@ def check_run_folder(config: SegmentationConfig) -> bool:
             f"{folder} holds a training already ({', '.join(found)}); go on with it by resume=true, or give another "
             f"output_dir"
         )
-    if found and CHECKPOINT_LATEST not in found:
+    if found and not any(name in found for name in _TO_RESUME):
         raise UsageError(
             f"{folder} holds a training ({', '.join(found)}), but no {CHECKPOINT_LATEST} to go on from; put it back, "
             f"or give another output_dir"
@@ -51,29 +51,6 @@ def check_run_folder(config: SegmentationConfig) -> bool:
     if found and (folder / CONFIG_FILE).is_file():
         _check_same_training(folder / CONFIG_FILE, config)
     return bool(found)
-
-
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
-    """Locks a folder against other runs inside the block; the lock is released when the process ends.
-
-    Raises:
-        UsageError: another process is writing to the folder.
-    """
-    try:
-        import fcntl
-    except ImportError:  # not available on Windows
-        yield
-        return
-    with open(folder / LOCK_FILE, "w") as file:
-        try:
-            # Not flock: the workers of a killed process would inherit the lock and hold it for seconds.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as err:
-            raise UsageError(
-                f"Another run is writing into {folder}; wait until it has ended, or give another output_dir"
-            ) from err
-        yield
 
 
 @contextmanager

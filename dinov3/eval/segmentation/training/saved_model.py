@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from dinov3.eval.segmentation.training.model_state import frozen_digest, load_trained_state, trained_state
-from dinov3.eval.segmentation.training.tensor_files import read_tensors, write_tensors
 from dinov3.hub.checkpoint_files import read_state_dict
 from dinov3.hub.downloads import local_copy
 from dinov3.utils.divergence import require_finite_parameters
 from dinov3.utils.errors import DataError, UsageError
+from dinov3.utils.tensor_files import read_tensors, write_tensors
 from dinov3.utils.yaml_config import dotted_items
 
 MODEL_BEST = "model_best.pth"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dinov3.eval.segmentation.models.utils.ms_deform_attn import MSDeformAttn, Size, cell_centres
 from dinov3.eval.segmentation.models.utils.position_encoding import sine_position_encoding
 from dinov3.eval.segmentation.settings.head import DecoderConfig
+from dinov3.utils.errors import UsageError
 
 NUM_GROUPS = 32  # of the group norms
 NUM_POINTS = 4  # sampling points per head and map of the deformable attention
@@ -152,7 +153,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
             The mask features (B, C, H/4, W/4) and three maps (B, C, ., .), coarsest first.
 
         Raises:
-            ValueError: If a map is so small that a group of its norm has a single value, which would be normalised to
+            UsageError: If a map is so small that a group of its norm has a single value, which would be normalised to
                 0.
         """
         self._require_values_to_normalise(features[ATTENDED[0]])
@@ -166,7 +167,7 @@ class MSDeformAttnPixelDecoder(nn.Module):
         height, width = coarsest.shape[-2:]
         hidden_dim = self.mask_feature.in_channels
         if hidden_dim * height * width == NUM_GROUPS:
-            raise ValueError(
+            raise UsageError(
                 f"A coarsest map of {height} x {width} was given, in which each of {NUM_GROUPS} groups of {hidden_dim} "
                 f"channels has one value, too few to normalise; give larger images or hidden_dim={2 * NUM_GROUPS}."
             )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -14,12 +14,13 @@ from torch.testing import assert_close
 from dinov3.eval.segmentation.train import train_step
 from dinov3.eval.segmentation.train_m2f import train_step_m2f
 from dinov3.eval.segmentation.training import loop as training_loop
-from dinov3.eval.segmentation.training.checkpoint import CHECKPOINT_LATEST, config_differences
+from dinov3.eval.segmentation.training.checkpoint import CHECKPOINT_LATEST, CHECKPOINT_PREVIOUS, config_differences
 from dinov3.eval.segmentation.training.log import TRAINING_LOG
 from dinov3.eval.segmentation.training.saved_model import MODEL_BEST, MODEL_FINAL
 from dinov3.eval.segmentation.training.step import StepResult
-from dinov3.utils.errors import DataError, UsageError
+from dinov3.utils.errors import DataError, UsageError, WriteError
 from tests.dinov3.toy_training import logged_losses, toy_backbone, toy_config, train_toy, write_dataset
+from tests.faults.injection import flip_bit, truncate
 
 # Everything random is on: dropout, dropped paths, DINOv3's rescaled positions (when it is trained), flips, sizes.
 RANDOM = ["transforms.train.random_img_size_ratio_range=[0.8,1.5]", "transforms.train.photometric_distortion=true"]
@@ -200,19 +201,53 @@ def test_lines_of_the_log_behind_the_checkpoint_are_dropped(data: Path, tmp_path
     assert not any(line.get("losses", {}).get("loss") == 7.0 for line in lines)
 
 
-def test_a_checkpoint_is_replaced_as_a_whole_or_not_at_all(
+def test_a_full_disk_ends_no_training_before_its_end(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.ERROR)
-    train_toy(toy_config(data, tmp_path, "linear", "scheduler.total_iter=2"))
+    words = ["checkpoint_interval=1", "scheduler.total_iter=4", "eval.eval_interval=4"]
+    with pytest.raises(Killed):
+        train_toy(toy_config(data, tmp_path, "linear", *words), train_step=killed_before(2, train_step))
     before = (tmp_path / CHECKPOINT_LATEST).read_bytes()
+    save, latest = torch.save, []
 
-    def half(content: object, file: object) -> None:
-        file.write(b"half")
+    def save_when_there_is_space(content: dict, file: object) -> None:
+        if content["iteration"] == 3:
+            latest.append((tmp_path / CHECKPOINT_LATEST).read_bytes())
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", save_when_there_is_space)
+    train_toy(toy_config(data, tmp_path, "linear", *words, "resume=true"))
+    assert latest
+    assert set(latest) == {before}
+    assert any("disk full" in message and "tries again" in message for message in caplog.messages)
+    assert torch.load(tmp_path / CHECKPOINT_LATEST, weights_only=True)["iteration"] == 4
+    assert not list(tmp_path.glob(".*.tmp.*"))
+
+    def full(content: dict, file: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(OSError, match="No space left"):
-        train_toy(toy_config(data, tmp_path, "linear", "scheduler.total_iter=2"))
-    assert (tmp_path / CHECKPOINT_LATEST).read_bytes() == before
-    assert not list(tmp_path.glob(".*"))
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(WriteError, match=r"model_final\.pth could not be written, disk full"):
+        train_toy(toy_config(data, tmp_path, "linear", *words, "resume=true"))
+
+
+@pytest.mark.parametrize("kind", ["truncated", "one bit"])
+def test_a_damaged_latest_checkpoint_is_replaced_by_the_previous_one(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    words = ["checkpoint_interval=1", "scheduler.total_iter=4"]
+    with pytest.raises(Killed):
+        train_toy(toy_config(data, tmp_path, "linear", *words), train_step=killed_before(3, train_step))
+    (tmp_path / f".0123abcd.tmp.{CHECKPOINT_LATEST}").write_bytes(b"half of a killed process")
+    if kind == "truncated":
+        truncate(tmp_path / CHECKPOINT_LATEST, 0.5)
+    else:
+        flip_bit(tmp_path / CHECKPOINT_LATEST, np.random.default_rng(0))
+    train_toy(toy_config(data, tmp_path, "linear", *words, "resume=true"))
+    assert any(f"resumes from {CHECKPOINT_PREVIOUS}" in message for message in caplog.messages)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert CHECKPOINT_PREVIOUS not in names  # not needed beside the final model
+    assert not [name for name in names if ".tmp." in name]
+    assert torch.load(tmp_path / CHECKPOINT_LATEST, weights_only=True)["iteration"] == 4

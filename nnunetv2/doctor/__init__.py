@@ -1,0 +1,1 @@
+"""`nnUNetv2_doctor`: finds what is wrong with an installation and names the cure."""
