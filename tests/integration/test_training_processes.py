@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,8 +107,12 @@ def test_death_of_one_process_ends_a_torchrun_job(
         finally:
             job.kill()
         errors.seek(0)
-        assert "error: Process 0 of 2 (the first is 0) lost the connection to another" in (text := errors.read())
-    assert "Continue the training with --c" in text
+        (line,) = (line for line in errors.read().splitlines() if line.startswith("error: "))
+    # Process 0 notices first either the lost connection, within a step, or the signal that torchrun sends to it.
+    assert re.match(
+        r"error: (Process 0 of 2 \(the first is 0\) lost the connection to another|Stopped by SIGTERM)", line
+    )
+    assert "--c" in line
     assert len(processes) >= 6  # two processes with two augmentation workers each
     assert psutil.wait_procs(processes, timeout=30)[1] == []
     assert load_checkpoint(fold / "checkpoint_latest.pth")["current_epoch"] >= 1
