@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nnunetv2.doctor.finding import Finding, error, ok, warning
+from nnunetv2.errors import NNUNetError
 from nnunetv2.paths import (
     EnvironmentPath,
     nnUNet_extensions,
@@ -82,19 +83,27 @@ def check_extensions() -> Iterator[Finding]:
                 yield error(root.variable, f"{word} does not exist", f"correct or unset {root.variable}")
 
 
-def check_weights() -> Finding:
-    """Which released weights lie in the local cache, without asking the hub."""
-    from huggingface_hub import constants, try_to_load_from_cache
-
+def _released_weights() -> dict[str, str]:
+    """Hub repositories by `FAMILY SIZE`."""
     from nnunetv2.model.backbone_families import FAMILIES
 
-    cache = Path(constants.HF_HUB_CACHE)
-    known = {
+    return {
         f"{family} {size}": row.hub_repository
         for family, sizes in FAMILIES.items()
         for size, row in sizes.items()
         if row.hub_repository is not None
     }
+
+
+def check_weights() -> Finding:
+    """Which released weights lie in the local cache, without asking the hub."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    cache = Path(constants.HF_HUB_CACHE)
+    try:
+        known = _released_weights()
+    except NNUNetError as err:  # a file or folder of the user's own backbones
+        return error("weights", str(err), "correct it, or unset nnUNet_extensions")
     found = [
         name
         for name, repository in known.items()

@@ -194,6 +194,16 @@ def test_one_line_per_finding(nnunet_folders: dict, monkeypatch, capsys: pytest.
     lines = capsys.readouterr().out.splitlines()
     assert all(line.split()[0] in {"ok", "warning", "error"} for line in lines)
     assert "error    nnUNet_extensions: /no/such/folder does not exist; correct or unset nnUNet_extensions" in lines
+    assert lines[-1].startswith("error    weights: nnUNet_extensions names /no/such/folder")  # the report went on
+
+
+def test_an_error_in_a_backbone_file_is_a_finding(examine, nnunet_folders, monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "@register_backbone('own')\nclass Own:\n    class Sizes:\n        rows = missing\n"
+    )
+    monkeypatch.setenv("nnUNet_extensions", str(tmp_path))
+    assert folders.check_weights().level is Level.ERROR
+    assert examine(2) == []  # nothing but the weights, which this list leaves out
 
 
 @pytest.mark.slow
