@@ -219,7 +219,8 @@ def test_continue_without_checkpoint_starts_anew_with_a_warning(
 
 def test_continue_takes_the_latest_checkpoint(recorder: _Recorder) -> None:
     for epoch, name in enumerate(("checkpoint_best.pth", "checkpoint_latest.pth")):
-        torch.save({"current_epoch": epoch}, Path(recorder.output_folder) / name)
+        content = {"network_weights": {}, "current_epoch": epoch, "logging": {}, "_best_ema": None}
+        torch.save(content, Path(recorder.output_folder) / name)
     run_training.maybe_load_checkpoint(recorder, True, False)
     assert recorder.loaded == "checkpoint_latest.pth"
 

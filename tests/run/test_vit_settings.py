@@ -77,7 +77,8 @@ def test_a_trained_fold_shows_its_own_settings(fold, capsys, flag):
 
 def test_a_fold_without_its_file_takes_the_settings_of_its_checkpoint(fold, capsys):
     config = load_m2f_config(None, ["lora.r=5", "model.backbone_size=tiny"])
-    torch.save({"trainer_config": dataclasses.asdict(config), "current_epoch": 1}, fold / "checkpoint_latest.pth")
+    content = {"network_weights": {}, "current_epoch": 1, "logging": {}, "_best_ema": None}
+    torch.save(content | {"trainer_config": dataclasses.asdict(config)}, fold / "checkpoint_latest.pth")
     assert run_training_m2f.run_training_entry(["777", "2d", "0", "--c", "--print_config"]) == 2
     assert f"{fold / 'm2f_config.yaml'} does not exist" in capsys.readouterr().err
     assert os.listdir(fold) == ["checkpoint_latest.pth"]  # to print writes nothing

@@ -20,6 +20,7 @@ from dinov3.utils.tensor_files import require_intact
 from nnunetv2.errors import DataError, UsageError, WriteError
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.setup.budget import BudgetInForce
+from nnunetv2.utilities.checkpoint_content import check_resumable
 from nnunetv2.utilities.checkpoint_io import load_checkpoint, save_checkpoint
 
 FINAL = "checkpoint_final.pth"
@@ -120,7 +121,7 @@ def _next_epoch(path: Path) -> int:
         DataError: the file is damaged.
     """
     require_intact(path)
-    return peek(path)[0].get("current_epoch", -1)
+    return _load_lazily(path).get("current_epoch", -1)
 
 
 def require_checkpoint(fold_folder: Path, name: str, purpose: str) -> Path:
@@ -268,16 +269,27 @@ def read(source: Source, device: torch.device) -> tuple[Mapping[str, Any], str]:
     """Loads the content of a checkpoint with tensors on `device`, and its name for messages.
 
     Raises:
-        DataError: the file is damaged or not a checkpoint.
+        DataError: the file is damaged or not a checkpoint, or an entry cannot be used; the message names it.
     """
-    return (source, _GIVEN) if isinstance(source, Mapping) else (load_checkpoint(source, device), os.fspath(source))
+    if isinstance(source, Mapping):
+        return _checked(source, _GIVEN)
+    return _checked(load_checkpoint(source, device), os.fspath(source))
 
 
 def peek(source: Source) -> tuple[Mapping[str, Any], str]:
     """Like `read`, but tensors are loaded lazily."""
     if isinstance(source, Mapping):
-        return source, _GIVEN
-    return load_checkpoint(source, mmap=zipfile.is_zipfile(source)), os.fspath(source)
+        return _checked(source, _GIVEN)
+    return _checked(_load_lazily(source), os.fspath(source))
+
+
+def _load_lazily(path: str | os.PathLike) -> Mapping[str, Any]:
+    return load_checkpoint(path, mmap=zipfile.is_zipfile(path))
+
+
+def _checked(content: Mapping[str, Any], source: str) -> tuple[Mapping[str, Any], str]:
+    check_resumable(content, source)
+    return content, source
 
 
 def length_before(content: Mapping[str, Any], source: str) -> int | None:
