@@ -60,7 +60,8 @@ class CaseFailures:
     def write(self, folder: str) -> None:
         """Update `failures.json`, {case: reason}: the cases that failed and have not succeeded since.
 
-        An empty file is removed. Entries of other runs into the same folder are kept.
+        An empty file is removed. Entries of other runs into the same folder are kept. If the file cannot be written,
+        because the disk that made cases fail is still full, this is logged: `raise_any` tells of the cases.
         """
         path = os.path.join(folder, FAILURES_FILE)
         with _one_at_a_time(folder):
@@ -68,7 +69,10 @@ class CaseFailures:
             others = {case: reason for case, reason in known.items() if case not in self.begun}
             failures = {**others, **{case: _described(error) for case, error in self.errors.items()}}
             if failures:
-                write_json(dict(sorted(failures.items())), path)
+                try:
+                    write_json(dict(sorted(failures.items())), path)
+                except OSError as err:
+                    logger.error("%s", err)
             elif known:
                 os.remove(path)
 

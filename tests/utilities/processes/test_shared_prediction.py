@@ -66,3 +66,14 @@ def test_processes_do_not_lose_each_others_failures(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert list(read_json(tmp_path / "failures.json")) == [f"case_{number:02}" for number in range(60)]
+
+
+def test_failures_that_cannot_be_written_are_still_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "failures.json").mkdir()  # as on a full disk, the file cannot be replaced
+    failures = CaseFailures()
+    with failures.of("b"):
+        raise DataError("b.png could not be written, disk full")
+    failures.write(str(tmp_path))
+    assert "failures.json" in caplog.messages[-1]
+    with pytest.raises(PartialPredictionError, match="1 of 2 cases failed: b .*disk full.*; the others are complete"):
+        failures.raise_any(2)
