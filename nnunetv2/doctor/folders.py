@@ -7,6 +7,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from nnunetv2.doctor.finding import Finding, error, ok, warning
@@ -67,7 +68,8 @@ def _problem_of_writing(folder: Path) -> str | None:
     except OSError as err:
         return err.strerror or str(err)
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only file system refuses this too, though there is no file
+            path.unlink(missing_ok=True)
     return None
 
 

@@ -76,14 +76,18 @@ def test_folder_that_does_not_exist(examine: Callable, nnunet_folders: dict) -> 
 
 def test_folder_that_cannot_be_written(examine: Callable, nnunet_folders: dict, monkeypatch) -> None:
     folder = nnunet_folders["nnUNet_results"]
-    real = Path.write_bytes
+    real = {name: getattr(Path, name) for name in ("write_bytes", "unlink")}
 
-    def write_bytes(path: Path, content: bytes) -> int:  # root may write everywhere but in a read-only file system
-        if path.parent == folder:
-            raise OSError(30, "Read-only file system")
-        return real(path, content)
+    def refusing(name: str) -> Callable:  # root may write everywhere but in a read-only file system
+        def method(path: Path, *args: object, **kwargs: object) -> object:
+            if path.parent == folder:
+                raise OSError(30, "Read-only file system")
+            return real[name](path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+        return method
+
+    for name in real:
+        monkeypatch.setattr(Path, name, refusing(name))
     (found,) = examine(2)
     assert found["text"] == f"{folder} cannot be written to (Read-only file system)"
     assert list(folder.iterdir()) == []
