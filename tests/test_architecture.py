@@ -216,6 +216,7 @@ def test_no_file_is_opened_in_a_way_that_runs_code() -> None:
         "nnunetv2.model_sharing.entry_points",
         "nnunetv2.dataset_conversion.convert_MSD_dataset",
         "nnunetv2.dataset_conversion.convert_raw_dataset_from_old_nnunet_format",
+        "nnunetv2.dataset_conversion.import_images.entry_point",
         "nnunetv2.utilities.overlays.entry_point",
         "nnunetv2.study.entry_point",
     ],

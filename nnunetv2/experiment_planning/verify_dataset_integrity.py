@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError
 from nnunetv2.experiment_planning.suspicious_cases import (
     content_of,
@@ -22,6 +24,7 @@ from nnunetv2.experiment_planning.suspicious_cases import (
 from nnunetv2.imageio.checked_reading import read_images, read_seg
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
+from nnunetv2.imageio.pictures import IMPORT_COMMAND, is_picture
 from nnunetv2.preprocessing.label_values import declared_labels, label_problems
 from nnunetv2.utilities.case_identifiers import check_case_identifier
 from nnunetv2.utilities.crossval_split import groups_of, separated_groups
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 
 logger = logging.getLogger(__name__)
+
+_PICTURE_CHANNELS = (1, 2, 3, 4)  # grey, with alpha, RGB, with alpha
 
 
 def verify_labels(label_file: str, readerclass: type[BaseReaderWriter], expected_labels: Sequence[int]) -> bool:
@@ -113,12 +118,12 @@ def _checked_dataset_json(folder: str) -> dict[str, Any]:
         logger.warning("The folder %s is not named like Dataset004_Hippocampus; commands will not find it by id", name)
     dataset_json_file = os.path.join(folder, "dataset.json")
     if not os.path.isfile(dataset_json_file):
-        raise DataError(f"There is no dataset.json in {folder}")
+        raise DataError(f"There is no dataset.json in {folder}{_hint_on_pictures(folder)}")
     dataset_json = read_dataset_json(dataset_json_file)
     subfolders = () if "dataset" in dataset_json else ("imagesTr", "labelsTr")
     for subfolder in subfolders:
         if not os.path.isdir(os.path.join(folder, subfolder)):
-            raise DataError(f"There is no folder {subfolder} in {folder}")
+            raise DataError(f"There is no folder {subfolder} in {folder}{_hint_on_pictures(folder)}")
     return dataset_json
 
 
@@ -129,16 +134,54 @@ def _check_files(folder: str, dataset_json: dict[str, Any], dataset: dict[str, d
         raise DataError(
             f"numTraining in dataset.json is {dataset_json['numTraining']}, but {len(dataset)} training cases "
             f"({dataset_json['file_ending']}) were found in {folder}: {', '.join(list(dataset)[:5]) or 'none'}"
+            f"{_files_with_other_endings(folder, dataset_json)}"
         )
     if not dataset:
         raise DataError(f"There is no training case in {folder}")
     files = [file for case in dataset.values() for file in (*case["images"], case["label"])]
     missing = [str(file) for file in files if not os.path.isfile(file)]
     if missing:
-        raise DataError(f"{len(missing)} of {len(files)} files are missing: {', '.join(missing[:10])}")
+        raise DataError(
+            f"{len(missing)} of {len(files)} files are missing: {', '.join(missing[:10])}{_nearest_files(missing[0])}"
+        )
     without_image = [identifier for identifier, case in dataset.items() if not case["images"]]
     if without_image:
         raise DataError(f"Cases without an image: {', '.join(without_image[:10])}")
+
+
+def _hint_on_pictures(folder: str) -> str:
+    """Names the command that imports pictures, if there are some in the folder or in folders inside it."""
+    folders = [folder, *(entry.path for entry in os.scandir(folder) if entry.is_dir())]
+    if not any(is_picture(path) for each in folders for path in visible_files(each)):
+        return ""
+    return (
+        f"; {IMPORT_COMMAND} -d NUMBER -n NAME -i PICTURES -m MASKS makes a dataset of pictures and masks as they are"
+    )
+
+
+def _files_with_other_endings(folder: str, dataset_json: dict[str, Any]) -> str:
+    """Counts the files of imagesTr that do not count, because they have another ending."""
+    ending = dataset_json["file_ending"]
+    files = [path for path in visible_files(os.path.join(folder, "imagesTr")) if not path.name.endswith(ending)]
+    if not files:
+        return ""
+    endings = ", ".join(sorted({path.suffix for path in files}))
+    cure = f"; {IMPORT_COMMAND} imports such pictures" if all(map(is_picture, files)) else ""
+    return (
+        f"; imagesTr has {counted(len(files), 'file')} with another ending ({endings}), such as {files[0].name}{cure}"
+    )
+
+
+def _nearest_files(missing: str) -> str:
+    """Names the files whose names are most like that of a missing one."""
+    folder, name = os.path.split(missing)
+    there = [path.name for path in visible_files(folder)]
+    nearest = difflib.get_close_matches(name, there, n=2, cutoff=0.5)
+    nearest += [each for each in there if each.startswith(name.split(".")[0]) and each not in nearest][:1]
+    if not nearest:
+        return ""
+    cure = f"; {IMPORT_COMMAND} pairs such names and imports the files" if any(map(is_picture, nearest)) else ""
+    return f" ({', '.join(nearest)} is there{cure})"
 
 
 def _expected_labels(dataset_json: dict[str, Any]) -> list[int]:
@@ -205,7 +248,14 @@ def find_case_problems(
         return CaseFindings([str(err)])
     problems = grid_problems(images, image_properties, segmentation, label_properties)
     if len(images) != expected_num_channels:
-        problems.append(f"{len(images)} channels instead of {expected_num_channels}")
+        cure = ""
+        if (
+            len(images) in _PICTURE_CHANNELS
+            and expected_num_channels in _PICTURE_CHANNELS
+            and is_picture(image_files[0])
+        ):
+            cure = f" ({IMPORT_COMMAND} gives all pictures the same channels)"
+        problems.append(f"{len(images)} channels instead of {expected_num_channels}{cure}")
     problems = [f"{problem}: images {', '.join(image_files)}, label {label_file}" for problem in problems]
     problems += nonfinite_problems(image_files, images, label_file)
     problems += label_problems(segmentation, expected_labels, label_file)

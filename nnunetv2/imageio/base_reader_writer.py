@@ -31,6 +31,10 @@ class BaseReaderWriter(ABC):
     """
 
     supported_file_endings: list[str] = []
+    shared_file_endings: list[str] = []
+    """Endings of another reader, of which this one reads some files; it is asked where there are examples."""
+    input_file_endings: list[str] = []
+    """Endings of further images that models predict, whatever the ending of their dataset."""
 
     @staticmethod
     def _check_all_same(input_list: Sequence[Any]) -> bool:

@@ -12,18 +12,26 @@ from dinov3.utils.atomic_files import replace_when_complete
 from nnunetv2.errors import DataError
 from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
 from nnunetv2.imageio.channel_grid import as_smallest_label_type, naming, stack_channels
+from nnunetv2.imageio.pictures import IMPORT_COMMAND, PICTURE_ENDINGS, read_picture, without_alpha
 from nnunetv2.imageio.raster_integrity import check_bmp, check_png, check_tiff
 
 # These formats have no spacing. That of the slice axis is so large that no planner treats it as an in-plane axis.
 _SPACING = (999, 1, 1)
 
 _MAX_GREY = {2: 3, 4: 15}  # by bits per pixel
+_READ_AS_STORED = (".png", ".bmp", ".tif", ".tiff")  # as upstream does, in whatever case
 
 
 class NaturalImage2DIO(BaseReaderWriter):
-    """2D images, grey, RGB or RGBA; colours become channels. No JPEG, since lossy compression corrupts label maps."""
+    """2D images, grey, RGB or RGBA; colours become channels.
+
+    Models also predict JPEG, GIF and other pictures, which no dataset is stored in: lossy compression corrupts label
+    maps. These are read upright, as their EXIF orientation says.
+    """
 
     supported_file_endings = [".png", ".bmp", ".tif"]
+    shared_file_endings = [".tiff"]
+    input_file_endings = list(PICTURE_ENDINGS)
 
     def read_images(self, image_fnames: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
         return stack_channels([_load(path) for path in image_fnames], image_fnames), {"spacing": _SPACING}
@@ -40,8 +48,8 @@ class NaturalImage2DIO(BaseReaderWriter):
         if seg.shape[0] != 1:
             raise DataError(
                 f"{seg_fname} is a colour image with {seg.shape[0]} channels; a label map has one channel whose values "
-                f"are the labels: give each colour its label (0, 1, 2, ...) and save those numbers as a grey image. A "
-                f"conversion to grey would not do this"
+                f"are the labels: give each colour its label (0, 1, 2, ...) and save those numbers as a grey image, as "
+                f"{IMPORT_COMMAND} --labels NAME=#rrggbb does. A conversion to grey would not do this"
             )
         return seg.astype(np.float32), {"spacing": _SPACING}
 
@@ -56,9 +64,14 @@ def _load(path: str) -> np.ndarray:
     """Read one file as an array (channels, 1, Y, X)."""
     from skimage import io
 
-    with naming(path), _without_limit_of_pillow():
-        _check_file(path)
-        image = io.imread(path)
+    if os.path.splitext(path)[1].lower() not in _READ_AS_STORED:
+        image = read_picture(path).as_shown()
+    else:
+        with naming(path), _without_limit_of_pillow():
+            _check_file(path)
+            image = io.imread(path)
+        if image.ndim == 3 and image.shape[-1] == 2:
+            image = without_alpha(image, path)
     if image.ndim == 2:
         return image[None, None]
     if image.ndim == 3 and image.shape[-1] in (3, 4):

@@ -14,6 +14,7 @@ from nnunetv2.imageio.base_reader_writer import BaseReaderWriter, are_endings
 from nnunetv2.imageio.checked_reading import read_images
 from nnunetv2.imageio.natural_image_reader_writer import NaturalImage2DIO
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
+from nnunetv2.imageio.pictures import IMPORT_COMMAND, is_picture
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.imageio.tif_reader_writer import Tiff3DIO
 from nnunetv2.utilities import extensions
@@ -100,7 +101,7 @@ def determine_reader_writer_from_file_ending(
     """
     examples = _listed(example_file)
     failures: dict[str, str] = {}
-    for group in _candidates(file_ending.lower()):
+    for group in _candidates(file_ending.lower(), has_examples=bool(examples)):
         offered = (reader for reader, fits in group if fits or (examples and allow_nonmatching_filename))
         chosen = _best(offered, examples, failures)
         if chosen is not None:
@@ -110,9 +111,10 @@ def determine_reader_writer_from_file_ending(
         raise DataError(
             f"No reader can read {examples[0]}. " + ". ".join(f"{name}: {reason}" for name, reason in failures.items())
         )
+    by_import = f" ({IMPORT_COMMAND} imports such pictures as .png)" if is_picture(f"x{file_ending}") else ""
     raise DataError(
-        f"There is no reader for files that end in {file_ending!r}; convert them to {', '.join(known_file_endings())}, "
-        f"or put a reader of your own into a folder that {EXTENSIONS} names"
+        f"There is no reader for files that end in {file_ending!r}; convert them to {', '.join(known_file_endings())}"
+        f"{by_import}, or put a reader of your own into a folder that {EXTENSIONS} names"
         f"{extensions.unregistered_hint('reader', 'NAME')}"
     )
 
@@ -190,12 +192,18 @@ def known_file_endings() -> list[str]:
     return sorted(known.union(*(_endings_of(each) for each in extensions.of_users("reader"))))
 
 
-def _candidates(ending: str) -> Iterator[Iterable[tuple[type[BaseReaderWriter], bool]]]:
+def _candidates(ending: str, *, has_examples: bool) -> Iterator[Iterable[tuple[type[BaseReaderWriter], bool]]]:
     """This package's readers and those of users, in the order in which both are asked; true if they are for the ending.
 
     Those of users are loaded only where the others do not suffice.
     """
-    own = [(reader, ending in reader.supported_file_endings) for reader in LIST_OF_IO_CLASSES]
+    own = [
+        (
+            reader,
+            ending in reader.supported_file_endings or (has_examples and ending in reader.shared_file_endings),
+        )
+        for reader in LIST_OF_IO_CLASSES
+    ]
     # SimpleITK opens many formats that it is not asked for here, so a reader for this very ending precedes it.
     yield from (own, _of_users(ending)) if any(fits for _, fits in own) else (_of_users(ending), own)
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dinov3.utils.atomic_files import write_json
+from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.inference.output_names import prepare_outputs
 from nnunetv2.utilities.json_export import json_ready
@@ -20,6 +22,7 @@ Source = Path | Sequence[Sequence[Path]]
 Target = Path | Sequence[Path] | None
 
 _CHANNEL_LENGTH = len("_0000")
+_NUMBERED = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ def find_cases(
     previous_stage_folder: Path | None = None,
     part_id: int = 0,
     num_parts: int = 1,
+    other_endings: Sequence[str] = (),
 ) -> list[CaseFiles]:
     """List the cases to predict.
 
@@ -51,6 +55,8 @@ def find_cases(
         source: folder of images, or the channel files of each case.
         target: output folder, output path of each case, or None. Endings of given paths are removed.
         part_id: index of the share to predict, 0 to `num_parts - 1`.
+        other_endings: in lower case; of further images of a folder that the model's reader reads. A case that has files
+            with its own ending keeps them.
 
     Raises:
         DataError: the folder does not exist or has no images.
@@ -58,7 +64,7 @@ def find_cases(
     """
     if num_parts < 1 or not 0 <= part_id < num_parts:
         raise UsageError(f"part_id is {part_id} with num_parts {num_parts}; it must be from 0 to num_parts - 1")
-    images = _list_images(source, file_ending)
+    images = _list_images(source, file_ending, other_endings)
     names = [case_name(files[0], file_ending) for files in images]
     outputs = _list_outputs(target, names, file_ending)
     cases = [
@@ -74,16 +80,21 @@ def find_cases(
 
 
 def case_name(image: Path, file_ending: str) -> str:
-    """Name of a case from its first image, `CASE_0000.ENDING`."""
-    return os.path.basename(image)[: -len(file_ending) - _CHANNEL_LENGTH]
+    """Name of a case from its first image, `CASE_0000.ENDING`; the ending may be another one, as of a JPEG file."""
+    name = os.path.basename(image)
+    if not name.endswith(file_ending) and (match := _NUMBERED.fullmatch(os.path.splitext(name)[0])):
+        return match[1]
+    return name[: -len(file_ending) - _CHANNEL_LENGTH]
 
 
-def _list_images(source: Source, file_ending: str) -> Sequence[Sequence[Path]]:
+def _list_images(source: Source, file_ending: str, other_endings: Sequence[str]) -> Sequence[Sequence[Path]]:
     if not isinstance(source, (str, os.PathLike)):
         if not all(not isinstance(files, str) and len(files) for files in source):
             raise UsageError("Images must be given as one list of files per case, with one file per channel")
         return source
     images = create_lists_from_splitted_dataset_folder(source, file_ending)
+    if other_endings:
+        images = _with_other_endings(images, source, file_ending, other_endings)
     if not images:
         others = sorted(name for name in os.listdir(source) if not name.startswith("."))
         there = f"it has {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}" if others else "it is empty"
@@ -92,6 +103,28 @@ def _list_images(source: Source, file_ending: str) -> Sequence[Sequence[Path]]:
             f"(CASE_0001{file_ending} for a second channel), and {there}"
         )
     return images
+
+
+def _with_other_endings(
+    images: list[list[str]], folder: Path, file_ending: str, endings: Sequence[str]
+) -> list[list[str]]:
+    """Adds the cases that only have files with other endings.
+
+    Raises:
+        DataError: a channel of a case has two files.
+    """
+    by_case = {case_name(files[0], file_ending): files for files in images}
+    added: dict[str, dict[str, str]] = {}
+    for path in visible_files(folder):
+        match = _NUMBERED.fullmatch(path.stem)
+        if match is None or path.suffix.lower() not in endings or match[1] in by_case:
+            continue
+        channels = added.setdefault(match[1], {})
+        if match[2] in channels:
+            raise DataError(f"{path} and {channels[match[2]]} are the same channel of one case; remove one of them")
+        channels[match[2]] = os.fspath(path)
+    by_case |= {case: [channels[number] for number in sorted(channels)] for case, channels in added.items()}
+    return [by_case[case] for case in sorted(by_case)]
 
 
 def _list_outputs(target: Target, names: Sequence[str], file_ending: str) -> list[str | None]:

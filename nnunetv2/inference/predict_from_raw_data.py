@@ -201,6 +201,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             previous_stage_folder=folder_with_segs_from_prev_stage,
             part_id=part_id,
             num_parts=num_parts,
+            other_endings=self.plans_manager.image_reader_writer_class.input_file_endings,
         )
         has_outputs = output_folder_or_list_of_truncated_output_files is not None
         logger.info("There are %d cases to predict", len(cases))

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nnunetv2.imageio.pictures import IMPORT_COMMAND, is_picture
 from nnunetv2.utilities.label_handling.label_declaration import members
 
 _MAX_LISTED_VALUES = 5
+_WHITE = 255
 
 
 class LabelRange(NamedTuple):
@@ -51,5 +53,12 @@ def label_problems(segmentation: np.ndarray, expected_labels: Sequence[int], lab
     hint = "" if range_of(values[unexpected]).are_whole else "; labels must be whole numbers"
     return [
         f"unexpected labels {', '.join(listed)}{more}; dataset.json names {list(expected_labels)}{hint}: {label_file}; "
-        f"relabel these voxels, or add the label to dataset.json"
+        f"relabel these voxels, or add the label to dataset.json{_hint_on_masks(values, label_file)}"
     ]
+
+
+def _hint_on_masks(values: np.ndarray, label_file: str) -> str:
+    """Names the command that imports masks, if the values are those of a picture's black and white."""
+    if not is_picture(label_file) or values.max() != _WHITE:
+        return ""
+    return f"; {IMPORT_COMMAND} makes labels of masks of 0 and {_WHITE}, or with --labels NAME=VALUE of others"

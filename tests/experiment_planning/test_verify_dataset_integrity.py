@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
 from nnunetv2.errors import DataError
 from nnunetv2.experiment_planning.verify_dataset_integrity import (
@@ -217,3 +218,40 @@ def test_single_checks_answer_with_true_or_false(dataset, reader):
     label = str(dataset / "labelsTr" / "case_0.nii.gz")
     assert verify_labels(label, reader, [0, 1, 2]) and not verify_labels(label, reader, [0, 1])
     assert check_cases(images, label, 2, reader) and not check_cases(images, label, 3, reader)
+
+
+def picture_dataset(folder: Path, images: list[str], labels: list[str]) -> Path:
+    """A dataset of one listed case, with 6 x 5 pictures and masks of 0 and 255 under these names."""
+    content = {"channel_names": {"0": "R", "1": "G", "2": "B"}, "labels": {"background": 0, "vessel": 1}}
+    target = folder / "Dataset071_Vessels"
+    for part, names in (("imagesTr", images), ("labelsTr", labels)):
+        (target / part).mkdir(parents=True)
+        for name in names:
+            pixels = np.random.default_rng(len(name)).integers(0, 2, (6, 5, 3)).astype(np.uint8) * 255
+            Image.fromarray(pixels if part == "imagesTr" else pixels[..., 0]).save(target / part / name)
+    dataset_json = {**content, "numTraining": 1, "file_ending": ".png"}
+    (target / "dataset.json").write_text(json.dumps(dataset_json))
+    return target
+
+
+IMPORT = "nnUNetv2_import_images"
+
+
+def test_pictures_as_they_are_downloaded_name_the_command_that_imports_them(tmp_path: Path) -> None:
+    jpeg = picture_dataset(tmp_path / "1", ["a_0000.jpg", "b_0000.jpg"], ["a.png"])
+    with pytest.raises(DataError, match=rf"2 files with another ending \(.jpg\), such as a_0000.jpg; {IMPORT}"):
+        verify_dataset_integrity(str(jpeg), 1)
+    suffix = picture_dataset(tmp_path / "2", ["21_0000.png"], ["21_manual1.gif"])
+    with pytest.raises(DataError, match=rf"missing: .*21.png \(21_manual1.gif is there; {IMPORT} pairs such names"):
+        verify_dataset_integrity(str(suffix), 1)
+    white = picture_dataset(tmp_path / "3", ["a_0000.png"], ["a.png"])
+    with pytest.raises(DataError, match=rf"unexpected labels 255 .*; {IMPORT} makes labels of masks of 0 and 255"):
+        verify_dataset_integrity(str(white), 1)
+    (white / "dataset.json").unlink()
+    with pytest.raises(DataError, match=rf"There is no dataset.json in .*; {IMPORT} -d NUMBER -n NAME -i PICTURES"):
+        verify_dataset_integrity(str(white), 1)
+    Image.fromarray(np.zeros((6, 5), np.uint8)).save(white / "labelsTr" / "a.png")
+    Image.fromarray(np.arange(30, dtype=np.uint8).reshape(6, 5)).save(white / "imagesTr" / "a_0000.png")
+    (white / "dataset.json").write_text((suffix / "dataset.json").read_text())
+    with pytest.raises(DataError, match=rf"1 channels instead of 3 \({IMPORT} gives all pictures the same channels\)"):
+        verify_dataset_integrity(str(white), 1)

@@ -1,0 +1,1 @@
+"""Layouts in which pictures and masks are exported, one file each."""

@@ -1,0 +1,1 @@
+"""Tests of nnUNetv2_import_images."""
