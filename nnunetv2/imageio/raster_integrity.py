@@ -131,7 +131,12 @@ def _whole_page_tables(path: str, size: int) -> list[tuple[int, int]]:
         (offset,) = struct.unpack_from(offset_form, start, at)
         tables: list[tuple[int, int]] = []
         seen: set[int] = set()
-        while offset and offset not in seen:
+        sum_of_tables = 0
+        while offset:
+            if offset in seen or sum_of_tables > size:  # libraries would read pages without end
+                raise DataError(
+                    f"{path} is damaged: its page tables overlap, or lead back to page 1; copy or convert it again"
+                )
             seen.add(offset)
             file.seek(min(offset, size))
             counted = file.read(struct.calcsize(count_form))
@@ -141,6 +146,7 @@ def _whole_page_tables(path: str, size: int) -> list[tuple[int, int]]:
             is_whole = len(following) == struct.calcsize(offset_form)
             if is_whole:
                 tables.append((offset, file.tell()))
+                sum_of_tables += file.tell() - offset
                 (offset,) = struct.unpack(offset_form, following)
             if not is_whole or (not offset and _end_of_values(tags, tag_form) > size):
                 raise DataError(f"{path} is cut off: the table of page {len(seen)} is not whole; copy it again")

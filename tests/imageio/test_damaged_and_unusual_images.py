@@ -210,6 +210,37 @@ def test_stack_of_slices_is_no_natural_image(tmp_path):
         NaturalImage2DIO().read_images([str(tmp_path / "a_0000.tif")])
 
 
+@pytest.mark.parametrize("reader", [NaturalImage2DIO, Tiff3DIO])
+@pytest.mark.parametrize("is_big", [False, True])
+@pytest.mark.parametrize("target", [0, 1, 2])
+def test_tiff_whose_pages_form_a_circle_is_refused(tmp_path, reader, is_big, target):
+    path = tmp_path / "a_0000.tif"
+    pages = np.zeros((3, 5, 7), np.uint8)
+    tifffile.imwrite(path, pages, bigtiff=is_big, photometric="minisblack", metadata=None)
+    with tifffile.TiffFile(path) as file:
+        starts = [page.offset for page in file.pages]
+    form, count_bytes, tag_bytes = ("<Q", 8, 20) if is_big else ("<I", 2, 12)
+    content = bytearray(path.read_bytes())
+    num_tags = int.from_bytes(content[starts[2] : starts[2] + count_bytes], "little")
+    next_page = starts[2] + count_bytes + num_tags * tag_bytes
+    assert struct.unpack_from(form, content, next_page) == (0,)
+    struct.pack_into(form, content, next_page, starts[target])
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a_0000\.tif is damaged: its page tables overlap, or lead back"):
+        reader().read_images([str(path)])
+
+
+def test_tiff_with_overlapping_page_tables_is_refused(tmp_path):
+    content = bytearray(b"II*\0" + struct.pack("<I", 8) + bytes(72))
+    for start, num_tags, following in ((8, 5, 12), (12, 4, 16), (16, 3, 0)):  # each inside the one before
+        struct.pack_into("<H", content, start, num_tags)
+        struct.pack_into("<I", content, start + 2 + 12 * num_tags, following)
+    path = tmp_path / "a_0000.tif"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"a_0000\.tif is damaged"):
+        Tiff3DIO().read_images([str(path)])
+
+
 def test_tiff_without_spacing_has_1_and_says_so(tmp_path, caplog):
     tifffile.imwrite(tmp_path / "a_0000.tif", np.zeros((2, 5, 7), np.uint8))
     _, properties = Tiff3DIO().read_images([str(tmp_path / "a_0000.tif")])
