@@ -81,7 +81,7 @@ class ViTModelConfig:
         if self.tuning is not None:
             require_choice("model.tuning", self.tuning, TUNINGS)
         self._check_out_layers()
-        self.head_config().check_backbone(self._backbone_row.shape, f"{self.backbone} {self.backbone_size}")
+        self.head_config().check_backbone(self.backbone_row.shape, f"{self.backbone} {self.backbone_size}")
 
     def head_config(self) -> HeadConfig:
         """Returns the settings of the head, validated by its own class."""
@@ -97,12 +97,13 @@ class ViTModelConfig:
         return settings
 
     @property
-    def _backbone_row(self) -> BackboneSize:
+    def backbone_row(self) -> BackboneSize:
+        """The backbone's entry in the table of its family."""
         return FAMILIES[self.backbone][self.backbone_size]
 
     def _check_out_layers(self) -> None:
         head, layers = head_config_class(self.head_name), self.backbone_out_layers
-        choices, last = block_choices(head), self._backbone_row.shape.depth - 1
+        choices, last = block_choices(head), self.backbone_row.shape.depth - 1
         if isinstance(layers, str):
             fits, hint = layers in choices, nearest(layers, choices)
         else:
@@ -212,13 +213,16 @@ class ViTnnUNetConfig:
             unused["training.total_iter"] = "without effect, as training.num_epochs is set"
         return unused
 
-    def architecture(self, *, regions: bool) -> dict[str, Any]:
+    def architecture(self, *, regions: bool, trained: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the plans' architecture section: plain data from which the network is rebuilt.
 
         Args:
             regions: the dataset's labels are regions, which may overlap.
+            trained: the section that the model folder was trained with; None: it holds no checkpoint.
         """
-        network_class, head = architecture_of_head(self.model.head_name, self.model.head_config())
+        model, of_trained = self.model, (trained or {}).get("arch_kwargs", {})
+        shape = model.backbone_row.shape
+        network_class, head = architecture_of_head(model.head_name, model.head_config(), shape, of_trained)
         kwargs = self.model.common_settings() | head
         if self.lora.enabled:
             kwargs["lora"] = {name: value for name, value in asdict(self.lora).items() if name != "enabled"}
