@@ -22,7 +22,7 @@ from nnunetv2.model.head_config import (
     setting_names,
 )
 from nnunetv2.model.input_choices import CHANNEL_ADAPTATIONS, INPUT_NORMS
-from nnunetv2.training.loss.loss_config import LossConfig, loss_config_class
+from nnunetv2.training.loss.loss_config import LossConfig, TermsConfig, loss_config_class
 from nnunetv2.training.nnUNetTrainer.vit_training_config import DenseTrainingConfig, ViTTrainingConfig
 from nnunetv2.utilities import extensions
 from nnunetv2.utilities.extensions import require_registered
@@ -135,6 +135,7 @@ class ViTnnUNetConfig:
     model: ViTModelConfig = field(default_factory=ViTModelConfig)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     training: ViTTrainingConfig = field(default_factory=ViTTrainingConfig)
+    loss: TermsConfig = field(default_factory=TermsConfig)
     use_nnunet_augmentation: bool = True
     """true: nnU-Net's augmentation, for a fair comparison of architectures; false: resize, crop and flip, as in the
     dinov3 package."""
@@ -146,6 +147,7 @@ class ViTnnUNetConfig:
             self.model.tuning = "lora" if self.lora.enabled else "frozen"
         self.lora.enabled = self.model.tuning == "lora"
         loss_config_class(self.training.loss, head_config_class(self.model.head_name).kind)
+        self.loss.resolve_terms(self.training.loss)
 
     @classmethod
     def resolved(cls, path: str | os.PathLike | None, overrides: Sequence[str]) -> type[ViTnnUNetConfig]:
@@ -165,9 +167,13 @@ class ViTnnUNetConfig:
 
     @property
     def loss_settings(self) -> LossConfig:
-        """Returns the settings of the loss; defaults if there is no section for it."""
+        """Returns the settings of the loss; of what its section does not have, the defaults."""
         config = loss_config_class(self.training.loss, head_config_class(self.model.head_name).kind)
-        return getattr(self, config.section, None) or config()
+        section = getattr(self, config.section, None)
+        if isinstance(section, config):
+            return section
+        own = {field_.name for field_ in fields(config)}
+        return config(**{name: value for name, value in vars(section or self.loss).items() if name in own})
 
     def load_classes(self) -> None:
         """Imports head, backbone and loss, so that mistakes in a user's file are reported before anything is built.
@@ -211,6 +217,8 @@ class ViTnnUNetConfig:
         unused = {key: reason for needed, keys in needs.items() for key in keys if tuning != needed}
         if self.training.num_epochs is not None:
             unused["training.total_iter"] = "without effect, as training.num_epochs is set"
+        if self.loss.soft_cldice == 0:
+            unused["loss.soft_cldice_iterations"] = "without effect, as loss.soft_cldice=0"
         return unused
 
     def architecture(self, *, regions: bool, trained: Mapping[str, Any] | None = None) -> dict[str, Any]:
