@@ -63,6 +63,9 @@ class ViTModelConfig:
     input_scale: int = 1
     """Integer factor by which images are upsampled before the backbone, for small images with too few patches. Time and
     memory grow with its square."""
+    detail_branch: bool = False
+    """Add three convolutions on the image itself (0.1 M parameters, always trained) to the output of the head, for
+    structures thinner than its resolution."""
     backbone_out_layers: str | list[int] = "FOUR_EVEN_INTERVALS"
     """Blocks whose features the head reads: FOUR_EVEN_INTERVALS, FOUR_LAST, LAST if the head accepts one, or block
     numbers from 0: [5,11,17,23]."""
@@ -94,6 +97,8 @@ class ViTModelConfig:
         settings = {name: getattr(self, name) for name in common}
         if head_config_class(self.head_name).num_blocks == 0:
             del settings["backbone_out_layers"]
+        if not self.detail_branch:  # as in plans of versions without it, whose models other folds continue
+            del settings["detail_branch"]
         return settings
 
     @property
