@@ -57,6 +57,16 @@ class HeadConfig:
             UsageError: settings and backbone are incompatible.
         """
 
+    def logit_stride(self, shape: BackboneShape) -> float | None:
+        """Side in pixels of what one logit or mask value stands for, on the image that the backbone sees.
+
+        None: not known. Used to advise against structures that are too thin for the head.
+
+        Args:
+            shape: shape of the backbone.
+        """
+        return None
+
     def network_settings(self, shape: BackboneShape, trained: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the settings as the plans hold them.
 

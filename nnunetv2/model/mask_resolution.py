@@ -19,6 +19,12 @@ def default_upscale_blocks(patch_size: int) -> int:
     return max(1, math.ceil(math.log2(patch_size / _COARSEST_STRIDE)))
 
 
+def mask_stride(patch_size: int, num_upscale_blocks: int | None) -> float:
+    """Side in pixels of what one value of a mask stands for; None: the default number of doublings."""
+    doublings = default_upscale_blocks(patch_size) if num_upscale_blocks is None else num_upscale_blocks
+    return patch_size / 2**doublings
+
+
 def unnamed_upscale_blocks(patch_size: int) -> int:
     """Number of doublings of an EoMT whose plans do not name it.
 

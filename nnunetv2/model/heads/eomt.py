@@ -18,7 +18,7 @@ from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, Features, QueryHead, register_head
 from nnunetv2.model.head_config import QueryHeadConfig
-from nnunetv2.model.mask_resolution import default_upscale_blocks, unnamed_upscale_blocks
+from nnunetv2.model.mask_resolution import default_upscale_blocks, mask_stride, unnamed_upscale_blocks
 from nnunetv2.model.mask_transformer_parts import (
     annealed_probability,
     hidden_patches,
@@ -66,6 +66,9 @@ class EoMT(QueryHead):
                     f"model.num_joint_blocks={self.num_joint_blocks} must be between 1 and {shape.depth}, the blocks "
                     f"of {place}"
                 )
+
+        def logit_stride(self, shape: BackboneShape) -> float | None:
+            return mask_stride(shape.patch_size, self.num_upscale_blocks)
 
         def network_settings(self, shape: BackboneShape, trained: Mapping[str, Any]) -> dict[str, Any]:
             settings = QueryHeadConfig.network_settings(self, shape, trained)

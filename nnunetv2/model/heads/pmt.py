@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from dinov3.layers.rope_position_encoding import RopePositionEmbedding, Rotation, make_rotation, rotate
 from dinov3.utils.yaml_config import require_choice, require_range
+from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, Features, QueryHead, register_head
 from nnunetv2.model.head_config import QueryHeadConfig
-from nnunetv2.model.mask_resolution import default_upscale_blocks
+from nnunetv2.model.mask_resolution import default_upscale_blocks, mask_stride
 from nnunetv2.model.mask_transformer_parts import (
     annealed_probability,
     hidden_patches,
@@ -80,6 +81,9 @@ class PlainMaskTransformer(QueryHead):
             require_choice("model.lateral_projection", self.lateral_projection, PROJECTIONS)
             if self.num_upscale_blocks is not None:
                 require_range("model.num_upscale_blocks", self.num_upscale_blocks, 0, 4)
+
+        def logit_stride(self, shape: BackboneShape) -> float | None:
+            return mask_stride(shape.patch_size, self.num_upscale_blocks)
 
     classifier: ClassVar[tuple[str, ...]] = ("class_head",)
     part_labels: ClassVar[dict[str, str]] = {

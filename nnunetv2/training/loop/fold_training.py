@@ -102,6 +102,7 @@ class FoldTraining:
         self.inference_allowed_mirroring_axes = None  # set with the augmentation
         self.current_epoch, self._best_ema = 0, None
         self._latest_is_due = False  # checkpoint_latest could not be written when it was due
+        self.start_notes: list[str] = []  # lines for the log of a training that starts
         self._length_note: str | None = None  # for the log, if the resumed training had another number of epochs
         self._divergence_guard = divergence.DivergenceGuard()
         self._completed: dict[str, Any] | None = None  # content of a checkpoint, set after every epoch

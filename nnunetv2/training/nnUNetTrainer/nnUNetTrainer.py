@@ -247,7 +247,7 @@ class nnUNetTrainer(FoldTraining):
             plans, dataset_folder = self.plans_manager.plans, self.preprocessed_dataset_folder_base
             model_folder.write_model_files(self.output_folder, plans, self.dataset_json, dataset_folder)
         managers = (self.plans_manager, self.configuration_manager)
-        notes = [] if self._length_note is None else [self._length_note]
+        notes = [*self.start_notes, *([] if self._length_note is None else [self._length_note])]
         notes += seeding.log_lines(self.seed, self._loaders(), type(self).__name__, self.drawn_seed)
         for line in notes + cascade_stages.unprepared_next_stages(self.preprocessed_dataset_folder_base, *managers):
             self.print_to_log_file(line)

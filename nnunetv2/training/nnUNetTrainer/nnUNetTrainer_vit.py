@@ -31,7 +31,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
 from nnunetv2.training.setup.budget import Budget
 from nnunetv2.training.setup.flat_configuration import require_flat_configuration, require_intensities_for
-from nnunetv2.training.state.architecture_check import require_same_architecture, trained_architecture
+from nnunetv2.training.state.architecture_check import require_same_architecture, trained_configuration
 from nnunetv2.training.state.model_folder import run_folders
 from nnunetv2.utilities import extensions
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -135,11 +135,14 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         require_flat_configuration(manager, configuration)
         require_intensities_for(self.config.model.input_norm, manager.get_configuration(configuration))
         regions = manager.get_label_manager(self.dataset_json).has_regions
-        training = self.config.training
-        changes = {"patch_size": training.patch_size, "batch_size": training.batch_size}
         folder = run_folders(type(self).__name__, manager, configuration, 0).model
-        trained = trained_architecture(folder, configuration)
-        changes["architecture"] = self.config.architecture(regions=regions, trained=trained)
+        trained = trained_configuration(folder, configuration) or {}
+        planned = manager.get_configuration(configuration).patch_size
+        changes = {
+            "patch_size": self.config.patch_size(planned, trained.get("patch_size")),
+            "batch_size": self.config.training.batch_size,
+            "architecture": self.config.architecture(regions=regions, trained=trained.get("architecture")),
+        }
         plans["configurations"][configuration].update(
             {key: value for key, value in changes.items() if value is not None}
         )

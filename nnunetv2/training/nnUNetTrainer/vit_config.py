@@ -30,6 +30,8 @@ from nnunetv2.utilities.extensions import require_registered
 __all__ = ["DenseTrainingConfig", "LoRAConfig", "ViTModelConfig", "ViTTrainingConfig", "ViTnnUNetConfig"]
 
 _NUMBERS = {1: "one block", 2: "two blocks", 3: "three blocks", 4: "four blocks", ANY_NUMBER: "blocks"}
+_LARGEST_ENLARGED = 1024  # pixels of a side of an enlarged patch by default
+_PATCH_UNIT = 32  # pixels; the multiple that every head takes without padding
 TUNINGS = ("frozen", "lora", "full")
 # Not needed to rebuild a trained network.
 _NOT_IN_NETWORK = ("pretrained", "checkpoint")
@@ -61,8 +63,9 @@ class ViTModelConfig:
     """Normalisation. dataset: that of nnU-Net's plans. For intensities in [0, 1]: imagenet (ImageNet's constants), or
     visionfm_fundus, _oct, _ffa, _external, _slitlamp, _ubm, _us or _mri (VisionFM's constants of that modality)."""
     input_scale: int = 1
-    """Integer factor by which images are upsampled before the backbone, for small images with too few patches. Time and
-    memory grow with its square."""
+    """Integer factor by which images are upsampled before the backbone, for small images with too few patches and for
+    structures thinner than the resolution of the head. Time and memory grow with its square; a training.patch_size
+    divided by it keeps them."""
     detail_branch: bool = False
     """Add three convolutions on the image itself (0.1 M parameters, always trained) to the output of the head, for
     structures thinner than its resolution."""
@@ -120,6 +123,22 @@ class ViTModelConfig:
                 f"model.backbone_out_layers={layers!r} is not known; choose one of {', '.join(choices)}, or {number} "
                 f"in ascending order, of 0 to {last} in {self.backbone} {self.backbone_size}{hint}"
             )
+
+
+def patch_size_for_scale(patch_size: Sequence[int], scale: int) -> list[int]:
+    """Limits a patch so that its enlarged image is no larger than 1024 pixels, or than the patch itself.
+
+    Self-attention makes the window, not the scale, what has to be limited: 4 x 256 pixels cost what 1024 cost.
+
+    Args:
+        patch_size: sides in pixels.
+        scale: `model.input_scale`.
+
+    Returns:
+        The sides; those that are shortened are multiples of 32.
+    """
+    limits = [max(_LARGEST_ENLARGED, side) // scale // _PATCH_UNIT * _PATCH_UNIT for side in patch_size]
+    return [min(side, max(_PATCH_UNIT, limit)) for side, limit in zip(patch_size, limits, strict=True)]
 
 
 @dataclass
@@ -225,6 +244,17 @@ class ViTnnUNetConfig:
         if self.loss.soft_cldice == 0:
             unused["loss.soft_cldice_iterations"] = "without effect, as loss.soft_cldice=0"
         return unused
+
+    def patch_size(self, planned: Sequence[int], trained: Sequence[int] | None) -> list[int] | None:
+        """Returns the patch size to train with; None: that of the plans.
+
+        Args:
+            planned: that of the plans.
+            trained: that of the folds in the model folder; None: it holds no checkpoint.
+        """
+        if self.training.patch_size is not None or self.model.input_scale == 1:
+            return self.training.patch_size
+        return list(trained or patch_size_for_scale(planned, self.model.input_scale))
 
     def architecture(self, *, regions: bool, trained: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the plans' architecture section: plain data from which the network is rebuilt.

@@ -33,18 +33,18 @@ def require_same_architecture(model_folder: str, configuration: str, wanted: Con
     Raises:
         UsageError: the architectures differ; the message lists every differing entry.
     """
-    trained = trained_architecture(model_folder, configuration)
+    trained = trained_configuration(model_folder, configuration)
     if trained is None:
         return
-    if differences := architecture_differences(trained, wanted.configuration["architecture"]):
+    if differences := architecture_differences(trained["architecture"], wanted.configuration["architecture"]):
         raise UsageError(
             f"{model_folder} holds checkpoints of another architecture: {'; '.join(differences)}. Train with the same "
             f"settings, with another nnUNet_results, with plans of another name (-p), or move that folder away"
         )
 
 
-def trained_architecture(model_folder: str | None, configuration: str) -> dict[str, Any] | None:
-    """Returns the section `architecture` that the folds of a model folder were trained with.
+def trained_configuration(model_folder: str | None, configuration: str) -> dict[str, Any] | None:
+    """Returns the configuration of the plans that the folds of a model folder were trained with.
 
     None if no fold has a checkpoint, or the folder's plans do not have the configuration.
     """
@@ -56,7 +56,7 @@ def trained_architecture(model_folder: str | None, configuration: str) -> dict[s
     plans = read_json(plans_file)
     if configuration not in plans.get("configurations", {}):
         return None
-    return PlansManager(plans).get_configuration(configuration).configuration["architecture"]
+    return PlansManager(plans).get_configuration(configuration).configuration
 
 
 def architecture_differences(trained: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
