@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nnunetv2.model.head_output import require_logits
-from nnunetv2.model.vit_network import ViTNetwork, padded_size
+from nnunetv2.model.vit_network import ViTNetwork
 
 
 class DenseViTNetwork(ViTNetwork):
@@ -14,8 +14,10 @@ class DenseViTNetwork(ViTNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Segments images of any size: (B, C, H, W) -> logits (B, K, H, W)."""
-        size = padded_size(x.shape[-2:], self.image_multiple)
-        logits = self.head(self.features(self.adapted(x)))
+        image = self.padded(x)
+        logits = self.head(self.features(self.enlarged(image)))
         require_logits(logits, self.head, self.num_classes)
-        logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        logits = F.interpolate(logits, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        if self.detail is not None:
+            logits = logits + self.detail(image, logits, regions=self.regions)
         return logits[..., : x.shape[-2], : x.shape[-1]]

@@ -57,6 +57,26 @@ class HeadConfig:
             UsageError: settings and backbone are incompatible.
         """
 
+    def logit_stride(self, shape: BackboneShape) -> float | None:
+        """Side in pixels of what one logit or mask value stands for, on the image that the backbone sees.
+
+        None: not known. Used to advise against structures that are too thin for the head.
+
+        Args:
+            shape: shape of the backbone.
+        """
+        return None
+
+    def network_settings(self, shape: BackboneShape, trained: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the settings as the plans hold them.
+
+        Args:
+            shape: shape of the backbone.
+            trained: arguments of the network that the model folder was trained with; empty: it holds no checkpoint. A
+                default that changed between versions must not change such a network.
+        """
+        return {name: getattr(self, name) for name in setting_names(type(self)) if name not in self.not_in_network}
+
 
 @dataclass
 class DenseHeadConfig(HeadConfig):
@@ -120,13 +140,15 @@ def setting_names(config: type[HeadConfig]) -> tuple[str, ...]:
     return tuple(field.name for field in fields(config))
 
 
-def architecture_of_head(name: str, config: HeadConfig) -> tuple[str, dict[str, Any]]:
-    """Describes a head for the plans.
+def architecture_of_head(
+    name: str, config: HeadConfig, shape: BackboneShape, trained: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Describes a head for the plans; `shape` and `trained` as in `HeadConfig.network_settings`.
 
     Returns:
         Dotted name of the surrounding network, and its keyword arguments for the head.
     """
-    settings = {key: getattr(config, key) for key in setting_names(type(config)) if key not in config.not_in_network}
+    settings = config.network_settings(shape, trained)
     if config.network_class is not None:
         return config.network_class, settings
     head = {"name": name, "settings": settings}

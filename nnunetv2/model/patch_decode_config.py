@@ -43,6 +43,9 @@ class PatchDecodeConfig(DenseHeadConfig):
         if self.channels == "halved":
             self.halved_widths(shape.width, shape.patch_size)
 
+    def logit_stride(self, shape: BackboneShape) -> float | None:
+        return shape.patch_size / 2 ** self.stages(shape.patch_size)
+
     def stages(self, patch_size: int) -> int:
         """Returns the number of upsampling stages for a patch size of the backbone."""
         return num_doublings(self.patch_embed_size or patch_size)

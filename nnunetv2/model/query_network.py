@@ -35,11 +35,22 @@ class QueryNetwork(ViTNetwork):
             Dense logits (B, K, H, W) in float32, see `dense_logits`; with `return_queries`, the head's output for the
             padded image, see `QueryHead`.
         """
-        queries = self.head(replace(self.features(self.adapted(x)), needs_aux=return_queries))
+        image = self.padded(x)
+        queries = self.head(replace(self.features(self.enlarged(image)), needs_aux=return_queries))
         require_queries(queries, self.head, self.num_classes)
+        if self.detail is not None:
+            queries = {**queries, "pred_masks": self._detailed_masks(image, queries)}
         if return_queries:
             return queries
         return dense_logits(queries, x.shape[-2:], self.image_multiple, regions=self.regions)
+
+    def _detailed_masks(self, image: Tensor, queries: Mapping[str, Any]) -> Tensor:
+        """Adds to each mask the details of the classes of its query: (B, Q, H', W') of the padded image."""
+        details = self.detail(image, _class_logits(queries, queries["pred_masks"], self.regions), regions=self.regions)
+        # Detached: which class a query has is not to be learnt from the contours of its mask.
+        classes = queries["pred_logits"].detach().softmax(dim=-1)[..., :-1].to(details.dtype)
+        masks = _resized_masks(queries, image.shape[-2:])
+        return masks + torch.einsum("bqk,bkhw->bqhw", classes, details)
 
 
 def dense_logits(queries: Mapping[str, Any], size: Sequence[int], image_multiple: int, *, regions: bool) -> Tensor:
@@ -57,10 +68,19 @@ def dense_logits(queries: Mapping[str, Any], size: Sequence[int], image_multiple
     Returns:
         (B, K, H, W), at least float32, finite, between -14 and 14.
     """
+    masks = _resized_masks(queries, padded_size(size, image_multiple))
+    return _class_logits(queries, masks[..., : size[0], : size[1]], regions)
+
+
+def _resized_masks(queries: Mapping[str, Any], size: Sequence[int]) -> Tensor:
+    """The masks at a size (H, W), in at least float32."""
     masks = queries["pred_masks"]
     masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
-    masks = F.interpolate(masks, size=padded_size(size, image_multiple), mode="bilinear", align_corners=False)
-    scores = semantic_scores(queries["pred_logits"], masks[..., : size[0], : size[1]])
+    return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+
+
+def _class_logits(queries: Mapping[str, Any], masks: Tensor, regions: bool) -> Tensor:
+    scores = semantic_scores(queries["pred_logits"], masks)
     if regions:
         return torch.logit(scores, eps=SCORE_EPSILON)
     return torch.log(scores + SCORE_EPSILON)

@@ -18,6 +18,7 @@ from nnunetv2.errors import DataError, UsageError
 from nnunetv2.model.backbone import Backbone, Features
 from nnunetv2.model.backbones import create_backbone
 from nnunetv2.model.chosen_blocks import chosen_blocks
+from nnunetv2.model.detail_branch import DetailBranch
 from nnunetv2.model.head import Head
 from nnunetv2.model.head_config import HeadConfig, find_head, setting_names
 from nnunetv2.model.input_adapter import InputAdapter
@@ -47,12 +48,14 @@ class ViTNetwork(nn.Module):
         channel_adaptation: see `InputAdapter`.
         input_norm: see `InputAdapter`.
         input_scale: integer factor by which images are upsampled before the backbone, for more patches.
+        detail_branch: add the logits of a `DetailBranch` to those of the head.
         use_sliding_window_inference: predict in windows of the plans' patch size; false: predict each image as a whole.
 
     Attributes:
         input: module that adapts images to the backbone.
         encoder: the backbone; absent if the head owns it.
         head: the head.
+        detail: the detail branch; None without one.
         out_indices: numbers of the blocks that the head reads.
         use_sliding_window_inference: as given.
         autocast_dtype: dtype of autocast in prediction on a GPU, the same as in training.
@@ -82,6 +85,7 @@ class ViTNetwork(nn.Module):
         channel_adaptation: str = "repeat",
         input_norm: str = "dataset",
         input_scale: int = 1,
+        detail_branch: bool = False,
         use_sliding_window_inference: bool = True,
     ) -> None:
         super().__init__()
@@ -103,6 +107,7 @@ class ViTNetwork(nn.Module):
                 self.head = head_class(config, replace(vit.spec, num_maps=len(self.out_indices)), num_classes)
         except ValueError as err:
             raise UsageError(f"The settings of the model do not fit: {err}") from err
+        self.detail = DetailBranch(self.input.out_channels, num_classes) if detail_branch else None
         self.train()
 
     @property
@@ -121,12 +126,19 @@ class ViTNetwork(nn.Module):
         # The smallest size that `size_multiple` divides after upsampling by `input_scale`.
         return self.size_multiple // math.gcd(self.size_multiple, self.input_scale)
 
+    def padded(self, x: Tensor) -> Tensor:
+        """Adapts the channels of images (B, C, H, W) and pads them: (B, C', H', W')."""
+        return pad_to_multiple(self.input(x), self.image_multiple)
+
+    def enlarged(self, image: Tensor) -> Tensor:
+        """Upsamples padded images by `input_scale`, for backbone and head."""
+        if self.input_scale == 1:
+            return image
+        return F.interpolate(image, scale_factor=self.input_scale, mode="bilinear", align_corners=False)
+
     def adapted(self, x: Tensor) -> Tensor:
         """Adapts images (B, C, H, W) for backbone and head: (B, C', s * H', s * W'), padded, then upsampled s times."""
-        x = pad_to_multiple(self.input(x), self.image_multiple)
-        if self.input_scale == 1:
-            return x
-        return F.interpolate(x, scale_factor=self.input_scale, mode="bilinear", align_corners=False)
+        return self.enlarged(self.padded(x))
 
     def features(self, image: Tensor) -> Features:
         """Computes the head's input from an adapted image."""
@@ -144,7 +156,8 @@ class ViTNetwork(nn.Module):
 
     def is_classifier(self, name: str) -> bool:
         """True if the size of this tensor of the state dict depends on the number of classes."""
-        return any(name.startswith(f"{self.head_prefix}{module}.") for module in self.head.classifier)
+        of_detail = [f"detail.{module}." for module in DetailBranch.classifier]
+        return name.startswith((*(f"{self.head_prefix}{module}." for module in self.head.classifier), *of_detail))
 
 
 class FlatNames:

@@ -118,6 +118,7 @@ def train_and_validate(run: TrainingRun) -> None:
     """Executes a run in this process, which may be one of a group."""
     import torch
 
+    from nnunetv2.run.resolution_advice import advise_on_resolution
     from nnunetv2.run.training_memory import explained_lack_of_memory
     from nnunetv2.training.setup import seeding
     from nnunetv2.training.state import checkpoint
@@ -142,6 +143,8 @@ def train_and_validate(run: TrainingRun) -> None:
     trainer.split_rule = run.split_rule
     trainer.keep_to_budget(run.budget)  # before initialize, as the schedule depends on the length
     trainer.require_fold()  # before weights are downloaded or loaded
+    if not (run.continue_training or run.only_validate):
+        advise_on_resolution(trainer)
     with explained_lack_of_memory(trainer):
         start = (run.continue_training, run.only_validate, run.pretrained_weights, run.validate_best)
         maybe_load_checkpoint(trainer, *start, allow_config_change=run.allow_config_change)

@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from nnunetv2.errors import UsageError
+from nnunetv2.model.backbone_shape import BackboneShape
+from nnunetv2.model.head_config import head_config_class
+from nnunetv2.model.mask_resolution import default_upscale_blocks, unnamed_upscale_blocks
 from nnunetv2.model.model_eomt import EoMTSegmentationModel, annealed_probabilities, without_rotation
+from tests.model.heads.small import small_architecture, small_network
 from tests.model.model_contract import ModelContract
 
 TINY = {"backbone_size": "tiny", "tuning": "full", "num_queries": 8}
@@ -192,3 +196,50 @@ def test_predictions_are_made_before_each_joint_block_and_after_the_last() -> No
 def test_sizes_that_do_not_fit_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         EoMTSegmentationModel(3, 2, **TINY | settings)
+
+
+@pytest.mark.parametrize(("backbone", "patch"), [("dinov3", 16), ("dinov2", 14)])
+def test_masks_have_a_quarter_of_the_resolution_whatever_the_patch(backbone: str, patch: int) -> None:
+    network = small_network("eomt", backbone=backbone).eval()
+    with torch.no_grad():
+        masks = network(torch.randn(1, 1, 8 * patch, 4 * patch), return_queries=True)["pred_masks"]
+    assert masks.shape[-2:] == (8 * 4, 4 * 4)
+
+
+@pytest.mark.parametrize(("patch", "number"), [(4, 1), (8, 1), (14, 2), (16, 2), (32, 3)])
+def test_the_number_of_doublings_leads_to_a_quarter_or_finer(patch: int, number: int) -> None:
+    assert default_upscale_blocks(patch) == number
+    assert patch / 2**number <= 4
+
+
+def test_plans_name_the_number_only_where_the_version_before_had_another() -> None:
+    kwargs = {
+        backbone: small_architecture("eomt", backbone=backbone)["arch_kwargs"] for backbone in ("dinov3", "dinov2")
+    }
+    assert "num_upscale_blocks" not in kwargs["dinov3"]
+    assert kwargs["dinov2"]["num_upscale_blocks"] == 2
+    assert small_architecture("eomt", num_upscale_blocks=3)["arch_kwargs"]["num_upscale_blocks"] == 3
+    assert (
+        "num_upscale_blocks" not in small_architecture("eomt", num_upscale_blocks=1, backbone="dinov2")["arch_kwargs"]
+    )
+
+
+def test_plans_without_the_number_build_the_network_of_the_version_before() -> None:
+    assert [unnamed_upscale_blocks(patch) for patch in (8, 14, 16)] == [1, 1, 2]
+    for backbone, stages in (("dinov3", 2), ("dinov2", 1)):
+        network = EoMTSegmentationModel(3, 2, backbone=backbone, **TINY)
+        assert len(network.head.upscale) == stages
+
+
+def test_a_trained_folder_keeps_its_number() -> None:
+    config = head_config_class("eomt")()
+    patch14 = BackboneShape(width=64, depth=4, patch_size=14)
+    trained_before = {"num_joint_blocks": None}
+    assert "num_upscale_blocks" not in config.network_settings(patch14, trained_before)
+    assert config.network_settings(patch14, {"num_upscale_blocks": 3})["num_upscale_blocks"] == 3
+    assert config.network_settings(patch14, {})["num_upscale_blocks"] == 2
+
+
+def test_a_number_out_of_range_is_rejected() -> None:
+    with pytest.raises(UsageError, match=r"model\.num_upscale_blocks=5 is out of range"):
+        small_architecture("eomt", num_upscale_blocks=5)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dinov3.utils.yaml_config import require_choice, require_range
 from nnunetv2.errors import UsageError
+from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, DenseHead, Features, register_head
 from nnunetv2.model.head_config import DenseHeadConfig
 
@@ -64,6 +65,9 @@ class DPT(DenseHead):
                     f"example [96,192,384,768], or null"
                 )
             require_range("model.dropout", self.dropout, 0, 0.99)
+
+        def logit_stride(self, shape: BackboneShape) -> float | None:
+            return shape.patch_size / 16
 
     classifier: ClassVar[tuple[str, ...]] = ("head.head.4",)
     part_labels: ClassVar[dict[str, str]] = {

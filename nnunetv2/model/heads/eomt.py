@@ -5,19 +5,20 @@ Shapes: B batch, D embed dim, p patch size, P prefix tokens, N = HW/p^2 patch to
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from dinov3.utils.yaml_config import require_range
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone import Backbone
 from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, Features, QueryHead, register_head
 from nnunetv2.model.head_config import QueryHeadConfig
+from nnunetv2.model.mask_resolution import default_upscale_blocks, mask_stride, unnamed_upscale_blocks
 from nnunetv2.model.mask_transformer_parts import (
     annealed_probability,
     hidden_patches,
@@ -26,7 +27,6 @@ from nnunetv2.model.mask_transformer_parts import (
     upscale_layers,
 )
 
-_FINEST_STRIDE = 4  # masks have a quarter of the image's resolution, or the next coarser one that doubling reaches
 _ANNEALED_PART = 0.8  # of the training; the rest runs without masked attention, as prediction does
 _JOINT_BLOCKS = {12: 3, 24: 4, 32: 4, 40: 5}
 
@@ -51,6 +51,14 @@ class EoMT(QueryHead):
 
         num_joint_blocks: int | None = None
         """Number of last backbone blocks that process the queries, for eomt; null: 3 of 12, 4 of 24 or 32, 5 of 40."""
+        num_upscale_blocks: int | None = None
+        """How many times the patch resolution is doubled for the masks, for eomt; null: until masks have at least a
+        quarter of the image's resolution, 2 for patches of 14 or 16."""
+
+        def __post_init__(self) -> None:
+            QueryHeadConfig.__post_init__(self)
+            if self.num_upscale_blocks is not None:
+                require_range("model.num_upscale_blocks", self.num_upscale_blocks, 0, 4)
 
         def check_backbone(self, shape: BackboneShape, place: str) -> None:
             if self.num_joint_blocks is not None and not 1 <= self.num_joint_blocks <= shape.depth:
@@ -58,6 +66,18 @@ class EoMT(QueryHead):
                     f"model.num_joint_blocks={self.num_joint_blocks} must be between 1 and {shape.depth}, the blocks "
                     f"of {place}"
                 )
+
+        def logit_stride(self, shape: BackboneShape) -> float | None:
+            return mask_stride(shape.patch_size, self.num_upscale_blocks)
+
+        def network_settings(self, shape: BackboneShape, trained: Mapping[str, Any]) -> dict[str, Any]:
+            settings = QueryHeadConfig.network_settings(self, shape, trained)
+            chosen, unnamed = settings.pop("num_upscale_blocks"), unnamed_upscale_blocks(shape.patch_size)
+            if chosen is None and trained:
+                chosen = trained.get("num_upscale_blocks", unnamed)
+            elif chosen is None:
+                chosen = default_upscale_blocks(shape.patch_size)
+            return settings if chosen == unnamed else settings | {"num_upscale_blocks": chosen}
 
     classifier: ClassVar[tuple[str, ...]] = ("class_head",)
     part_labels: ClassVar[dict[str, str]] = {"encoder": "backbone", "query": "queries", "upscale": "upscaling"}
@@ -76,7 +96,9 @@ class EoMT(QueryHead):
         self.encoder = backbone
         self.first_joint_block = spec.num_blocks - num_joint_blocks
         self.query = nn.Embedding(config.num_queries, dim)
-        num_stages = max(1, int(math.log2(spec.patch_size / _FINEST_STRIDE)))
+        num_stages = config.num_upscale_blocks
+        if num_stages is None:
+            num_stages = default_upscale_blocks(spec.patch_size)
         self.upscale = nn.Sequential(*(nn.Sequential(*upscale_layers(dim)) for _ in range(num_stages)))
         self.mask_head = mask_mlp(dim)
         self.class_head = nn.Linear(dim, num_classes + 1)

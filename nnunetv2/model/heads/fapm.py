@@ -16,6 +16,7 @@ from dinov3.eval.segmentation.models.backbone.dinov3_adapter import SIZE_MULTIPL
 from dinov3.utils.yaml_config import require_range
 from nnunetv2.errors import UsageError
 from nnunetv2.model.backbone import Backbone
+from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, DenseHead, Features, register_head
 from nnunetv2.model.head_config import DenseHeadConfig
 from nnunetv2.model.resized_backbone import with_patches_of_16, without_resizing
@@ -58,6 +59,9 @@ class DinoUNet(DenseHead):
                     f"[32,64,128,256]"
                 )
             require_range("model.drop_path_rate", self.drop_path_rate, 0, 0.99)
+
+        def logit_stride(self, shape: BackboneShape) -> float | None:
+            return 1
 
     classifier: ClassVar[tuple[str, ...]] = ("decoder.classifier",)
     part_labels: ClassVar[dict[str, str]] = {

@@ -11,6 +11,7 @@ from torch import Tensor
 from dinov3.eval.segmentation.models.heads import linear_head
 from dinov3.utils.yaml_config import require_range
 from nnunetv2.errors import UsageError
+from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, DenseHead, Features, register_head
 from nnunetv2.model.head_config import ANY_NUMBER, DenseHeadConfig
 
@@ -53,6 +54,9 @@ class Linear(DenseHead):
 
         def __post_init__(self) -> None:
             require_range("model.dropout", self.dropout, 0, 0.99)
+
+        def logit_stride(self, shape: BackboneShape) -> float | None:
+            return shape.patch_size
 
     classifier: ClassVar[tuple[str, ...]] = ("linear.conv",)
     part_labels: ClassVar[dict[str, str]] = {"linear": "linear classifier"}

@@ -12,6 +12,7 @@ from dinov3.eval.segmentation.models.backbone.dinov3_adapter import SIZE_MULTIPL
 from dinov3.eval.segmentation.settings.head import DecoderConfig
 from dinov3.utils.yaml_config import require_multiple, require_range
 from nnunetv2.model.backbone import Backbone
+from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, Features, QueryHead, register_head
 from nnunetv2.model.head_config import QueryHeadConfig
 from nnunetv2.model.resized_backbone import with_patches_of_16, without_resizing
@@ -54,6 +55,9 @@ class Mask2Former(QueryHead):
             require_range("model.hidden_dim", self.hidden_dim, 1)
             unit = math.lcm(32, self.num_heads)
             require_multiple("model.hidden_dim", [self.hidden_dim], unit, "of 32 and of model.num_heads")
+
+        def logit_stride(self, shape: BackboneShape) -> float | None:
+            return 4
 
     classifier: ClassVar[tuple[str, ...]] = ("decoder.segmentation_model.1.predictor.class_embed",)
     part_labels: ClassVar[dict[str, str]] = {

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from dinov3.layers.rope_position_encoding import RopePositionEmbedding, Rotation, make_rotation, rotate
 from dinov3.utils.yaml_config import require_choice, require_range
+from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, Features, QueryHead, register_head
 from nnunetv2.model.head_config import QueryHeadConfig
+from nnunetv2.model.mask_resolution import default_upscale_blocks, mask_stride
 from nnunetv2.model.mask_transformer_parts import (
     annealed_probability,
     hidden_patches,
@@ -29,7 +31,6 @@ from nnunetv2.model.mask_transformer_parts import (
 )
 
 PROJECTIONS = ("mlp", "linear", "none")
-_COARSEST_STRIDE = 4  # masks are predicted at a quarter of the image, or finer
 _ROPE_BASE = 100.0  # as DINOv3
 
 # When masked attention is annealed, in fractions of the training: the first layer from the start, the
@@ -81,6 +82,9 @@ class PlainMaskTransformer(QueryHead):
             if self.num_upscale_blocks is not None:
                 require_range("model.num_upscale_blocks", self.num_upscale_blocks, 0, 4)
 
+        def logit_stride(self, shape: BackboneShape) -> float | None:
+            return mask_stride(shape.patch_size, self.num_upscale_blocks)
+
     classifier: ClassVar[tuple[str, ...]] = ("class_head",)
     part_labels: ClassVar[dict[str, str]] = {
         "bn": "lateral norms",
@@ -105,7 +109,7 @@ class PlainMaskTransformer(QueryHead):
         self.decoder_norm = nn.LayerNorm(dim)
         num_upscale_blocks = config.num_upscale_blocks
         if num_upscale_blocks is None:
-            num_upscale_blocks = max(1, math.ceil(math.log2(spec.patch_size / _COARSEST_STRIDE)))
+            num_upscale_blocks = default_upscale_blocks(spec.patch_size)
         self.upscale = nn.Sequential(*(_upscale_block(dim) for _ in range(num_upscale_blocks)))
         self.mask_head = mask_mlp(dim)
         self.class_head = nn.Linear(dim, num_classes + 1)

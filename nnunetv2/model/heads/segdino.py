@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dinov3.utils.yaml_config import require_range
 from nnunetv2.errors import UsageError
+from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, DenseHead, Features, register_head
 from nnunetv2.model.head_config import DenseHeadConfig
 
@@ -45,6 +46,9 @@ class SegDINO(DenseHead):
                     f"model.width={self.width} must be at most {_GROUPS} or a multiple of {_GROUPS}; the next one is "
                     f"{math.ceil(self.width / _GROUPS) * _GROUPS}"
                 )
+
+        def logit_stride(self, shape: BackboneShape) -> float | None:
+            return shape.patch_size / 8
 
     classifier: ClassVar[tuple[str, ...]] = ("out_conv",)
     part_labels: ClassVar[dict[str, str]] = {

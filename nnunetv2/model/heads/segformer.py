@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dinov3.utils.yaml_config import require_choice, require_range
+from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, DenseHead, Features, register_head
 from nnunetv2.model.head_config import DenseHeadConfig
 
@@ -52,6 +53,9 @@ class SegFormer(DenseHead):
             require_range("model.decoder_hidden_size", self.decoder_hidden_size, 1)
             require_range("model.num_encoder_blocks", self.num_encoder_blocks, 4, 4)
             require_range("model.dropout", self.dropout, 0, 0.99)
+
+        def logit_stride(self, shape: BackboneShape) -> float | None:
+            return shape.patch_size if self.feature_strategy == "layers" else shape.patch_size / 4
 
     classifier: ClassVar[tuple[str, ...]] = ("decode_head.classifier",)
 

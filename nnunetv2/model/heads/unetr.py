@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dinov3.utils.yaml_config import require_choice, require_range
 from nnunetv2.errors import UsageError
+from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, DenseHead, Features, register_head
 from nnunetv2.model.head_config import DenseHeadConfig
 
@@ -57,6 +58,9 @@ class UNETR(DenseHead):
                 )
             require_range("model.negative_slope", self.negative_slope, 0, 1)
             require_choice("model.upsample_mode", self.upsample_mode, UPSAMPLE_MODES)
+
+        def logit_stride(self, shape: BackboneShape) -> float | None:
+            return 1 if self.image_skip else shape.patch_size / 16
 
     classifier: ClassVar[tuple[str, ...]] = ("decoder.seg_head",)
     part_labels: ClassVar[dict[str, str]] = {"encoder": "skips", "image_block": "image skip"}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dinov3.utils.yaml_config import require_choice, require_range
 from nnunetv2.errors import UsageError
+from nnunetv2.model.backbone_shape import BackboneShape
 from nnunetv2.model.head import BackboneSpec, DenseHead, Features, register_head
 from nnunetv2.model.head_config import DenseHeadConfig
 
@@ -47,6 +48,9 @@ class UperNet(DenseHead):
             require_choice("model.head_type", self.head_type, ("upernet",))
             require_range("model.hidden_size", self.hidden_size, 8)
             require_range("model.dropout", self.dropout, 0, 0.99)
+
+        def logit_stride(self, shape: BackboneShape) -> float | None:
+            return shape.patch_size / 2**NUM_STAGES if self.use_progressive_upsample else shape.patch_size
 
     classifier: ClassVar[tuple[str, ...]] = ("head.classifier", "upsample.classifier")
     part_labels: ClassVar[dict[str, str]] = {"upsample": "upsampling"}

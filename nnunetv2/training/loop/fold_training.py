@@ -50,6 +50,7 @@ class FoldTraining:
     num_iterations_per_epoch: int = 250
     num_val_iterations_per_epoch: int = 50
     enable_deep_supervision: bool = True
+    needs_tubes: bool = False  # targets get channels of tubes, see `nnunetv2.training.loss.tubes`
     precision: str | None = None  # fp32, bf16 or fp16; None: fp16 on CUDA, fp32 elsewhere
     scheduler_step_per_iteration: bool = False  # step after every update; false: at the start of every epoch
     save_every: int = 50  # epochs between writes of checkpoint_latest.pth
@@ -101,6 +102,7 @@ class FoldTraining:
         self.inference_allowed_mirroring_axes = None  # set with the augmentation
         self.current_epoch, self._best_ema = 0, None
         self._latest_is_due = False  # checkpoint_latest could not be written when it was due
+        self.start_notes: list[str] = []  # lines for the log of a training that starts
         self._length_note: str | None = None  # for the log, if the resumed training had another number of epochs
         self._divergence_guard = divergence.DivergenceGuard()
         self._completed: dict[str, Any] | None = None  # content of a checkpoint, set after every epoch

@@ -64,6 +64,7 @@ def base_loss(
     is_ddp: bool = False,
     smooth: float = _SMOOTH,
     weight_ce: float = 1,
+    weight_dice: float = 1,
 ) -> nn.Module:
     """The loss of one output at one resolution.
 
@@ -71,6 +72,7 @@ def base_loss(
         label_manager: as in `build_loss`, like the other arguments.
         smooth: added to numerator and denominator of the Dice.
         weight_ce: factor of the cross-entropy.
+        weight_dice: factor of the Dice.
     """
     dice_kwargs = {"batch_dice": batch_dice, "smooth": smooth, "ddp": is_ddp}
     if label_manager.has_regions:
@@ -78,6 +80,7 @@ def base_loss(
             {},
             {**dice_kwargs, "do_bg": True},
             weight_ce=weight_ce,
+            weight_dice=weight_dice,
             use_ignore_label=label_manager.ignore_label is not None,
             dice_class=MemoryEfficientSoftDiceLoss,
         )
@@ -85,6 +88,7 @@ def base_loss(
         {**dice_kwargs, "do_bg": False},
         {},
         weight_ce=weight_ce,
+        weight_dice=weight_dice,
         ignore_label=label_manager.ignore_label,
         dice_class=MemoryEfficientSoftDiceLoss,
     )

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from dinov3.utils.yaml_config import require_range
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities import extensions
 
+if TYPE_CHECKING:
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
 DEFAULT_LOSSES = {"dense": "dice_ce", "queries": "mask_classification"}  # by the kind of head
+# Terms of the dense output by name, with their weight if `training.loss` names them.
+TERMS = {"skeleton_recall": 1.0, "soft_cldice": 0.5}
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,11 @@ class LabelTask:
     """Compute the Dice over the batch instead of per sample, as the plans say."""
     is_ddp: bool
     """Several processes train together; sums over the batch are to be added up over them."""
+
+    @classmethod
+    def of(cls, labels: LabelManager, *, batch_dice: bool = False, is_ddp: bool = False) -> LabelTask:
+        """The task of a dataset's labels."""
+        return cls(labels.num_segmentation_heads, labels.has_regions, labels.ignore_label, batch_dice, is_ddp)
 
 
 @dataclass
@@ -51,6 +62,44 @@ class QueryLossConfig(LossConfig):
     kind: ClassVar[str] = "queries"
 
 
+@dataclass
+class TermsConfig:
+    """Terms for thin structures, added to the loss of any head; they are computed on its dense output."""
+
+    section: ClassVar[str] = LossConfig.section
+
+    skeleton_recall: float | None = None
+    """Weight of Skeleton Recall: the share of the centrelines that is found, for vessels and the like. null: 1 with
+    training.loss=skeleton_recall, else 0, which is off."""
+    soft_cldice: float | None = None
+    """Weight of soft-clDice: the agreement of the centrelines; slow. null: 0.5 with training.loss=soft_cldice, else 0,
+    which is off."""
+    soft_cldice_iterations: int = 10
+    """Erosions per skeleton of soft-clDice; at least half the largest calibre in pixels. Time grows with it."""
+
+    def resolve_terms(self, loss: str | None) -> None:
+        """Replaces null weights by those that follow from `training.loss`, and checks all.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        for name, weight in TERMS.items():
+            if getattr(self, name) is None:
+                setattr(self, name, weight if loss == name else 0.0)
+            require_range(f"loss.{name}", getattr(self, name), 0)
+        require_range("loss.soft_cldice_iterations", self.soft_cldice_iterations, 1)
+
+
+def main_loss(name: str | None, kind: str) -> str:
+    """Name of the loss that terms are added to.
+
+    Args:
+        name: value of `training.loss`. With query heads, the name of a term means the default loss and this term.
+        kind: of the head, `dense` or `queries`.
+    """
+    return DEFAULT_LOSSES[kind] if name is None or (kind == "queries" and name in TERMS) else name
+
+
 def loss_config_class(name: str | None, kind: str) -> type[LossConfig]:
     """The class of the settings of a loss.
 
@@ -61,11 +110,11 @@ def loss_config_class(name: str | None, kind: str) -> type[LossConfig]:
     Raises:
         UsageError: there is no such loss, its `Config` is none of a loss, or it does not fit such heads.
     """
-    extension = extensions.find("loss", DEFAULT_LOSSES[kind] if name is None else name)
+    extension = extensions.find("loss", main_loss(name, kind))
     config = _config_of(extension)
     if config.kind == kind:
         return config
-    fitting = [each for each in extensions.names("loss") if _fits(each, kind)]
+    fitting = [each for each in extensions.names("loss") if _fits(main_loss(each, kind), kind)]
     raise UsageError(
         f"training.loss={name} does not fit the head, which "
         f"{'proposes masks' if kind == 'queries' else 'classifies pixels'}; choose one of {', '.join(fitting)}"
@@ -92,3 +141,8 @@ def _fits(name: str, kind: str) -> bool:
 def has_settings(config: type[LossConfig]) -> bool:
     """Whether there is anything to set."""
     return bool(fields(config))
+
+
+def own_terms(config: type[LossConfig]) -> set[str]:
+    """Names of the terms that a loss computes itself: those that are settings of it."""
+    return {field.name for field in fields(config)} & TERMS.keys()

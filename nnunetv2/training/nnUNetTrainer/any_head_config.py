@@ -15,7 +15,7 @@ from dinov3.utils.yaml_config import dotted_items, load_layers
 from dinov3.utils.yaml_text import read_yaml_text
 from nnunetv2.errors import UsageError
 from nnunetv2.model.head_config import HeadConfig, default_blocks, head_config_class, setting_names
-from nnunetv2.training.loss.loss_config import LossConfig, has_settings, loss_config_class
+from nnunetv2.training.loss.loss_config import LossConfig, TermsConfig, has_settings, loss_config_class
 from nnunetv2.training.nnUNetTrainer.fork_config import is_of_the_fork, translate
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTModelConfig, ViTnnUNetConfig
 from nnunetv2.training.nnUNetTrainer.vit_training_config import TRAINING_CONFIGS
@@ -120,7 +120,7 @@ def _composed(head: str, head_config: type[HeadConfig], loss_config: type[LossCo
             _section("training", _training_section(head_config)),
         ]
         if has_settings(loss_config):
-            sections.append(_section(loss_config.section, loss_config))
+            sections.append(_section(loss_config.section, _loss_section(loss_config)))
         _made[key] = make_dataclass(
             "AnyHeadConfig", sections, bases=(AnyHeadConfig,), namespace={"__module__": __name__}
         )
@@ -148,6 +148,14 @@ def _model_section(head: str, head_config: type[HeadConfig]) -> type[NamedHeadMo
             "__module__": __name__,
         },
     )
+
+
+def _loss_section(loss_config: type[LossConfig]) -> type:
+    """The settings of a loss, with those of the terms if they share a section."""
+    if loss_config.section != TermsConfig.section:
+        return loss_config
+    namespace = {"__doc__": loss_config.__doc__, "__module__": __name__}
+    return make_dataclass("LossConfig", [], bases=(loss_config, TermsConfig), namespace=namespace)
 
 
 def _training_section(head_config: type[HeadConfig]) -> type:

@@ -23,7 +23,8 @@ _M2F, _EOMT = (head_config_class(name) for name in _TYPES)
 class _TypedModelConfig(ViTModelConfig):
     type: str = "m2f"
     """Head: m2f (adapter, pixel decoder and mask transformer) or eomt (queries in the last blocks of the backbone;
-    about four times faster; of the settings below it uses only num_queries and num_joint_blocks)."""
+    about four times faster; of the settings below it uses only num_queries, num_joint_blocks and
+    num_upscale_blocks)."""
 
 
 @dataclass

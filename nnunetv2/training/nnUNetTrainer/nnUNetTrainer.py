@@ -23,6 +23,7 @@ from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.model import network_hook
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.training.data_augmentation import default_pipeline
+from nnunetv2.training.data_augmentation.custom_transforms.tubes import followed_by_tubes
 from nnunetv2.training.data_augmentation.patch_geometry import augmentation_geometry, deep_supervision_scales
 from nnunetv2.training.dataloading import batches
 from nnunetv2.training.dataloading.random_streams import sample_streams
@@ -30,6 +31,7 @@ from nnunetv2.training.dataloading.splits import Split, load_or_create_splits, r
 from nnunetv2.training.logging import training_log
 from nnunetv2.training.loop.fold_training import FoldTraining
 from nnunetv2.training.loss.default_loss import build_loss
+from nnunetv2.training.loss.loss_config import LabelTask
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.protocol import training_record
 from nnunetv2.training.setup import device_settings, distributed, seeding
@@ -223,7 +225,11 @@ class nnUNetTrainer(FoldTraining):
         masked = self.configuration_manager.use_mask_for_norm
         geometry = (size, rotation, scales, axes, dummy_2d)
         augment = self.get_training_transforms(*geometry, use_mask_for_norm=masked, **shared)
-        return batches.Transforms(augment, self.get_validation_transforms(scales, **shared), cut_size)
+        validate = self.get_validation_transforms(scales, **shared)
+        if self.needs_tubes:
+            task = LabelTask.of(self.label_manager)
+            augment, validate = followed_by_tubes(augment, task), followed_by_tubes(validate, task)
+        return batches.Transforms(augment, validate, cut_size)
 
     def on_train_start(self) -> None:
         if not self.was_initialized:
@@ -241,7 +247,7 @@ class nnUNetTrainer(FoldTraining):
             plans, dataset_folder = self.plans_manager.plans, self.preprocessed_dataset_folder_base
             model_folder.write_model_files(self.output_folder, plans, self.dataset_json, dataset_folder)
         managers = (self.plans_manager, self.configuration_manager)
-        notes = [] if self._length_note is None else [self._length_note]
+        notes = [*self.start_notes, *([] if self._length_note is None else [self._length_note])]
         notes += seeding.log_lines(self.seed, self._loaders(), type(self).__name__, self.drawn_seed)
         for line in notes + cascade_stages.unprepared_next_stages(self.preprocessed_dataset_folder_base, *managers):
             self.print_to_log_file(line)

@@ -22,14 +22,17 @@ from nnunetv2.model.query_network import dense_logits
 from nnunetv2.model.vit_network import padded_size
 from nnunetv2.model.weights.backbone_weights import find_weights
 from nnunetv2.training.data_augmentation import resize_crop_flip
-from nnunetv2.training.loss.loss_config import DEFAULT_LOSSES, LabelTask
+from nnunetv2.training.loss.dense_terms import DenseTerms, LossWithTerms, additional_terms
+from nnunetv2.training.loss.loss_config import LabelTask, loss_config_class, main_loss, own_terms
 from nnunetv2.training.loss.mask_targets import mask_targets
+from nnunetv2.training.loss.tubes import without_tubes
 from nnunetv2.training.nnUNetTrainer.any_head_config import AnyHeadConfig
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
 from nnunetv2.training.setup.budget import Budget
 from nnunetv2.training.setup.flat_configuration import require_flat_configuration, require_intensities_for
-from nnunetv2.training.state.architecture_check import require_same_architecture
+from nnunetv2.training.state.architecture_check import require_same_architecture, trained_configuration
+from nnunetv2.training.state.model_folder import run_folders
 from nnunetv2.utilities import extensions
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -63,6 +66,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     config_class: ClassVar[type[ViTnnUNetConfig]] = AnyHeadConfig
     supervise_all_layers = True
+    _terms: DenseTerms | None = None
     enable_deep_supervision = False
     scheduler_step_per_iteration = True
 
@@ -99,6 +103,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             "save_every": training.save_every,
             "precision": training.precision_on(self.device.type),
         }
+        self.needs_tubes = self.config.loss.skeleton_recall > 0
         subclasses = type(self).__mro__[: type(self).__mro__.index(nnUNetTrainer_vit)]
         for name, value in settings.items():
             if not any(name in vars(subclass) for subclass in subclasses):
@@ -130,9 +135,14 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         require_flat_configuration(manager, configuration)
         require_intensities_for(self.config.model.input_norm, manager.get_configuration(configuration))
         regions = manager.get_label_manager(self.dataset_json).has_regions
-        training = self.config.training
-        changes = {"patch_size": training.patch_size, "batch_size": training.batch_size}
-        changes["architecture"] = self.config.architecture(regions=regions)
+        folder = run_folders(type(self).__name__, manager, configuration, 0).model
+        trained = trained_configuration(folder, configuration) or {}
+        planned = manager.get_configuration(configuration).patch_size
+        changes = {
+            "patch_size": self.config.patch_size(planned, trained.get("patch_size")),
+            "batch_size": self.config.training.batch_size,
+            "architecture": self.config.architecture(regions=regions, trained=trained.get("architecture")),
+        }
         plans["configurations"][configuration].update(
             {key: value for key, value in changes.items() if value is not None}
         )
@@ -212,19 +222,23 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         return optimizer, _SCHEDULERS[training.scheduler](optimizer, iterations, warmup_iters=warmup)
 
     def _build_loss(self) -> Any:
-        if not self._has_queries and self.config.training.loss is None:
-            return super()._build_loss()
-        name = self.config.training.loss or DEFAULT_LOSSES[self._kind]
-        labels = self.label_manager
-        task = LabelTask(
-            num_outputs=labels.num_segmentation_heads,
-            has_regions=labels.has_regions,
-            ignore_label=labels.ignore_label,
-            batch_dice=self.configuration_manager.batch_dice,
-            is_ddp=self.is_ddp,
-        )
-        # A loss may hold tensors, such as weights of classes, which belong beside the logits.
-        return extensions.find("loss", name).load()(self.config.loss_settings, task).to(self.device)
+        batch_dice = self.configuration_manager.batch_dice
+        task = LabelTask.of(self.label_manager, batch_dice=batch_dice, is_ddp=self.is_ddp)
+        settings, name = self.config.loss_settings, self.config.training.loss
+        own = own_terms(loss_config_class(name, self._kind))
+        terms = additional_terms(self.config.loss, own, task)
+        if not self._has_queries and name is None:
+            loss = super()._build_loss()
+        else:
+            extension = extensions.find("loss", main_loss(name, self._kind))
+            # A loss may hold tensors, such as weights of classes, which belong beside the logits.
+            loss = extension.load()(settings, task).to(self.device)
+        if self._has_queries:  # such losses know no dense logits, see `forward_loss`
+            self._terms = terms
+            return loss
+        if terms is None:
+            return loss
+        return LossWithTerms(loss, terms, task, reads_tubes="skeleton_recall" in own)
 
     @property
     def _kind(self) -> str:
@@ -242,14 +256,19 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         output = self.network(data, return_queries=True)
         if not self.supervise_all_layers:
             output = {**output, "aux_outputs": []}
+        labels = self.label_manager
         targets, valid = mask_targets(
-            target,
-            self.label_manager.num_segmentation_heads,
-            regions=self.label_manager.has_regions,
-            ignore_label=self.label_manager.ignore_label,
+            without_tubes(target, LabelTask.of(labels)),
+            labels.num_segmentation_heads,
+            regions=labels.has_regions,
+            ignore_label=labels.ignore_label,
             size=padded_size(data.shape[-2:], network.image_multiple),  # masks are predicted for the padded image
         )
-        return self.loss.total(self.loss(output, targets, valid)), output
+        loss = self.loss.total(self.loss(output, targets, valid))
+        if self._terms is not None:
+            multiple, regions = network.image_multiple, labels.has_regions
+            loss = loss + self._terms(dense_logits(output, data.shape[-2:], multiple, regions=regions), target)
+        return loss, output
 
     def dense_logits(self, output: Any) -> Tensor:
         if not self._has_queries:

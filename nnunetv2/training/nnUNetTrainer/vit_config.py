@@ -22,7 +22,7 @@ from nnunetv2.model.head_config import (
     setting_names,
 )
 from nnunetv2.model.input_choices import CHANNEL_ADAPTATIONS, INPUT_NORMS
-from nnunetv2.training.loss.loss_config import LossConfig, loss_config_class
+from nnunetv2.training.loss.loss_config import LossConfig, TermsConfig, loss_config_class
 from nnunetv2.training.nnUNetTrainer.vit_training_config import DenseTrainingConfig, ViTTrainingConfig
 from nnunetv2.utilities import extensions
 from nnunetv2.utilities.extensions import require_registered
@@ -30,6 +30,8 @@ from nnunetv2.utilities.extensions import require_registered
 __all__ = ["DenseTrainingConfig", "LoRAConfig", "ViTModelConfig", "ViTTrainingConfig", "ViTnnUNetConfig"]
 
 _NUMBERS = {1: "one block", 2: "two blocks", 3: "three blocks", 4: "four blocks", ANY_NUMBER: "blocks"}
+_LARGEST_ENLARGED = 1024  # pixels of a side of an enlarged patch by default
+_PATCH_UNIT = 32  # pixels; the multiple that every head takes without padding
 TUNINGS = ("frozen", "lora", "full")
 # Not needed to rebuild a trained network.
 _NOT_IN_NETWORK = ("pretrained", "checkpoint")
@@ -61,8 +63,12 @@ class ViTModelConfig:
     """Normalisation. dataset: that of nnU-Net's plans. For intensities in [0, 1]: imagenet (ImageNet's constants), or
     visionfm_fundus, _oct, _ffa, _external, _slitlamp, _ubm, _us or _mri (VisionFM's constants of that modality)."""
     input_scale: int = 1
-    """Integer factor by which images are upsampled before the backbone, for small images with too few patches. Time and
-    memory grow with its square."""
+    """Integer factor by which images are upsampled before the backbone, for small images with too few patches and for
+    structures thinner than the resolution of the head. Time and memory grow with its square; a training.patch_size
+    divided by it keeps them."""
+    detail_branch: bool = False
+    """Add three convolutions on the image itself (0.1 M parameters, always trained) to the output of the head, for
+    structures thinner than its resolution."""
     backbone_out_layers: str | list[int] = "FOUR_EVEN_INTERVALS"
     """Blocks whose features the head reads: FOUR_EVEN_INTERVALS, FOUR_LAST, LAST if the head accepts one, or block
     numbers from 0: [5,11,17,23]."""
@@ -81,7 +87,7 @@ class ViTModelConfig:
         if self.tuning is not None:
             require_choice("model.tuning", self.tuning, TUNINGS)
         self._check_out_layers()
-        self.head_config().check_backbone(self._backbone_row.shape, f"{self.backbone} {self.backbone_size}")
+        self.head_config().check_backbone(self.backbone_row.shape, f"{self.backbone} {self.backbone_size}")
 
     def head_config(self) -> HeadConfig:
         """Returns the settings of the head, validated by its own class."""
@@ -94,15 +100,18 @@ class ViTModelConfig:
         settings = {name: getattr(self, name) for name in common}
         if head_config_class(self.head_name).num_blocks == 0:
             del settings["backbone_out_layers"]
+        if not self.detail_branch:  # as in plans of versions without it, whose models other folds continue
+            del settings["detail_branch"]
         return settings
 
     @property
-    def _backbone_row(self) -> BackboneSize:
+    def backbone_row(self) -> BackboneSize:
+        """The backbone's entry in the table of its family."""
         return FAMILIES[self.backbone][self.backbone_size]
 
     def _check_out_layers(self) -> None:
         head, layers = head_config_class(self.head_name), self.backbone_out_layers
-        choices, last = block_choices(head), self._backbone_row.shape.depth - 1
+        choices, last = block_choices(head), self.backbone_row.shape.depth - 1
         if isinstance(layers, str):
             fits, hint = layers in choices, nearest(layers, choices)
         else:
@@ -114,6 +123,22 @@ class ViTModelConfig:
                 f"model.backbone_out_layers={layers!r} is not known; choose one of {', '.join(choices)}, or {number} "
                 f"in ascending order, of 0 to {last} in {self.backbone} {self.backbone_size}{hint}"
             )
+
+
+def patch_size_for_scale(patch_size: Sequence[int], scale: int) -> list[int]:
+    """Limits a patch so that its enlarged image is no larger than 1024 pixels, or than the patch itself.
+
+    Self-attention makes the window, not the scale, what has to be limited: 4 x 256 pixels cost what 1024 cost.
+
+    Args:
+        patch_size: sides in pixels.
+        scale: `model.input_scale`.
+
+    Returns:
+        The sides; those that are shortened are multiples of 32.
+    """
+    limits = [max(_LARGEST_ENLARGED, side) // scale // _PATCH_UNIT * _PATCH_UNIT for side in patch_size]
+    return [min(side, max(_PATCH_UNIT, limit)) for side, limit in zip(patch_size, limits, strict=True)]
 
 
 @dataclass
@@ -134,6 +159,7 @@ class ViTnnUNetConfig:
     model: ViTModelConfig = field(default_factory=ViTModelConfig)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     training: ViTTrainingConfig = field(default_factory=ViTTrainingConfig)
+    loss: TermsConfig = field(default_factory=TermsConfig)
     use_nnunet_augmentation: bool = True
     """true: nnU-Net's augmentation, for a fair comparison of architectures; false: resize, crop and flip, as in the
     dinov3 package."""
@@ -145,6 +171,7 @@ class ViTnnUNetConfig:
             self.model.tuning = "lora" if self.lora.enabled else "frozen"
         self.lora.enabled = self.model.tuning == "lora"
         loss_config_class(self.training.loss, head_config_class(self.model.head_name).kind)
+        self.loss.resolve_terms(self.training.loss)
 
     @classmethod
     def resolved(cls, path: str | os.PathLike | None, overrides: Sequence[str]) -> type[ViTnnUNetConfig]:
@@ -164,9 +191,13 @@ class ViTnnUNetConfig:
 
     @property
     def loss_settings(self) -> LossConfig:
-        """Returns the settings of the loss; defaults if there is no section for it."""
+        """Returns the settings of the loss; of what its section does not have, the defaults."""
         config = loss_config_class(self.training.loss, head_config_class(self.model.head_name).kind)
-        return getattr(self, config.section, None) or config()
+        section = getattr(self, config.section, None)
+        if isinstance(section, config):
+            return section
+        own = {field_.name for field_ in fields(config)}
+        return config(**{name: value for name, value in vars(section or self.loss).items() if name in own})
 
     def load_classes(self) -> None:
         """Imports head, backbone and loss, so that mistakes in a user's file are reported before anything is built.
@@ -210,15 +241,31 @@ class ViTnnUNetConfig:
         unused = {key: reason for needed, keys in needs.items() for key in keys if tuning != needed}
         if self.training.num_epochs is not None:
             unused["training.total_iter"] = "without effect, as training.num_epochs is set"
+        if self.loss.soft_cldice == 0:
+            unused["loss.soft_cldice_iterations"] = "without effect, as loss.soft_cldice=0"
         return unused
 
-    def architecture(self, *, regions: bool) -> dict[str, Any]:
+    def patch_size(self, planned: Sequence[int], trained: Sequence[int] | None) -> list[int] | None:
+        """Returns the patch size to train with; None: that of the plans.
+
+        Args:
+            planned: that of the plans.
+            trained: that of the folds in the model folder; None: it holds no checkpoint.
+        """
+        if self.training.patch_size is not None or self.model.input_scale == 1:
+            return self.training.patch_size
+        return list(trained or patch_size_for_scale(planned, self.model.input_scale))
+
+    def architecture(self, *, regions: bool, trained: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Returns the plans' architecture section: plain data from which the network is rebuilt.
 
         Args:
             regions: the dataset's labels are regions, which may overlap.
+            trained: the section that the model folder was trained with; None: it holds no checkpoint.
         """
-        network_class, head = architecture_of_head(self.model.head_name, self.model.head_config())
+        model, of_trained = self.model, (trained or {}).get("arch_kwargs", {})
+        shape = model.backbone_row.shape
+        network_class, head = architecture_of_head(model.head_name, model.head_config(), shape, of_trained)
         kwargs = self.model.common_settings() | head
         if self.lora.enabled:
             kwargs["lora"] = {name: value for name, value in asdict(self.lora).items() if name != "enabled"}

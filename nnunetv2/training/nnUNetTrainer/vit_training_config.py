@@ -54,7 +54,8 @@ class ViTTrainingConfig:
     batch_size: int | None = None
     """Samples per iteration over all GPUs; null: from the plans."""
     patch_size: list[int] | None = None
-    """Height and width in pixels; null: from the plans. Multiples of 32 avoid padding."""
+    """Height and width in pixels; null: from the plans, but with model.input_scale above 1 no larger than 1024 pixels
+    after enlarging. Multiples of 32 avoid padding."""
     oversample_foreground_percent: float = 0.33
     """Share of the samples in a batch that must contain foreground, in [0, 1]."""
     save_every: int = 50

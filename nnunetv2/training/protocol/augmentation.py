@@ -13,8 +13,8 @@ _CALL = re.compile(r"\s*([\w.]+)\(\s*(.*?)\s*\)\s*", re.DOTALL)
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _WHOLE_NUMBER = re.compile(r"(?<![\w.])(\d+)\.0(?![\w.])")  # normalises 1.0 to 1
 _PIPELINE = "ComposeTransforms"
-# Required by the loss, not part of the augmentation: only used with deep supervision.
-_NO_AUGMENTATION = frozenset({"DownsampleSegForDSTransform"})
+# Required by the loss, not part of the augmentation: only used with deep supervision or Skeleton Recall.
+_NO_AUGMENTATION = frozenset({"DownsampleSegForDSTransform", "TubeTransform"})
 # Implementation details of a step, and the patch size, which is recorded separately.
 _NO_PARAMETERS = frozenset({"patch_size", "benchmark", "benchmark_use_fft", "benchmark_num_runs"})
 

@@ -33,19 +33,30 @@ def require_same_architecture(model_folder: str, configuration: str, wanted: Con
     Raises:
         UsageError: the architectures differ; the message lists every differing entry.
     """
-    plans_file = Path(model_folder) / "plans.json"
-    if not plans_file.is_file() or not any(plans_file.parent.glob("fold_*/checkpoint_*.pth")):
+    trained = trained_configuration(model_folder, configuration)
+    if trained is None:
         return
-    plans = read_json(plans_file)
-    if configuration not in plans.get("configurations", {}):
-        return
-    trained = PlansManager(plans).get_configuration(configuration)
-    differences = architecture_differences(trained.configuration["architecture"], wanted.configuration["architecture"])
-    if differences:
+    if differences := architecture_differences(trained["architecture"], wanted.configuration["architecture"]):
         raise UsageError(
             f"{model_folder} holds checkpoints of another architecture: {'; '.join(differences)}. Train with the same "
             f"settings, with another nnUNet_results, with plans of another name (-p), or move that folder away"
         )
+
+
+def trained_configuration(model_folder: str | None, configuration: str) -> dict[str, Any] | None:
+    """Returns the configuration of the plans that the folds of a model folder were trained with.
+
+    None if no fold has a checkpoint, or the folder's plans do not have the configuration.
+    """
+    if model_folder is None:
+        return None
+    plans_file = Path(model_folder) / "plans.json"
+    if not plans_file.is_file() or not any(plans_file.parent.glob("fold_*/checkpoint_*.pth")):
+        return None
+    plans = read_json(plans_file)
+    if configuration not in plans.get("configurations", {}):
+        return None
+    return PlansManager(plans).get_configuration(configuration).configuration
 
 
 def architecture_differences(trained: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -35,7 +35,7 @@ def count_labels(logits: torch.Tensor, target: torch.Tensor, ignore_label: int |
 
     Args:
         logits: (B, K, *spatial); the largest decides.
-        target: (B, 1, *spatial) whole numbers 0..K-1, or `ignore_label`.
+        target: (B, 1, *spatial) whole numbers 0..K-1, or `ignore_label`. Further channels are not read.
         ignore_label: voxels with this value are not counted.
     """
     num_classes = logits.shape[1]
@@ -55,12 +55,14 @@ def count_regions(logits: torch.Tensor, target: torch.Tensor, has_ignore_mask: b
 
     Args:
         logits: (B, R, *spatial).
-        target: (B, R, *spatial) membership (bool or 0/1); with `has_ignore_mask` one more channel at the end that is
-            true where a voxel is ignored.
+        target: (B, R, *spatial) membership (bool or 0/1); with `has_ignore_mask` one more channel that is true
+            where a voxel is ignored. Further channels are not read.
     """
-    predicted = logits > 0
-    expected = target[:, : logits.shape[1]].bool()
-    counted = ~target[:, -1:].bool() if has_ignore_mask else torch.ones_like(expected[:, :1])
+    predicted, num_regions = logits > 0, logits.shape[1]
+    expected = target[:, :num_regions].bool()
+    counted = torch.ones_like(expected[:, :1])
+    if has_ignore_mask:
+        counted = ~target[:, num_regions : num_regions + 1].bool()
     axes = (0, *range(2, logits.ndim))
 
     def voxels(where: torch.Tensor) -> np.ndarray:

@@ -6,6 +6,7 @@ from torch import nn
 
 from nnunetv2.errors import UsageError
 from nnunetv2.training.loss.default_loss import over_resolutions
+from nnunetv2.training.loss.loss_config import LabelTask
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 _NO_LABEL = -100  # PyTorch's default, never a label
@@ -16,6 +17,12 @@ def supervised(trainer: nnUNetTrainer, loss: nn.Module) -> nn.Module:
     return over_resolutions(
         loss, trainer._get_deep_supervision_scales(), is_ddp=trainer.is_ddp, is_compiled=trainer._do_i_compile()
     )
+
+
+def label_task(trainer: nnUNetTrainer) -> LabelTask:
+    """Describes the labels of the trainer's dataset to a loss."""
+    batch_dice = trainer.configuration_manager.batch_dice
+    return LabelTask.of(trainer.label_manager, batch_dice=batch_dice, is_ddp=trainer.is_ddp)
 
 
 def require_label_map(trainer: nnUNetTrainer) -> None:

@@ -1,0 +1,102 @@
+"""Tells before a training that structures are thinner than the head can draw, and what to set."""
+
+from __future__ import annotations
+
+import logging
+import math
+from copy import deepcopy
+
+from nnunetv2.training.cost.trainer_cost import trainer_cost
+from nnunetv2.training.dataloading.splits import read_or_generate_splits
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
+from nnunetv2.training.nnUNetTrainer.vit_config import patch_size_for_scale
+from nnunetv2.training.setup.thin_structures import Members, ceilings, labelled_slice, median_calibres, scale_for
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+logger = logging.getLogger(__name__)
+
+_MARGIN = 1.5  # strides that a structure should be wide
+_NUM_CASES = 4
+_LARGEST_SCALE = 16  # of model.input_scale
+_GIB = 2**30
+
+
+def advise_on_resolution(trainer: nnUNetTrainer) -> None:
+    """Adds one line to the log of a training that starts, if structures are thinner than 1.5 strides of the head.
+
+    A few cases are measured, and only for heads that answer at less than the resolution of the image. Nothing is
+    written yet: the training may still be refused.
+    """
+    if not isinstance(trainer, nnUNetTrainer_vit) or trainer.local_rank != 0:
+        return
+    try:
+        advice = resolution_advice(trainer)
+    except Exception as err:  # of any kind: what is wrong with the cases is reported by the training itself
+        logger.debug("The calibre of the structures cannot be measured: %r", err)
+        return
+    if advice is not None:
+        trainer.start_notes.append(advice)
+
+
+def resolution_advice(trainer: nnUNetTrainer_vit) -> str | None:
+    """Returns the line; None if all structures are wide enough."""
+    model = trainer.config.model
+    own_stride = model.head_config().logit_stride(model.backbone_row.shape)
+    if own_stride is None or model.detail_branch or own_stride <= model.input_scale:
+        return None
+    stride = own_stride / model.input_scale
+    identifiers = sorted(trainer._cases_of_fold(read_or_generate_splits)[0])
+    cases = identifiers[:: max(1, len(identifiers) // _NUM_CASES)][:_NUM_CASES]
+    dataset = trainer._open_cases(cases)
+    ignored = trainer.label_manager.ignore_label
+    slices = [labelled_slice(dataset.load_case(case)[1][0], ignored) for case in cases]
+    structures = members_of(trainer.label_manager)
+    calibres = median_calibres(slices, structures, _MARGIN * stride)
+    thin = {name: calibre for name, calibre in calibres.items() if calibre < _MARGIN * stride}
+    if not thin:
+        return None
+    name = min(thin, key=thin.get)
+    scale = min(_LARGEST_SCALE, scale_for(thin[name], own_stride, _MARGIN))
+    now, then = (ceilings(slices, {name: structures[name]}, each)[name] for each in (stride, own_stride / scale))
+    return (
+        f"{name} is {thin[name]:.2g} pixels wide (median of {len(cases)} cases), less than {_MARGIN} times the stride "
+        f"of the head {model.head_name}, {stride:.2g} pixels. Perfect shares per cell reach a Dice of {now:.2f} on it, "
+        f"and {then:.2f} with {_setting(trainer, scale)}; model.detail_branch=true costs less"
+    )
+
+
+def members_of(labels: LabelManager) -> Members:
+    """Labels of each foreground class or region, by its name."""
+    entries = {name: value for name, value in labels.label_dict.items() if name != "ignore"}
+    members = {name: list(value) if isinstance(value, (list, tuple)) else [value] for name, value in entries.items()}
+    return {name: values for name, values in members.items() if any(values)}
+
+
+def _setting(trainer: nnUNetTrainer_vit, scale: int) -> str:
+    """The setting for a scale, with its cost."""
+    configuration, batch = trainer.configuration_manager, trainer.configuration_manager.batch_size
+    before = [int(side) for side in configuration.patch_size]
+    after = patch_size_for_scale(before, scale)
+    size = ",".join(map(str, after))
+    return (
+        f"model.input_scale={scale} training.patch_size=[{size}] ({_cost(trainer, after, scale)} for a batch of "
+        f"{batch}; now {_cost(trainer, before, trainer.config.model.input_scale)})"
+    )
+
+
+def _cost(trainer: nnUNetTrainer_vit, patch_size: list[int], scale: int) -> str:
+    """Tokens per patch and memory of a training step."""
+    side = trainer.config.model.backbone_row.shape.patch_size
+    tokens = math.prod(math.ceil(length * scale / side) for length in patch_size)
+    plans = PlansManager(deepcopy(trainer.plans_manager.plans))
+    section = plans.get_configuration(trainer.configuration_name).configuration["architecture"]
+    section["arch_kwargs"]["input_scale"] = scale
+    plans.plans["configurations"][trainer.configuration_name]["architecture"] = section
+    network = trainer.network
+    try:
+        memory = trainer_cost(trainer, plans, patch_size=patch_size).memory
+    finally:
+        trainer.network = network
+    return f"{tokens} tokens, {memory.training_peak / _GIB:.2g} GiB"

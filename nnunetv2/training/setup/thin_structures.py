@@ -1,0 +1,103 @@
+"""Calibre of labelled structures, and how well logits of a coarse grid can represent them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Members = Mapping[str, Sequence[int]]
+"""labels of each structure, by its name"""
+
+_LARGEST = 768  # pixels of a side; of larger slices, a part is measured
+_FINEST_STRIDE = 1.0  # pixels; logits finer than the labels gain nothing
+
+
+def labelled_slice(labels: np.ndarray, ignored: int | None) -> np.ndarray:
+    """The part that is measured: of the slice with the most foreground, the surroundings of the foreground.
+
+    Args:
+        labels: (Z, H, W).
+        ignored: ignore label; its pixels become background, as do those outside the case.
+
+    Returns:
+        (h, w), each at most 768.
+    """
+    labels = np.where(labels == ignored, 0, labels).clip(0) if ignored is not None else labels.clip(0)
+    chosen = labels[int(np.argmax((labels > 0).sum(axis=(1, 2))))]
+    foreground = np.argwhere(chosen > 0)
+    centre = foreground.mean(axis=0) if len(foreground) else np.array(chosen.shape) / 2
+    first = [int(np.clip(c - _LARGEST / 2, 0, max(0, s - _LARGEST))) for c, s in zip(centre, chosen.shape, strict=True)]
+    return chosen[first[0] : first[0] + _LARGEST, first[1] : first[1] + _LARGEST]
+
+
+def median_calibres(slices: Sequence[np.ndarray], members: Members, limit: float) -> dict[str, float]:
+    """Median calibre in pixels of the structures that may be thinner than a limit.
+
+    The calibre at a pixel of the skeleton is twice its distance to the background, minus 1: the width of a line. A
+    structure whose pixels are on average further from the background than that cannot be thin; it has no entry, and
+    its skeleton is not computed.
+
+    Args:
+        slices: label maps (h, w).
+        members: structures; those that occur nowhere have no entry.
+        limit: in pixels.
+    """
+    from scipy.ndimage import distance_transform_edt
+    from skimage.morphology import skeletonize
+
+    found = {}
+    for name, labels in members.items():
+        masks = [np.isin(labelled, labels) for labelled in slices]
+        distances = [distance_transform_edt(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1] for mask in masks]
+        inside = np.concatenate([distance[mask] for distance, mask in zip(distances, masks, strict=True)])
+        if not inside.size or 2 * np.median(inside) - 1 >= limit:
+            continue
+        centres = [distance[skeletonize(mask)] for distance, mask in zip(distances, masks, strict=True)]
+        found[name] = float(2 * np.median(np.concatenate(centres)) - 1)
+    return found
+
+
+def ceilings(slices: Sequence[np.ndarray], members: Members, stride: float) -> dict[str, float]:
+    """Dice of each structure if every cell of a grid knew its share of it, and nothing finer.
+
+    Shares are enlarged bilinearly and cut at one half. Not a strict bound: trained logits may be sharper than shares.
+
+    Args:
+        slices: label maps (h, w).
+        members: structures.
+        stride: side of a cell, in pixels.
+    """
+    return {name: _ceiling([np.isin(each, labels) for each in slices], stride) for name, labels in members.items()}
+
+
+def _ceiling(masks: Sequence[np.ndarray], stride: float) -> float:
+    overlap = total = 0
+    for mask in masks:
+        truth = torch.from_numpy(mask)
+        drawn = _through_a_grid(truth.float(), stride) > 0.5
+        overlap += 2 * int((drawn & truth).sum())
+        total += int(drawn.sum()) + int(truth.sum())
+    return overlap / max(1, total)
+
+
+def _through_a_grid(mask: Tensor, stride: float) -> Tensor:
+    size = mask.shape
+    cells = [max(1, round(side / stride)) for side in size]
+    shares = F.interpolate(mask[None, None], size=cells, mode="area")
+    return F.interpolate(shares, size=size, mode="bilinear", align_corners=False)[0, 0]
+
+
+def scale_for(calibre: float, stride: float, margin: float) -> int:
+    """Smallest integer factor by which an image must be enlarged for a structure to be as wide as `margin` strides.
+
+    Args:
+        calibre: of the structure, in pixels.
+        stride: of the logits on the image as it is, in pixels. The stride need not become less than a pixel.
+        margin: in strides.
+    """
+    wanted = max(_FINEST_STRIDE, calibre / margin)
+    return max(1, int(np.ceil(stride / wanted)))
