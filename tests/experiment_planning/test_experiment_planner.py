@@ -152,6 +152,14 @@ def test_constructing_a_planner_writes_nothing(planned_dataset):
     assert sorted(planned_dataset.rglob("*")) == before
 
 
+def test_spacing_without_a_possible_patch_is_refused(planned_dataset):
+    message = "differs between axes by more than a factor of 10000, for which there is no"
+    with pytest.raises(DataError, match=message):
+        ExperimentPlanner(18, overwrite_target_spacing=(1, 1, 5e-5)).plan_experiment()
+    with pytest.raises(DataError, match=message):
+        ExperimentPlanner(18).get_plans_for_configuration((20_000, 1, 1), (20, 42, 40), "cases", 1e5, {})
+
+
 def test_target_spacing_can_be_given(planned_dataset):
     plans = ExperimentPlanner(18, overwrite_target_spacing=(3, 1.5, 1.0)).plan_experiment()
     assert plans["configurations"]["3d_fullres"]["spacing"] == [3.0, 1.5, 1.0]

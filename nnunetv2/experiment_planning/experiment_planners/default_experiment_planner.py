@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 _MIN_SIZE_RATIO_OF_LOWRES = 2  # a low-resolution stage with more than half the voxels is not worth training
 _MASK_BELOW_RELATIVE_SIZE = 3 / 4  # if cropping removes more than a quarter, the background is considered empty
+_LARGEST_ANISOTROPY = 10_000  # 2-D images have 999; from 11,585 on, a patch would be less than half a voxel thick
 
 
 class ExperimentPlanner:
@@ -213,6 +214,11 @@ class ExperimentPlanner:
         """
         if not all(s > 0 for s in spacing):
             raise UsageError(f"The spacing {list(spacing)} is not possible; it must be above 0 along every axis")
+        if max(spacing) > _LARGEST_ANISOTROPY * min(spacing):
+            raise DataError(
+                f"The spacing {[float(s) for s in spacing]} mm differs between axes by more than a factor of "
+                f"{_LARGEST_ANISOTROPY}, for which there is no patch size; correct it in the headers of the images"
+            )
         is_2d = len(spacing) == 2
         reference = (self.UNet_reference_val_2d if is_2d else self.UNet_reference_val_3d) * (
             self.UNet_vram_target_GB / self.UNet_reference_val_corresp_GB
