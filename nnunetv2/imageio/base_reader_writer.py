@@ -32,6 +32,10 @@ class BaseReaderWriter(ABC):
 
     supported_file_endings: list[str] = []
 
+    def has_spacing(self, file: str) -> bool:
+        """Whether a file says how large its pixels are; if not, lengths are in pixels."""
+        return True
+
     @staticmethod
     def _check_all_same(input_list: Sequence[Any]) -> bool:
         """Whether all entries (numbers, or sequences of them) are close to the first."""
