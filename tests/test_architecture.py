@@ -41,6 +41,7 @@ LAYERS = {
     "nnunetv2.postprocessing": 9,
     "nnunetv2.ensembling": 9,
     "nnunetv2.evaluation.find_best_configuration": 10,
+    "nnunetv2.evaluation.evaluate_entry_points": 17,
     "nnunetv2.training.setup": 10,
     "nnunetv2.training.validation": 10,
     "nnunetv2.training.state": 11,

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nnunetv2.comparison.among_classes import among_classes
 from nnunetv2.comparison.mask_pair import Counts, MaskPair
 from nnunetv2.comparison.metric import COMPUTED, METRICS, Metric
 from nnunetv2.errors import DataError
 from nnunetv2.evaluation.confusion import LabelOrRegion, labels_of
 from nnunetv2.evaluation.evaluate_predictions import confusion_of_pair
+from nnunetv2.evaluation.field_of_view import read_field
 from nnunetv2.imageio.channel_grid import ALLOW_MISMATCH
 from nnunetv2.imageio.checked_reading import read_seg
 from nnunetv2.imageio.geometry import mismatch_is_allowed, placement_differences, spacings_agree
@@ -70,6 +72,9 @@ def score_case(
     metrics: Sequence[str],
     tolerance: float = 1.0,
     ignore_label: int | None = None,
+    among: Sequence[LabelOrRegion] = (),
+    field_file: Path | None = None,
+    known_labels: Collection[int] | None = None,
 ) -> list[PairScores]:
     """Score predictions of one image against its reference.
 
@@ -82,6 +87,9 @@ def score_case(
         metrics: names of registered metrics.
         tolerance: for NSD, in mm.
         ignore_label: voxels with this label in the reference count as background in both masks.
+        among: those of the classes that the metrics "among classes" tell apart.
+        field_file: field of view; voxels outside of it are ignored like those with the ignore label.
+        known_labels: values that the files may have; None for those of the classes and the ignore label.
 
     Returns:
         Scores of each prediction, in the given order.
@@ -90,11 +98,13 @@ def score_case(
         DataError: a file cannot be read, holds values that are not labels of the dataset, or lies on another grid
             than the reference; or a metric returns a value that is not finite.
     """
-    known = {0, *(label for region in classes for label in labels_of(region))}
-    if ignore_label is not None:
-        known.add(ignore_label)
+    known = labels_in(classes, ignore_label) if known_labels is None else known_labels
     reference, properties = read_seg(reader, str(reference_file))
     expected = _segmentation(reference, properties["spacing"], known, reference_file)
+    is_inside = (
+        None if field_file is None else read_field(field_file, reference.shape[1:]).reshape(expected.labels.shape)
+    )
+    rules = _Rules(tuple(classes), tuple(metrics), tolerance, ignore_label, tuple(among))
     scores = []
     for path in prediction_files:
         prediction, of_prediction = read_seg(reader, str(path))
@@ -103,13 +113,41 @@ def score_case(
             raise DataError(_not_on_grid(shapes, path, reference_file))
         _require_same_grid(of_prediction, properties, path, reference_file)
         predicted = _segmentation(prediction, properties["spacing"], known, path)
-        scores.append(_pair_scores(predicted, expected, classes, metrics, tolerance, ignore_label))
+        scores.append(_pair_scores(predicted, expected, rules, is_inside))
     return scores
 
 
-def _segmentation(array: np.ndarray, spacing: Sequence[float], known: Collection[int], path: Path) -> _Segmentation:
-    from scipy.ndimage import find_objects
+def score_arrays(
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    spacing: Sequence[float],
+    classes: Sequence[LabelOrRegion],
+    metrics: Sequence[str],
+    tolerance: float = 1.0,
+    ignore_label: int | None = None,
+    among: Sequence[LabelOrRegion] = (),
+    is_inside: np.ndarray | None = None,
+) -> PairScores:
+    """Score arrays (1, Z, Y, X) as `score_case` scores files; values that are no label of a class are background.
 
+    Args:
+        is_inside: boolean (Z, Y, X), the field of view; None is the whole image.
+    """
+    known = labels_in(classes, ignore_label)
+    expected, predicted = (_on_grid(array[0].astype(np.int32), spacing, known) for array in (reference, prediction))
+    if is_inside is not None:
+        is_inside = is_inside.reshape(expected.labels.shape)
+    rules = _Rules(tuple(classes), tuple(metrics), tolerance, ignore_label, tuple(among))
+    return _pair_scores(predicted, expected, rules, is_inside)
+
+
+def labels_in(classes: Sequence[LabelOrRegion], ignore_label: int | None) -> frozenset[int]:
+    """Labels of the classes, background and ignore label."""
+    ignored = [] if ignore_label is None else [ignore_label]
+    return frozenset({0, *(label for region in classes for label in labels_of(region)), *ignored})
+
+
+def _segmentation(array: np.ndarray, spacing: Sequence[float], known: Collection[int], path: Path) -> _Segmentation:
     with np.errstate(invalid="ignore"):  # values that do not convert are caught by the comparison below
         labels = array[0].astype(np.int32)
     if (labels != array[0]).any():
@@ -121,6 +159,12 @@ def _segmentation(array: np.ndarray, spacing: Sequence[float], known: Collection
             f"{path} has the values {some}, which are no labels of the dataset; accepted are "
             f"{', '.join(map(str, sorted(known)))}"
         )
+    return _on_grid(labels, spacing, known)
+
+
+def _on_grid(labels: np.ndarray, spacing: Sequence[float], known: Collection[int]) -> _Segmentation:
+    from scipy.ndimage import find_objects
+
     if len(labels) == 1:
         # A single slice: dropping the axis keeps distances within the slice.
         labels, spacing = labels[0], spacing[1:]
@@ -151,25 +195,34 @@ def _not_on_grid(difference: str, prediction_file: Path, reference_file: Path) -
     return f"The prediction {prediction_file} does not lie on the grid of the reference {reference_file}: {difference}"
 
 
+@dataclass(frozen=True)
+class _Rules:
+    """What is computed; see the arguments of `score_case`."""
+
+    classes: Sequence[LabelOrRegion]
+    metrics: Sequence[str]
+    tolerance: float
+    ignore_label: int | None
+    among: Sequence[LabelOrRegion]
+
+
 def _pair_scores(
-    prediction: _Segmentation,
-    reference: _Segmentation,
-    classes: Sequence[LabelOrRegion],
-    metrics: Sequence[str],
-    tolerance: float,
-    ignore_label: int | None,
+    prediction: _Segmentation, reference: _Segmentation, rules: _Rules, is_inside: np.ndarray | None
 ) -> PairScores:
-    confusion = confusion_of_pair(reference.labels, prediction.labels, classes, ignore_label)
-    counts = [confusion.metrics(region) for region in classes]
-    values: dict[str, list[float]] = {name: [] for name in metrics}
-    for region, of_class in zip(classes, counts, strict=True):
+    confusion = confusion_of_pair(reference.labels, prediction.labels, rules.classes, rules.ignore_label, is_inside)
+    counts = [confusion.metrics(region) for region in rules.classes]
+    among = among_classes(confusion, rules.among) if rules.among else None
+    is_counted = _counted(reference.labels, rules.ignore_label, is_inside)
+    values: dict[str, list[float]] = {name: [] for name in rules.metrics}
+    for region, of_class in zip(rules.classes, counts, strict=True):
         pair = MaskPair(
-            partial(_masks_of, region, prediction, reference, ignore_label),
+            partial(_masks_of, region, prediction, reference, is_counted),
             Counts(*(of_class[name] for name in ("TP", "FP", "FN", "TN"))),
             reference.spacing,
-            tolerance,
+            rules.tolerance,
+            among.seen_from(rules.among.index(region)) if region in rules.among else None,
         )
-        for name in metrics:
+        for name in rules.metrics:
             values[name].append(_value(METRICS[name], pair))
     return PairScores(
         values={name: tuple(each) for name, each in values.items()},
@@ -182,13 +235,13 @@ def _pair_scores(
 
 
 def _value(metric: Metric, pair: MaskPair) -> float:
-    """Compute the metric, or return NaN where the empty-mask rule ignores the computed value."""
+    """Compute the metric, or return NaN where its empty-mask rule ignores the value or the case does not count."""
     counts, rule = pair.counts, metric.empty_masks
     if counts.true_positive + counts.false_negative == 0:
         is_computed = rule.absent == COMPUTED
     else:
         is_computed = rule.missed == COMPUTED or counts.true_positive + counts.false_positive > 0
-    if not is_computed:
+    if not (is_computed and metric.is_defined(pair)):
         return math.nan
     value = float(metric.compute(pair))
     if not math.isfinite(value):
@@ -196,17 +249,25 @@ def _value(metric: Metric, pair: MaskPair) -> float:
     return value
 
 
+def _counted(reference: np.ndarray, ignore_label: int | None, is_inside: np.ndarray | None) -> np.ndarray | None:
+    """Voxels that count, boolean in the shape of the reference; None if all do."""
+    if ignore_label is None:
+        return is_inside
+    is_labelled = reference != ignore_label
+    return is_labelled if is_inside is None else is_labelled & is_inside
+
+
 def _masks_of(
-    region: LabelOrRegion, prediction: _Segmentation, reference: _Segmentation, ignore_label: int | None
+    region: LabelOrRegion, prediction: _Segmentation, reference: _Segmentation, is_counted: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    # Cropping to both masks does not change the distances, which take far less time in the box.
-    box = _joint_box([each.boxes[label - 1] for each in (prediction, reference) for label in labels_of(region)])
-    expected = reference.labels[box]
-    is_counted = True if ignore_label is None else expected != ignore_label
-    return (
-        np.isin(prediction.labels[box], labels_of(region)) & is_counted,
-        np.isin(expected, labels_of(region)) & is_counted,
-    )
+    # Cropping to both masks does not change distances, skeletons and components, which take far less time in the box.
+    box = (slice(None),)  # the background has no box
+    if 0 not in labels_of(region):
+        box = _joint_box([each.boxes[label - 1] for each in (prediction, reference) for label in labels_of(region)])
+    masks = [np.isin(each.labels[box], labels_of(region)) for each in (prediction, reference)]
+    if is_counted is not None:
+        masks = [mask & is_counted[box] for mask in masks]
+    return masks[0], masks[1]
 
 
 def _joint_box(boxes: Sequence[Box | None]) -> Box:

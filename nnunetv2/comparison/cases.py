@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dinov3.utils.visible_files import visible_files
+from nnunetv2.comparison.declared_classes import chosen, declared_regions
 from nnunetv2.comparison.models import dataset_description
 from nnunetv2.comparison.protocol_sources import FoldSources
 from nnunetv2.comparison.runs import fold_folder, fold_order, folds_of, listed, run_names
 from nnunetv2.comparison.scores import Run
+from nnunetv2.comparison.settings import CompareSettings
 from nnunetv2.errors import DataError, NNUNetError
 from nnunetv2.evaluation.crossval_folds import ground_truth_folder
 from nnunetv2.paths import nnUNet_raw
@@ -40,6 +42,10 @@ class DatasetFormat:
     ignore_label: int | None
     reader_writer: BaseReaderWriter
     file_ending: str
+    labels: Mapping[str, int]
+    """number of each label by its name in dataset.json, or by its number if only regions are named"""
+    known_labels: frozenset[int]
+    """values that a segmentation may have, background and ignore label included"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def dataset_format(dataset: str, runs: Sequence[Run]) -> DatasetFormat:
         DataError: dataset.json is missing or invalid.
     """
     from nnunetv2.utilities.label_handling.label_handling import LabelManager
-    from nnunetv2.utilities.label_handling.output_names import foreground_names
+    from nnunetv2.utilities.label_handling.output_names import foreground_names, named_labels
 
     models = [run.folder for run in runs if run.is_model]
     description = dataset_description(maybe_convert_to_dataset_name(dataset), models)
@@ -69,7 +75,32 @@ def dataset_format(dataset: str, runs: Sequence[Run]) -> DatasetFormat:
         ignore_label=labels.ignore_label,
         reader_writer=_reader(models, description, runs),
         file_ending=description["file_ending"],
+        labels=named_labels(labels),
+        known_labels=frozenset(
+            {0, *labels.all_labels, *([] if labels.ignore_label is None else [labels.ignore_label])}
+        ),
     )
+
+
+def with_declared_classes(layout: DatasetFormat, settings: CompareSettings) -> DatasetFormat:
+    """Replace the classes of a dataset by the regions of the settings, and keep those that they choose.
+
+    Raises:
+        UsageError: a region or class is not one of the dataset.
+    """
+    classes = dict(layout.classes)
+    if settings.regions:
+        classes = declared_regions(settings.regions, layout.labels, layout.ignore_label)
+    if settings.classes:
+        classes = {name: classes[name] for name in chosen("--classes", settings.classes, classes)}
+    chosen("--primary (a metric or class)", settings.primary_classes, classes)
+    chosen("--among", settings.among, classes)
+    return replace(layout, classes=classes)
+
+
+def length_unit(reader: BaseReaderWriter, references: Iterable[Path]) -> str:
+    """`px` if no reference has a spacing, else `mm`."""
+    return "mm" if any(reader.has_spacing(str(path)) for path in references) else "px"
 
 
 def _reader(models: Sequence[Path], description: dict, runs: Sequence[Run]) -> BaseReaderWriter:
@@ -141,6 +172,16 @@ def common_cases(runs: Sequence[Run], references: Mapping[str, Path]) -> tuple[s
     if not common:
         raise DataError("There is no case that all models predicted and that has a reference")
     return tuple(sorted(common))
+
+
+def require_cases(run: Run, cases: Sequence[str]) -> None:
+    """Raise `DataError` if a second reader lacks one of the compared cases."""
+    missing = [case for case in cases if case not in run.predictions]
+    if missing:
+        raise DataError(
+            f"{run.folder} (--reader) has no segmentation of {listed(missing)}; a second reader is compared on the "
+            f"{len(cases)} cases of the models"
+        )
 
 
 def case_problems(runs: Sequence[Run], references: Mapping[str, Path]) -> tuple[CaseProblem, ...]:

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from nnunetv2.comparison.cases import (
@@ -15,12 +16,16 @@ from nnunetv2.comparison.cases import (
     common_cases,
     dataset_format,
     image_files,
+    length_unit,
     reference_files,
+    require_cases,
     require_known_cases,
+    with_declared_classes,
 )
 from nnunetv2.comparison.comparability import comparability, require_comparable
+from nnunetv2.comparison.declared_classes import declared_lacks
 from nnunetv2.comparison.metric import require_usable
-from nnunetv2.comparison.models import find_runs
+from nnunetv2.comparison.models import find_reader, find_runs
 from nnunetv2.comparison.results import Comparability, Comparison
 from nnunetv2.comparison.scores import Run, ScoreTable
 from nnunetv2.comparison.settings import CompareSettings
@@ -42,6 +47,8 @@ def compare(
     allow: Sequence[str] = (),
     references: str | os.PathLike | None = None,
     num_processes: int | None = None,
+    fields: str | os.PathLike | None = None,
+    reader: str | None = None,
 ) -> Comparison:
     """Score trained models on the same cases, test their differences, and write the report.
 
@@ -54,6 +61,8 @@ def compare(
         allow: items that may differ between the models, or `all`.
         references: folder of the reference segmentations; None selects those of the dataset.
         num_processes: upper limit for worker processes; by default `nnUNet_def_n_proc` or 8.
+        fields: folder with a field of view per case, of any image format; voxels where it is 0 are ignored.
+        reader: `[NAME=]FOLDER` with the segmentations of a second reader of the same cases.
 
     Returns:
         Everything that the report shows.
@@ -65,6 +74,7 @@ def compare(
             dataset.
     """
     from nnunetv2.comparison.scoring import score_runs
+    from nnunetv2.evaluation.field_of_view import field_files
 
     settings = settings or CompareSettings()
     if Path(output).is_file():
@@ -74,22 +84,31 @@ def compare(
         name = maybe_convert_to_dataset_name(dataset)
         runs = find_runs(name, models, None if folds is None else [str(fold) for fold in folds])
         _require_methods(runs, settings.baseline)
-        layout = dataset_format(name, runs)
+        second = None if reader is None else find_reader(name, reader, runs)
+        everyone = runs if second is None else (*runs, second)
+        layout = with_declared_classes(dataset_format(name, runs), settings)
+        lacks = declared_lacks(settings.lacks, tuple(dict.fromkeys(run.method for run in everyone)), layout.classes)
         files = reference_files(name, layout.file_ending, None if references is None else Path(references))
         require_known_cases(name, runs, files)
         sheet = comparability(runs, files, allow)
         require_comparable(sheet, case_problems(runs, files))
+        cases = common_cases(runs, files)
+        if second is not None:
+            require_cases(second, cases)
         scores = score_runs(
-            runs,
-            {case: files[case] for case in common_cases(runs, files)},
+            everyone,
+            {case: files[case] for case in cases},
             layout.classes,
             layout.reader_writer,
             settings,
             layout.ignore_label,
             num_processes,
             Path(output) / SCORES_FOLDER,
+            layout.known_labels,
+            None if fields is None else field_files(fields, cases),
         )
-        comparison = _analysed(name, settings, scores, sheet)
+        scores = replace(scores, length_unit=length_unit(layout.reader_writer, files.values()))
+        comparison = _analysed(name, settings, scores, sheet, lacks, None if second is None else second.method)
         _write(comparison, Path(output), files, layout)
         return comparison
 
@@ -117,11 +136,24 @@ def _require_methods(runs: Sequence[Run], baseline: str | None) -> None:
         raise UsageError(f"The baseline is {baseline}; accepted are {', '.join(methods)}{hint}")
 
 
-def _analysed(dataset: str, settings: CompareSettings, scores: ScoreTable, sheet: Comparability) -> Comparison:
+def _analysed(
+    dataset: str,
+    settings: CompareSettings,
+    everything: ScoreTable,
+    sheet: Comparability,
+    lacks: Mapping[str, frozenset[str]],
+    reader: str | None,
+) -> Comparison:
+    """Analyse scores; those of the second reader, if there is one, are among `everything`."""
     from nnunetv2.comparison import statistics
     from nnunetv2.comparison.costs import method_costs
+    from nnunetv2.comparison.lacking_classes import without_lacking
+    from nnunetv2.comparison.reader_agreement import reader_agreement
     from nnunetv2.comparison.training_logs import learning_curves
 
+    scores = everything.of_methods([method for method in everything.methods if method != reader])
+    own = {method: names for method, names in lacks.items() if method != reader}
+    scores = without_lacking(scores, own, settings.primary_classes)
     pairs = statistics.pairs(scores, settings)
     ranks, stability = statistics.ranks(scores, settings)
     return Comparison(
@@ -136,6 +168,7 @@ def _analysed(dataset: str, settings: CompareSettings, scores: ScoreTable, sheet
         costs=method_costs(scores.runs),
         comparability=sheet,
         curves=learning_curves(scores.runs),
+        reader=None if reader is None else reader_agreement(scores, everything, reader, settings),
     )
 
 

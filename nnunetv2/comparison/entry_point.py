@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from nnunetv2.comparison.class_arguments import add_class_arguments, metric_names
 from nnunetv2.comparison.errors import NotComparableError, refuse
 from nnunetv2.comparison.metric import METRICS
 from nnunetv2.comparison.settings import EMPTY_POLICIES, CompareSettings
@@ -85,15 +86,36 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="ITEM",
         help="accept differences in these items, named as in the error message; without a name, in all items",
     )
+    add_class_arguments(parser)
+    add(
+        "--lacks",
+        nargs="+",
+        default=[],
+        metavar="METHOD:CLASSES",
+        help="classes that a method does not know, and is not scored in: human:artery,vein; METHOD: if it lacks none",
+    )
+    add(
+        "--reader",
+        default=None,
+        metavar="[NAME=]FOLDER",
+        help="segmentations of a second human reader, whose agreement is shown beside the methods",
+    )
     add("-np", type=int, default=get_default_num_processes(), help="maximum number of processes (default: %(default)s)")
     return parser
 
 
 def settings_of(args: argparse.Namespace) -> CompareSettings:
     """Convert parsed arguments to settings."""
+    primary_metrics = [name for name in args.primary if name in METRICS]
+    tolerance = args.nsd_tolerance.removesuffix("mm").removesuffix("px")
     return CompareSettings(
-        metrics=tuple(dict.fromkeys(name for word in args.metrics for name in word.split(",") if name)),
-        nsd_tolerance=_number("--nsd_tolerance", args.nsd_tolerance.removesuffix("mm"), float, "millimetres as in 1.5"),
+        metrics=metric_names([*primary_metrics, *args.metrics]),
+        nsd_tolerance=_number("--nsd_tolerance", tolerance, float, "millimetres as in 1.5"),
+        regions=tuple(args.regions),
+        classes=tuple(args.classes),
+        primary_classes=tuple(name for name in args.primary if name not in METRICS),
+        among=tuple(args.among),
+        lacks=tuple(args.lacks),
         empty=args.empty,
         num_resamples=_number("--bootstrap", args.bootstrap, int, "whole numbers"),
         seed=_number("--seed", args.seed, int, "whole numbers from 0"),
@@ -138,6 +160,8 @@ def compare_entry(argv: Sequence[str] | None = None) -> int:
                 allow=allowed,
                 references=references,
                 num_processes=args.np,
+                fields=args.fov,
+                reader=args.reader,
             )
     except NotComparableError as err:
         return refuse(err)

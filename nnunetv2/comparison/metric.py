@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["AS_DISTANCE", "AS_OVERLAP", "METRICS", "EmptyMasks", "Metric", "register_metric"]
 
 # Parts of a mask pair that a metric reads.
-COUNTS, MASKS, DISTANCES = "counts", "masks", "distances"
+COUNTS, MASKS, DISTANCES, SKELETONS, AMONG = "counts", "masks", "distances", "skeletons", "among"
 
-_PARTS = {COUNTS, MASKS, DISTANCES}
+_PARTS = {COUNTS, MASKS, DISTANCES, SKELETONS, AMONG}
 
 COMPUTED, DIAGONAL = "computed", "diagonal"
 
@@ -88,9 +88,9 @@ class Metric(abc.ABC):
         definition: how it is computed, one sentence for the report; `{tolerance}` is replaced by `--nsd_tolerance`.
         higher_is_better: direction of improvement.
         empty_masks: rule for empty masks.
-        unit: for example "mm"; empty for a fraction from 0 to 1.
+        unit: for example "mm"; empty for a fraction from 0 to 1. "mm" is shown as "px" where pixels have no size.
         digits: decimals in tables; None selects 3 for a fraction and 2 otherwise.
-        reads: parts of the pair that it uses, out of "counts", "masks" and "distances".
+        reads: parts of the pair that it uses, out of "counts", "masks", "distances", "skeletons" and "among".
         version: increase it if values change while the file does not, for example through a module that it imports.
         origin: None for the metrics of this package.
     """
@@ -112,6 +112,10 @@ class Metric(abc.ABC):
 
         Called if neither mask is empty, and where `empty_masks` says "computed".
         """
+
+    def is_defined(self, pair: MaskPair) -> bool:
+        """Whether the case counts for the class beyond the rule for empty masks; must depend on the reference alone."""
+        return True
 
     @property
     def is_distance(self) -> bool:

@@ -16,12 +16,14 @@ from nnunetv2.comparison.runs import fold_order, listed
 from nnunetv2.comparison.scores import Run
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.evaluation.crossval_folds import validated_segmentations
+from nnunetv2.evaluation.picture_cure import other_pictures
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw, nnUNet_results
 from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 
 _NUM_HINTS = 3
 _ALL = "all"
+_READER = "reader"  # default name of a second reader
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,21 @@ def find_runs(dataset: str, models: Sequence[str], folds: Sequence[str] | None =
     return ordered
 
 
+def find_reader(dataset: str, word: str, runs: Sequence[Run]) -> Run:
+    """Resolve `--reader [NAME=]FOLDER` to a run; its name is `reader` by default.
+
+    Raises:
+        UsageError: the folder does not exist, has no segmentations, or the name is that of a method.
+    """
+    name = maybe_convert_to_dataset_name(dataset)
+    parsed = _parse(word, name, "--reader")
+    method = _READER if parsed.method is None else parsed.method
+    if method in {run.method for run in runs}:
+        raise UsageError(f"--reader is called {method} like a method; give another name: --reader NAME=FOLDER")
+    folders = [run.folder for run in runs]
+    return replace(_run(replace(parsed, method=method), name, [parsed.folder, *folders], None), method=method)
+
+
 def dataset_description(dataset_name: str, model_folders: Sequence[Path] = ()) -> dict[str, Any]:
     """Read dataset.json from the preprocessed or raw dataset, falling back to the models.
 
@@ -87,13 +104,13 @@ def is_model_folder(folder: Path) -> bool:
     return any(path.is_dir() for path in folder.glob("fold_*"))
 
 
-def _parse(word: str, dataset_name: str) -> _Word:
+def _parse(word: str, dataset_name: str, flag: str = "-m") -> _Word:
     method, separator, model = word.partition("=")
     separators = {os.sep, os.altsep or os.sep}
     if not separator or separators & set(method):
         return _Word(None, word, _find_folder(word, dataset_name))
     if not method or not model:
-        raise UsageError(f"-m {word} lacks a {'model' if method else 'name'}; write METHOD=MODEL, or MODEL alone")
+        raise UsageError(f"{flag} {word} lacks a {'model' if method else 'name'}; write METHOD=MODEL, or MODEL alone")
     return _Word(method, model, _find_folder(model, dataset_name))
 
 
@@ -168,6 +185,7 @@ def _predictions(folder: Path, ending: str) -> Mapping[str, Path]:
     if not files:
         raise UsageError(
             f"{folder} is neither a trained model (it has no fold_*) nor a folder of segmentations (*{ending})"
+            f"{other_pictures(folder)}"
         )
     return {path.name.removesuffix(ending): path for path in files}
 

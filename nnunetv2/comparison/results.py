@@ -211,6 +211,17 @@ class LearningCurve:
     val_loss: tuple[float, ...]
 
 
+@dataclass(frozen=True)
+class ReaderAgreement:
+    """Agreement of a second human reader with the references."""
+
+    name: str
+    summaries: tuple[MethodSummary, ...]
+    """of the reader, per class that it has and for the mean over classes, nested in them by metric"""
+    pairs: tuple[PairResult, ...]
+    """each method against the reader, which is always the second"""
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Everything that the report shows."""
@@ -228,6 +239,7 @@ class Comparison:
     costs: tuple[MethodCost, ...]
     comparability: Comparability
     curves: tuple[LearningCurve, ...]
+    reader: ReaderAgreement | None = None
 
     def pairs_of(self, metric: str, class_name: str | None = ALL_CLASSES) -> list[PairResult]:
         """Select the pairs in one metric and class."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnunetv2.comparison.case_scores import PairScores, score_case
+from nnunetv2.comparison.among_classes import disjoint_classes
+from nnunetv2.comparison.case_scores import PairScores, labels_in, score_case
 from nnunetv2.comparison.empty_masks import apply_empty_policy, count_missed
 from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.comparison.metric import COUNTS, MASKS, METRICS, metrics_of_users
@@ -36,6 +37,8 @@ def score_runs(
     ignore_label: int | None = None,
     num_processes: int | None = None,
     cache_folder: Path | None = None,
+    known_labels: Collection[int] | None = None,
+    fields: Mapping[str, Path] | None = None,
 ) -> ScoreTable:
     """Score the predictions of every run against the references, in parallel over cases.
 
@@ -49,6 +52,8 @@ def score_runs(
         num_processes: upper limit for worker processes; by default `nnUNet_def_n_proc` or 8.
         cache_folder: cache of scores, valid as long as the scored files do not change; adding runs or metrics or
             changing the empty-mask policy computes only what is missing. None disables the cache.
+        known_labels: values that files may have; None for those of the classes and the ignore label.
+        fields: field of view per case; voxels outside of it are excluded. None is the whole image.
 
     Returns:
         All scores; independent of the number of processes, the order of the cases, and the state of the cache.
@@ -64,17 +69,24 @@ def score_runs(
     for name in settings.metrics:
         if (origin := METRICS[name].origin) is not None:
             origin.require_unchanged()
-    keys = value_keys(_with_companions(settings.metrics), settings.nsd_tolerance)
+    among = tuple(classes[name] for name in settings.among) or tuple(disjoint_classes(regions))
+    keys = value_keys(_with_companions(settings.metrics), settings.nsd_tolerance, among)
     cache = None
     if cache_folder is not None:
         cache = ScoringCache(cache_folder, regions, ignore_label, type(reader_writer).__name__)
-    work = [_CaseWork.plan(case, references[case], runs, cache) for case in sorted(references)]
-    arguments = (settings.nsd_tolerance, ignore_label)
+    fields = fields or {}
+    work = [_CaseWork.plan(case, references[case], runs, cache, fields.get(case)) for case in sorted(references)]
+    arguments = (settings.nsd_tolerance, ignore_label, among)
+    if known_labels is None:
+        known_labels = labels_in(regions, ignore_label)
     jobs = [job for each in work for job in each.jobs(settings.metrics, keys)]
     results = map_cases(
         score_case,
         [
-            (job.work.reference, tuple(job.missing.values()), reader_writer, regions, job.metrics, *arguments)
+            (
+                *(job.work.reference, tuple(job.missing.values()), reader_writer, regions, job.metrics, *arguments),
+                *(job.work.field, known_labels),
+            )
             for job in jobs
         ],
         num_processes_for([str(path) for job in jobs for path in job.files()], num_processes),
@@ -88,7 +100,7 @@ def score_runs(
             job.work.add(key, replace(found, values={keys[name]: each for name, each in found.values.items()}))
         if cache is not None:
             cache.save(job.work.case, job.work.known)
-    return _table(runs, tuple(classes), work, settings, keys)
+    return replace(_table(runs, tuple(classes), work, settings, keys), has_fields=bool(fields))
 
 
 def _with_companions(metrics: Sequence[str]) -> tuple[str, ...]:
@@ -110,16 +122,20 @@ class _CaseWork:
     """key of the prediction of each run"""
     known: dict[str, PairScores]
     """scores per key of the prediction; their values are stored under `value_keys`"""
+    field: Path | None
+    """field of view"""
 
     @classmethod
-    def plan(cls, case: str, reference: Path, runs: Sequence[Run], cache: ScoringCache | None) -> _CaseWork:
+    def plan(
+        cls, case: str, reference: Path, runs: Sequence[Run], cache: ScoringCache | None, field: Path | None
+    ) -> _CaseWork:
         predictions = [run.predictions[case] for run in runs]
         for path in (reference, *predictions):
             if not path.is_file():
                 raise DataError(f"Case {case}: there is no segmentation {path}")
-        keys = [str(path) for path in predictions] if cache is None else cache.keys(reference, predictions)
+        keys = [str(path) for path in predictions] if cache is None else cache.keys(reference, predictions, field)
         known = {} if cache is None else cache.load(case)
-        return cls(case, reference, dict(zip(keys, predictions, strict=True)), keys, known)
+        return cls(case, reference, dict(zip(keys, predictions, strict=True)), keys, known, field)
 
     def jobs(self, requested: Sequence[str], value_key: Mapping[str, str]) -> list[_Job]:
         """Plan the scoring that the requested metrics need; predictions that lack the same metrics share a job.

@@ -14,7 +14,7 @@ from typing import Any
 
 from dinov3.utils.atomic_files import read_json, write_json
 from nnunetv2.comparison.case_scores import PairScores
-from nnunetv2.comparison.metric import DISTANCES, METRICS
+from nnunetv2.comparison.metric import AMONG, DISTANCES, METRICS, SKELETONS
 from nnunetv2.errors import DataError
 from nnunetv2.evaluation.confusion import LabelOrRegion, labels_of
 from nnunetv2.imageio.geometry import mismatch_is_allowed
@@ -50,10 +50,11 @@ class ScoringCache:
         }
         folder.mkdir(parents=True, exist_ok=True)
 
-    def keys(self, reference: Path, predictions: Sequence[Path]) -> list[str]:
-        """Compute the key of each prediction. Raises `DataError` if a file cannot be read."""
+    def keys(self, reference: Path, predictions: Sequence[Path], field: Path | None = None) -> list[str]:
+        """Compute the key of each prediction; `field` is the field of view. Raises `DataError` for unreadable files."""
         of_reference = _digest(reference)
-        return [_hash_of([self._settings, of_reference, _digest(prediction)]) for prediction in predictions]
+        common = [self._settings, of_reference, *([] if field is None else [_digest(field)])]
+        return [_hash_of([*common, _digest(prediction)]) for prediction in predictions]
 
     def load(self, case: str) -> dict[str, PairScores]:
         """Load the cached scores of a case by key; empty if the file is missing or invalid."""
@@ -75,22 +76,27 @@ class ScoringCache:
         return self.folder / f"{case}.json"
 
 
-def value_keys(metrics: Sequence[str], tolerance: float) -> dict[str, str]:
+def value_keys(metrics: Sequence[str], tolerance: float, among: Sequence[LabelOrRegion] = ()) -> dict[str, str]:
     """Storage key of each metric: its name plus everything beyond the files that its values depend on.
 
     Args:
         tolerance: of NSD, in mm.
+        among: classes that the metrics "among classes" tell apart.
     """
-    return {name: _value_key(name, tolerance) for name in metrics}
+    return {name: _value_key(name, tolerance, among) for name in metrics}
 
 
-def _value_key(name: str, tolerance: float) -> str:
+def _value_key(name: str, tolerance: float, among: Sequence[LabelOrRegion]) -> str:
     metric = METRICS[name]
     parts = [name]
     if metric.origin is not None:
         parts += [f"version {metric.version}", f"sha256 {metric.origin.sha256}"]
     if metric.origin is not None or DISTANCES in metric.reads:  # a user's metric may read more than it declares
         parts += [f"tolerance {tolerance!r}", f"monai {version('monai')}"]
+    if SKELETONS in metric.reads:
+        parts.append(f"scikit-image {version('scikit-image')}")
+    if AMONG in metric.reads:
+        parts.append(f"among {' and '.join('+'.join(map(str, labels_of(region))) for region in among)}")
     return ", ".join(parts)
 
 

@@ -40,6 +40,16 @@ class CompareSettings:
     """non-inferiority margin in the unit of the primary metric; None skips this test"""
     baseline: str | None = None
     """method to compare all others with; None compares every pair"""
+    regions: tuple[str, ...] = ()
+    """scored regions, each `NAME=LABEL,LABEL,...`; empty for the classes of the dataset"""
+    classes: tuple[str, ...] = ()
+    """classes that are scored; empty for all"""
+    primary_classes: tuple[str, ...] = ()
+    """classes over which means are taken, so that they decide; empty for all that every method has"""
+    among: tuple[str, ...] = ()
+    """classes that AccFound, AccAll, SensFound and SensAll tell apart; empty for all that contain no other one"""
+    lacks: tuple[str, ...] = ()
+    """classes that methods do not know, each `METHOD:CLASS,CLASS,...`; `METHOD:` if a method lacks none"""
 
     def __post_init__(self) -> None:
         if not self.metrics:

@@ -14,6 +14,9 @@ from dinov3.utils.visible_files import visible_files
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import DataError, PartialError, UsageError
 from nnunetv2.evaluation.confusion import LabelConfusion, LabelOrRegion, labels_of
+from nnunetv2.evaluation.evaluation_options import EvaluationOptions, FurtherMetrics
+from nnunetv2.evaluation.field_of_view import field_files, read_field
+from nnunetv2.evaluation.picture_cure import other_pictures
 from nnunetv2.evaluation.summary_json import (
     key_to_label_or_region,
     label_or_region_to_key,
@@ -29,6 +32,7 @@ from nnunetv2.utilities.processes.case_pool import map_cases
 
 if TYPE_CHECKING:
     from nnunetv2.imageio.base_reader_writer import BaseReaderWriter
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 __all__ = [
     "compute_metrics",
@@ -91,6 +95,8 @@ def compute_metrics(
     ignore_label: int | None = None,
     *,
     allow_geometry_mismatch: bool = True,
+    further: FurtherMetrics | None = None,
+    field_file: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
     """Compare a prediction with its reference.
 
@@ -100,6 +106,8 @@ def compute_metrics(
         labels_or_regions: labels, or tuples of labels that form one region.
         ignore_label: voxels with this label in the reference are excluded.
         allow_geometry_mismatch: only warn if spacing, origin or direction differ; shapes must always match.
+        further: computes metrics that are added to each region.
+        field_file: field of view; voxels outside of it are excluded.
 
     Returns:
         `reference_file`, `prediction_file`, and `metrics`: for each label or region Dice, IoU, FP, TP, FN, TN, n_pred
@@ -108,18 +116,21 @@ def compute_metrics(
     Raises:
         DataError: the files lie on different voxel grids, or hold values that are not labels.
     """
-    reference, prediction, _ = read_pair(
+    reference, prediction, properties = read_pair(
         reference_file, prediction_file, image_reader_writer, allow_geometry_mismatch=allow_geometry_mismatch
     )
+    is_inside = None if field_file is None else read_field(field_file, reference.shape[1:])
     try:
-        confusion = confusion_of_pair(reference, prediction, labels_or_regions, ignore_label)
+        confusion = confusion_of_pair(
+            reference, prediction, labels_or_regions, ignore_label, None if is_inside is None else is_inside[None]
+        )
     except DataError as err:
         raise DataError(f"{err}: prediction {prediction_file} and reference {reference_file}") from err
-    return {
-        "reference_file": reference_file,
-        "prediction_file": prediction_file,
-        "metrics": {region: confusion.metrics(region) for region in labels_or_regions},
-    }
+    metrics = {region: confusion.metrics(region) for region in labels_or_regions}
+    if further is not None:
+        added = further(reference, prediction, properties["spacing"], list(labels_or_regions), ignore_label, is_inside)
+        metrics = {region: {**values, **added[region]} for region, values in metrics.items()}
+    return {"reference_file": reference_file, "prediction_file": prediction_file, "metrics": metrics}
 
 
 def read_pair(
@@ -148,10 +159,17 @@ def confusion_of_pair(
     prediction: np.ndarray,
     labels_or_regions: Sequence[LabelOrRegion],
     ignore_label: int | None = None,
+    is_inside: np.ndarray | None = None,
 ) -> LabelConfusion:
-    """Count the voxels of two arrays of the same shape, excluding those with the ignore label in the reference."""
+    """Count the voxels of two arrays of the same shape, excluding those with the ignore label in the reference.
+
+    Args:
+        is_inside: boolean, of the same shape; voxels where it is False are excluded as well.
+    """
     counted = {label for region in labels_or_regions for label in labels_of(region)}
     confusion = LabelConfusion(counted if ignore_label is None else counted | {ignore_label})
+    if is_inside is not None:
+        reference, prediction = reference[is_inside], prediction[is_inside]
     confusion.add(reference, prediction)
     if ignore_label is not None:
         confusion.drop_reference_label(ignore_label)
@@ -182,6 +200,7 @@ def compute_metrics_on_folder(
     chill: bool = True,
     *,
     allow_geometry_mismatch: bool = True,
+    options: EvaluationOptions | None = None,
 ) -> dict[str, Any]:
     """Compare every prediction in a folder with the reference of the same file name.
 
@@ -193,6 +212,7 @@ def compute_metrics_on_folder(
         regions_or_labels, ignore_label, allow_geometry_mismatch: as in `compute_metrics`.
         num_processes: upper limit for worker processes; by default `nnUNet_def_n_proc` or 8.
         chill: skip references without a prediction.
+        options: further metrics and fields of view; None evaluates as upstream does.
 
     Returns:
         `metric_per_case`; `mean`: for each region the mean over the cases in which a metric is defined;
@@ -208,8 +228,12 @@ def compute_metrics_on_folder(
     if not regions_or_labels:
         raise UsageError("No labels or regions to evaluate were given; name at least one")
     names = matched_files(folder_ref, folder_pred, file_ending, chill)
+    options = options or EvaluationOptions()
+    cases = {name: name[: -len(file_ending)] for name in names}
+    fields = {} if options.fields is None else field_files(options.fields, cases.values())
     jobs = [
         (
+            fields.get(cases[name]),
             os.path.join(folder_ref, name),
             os.path.join(folder_pred, name),
             image_reader_writer,
@@ -218,12 +242,20 @@ def compute_metrics_on_folder(
         )
         for name in names
     ]
-    compare = functools.partial(compute_metrics, allow_geometry_mismatch=allow_geometry_mismatch)
-    num_workers = num_processes_for([reference for reference, *_ in jobs], num_processes)
-    summary = summary_of_cases(list(map_cases(compare, jobs, num_workers)), regions_or_labels)
+    compare = functools.partial(
+        _compute_within, allow_geometry_mismatch=allow_geometry_mismatch, further=options.further
+    )
+    num_workers = num_processes_for([reference for _, reference, *_ in jobs], num_processes)
+    results = list(map_cases(compare, jobs, num_workers))
+    summary = summary_of_cases(results, regions_or_labels, options.names, options.primary)
     if output_file is not None:
         save_summary_json(summary, output_file)
     return summary
+
+
+def _compute_within(field_file: os.PathLike | None, *arguments: Any, **keywords: Any) -> dict[str, Any]:
+    """`compute_metrics` within a field of view."""
+    return compute_metrics(*arguments, field_file=field_file, **keywords)
 
 
 def num_processes_for(files: Sequence[str], at_most: int | None) -> int:
@@ -241,7 +273,7 @@ def matched_files(folder_ref: str, folder_pred: str, file_ending: str, chill: bo
     """
     references, predictions = (files_with_ending(folder, file_ending) for folder in (folder_ref, folder_pred))
     if not predictions:
-        raise DataError(f"There is no prediction (*{file_ending}) in {folder_pred}")
+        raise DataError(f"There is no prediction (*{file_ending}) in {folder_pred}{other_pictures(folder_pred)}")
     without_reference = sorted(set(predictions) - set(references))
     if without_reference:
         raise DataError(
@@ -278,19 +310,24 @@ def compute_metrics_on_folder2(
     folder_ref: str,
     folder_pred: str,
     dataset_json_file: str,
-    plans_file: str,
+    plans_file: str | None,
     output_file: str | None = None,
     num_processes: int | None = None,
     chill: bool = False,
     *,
     allow_geometry_mismatch: bool = True,
+    regions: Sequence[LabelOrRegion] | None = None,
+    options: EvaluationOptions | None = None,
 ) -> dict[str, Any]:
     """Evaluate the labels or regions of a dataset; writes `summary.json` into `folder_pred` by default.
 
-    See `compute_metrics_on_folder` for the arguments and errors.
+    See `compute_metrics_on_folder` for the other arguments and errors.
+
+    Args:
+        plans_file: names the class that interprets the labels; None selects the default one.
+        regions: labels or regions to score; None selects those of the dataset.
     """
     from nnunetv2.imageio.reader_writer_registry import determine_reader_writer_from_dataset_json
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
     dataset_json = read_dataset_json(dataset_json_file, trained=True)
     file_ending = dataset_json["file_ending"]
@@ -300,19 +337,32 @@ def compute_metrics_on_folder2(
     reader_class = determine_reader_writer_from_dataset_json(
         dataset_json, [os.path.join(folder_ref, name) for name in references], verbose=False
     )
-    label_manager = PlansManager(plans_file).get_label_manager(dataset_json)
+    labels = label_manager_of(dataset_json, plans_file)
+    if regions is None:
+        regions = labels.foreground_regions if labels.has_regions else labels.foreground_labels
     return compute_metrics_on_folder(
         folder_ref,
         folder_pred,
         os.path.join(folder_pred, "summary.json") if output_file is None else output_file,
         reader_class(),
         file_ending,
-        label_manager.foreground_regions if label_manager.has_regions else label_manager.foreground_labels,
-        label_manager.ignore_label,
+        regions,
+        labels.ignore_label,
         num_processes,
         chill=chill,
         allow_geometry_mismatch=allow_geometry_mismatch,
+        options=options,
     )
+
+
+def label_manager_of(dataset_json: dict[str, Any], plans_file: str | None) -> LabelManager:
+    """The labels of a dataset, interpreted by the class that the plans name; without plans, by the default one."""
+    from nnunetv2.utilities.label_handling.label_handling import LabelManager
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    if plans_file is not None:
+        return PlansManager(plans_file).get_label_manager(dataset_json)
+    return LabelManager(dataset_json["labels"], dataset_json.get("regions_class_order"), allow_lost_regions=True)
 
 
 def compute_metrics_on_folder_simple(
@@ -325,6 +375,7 @@ def compute_metrics_on_folder_simple(
     chill: bool = False,
     *,
     allow_geometry_mismatch: bool = True,
+    options: EvaluationOptions | None = None,
 ) -> dict[str, Any]:
     """Evaluate given labels without a dataset.json; the file format is detected from the references.
 
@@ -346,6 +397,7 @@ def compute_metrics_on_folder_simple(
         num_processes,
         chill=chill,
         allow_geometry_mismatch=allow_geometry_mismatch,
+        options=options,
     )
 
 

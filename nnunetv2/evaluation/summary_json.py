@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,15 +45,29 @@ def _with_keys(results: dict[str, Any], rename: Callable[[Any], Any]) -> dict[st
     return {**results, "mean": renamed(results["mean"]), "metric_per_case": cases}
 
 
-def summary_of_cases(cases: Sequence[dict[str, Any]], regions: Sequence[LabelOrRegion]) -> dict[str, Any]:
+def summary_of_cases(
+    cases: Sequence[dict[str, Any]],
+    regions: Sequence[LabelOrRegion],
+    names: Mapping[str, LabelOrRegion] | None = None,
+    primary: Sequence[LabelOrRegion] = (),
+) -> dict[str, Any]:
     """Build the content of summary.json from the results of `compute_metrics` per case.
+
+    Args:
+        names: of the regions, added as `regions` if there are any.
+        primary: regions whose mean is added as `primary_mean` if there are any.
 
     Returns:
         `metric_per_case`, the given cases; `mean`: for each region the mean over the cases in which a metric is
         defined; `foreground_mean`: their mean over all regions except background.
     """
     mean = {region: _mean_over_cases([case["metrics"][region] for case in cases]) for region in regions}
-    return {"metric_per_case": list(cases), "mean": mean, "foreground_mean": _mean_over_foreground(mean)}
+    summary = {"metric_per_case": list(cases), "mean": mean, "foreground_mean": _mean_over_foreground(mean)}
+    if names:
+        summary["regions"] = {name: label_or_region_to_key(region) for name, region in names.items()}
+    if primary:
+        summary["primary_mean"] = _mean_over_foreground({region: mean[region] for region in primary})
+    return summary
 
 
 def _mean_over_cases(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -67,5 +81,6 @@ def _mean_over_cases(metrics: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _mean_over_foreground(mean: dict[LabelOrRegion, dict[str, float]]) -> dict[str, float]:
     foreground = [metrics for region, metrics in mean.items() if region not in (0, "0")]
-    names = next(iter(mean.values()))
-    return {name: float(np.mean([m[name] for m in foreground])) if foreground else math.nan for name in names}
+    names = dict.fromkeys(name for metrics in mean.values() for name in metrics)
+    values = {name: [metrics[name] for metrics in foreground if name in metrics] for name in names}
+    return {name: float(np.mean(each)) if each else math.nan for name, each in values.items()}

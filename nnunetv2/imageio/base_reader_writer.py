@@ -36,6 +36,10 @@ class BaseReaderWriter(ABC):
     input_file_endings: list[str] = []
     """Endings of further images that models predict, whatever the ending of their dataset."""
 
+    def has_spacing(self, file: str) -> bool:
+        """Whether a file says how large its pixels are; if not, lengths are in pixels."""
+        return True
+
     @staticmethod
     def _check_all_same(input_list: Sequence[Any]) -> bool:
         """Whether all entries (numbers, or sequences of them) are close to the first."""

@@ -36,6 +36,9 @@ class NaturalImage2DIO(BaseReaderWriter):
     def read_images(self, image_fnames: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
         return stack_channels([_load(path) for path in image_fnames], image_fnames), {"spacing": _SPACING}
 
+    def has_spacing(self, file: str) -> bool:
+        return False
+
     def check_header(self, image_fname: str) -> None:
         with naming(image_fname):
             _check_file(image_fname)
@@ -48,8 +51,8 @@ class NaturalImage2DIO(BaseReaderWriter):
         if seg.shape[0] != 1:
             raise DataError(
                 f"{seg_fname} is a colour image with {seg.shape[0]} channels; a label map has one channel whose values "
-                f"are the labels: give each colour its label (0, 1, 2, ...) and save those numbers as a grey image, as "
-                f"{IMPORT_COMMAND} --labels NAME=#rrggbb does. A conversion to grey would not do this"
+                f"are the labels: give each colour its label with {IMPORT_COMMAND} --labels NAME=#rrggbb "
+                f"(--predictions for pictures of other programs). A conversion to grey would not do this"
             )
         return seg.astype(np.float32), {"spacing": _SPACING}
 

@@ -37,6 +37,9 @@ class Tiff3DIO(BaseReaderWriter):
             if len(shape := check_tiff(image_fname)) != 3:
                 raise DataError(f"{image_fname} has shape {list(shape)}; this reader is for images with three axes")
 
+    def has_spacing(self, file: str) -> bool:
+        return os.path.isfile(f"{os.path.splitext(file)[0]}.json")
+
     def companion_files(self, image_fname: str) -> list[str]:
         own = f"{os.path.splitext(image_fname)[0]}.json"
         candidates = dict.fromkeys((own, f"{_case(image_fname)}.json"))

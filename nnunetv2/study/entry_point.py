@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Parser of `nnUNetv2_study`."""
     parser = argparse.ArgumentParser(
         prog="nnUNetv2_study",
-        usage="%(prog)s STUDY.yaml [--dry_run | --slurm | --only_compare | --no_compare]\n"
+        usage="%(prog)s STUDY.yaml [--dry_run | --power [PILOT] | --slurm | --only_compare | --no_compare]\n"
         "       %(prog)s --init STUDY.yaml",
         description="Train models x folds x seeds with equal budgets, one after the other, and compare them. Finished "
         "trainings are skipped and interrupted ones resume, so the same command can be repeated at any time.",
@@ -36,6 +36,15 @@ def build_parser() -> argparse.ArgumentParser:
     add("--slurm", action="store_true", help="submit the trainings to Slurm as one array instead of running them here")
     add("--only_compare", action="store_true", help="skip training; rejected while trainings are unfinished")
     add("--no_compare", action="store_true", help="skip the comparison")
+    add(
+        "--power",
+        nargs="?",
+        const="",
+        default=None,
+        metavar="PILOT",
+        help="only print which differences the study can show, and how many cases and seeds others take; PILOT is the "
+        "report of a pilot with several seeds (default: that of the study itself)",
+    )
     add("--init", metavar="FILE", default=None, help="only write an annotated template")
     return parser
 
@@ -71,6 +80,11 @@ def _carry_out(study: Study, args: argparse.Namespace) -> None:
         sys.stdout.write(described(study))
         sys.stdout.flush()
         require_comparison(study)
+        return
+    if args.power is not None:
+        from nnunetv2.study.power_report import described as power_described
+
+        sys.stdout.write(power_described(study, Path(args.power) if args.power else None))
         return
     if not args.no_compare:
         require_comparison(study)

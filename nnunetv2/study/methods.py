@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dinov3.utils.atomic_files import read_json
+from dinov3.utils.visible_files import visible_files
 from dinov3.utils.yaml_config import dotted_items, plain_config
 from nnunetv2.comparison.protocol import FoldProtocol
 from nnunetv2.errors import UsageError
@@ -21,6 +22,8 @@ from nnunetv2.study.planned_protocol import planned_protocol
 from nnunetv2.study.study_config import ModelSection, StudyConfig
 from nnunetv2.training.dataloading.splits import NUM_FOLDS, SPLITS_FILE
 from nnunetv2.utilities.class_lookup import find_by_name
+from nnunetv2.utilities.dataset_json import read_dataset_json
+from nnunetv2.utilities.splits_file import read_or_generate_splits
 from nnunetv2.utilities.training_commands import command_of_trainer, settings_arguments
 
 _CPU = torch.device("cpu")
@@ -165,6 +168,22 @@ def _existing(path: str | os.PathLike | None, key: str, base: Path) -> str | Non
     if not found.exists():
         raise UsageError(f"{key}: {found} does not exist; relative paths start from the folder of the study's file")
     return str(found)
+
+
+def validated_cases(config: StudyConfig, dataset: str) -> list[str]:
+    """Cases that the folds of a study validate, sorted.
+
+    Raises:
+        DataError: the dataset is not preprocessed, or its splits are damaged.
+    """
+    folder = Path(nnUNet_preprocessed) / dataset
+    references = folder / "gt_segmentations"
+    ending = read_dataset_json(folder / "dataset.json", trained=True)["file_ending"]
+    cases = [path.name.removesuffix(ending) for path in visible_files(references, ending)]
+    if "all" in config.folds:
+        return sorted(cases)
+    splits = read_or_generate_splits(folder, cases)
+    return sorted({case for fold in config.folds for case in splits[fold]["val"]})
 
 
 def _require_folds(config: StudyConfig, dataset: str) -> None:

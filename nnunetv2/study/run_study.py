@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from dinov3.utils.devices import resolve_device
 from dinov3.utils.folder_lock import locked_folder
 from dinov3.utils.processes.stop_signals import ended_by_signals
-from nnunetv2.comparison.cases import ALLOW_ALL, PREFIX
+from nnunetv2.comparison.cases import ALLOW_ALL, PREFIX, dataset_format, with_declared_classes
 from nnunetv2.comparison.comparability import ITEM_NAMES, in_words, protocol_equalities
+from nnunetv2.comparison.declared_classes import declared_lacks
 from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.comparison.metric import require_usable
 from nnunetv2.comparison.protocol import ITEMS
@@ -78,12 +79,20 @@ def require_comparison(study: Study) -> None:
     """Reject a study before training if its comparison would be rejected afterwards.
 
     Raises:
-        UsageError: a metric cannot be used; names its file.
+        UsageError: a metric cannot be used (names its file), or the comparison declares a class that does not exist.
         NotComparableError: the methods differ, see `require_fair`.
     """
     if len(study.methods) > 1:
         require_usable(study.config.compare.metrics)
+        _require_classes(study)
     require_fair(study.methods, study.config.compare.allow)
+
+
+def _require_classes(study: Study) -> None:
+    settings = study.config.compare.settings()
+    if settings.regions or settings.classes or settings.primary_classes or settings.among or settings.lacks:
+        layout = with_declared_classes(dataset_format(study.dataset, ()), settings)
+        declared_lacks(settings.lacks, [method.name for method in study.methods], layout.classes)
 
 
 def require_known_items(allow: Sequence[str]) -> None:

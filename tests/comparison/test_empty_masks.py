@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nnunetv2.comparison.empty_masks import apply_empty_policy, count_missed
-from nnunetv2.comparison.metric import METRICS
+from nnunetv2.comparison.metric import COMPUTED, METRICS
 
 # One run and class; cases: both empty, only the reference, only the prediction, none.
 NUM_REFERENCE = np.array([[0], [0], [5], [5]])
@@ -42,10 +42,12 @@ def test_overlap_that_is_measured_as_zero_with_an_empty_reference_does_not_count
 def test_cases_that_count_are_the_same_for_all_models(metric, policy):
     random = np.random.default_rng(0)
     num_reference, num_predicted = random.integers(0, 2, (20, 3)), random.integers(0, 2, (4, 20, 3))
-    measured = np.where((num_reference > 0) & (num_predicted > 0), 0.5, NAN)
+    rule = METRICS[metric].empty_masks
+    is_measured = (num_reference > 0) & ((num_predicted > 0) | (rule.missed == COMPUTED))
+    measured = np.where(is_measured | ((num_reference == 0) & (rule.absent == COMPUTED)), 0.5, NAN)
     found = np.isnan(apply_empty_policy(metric, measured, num_reference, num_predicted, np.ones(20), policy))
     assert (found == found[0]).all()
-    assert found.any() == (metric in DISTANCES or policy == "exclude")
+    assert found.any() == (rule.absent is None or policy == "exclude")
 
 
 def test_missed_cases_are_counted_for_each_run_and_class():

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nnunetv2.comparison.among_classes import AmongClasses
 from nnunetv2.comparison.empty_masks import apply_empty_policy
 from nnunetv2.comparison.mask_pair import MaskPair
 from nnunetv2.comparison.metric import AS_OVERLAP, METRICS, EmptyMasks, Metric, register_metric, require_usable
@@ -71,11 +72,16 @@ def scored(study, metrics=("Dice", "Pieces"), empty="exclude", reader=None, **kw
 @pytest.mark.parametrize("name", METRICS)
 def test_equal_masks_have_the_best_value_and_a_file_says_what_it_is(name):
     metric = METRICS[name]
-    mask = np.zeros((6, 7, 8), dtype=bool)
-    mask[1:4, 2:5, 3:7] = True
-    other = np.roll(mask, 3, axis=2)
-    best = metric.compute(MaskPair.of_masks(mask, mask, (2.0, 1.0, 1.0)))
-    worse = metric.compute(MaskPair.of_masks(other, mask, (2.0, 1.0, 1.0)))
+    thick = name in ("RecallMedium", "RecallThick")  # which need a core of this width, without a tunnel
+    size = 5 if name == "RecallThick" else 3
+    mask = np.zeros((12, 12, 12), dtype=bool)
+    mask[1 : 1 + size, 2 : 2 + size, 3 : 4 + size] = True
+    other = np.roll(mask, 6, axis=2)
+    if not thick:
+        mask[1:4, 3, 5] = False  # a tunnel, which the other mask lacks
+    right, wrong = AmongClasses((7, 5), (7, 5), (7, 5), 0), AmongClasses((7, 5), (5, 3), (2, 1), 0)
+    best = metric.compute(MaskPair.of_masks(mask, mask, (2.0, 1.0, 1.0), among=right))
+    worse = metric.compute(MaskPair.of_masks(other, mask, (2.0, 1.0, 1.0), among=wrong))
     assert best == (1 if metric.higher_is_better else 0)
     assert (best > worse) == metric.higher_is_better
     assert metric.name == name and metric.origin is None
@@ -107,16 +113,16 @@ def test_an_empty_mask_is_computed_where_the_rule_says_so(own, study, empty, exp
     assert list(table.num_worst_distances) == []
 
 
-def test_the_report_says_what_its_rule_is(own):
+def test_the_report_says_what_its_rule_is(own, study):
     for empty, text in (
         ("exclude", "Pieces: where nothing is predicted of a class that is there, what is computed of the empty mask."),
         ("one", "; of a class that the reference lacks, what is computed of the empty mask."),
     ):
-        found = dict(definitions(CompareSettings(metrics=("Dice", "Pieces"), empty=empty)))
+        found = dict(definitions(CompareSettings(metrics=("Dice", "Pieces"), empty=empty), scored(study)))
         assert found["Empty masks"].endswith(text)
         assert "Edges" not in found
     assert found["Pieces"].startswith("Error in the number of pieces: difference {of} both numbers. Lower is better. ")
-    assert with_unit(2.26, "Pieces") == "2.3 pieces"
+    assert with_unit(2.26, "Pieces", "mm") == "2.3 pieces"
 
 
 def test_a_metric_that_is_added_leaves_known_scores_alone_and_one_that_changed_is_scored_again(
@@ -193,7 +199,11 @@ def test_a_declaration_that_is_wrong_is_refused():
         ("meaning", "", "Declared.meaning is ''; it must be a text"),
         ("empty_masks", 0.0, r"Declared.empty_masks is 0.0; it must be AS_OVERLAP, AS_DISTANCE or EmptyMasks\("),
         ("unit", None, "Declared.unit is None; it must be a text"),
-        ("reads", "masks", "Declared.reads is 'masks'; it must be a tuple with some of counts, distances, masks"),
+        (
+            "reads",
+            "masks",
+            "Declared.reads is 'masks'; it must be a tuple with some of among, counts, distances, masks, skeletons",
+        ),
         ("reads", ("mask",), r"Declared.reads is \('mask',\); it must be a tuple with"),
         ("compute", lambda self: 0.0, r"Declared.compute\(self\) must accept the arguments \(self, pair\) of Metric"),
         ("compute", 0.0, "Declared.compute, which is no method, must accept the arguments"),
@@ -236,5 +246,5 @@ def test_a_name_that_two_files_register_stops_only_comparisons_that_need_it(own)
 
 
 def test_an_unknown_metric_is_named_with_those_of_the_user(own):
-    with pytest.raises(UsageError, match=r"metrics='Piece' is not known; choose one of .*NSD, Pieces.*Pieces"):
+    with pytest.raises(UsageError, match=r"metrics='Piece' is not known; choose one of .*NSD, .*Pieces.*mean Pieces"):
         CompareSettings(metrics=("Piece",))

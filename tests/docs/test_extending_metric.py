@@ -154,7 +154,7 @@ def test_the_file_of_a_study_takes_it(extensions: Path, tmp_path: Path) -> None:
 
 
 def test_the_help_names_it(extensions: Path) -> None:
-    assert "NSD, HD, VolumeError; the first decides" in " ".join(build_parser().format_help().split())
+    assert "clDice, HD, VolumeError; the first decides" in " ".join(build_parser().format_help().split())
 
 
 def test_the_trial_of_the_document_runs(extensions: Path) -> None:

@@ -14,11 +14,12 @@ from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.errors import UsageError
 from nnunetv2.study.cost_estimate import described
 from nnunetv2.study.entry_point import study_entry
-from nnunetv2.study.methods import resolve_methods
+from nnunetv2.study.methods import resolve_methods, validated_cases
 from nnunetv2.study.run_study import Study, read_study, require_fair, train_all
 from nnunetv2.study.study_config import StudyConfig, load_study
 from nnunetv2.training.setup.budget import Budget
 from tests.study.study_jobs import mark
+from tests.study.test_power_report import write_report
 from tests.training.tiny_dataset import NAME, write_tiny_dataset
 
 pytestmark = pytest.mark.slow
@@ -103,6 +104,29 @@ def test_what_would_not_be_comparable_is_said_before_the_training(study, capsys)
     for words in ([file], [file, "--dry_run"]):
         assert study_entry(words) == 4
         assert capsys.readouterr().err.startswith(line)
+    assert not study.folder.exists()
+
+
+def test_power_is_printed_from_a_pilot_and_nothing_is_written(study, tmp_path, capsys):
+    pilot = write_report(tmp_path / "pilot", {"unet": 3, "m2f": 3})
+    file = str(study.folder.with_suffix(".yaml"))
+    assert study_entry([file, "--power", str(pilot)]) == 0
+    text = capsys.readouterr().out
+    num_cases = len(validated_cases(study.config, study.dataset))
+    assert f"The study ({num_cases} cases, 2 seeds, 2 models (1 pair)) cannot show a difference" in text
+    assert "cases needed for" in text
+    assert study_entry([file, "--power"]) == 2
+    assert f"there is no per_case.csv in {study.folder}" in capsys.readouterr().err
+    assert not study.folder.exists()
+
+
+def test_a_class_that_does_not_exist_is_said_before_the_training(study, capsys):
+    file = study.folder.with_suffix(".yaml")
+    file.write_text(
+        file.read_text().replace("nnUNetTrainer_5epochs", "nnUNetTrainer") + "\ncompare: {classes: [kidny]}"
+    )
+    assert study_entry([str(file)]) == 2
+    assert "--classes is 'kidny'; the classes are " in capsys.readouterr().err
     assert not study.folder.exists()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -76,7 +76,8 @@ def worst_case_pictures(
     """Draw the cases that `worst_cases` selects; see `case_pictures`."""
     chosen = worst_cases(comparison)
     runs = shown_runs(comparison.scores)
-    return case_pictures(chosen, images, references, runs, reader_writer, classes, ignore_label)
+    lacks = comparison.scores.lacks
+    return case_pictures(chosen, images, references, runs, reader_writer, classes, ignore_label, lacks)
 
 
 def case_pictures(
@@ -87,6 +88,7 @@ def case_pictures(
     reader_writer: BaseReaderWriter,
     classes: Mapping[str, LabelOrRegion],
     ignore_label: int | None = None,
+    lacks: Mapping[str, Collection[str]] | None = None,
 ) -> list[CasePicture]:
     """Draw, for each case, the slice in which the runs differ most from the reference.
 
@@ -97,11 +99,16 @@ def case_pictures(
         runs: one per method, in the order of the panels.
         classes: labels or regions by name. Where regions overlap, the one with fewer labels is drawn on top.
         ignore_label: in the reference; its voxels are hidden in every segmentation.
+        lacks: classes that a method does not know, by method; they are not drawn.
 
     Raises:
         DataError: a segmentation cannot be read.
     """
-    return [_picture(case, images, references, runs, reader_writer, classes, ignore_label) for case in cases]
+    own = [
+        {name: region for name, region in classes.items() if name not in (lacks or {}).get(run.method, ())}
+        for run in runs
+    ]
+    return [_picture(case, images, references, runs, reader_writer, classes, own, ignore_label) for case in cases]
 
 
 def _picture(
@@ -111,20 +118,22 @@ def _picture(
     runs: Sequence[Run],
     reader_writer: BaseReaderWriter,
     classes: Mapping[str, LabelOrRegion],
+    classes_of_runs: Sequence[Mapping[str, LabelOrRegion]],
     ignore_label: int | None,
 ) -> CasePicture:
     labels, properties = reader_writer.read_seg(str(references[chosen.case]))
     is_ignored = np.zeros(labels.shape[1:], dtype=bool) if ignore_label is None else labels[0] == ignore_label
-    reference = _positions(labels[0], classes, is_ignored)
+    names = list(classes)
+    reference = _positions(labels[0], classes, names, is_ignored)
     predictions = [
-        _positions(reader_writer.read_seg(str(run.predictions[chosen.case]))[0][0], classes, is_ignored) for run in runs
+        _positions(reader_writer.read_seg(str(run.predictions[chosen.case]))[0][0], own, names, is_ignored)
+        for run, own in zip(runs, classes_of_runs, strict=True)
     ]
     window = choose_window(reference, predictions, properties["spacing"])
     image = _image(images.get(chosen.case, ()), reader_writer, reference.shape)
     outline = window.cut(reference)
     shown = [outline, *(window.cut(prediction) for prediction in predictions)]
     seen = sorted({int(position) - 1 for segmentation in shown for position in np.unique(segmentation) if position})
-    names = list(classes)
     panels = [
         Panel("Image", None) if image is not None else Panel("No image", None),
         Panel("Reference", layer_png(outline, None, window)),
@@ -143,13 +152,15 @@ def _picture(
     )
 
 
-def _positions(labels: np.ndarray, classes: Mapping[str, LabelOrRegion], is_ignored: np.ndarray) -> np.ndarray:
-    """Map (Z, Y, X) labels to class positions, counted from 1; 0 is background."""
-    members = [np.atleast_1d(label) for label in classes.values()]
+def _positions(
+    labels: np.ndarray, classes: Mapping[str, LabelOrRegion], names: Sequence[str], is_ignored: np.ndarray
+) -> np.ndarray:
+    """Map (Z, Y, X) labels to the positions of their classes in `names`, counted from 1; 0 is background."""
+    members = {name: np.atleast_1d(label) for name, label in classes.items()}
     # Large regions first, so that the regions inside them stay visible.
     positions = np.zeros(labels.shape, dtype=np.int16)
-    for position in sorted(range(len(members)), key=lambda place: -len(members[place])):
-        positions[np.isin(labels, members[position])] = position + 1
+    for name in sorted(members, key=lambda name: -len(members[name])):
+        positions[np.isin(labels, members[name])] = names.index(name) + 1
     positions[is_ignored] = 0
     return positions
 
@@ -183,8 +194,8 @@ def worst_cases(comparison: Comparison, most: int = MOST_CASES) -> list[ChosenCa
     order of the case names.
     """
     metric, table = comparison.settings.primary, comparison.scores
-    scores = table.case_scores(metric.name)
-    trainings = {method: distinct_runs(table, method) for method in table.methods}
+    scores, unit = table.case_scores(metric.name), table.length_unit
+    trainings = {method: distinct_runs(table, method) for method in table.methods_of(None)}
     by_method = np.stack([scores[positions].mean(axis=0) for positions in trainings.values()])
     is_repeated = any(len(positions) > 1 for positions in trainings.values())
     over = "methods and trainings" if is_repeated else "the methods"
@@ -193,11 +204,14 @@ def worst_cases(comparison: Comparison, most: int = MOST_CASES) -> list[ChosenCa
     means, ranges = by_method.mean(axis=0), np.ptp(by_method, axis=0)
     badness = -means if metric.higher_is_better else means
     lowest = [
-        (number, f"{metric.name} {with_unit(means[number], metric.name)}, mean over {over}: among the worst")
+        (number, f"{metric.name} {with_unit(means[number], metric.name, unit)}, mean over {over}: among the worst")
         for number in sorted(counts, key=lambda number: -badness[number])
     ]
     apart = [
-        (number, f"Methods {with_unit(ranges[number], metric.name)} apart in {metric.name}{each}: among the furthest")
+        (
+            number,
+            f"Methods {with_unit(ranges[number], metric.name, unit)} apart in {metric.name}{each}: among the furthest",
+        )
         for number in sorted(counts, key=lambda number: -ranges[number])
         if ranges[number] > 0
     ]
@@ -219,13 +233,15 @@ def _scores_in_words(
 
     Args:
         scores: (R,) of the runs in one case.
-        trainings: indices of the distinct runs of each method.
+        trainings: indices of the distinct runs of each method that has all averaged classes; others get no text.
     """
     metric = comparison.settings.metrics[0]
     texts = {}
     for run in shown_runs(comparison.scores):
+        if run.method not in trainings:
+            continue
         positions = trainings[run.method]
-        text = f"{metric} {with_unit(float(scores[positions[0]]), metric)}"
+        text = f"{metric} {with_unit(float(scores[positions[0]]), metric, comparison.scores.length_unit)}"
         if len(positions) > 1:
             which = f"run {run.number + 1}" if run.seed is None else f"seed {run.seed}"
             text += f", {which}; mean {score(float(scores[positions].mean()), metric)}"

@@ -55,6 +55,8 @@ def _per_case(comparison: Comparison) -> Iterator[tuple]:
         for number, case in enumerate(table.cases):
             known = (comparison.dataset, run.method, run.seed, run.number, run.fold_of.get(case), case)
             for place, name in enumerate(table.classes):
+                if not table.has_class[position, place]:
+                    continue
                 counts = (int(table.num_reference[number, place]), int(table.num_predicted[position, number, place]))
                 for metric in comparison.settings.metrics:
                     value = float(table.values[metric][position, number, place])

@@ -12,14 +12,16 @@ from nnunetv2.comparison.metric import (
     DIAGONAL,
     DISTANCES,
     METRICS,
+    SKELETONS,
     EmptyMasks,
     Metric,
 )
-from nnunetv2.comparison.report.formatting import coverage
+from nnunetv2.comparison.report.formatting import coverage, listed, unit_of
 from nnunetv2.comparison.results import MIN_SEEDS
+from nnunetv2.comparison.scores import ScoreTable
 from nnunetv2.comparison.settings import CompareSettings
 
-_PACKAGES = ("nnunetv2", "numpy", "scipy", "monai")
+_PACKAGES = ("nnunetv2", "numpy", "scipy", "scikit-image", "monai")
 _SHOWN_DIGITS = 12  # of a hash
 _EMPTY = {
     "exclude": "A class that the reference of a case lacks is left out of that case, for all models alike; what was "
@@ -29,18 +31,33 @@ _EMPTY = {
 }
 
 
-def definitions(settings: CompareSettings) -> Iterator[tuple[str, str]]:
-    """Yield terms with their definitions under these settings."""
+def definitions(settings: CompareSettings, scores: ScoreTable) -> Iterator[tuple[str, str]]:
+    """Yield terms with their definitions, for scores with these settings."""
+    length_unit = scores.length_unit
     for name in settings.metrics:
-        yield name, _meaning(METRICS[name], settings)
+        yield name, _meaning(METRICS[name], settings, length_unit)
     if any(DISTANCES in METRICS[name].reads for name in settings.metrics):
         yield (
             "Edges",
-            "Edge voxels have a face on the background; distances are Euclidean, in mm, by the spacing of the case. "
-            "Where files have no spacing, as PNG, a pixel is taken to be 1 mm wide.",
+            "Edge voxels have a face on the background; distances are Euclidean, "
+            + (
+                "in pixels (px), since these files have no spacing."
+                if length_unit == "px"
+                else "in mm, by the spacing of the case. Where files have no spacing, as PNG, a pixel is taken to be 1 "
+                "mm wide."
+            ),
+        )
+    if any(SKELETONS in METRICS[name].reads for name in settings.metrics):
+        yield (
+            "Centrelines",
+            f"Skeletons by skeletonize of scikit-image {version('scikit-image')}; another skeletoniser gives slightly "
+            "other values. Ignored voxels are removed before.",
         )
     yield "Empty masks", _EMPTY[settings.empty] + _missed(settings) + _own_rules(settings)
-    yield "Mean over classes", "In each case over the classes that count in it; then over the cases."
+    averaged = "the classes" if scores.averaged is None else f"those of {listed(list(scores.averaged))}"
+    yield "Mean over classes", f"In each case over {averaged} that count in it; then over the cases."
+    if scores.has_fields:
+        yield "Field of view", "Voxels outside of the field of view of a case are left out of all scores."
     yield "Primary metric", f"{settings.metrics[0]} decides the verdict; all others are secondary."
     yield "Intervals", _intervals(settings)
     yield (
@@ -60,7 +77,7 @@ def definitions(settings: CompareSettings) -> Iterator[tuple[str, str]]:
     if settings.baseline is not None:
         yield "Baseline", f"All methods are compared with {settings.baseline} alone."
     if settings.margin is not None:
-        unit = settings.primary.unit
+        unit = unit_of(settings.metrics[0], length_unit)
         yield (
             "Margin",
             f"{settings.margin:g}{' ' + unit if unit else ''} in {settings.metrics[0]}. One method is not "
@@ -69,8 +86,9 @@ def definitions(settings: CompareSettings) -> Iterator[tuple[str, str]]:
         )
 
 
-def _meaning(metric: Metric, settings: CompareSettings) -> str:
-    text = metric.definition.replace("{tolerance}", f"{settings.nsd_tolerance:g}")
+def _meaning(metric: Metric, settings: CompareSettings, length_unit: str) -> str:
+    text = metric.definition.replace("{tolerance} mm", f"{{tolerance}} {length_unit}")
+    text = text.replace("{tolerance}", f"{settings.nsd_tolerance:g}")
     direction = "Higher is better." if metric.higher_is_better else "Lower is better."
     meaning = f"{metric.meaning[0].upper()}{metric.meaning[1:]}: {text} {direction}"
     if metric.origin is None:

@@ -21,7 +21,7 @@ def failure_tables(comparison: Comparison) -> list[Table]:
 
 def _empty_predictions(comparison: Comparison) -> Table:
     table = comparison.scores
-    is_missed = (table.num_reference > 0)[None] & (table.num_predicted == 0)
+    is_missed = (table.num_reference > 0)[None] & (table.num_predicted == 0) & table.has_class[:, None, :]
     counts = {method: is_missed[table.runs_of(method)].sum(axis=0) for method in table.methods}
     places = np.argwhere(sum(counts.values()) > 0)
     totals = [int(sum(count[tuple(place)] for count in counts.values())) for place in places]
@@ -68,6 +68,6 @@ def _worst_scores(comparison: Comparison) -> Table:
         text_cell("Case"),
         text_cell("Class"),
         text_cell("Method"),
-        Cell((metric_title(metric.name),), is_number=True),
+        Cell((metric_title(metric.name, table.length_unit),), is_number=True),
     )
     return Table(f"Worst {metric.name}", columns, tuple(rows), "Means over the runs of the method.")

@@ -37,10 +37,19 @@ def score(value: float | None, metric: str, *, signed: bool = False) -> str:
     return plain_number(value, digits_of(metric), signed=signed)
 
 
-def with_unit(value: float | None, metric: str) -> str:
-    """Format a score with its unit, if any."""
+def unit_of(metric: str, length_unit: str) -> str:
+    """Unit of a metric; empty for a fraction.
+
+    Args:
+        length_unit: that of the scores, `px` where pixels have no size; replaces mm.
+    """
     unit = METRICS[metric].unit
-    return f"{score(value, metric)} {unit}" if unit else score(value, metric)
+    return length_unit if unit == "mm" else unit
+
+
+def with_unit(value: float | None, metric: str, length_unit: str) -> str:
+    """Format a score with its unit, if any; see `unit_of`."""
+    return f"{score(value, metric)} {unit_of(metric, length_unit)}".rstrip()
 
 
 def is_known(interval: Interval | None) -> bool:

@@ -14,6 +14,7 @@ from nnunetv2.comparison.report.failures import failure_tables
 from nnunetv2.comparison.report.figures.gallery import draw_all
 from nnunetv2.comparison.report.pair_tables import pair_tables
 from nnunetv2.comparison.report.palette import MethodStyle, class_colour, method_styles
+from nnunetv2.comparison.report.reader_table import reader_table
 from nnunetv2.comparison.report.score_tables import class_tables, methods_table
 from nnunetv2.comparison.report.sheet_tables import (
     comparability_table,
@@ -62,6 +63,7 @@ def html_report(comparison: Comparison, pictures: Sequence[CasePicture] = ()) ->
         unrecorded=sum(equality.state == NOT_RECORDED for equality in equalities),
         methods=methods_table(comparison),
         classes=class_tables(comparison),
+        reader=reader_table(comparison),
         drawings=draw_all(comparison, styles),
         pictures=pictures,
         failures=failure_tables(comparison),
@@ -70,7 +72,7 @@ def html_report(comparison: Comparison, pictures: Sequence[CasePicture] = ()) ->
         detection=detection_table(comparison),
         compute=compute_table(comparison),
         comparability=comparability_table(comparison),
-        definitions=list(definitions(comparison.settings)),
+        definitions=list(definitions(comparison.settings, comparison.scores)),
         versions=list(package_versions()),
     )
 

@@ -48,6 +48,10 @@ def comparison_content(comparison: Comparison) -> dict[str, Any]:
         "versions": dict(package_versions()),
         "methods": list(table.methods),
         "classes": list(table.classes),
+        "averaged_classes": list(table.averaged_classes),
+        "lacks": {method: sorted(names) for method, names in sorted(table.lacks.items())},
+        "length_unit": table.length_unit,
+        "has_fields_of_view": table.has_fields,
         "cases": list(table.cases),
         "runs": [
             {"method": run.method, "run": run.number, "seed": run.seed, "folds": sorted(set(run.fold_of.values()))}
@@ -56,7 +60,7 @@ def comparison_content(comparison: Comparison) -> dict[str, Any]:
         "comparability": comparability_content(comparison),
         **{
             name: plain(getattr(comparison, name))
-            for name in ("summaries", "pairs", "ranks", "stability", "detection", "costs", "curves")
+            for name in ("summaries", "pairs", "ranks", "stability", "detection", "costs", "curves", "reader")
         },
     }
 

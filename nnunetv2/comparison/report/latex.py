@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from nnunetv2.comparison.metric import METRICS
-from nnunetv2.comparison.report.formatting import coverage, score
+from nnunetv2.comparison.report.formatting import coverage, score, unit_of
 from nnunetv2.comparison.report.leader import OrientedPair, means_of
 from nnunetv2.comparison.report.score_tables import is_best
 from nnunetv2.comparison.results import WORSE, Comparison, MethodSummary
@@ -26,7 +26,7 @@ def latex_table(comparison: Comparison) -> str:
     Best means are bold; those not significantly worse than the best are underlined.
     """
     metrics = comparison.settings.metrics
-    heads = " & ".join(_head(metric) for metric in metrics)
+    heads = " & ".join(_head(metric, comparison.scores.length_unit) for metric in metrics)
     lines = [
         r"% \usepackage{booktabs}",
         r"\begin{table}",
@@ -50,17 +50,19 @@ def escaped(text: str) -> str:
     return _UNDERSCORES.sub(lambda found: found.group() + r"\allowbreak{}", escapes)
 
 
-def _head(metric: str) -> str:
-    unit = f" ({METRICS[metric].unit})" if METRICS[metric].unit else ""
-    return f"{escaped(metric + unit)} {_ARROWS[METRICS[metric].higher_is_better]}"
+def _head(metric: str, length_unit: str) -> str:
+    unit = unit_of(metric, length_unit)
+    return f"{escaped(f'{metric} ({unit})' if unit else metric)} {_ARROWS[METRICS[metric].higher_is_better]}"
 
 
 def _caption(comparison: Comparison) -> str:
     summaries = comparison.summaries_of(comparison.settings.metrics[0])
     num_cases = summaries[0].num_cases if summaries else 0
+    averaged = comparison.scores.averaged
+    classes = counted(len(comparison.scores.classes), "class", "classes") if averaged is None else ", ".join(averaged)
     text = (
         f"{comparison.dataset}: mean over {num_cases} cases [{coverage(comparison.settings)}], each the mean over its "
-        f"{counted(len(comparison.scores.classes), 'class', 'classes')} and over the trainings of the method."
+        f"{classes} and over the trainings of the method."
     )
     rest = (
         r" \textbf{Bold}: best mean; \underline{underlined}: not shown to be worse than that (Wilcoxon signed-rank, "

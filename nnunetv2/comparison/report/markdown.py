@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from nnunetv2.comparison.report.definitions import definitions, package_versions
 from nnunetv2.comparison.report.pair_tables import pair_tables
+from nnunetv2.comparison.report.reader_table import reader_table
 from nnunetv2.comparison.report.score_tables import class_tables, methods_table
 from nnunetv2.comparison.report.sheet_tables import comparability_table, compute_table, detection_table, rank_tables
 from nnunetv2.comparison.report.statement import Statement
@@ -43,7 +44,9 @@ def _blocks(comparison: Comparison) -> Iterator[str]:
         if statements:
             yield f"## {title}"
             yield "\n".join(f"- {_statement(statement)}" for statement in statements)
-    yield from _tables("Scores", [methods_table(comparison), *class_tables(comparison)])
+    agreement = reader_table(comparison)
+    tables = [methods_table(comparison), *class_tables(comparison), *([] if agreement is None else [agreement])]
+    yield from _tables("Scores", tables)
     yield from _tables("Tests of pairs", pair_tables(comparison))
     yield from _tables("Ranks", rank_tables(comparison))
     yield from _tables("Detection", [detection_table(comparison)])
@@ -55,7 +58,8 @@ def _blocks(comparison: Comparison) -> Iterator[str]:
         yield escaped(compute.note)
     yield from _tables("Comparability", [comparability_table(comparison)])
     yield "## Settings and definitions"
-    yield "\n".join(f"- **{escaped(term)}**: {escaped(text)}" for term, text in definitions(comparison.settings))
+    terms = definitions(comparison.settings, comparison.scores)
+    yield "\n".join(f"- **{escaped(term)}**: {escaped(text)}" for term, text in terms)
     yield "Computed with " + ", ".join(f"{name} {escaped(number)}" for name, number in package_versions()) + "."
 
 

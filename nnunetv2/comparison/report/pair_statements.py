@@ -12,6 +12,7 @@ from nnunetv2.comparison.report.formatting import (
     p_equals,
     plain_number,
     score,
+    unit_of,
     with_unit,
 )
 from nnunetv2.comparison.report.leader import OrientedPair, case_advantages, negated
@@ -88,7 +89,7 @@ def _both_directions(comparison: Comparison, pair: OrientedPair) -> str:
     interval_text = _interval_in_words(comparison, interval)
     if pair.advantage == 0:
         return f"{lead}but not in the mean (no difference, {interval_text})"
-    amount = with_unit(abs(pair.advantage), comparison.settings.metrics[0])
+    amount = with_unit(abs(pair.advantage), comparison.settings.metrics[0], comparison.scores.length_unit)
     return f"{lead}{other} in the mean (by {amount}, {interval_text})"
 
 
@@ -224,7 +225,8 @@ def _margin_answers(comparison: Comparison, pairs: Sequence[OrientedPair]) -> di
 
 
 def _margin_lead(comparison: Comparison, kind: str) -> str:
-    margin = f"{comparison.settings.margin} {comparison.settings.primary.unit}".strip()
+    unit = unit_of(comparison.settings.metrics[0], comparison.scores.length_unit)
+    margin = f"{comparison.settings.margin} {unit}".strip()
     return f"Non-inferiority of {kind} with a margin of {margin} in {comparison.settings.metrics[0]}"
 
 
@@ -247,7 +249,7 @@ def _difference_in_words(
     sure = f"{_interval_in_words(comparison, interval)}; Holm-adjusted {p_equals(p_holm)}"
     if verdict == NO_DIFFERENCE:
         return f"{pair.second} (advantage of the former {score(amount, metric, signed=True)}, {sure})"
-    return f"{pair.second} by {with_unit(amount, metric)} ({sure})"
+    return f"{pair.second} by {with_unit(amount, metric, comparison.scores.length_unit)} ({sure})"
 
 
 def _interval_in_words(comparison: Comparison, interval: Interval | None) -> str:

@@ -48,7 +48,8 @@ def _table(comparison: Comparison, metric: str, class_name: str | None) -> Table
         ("Verdict",),
     )
     numbers = (1, 2, 3, 4, 5, 7)
-    what = metric_title(metric) if class_name is None else f"{metric_title(metric)}, class {class_name}"
+    title = metric_title(metric, comparison.scores.length_unit)
+    what = title if class_name is None else f"{title}, class {class_name}"
     return Table(
         what,
         tuple(Cell(lines, is_number=position in numbers) for position, lines in enumerate(heads)),

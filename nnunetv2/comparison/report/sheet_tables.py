@@ -42,7 +42,7 @@ def _rank_table(comparison: Comparison, metric: str) -> Table:
                 f"of bootstrap samples of the cases in which the method takes each rank."
             )
     columns = (text_cell("Method"), *(Cell((head,), is_number=True) for head in heads))
-    return Table(metric_title(metric), columns, rows, note)
+    return Table(metric_title(metric, comparison.scores.length_unit), columns, rows, note)
 
 
 def detection_table(comparison: Comparison) -> Table:

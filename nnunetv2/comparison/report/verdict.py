@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from nnunetv2.comparison.report.class_statements import class_sentences, which_mean
 from nnunetv2.comparison.report.cost_statements import cost_statements
 from nnunetv2.comparison.report.formatting import bounds, coverage, listed, with_unit
-from nnunetv2.comparison.report.leader import means_of, pairs_of_leader
+from nnunetv2.comparison.report.leader import OrientedPair, means_of, pairs_of_leader
 from nnunetv2.comparison.report.limit_statements import limit_statements
 from nnunetv2.comparison.report.pair_statements import method_statements, trained_statements
+from nnunetv2.comparison.report.reader_table import reader_statements
 from nnunetv2.comparison.report.statement import Statement
 from nnunetv2.comparison.results import Comparison, MethodSummary
 from nnunetv2.utilities.message_parts import counted
@@ -37,15 +39,15 @@ def verdict_in_words(comparison: Comparison) -> Verdict:
     """Verdict in the primary metric, mean over classes: the baseline or the best method against all others."""
     pairs = pairs_of_leader(comparison)
     return Verdict(
-        headline=_headline(comparison),
-        trained=tuple(trained_statements(comparison, pairs)),
+        headline=_headline(comparison, pairs),
+        trained=(*trained_statements(comparison, pairs), *reader_statements(comparison)),
         methods=tuple(method_statements(comparison, pairs)),
         cost=tuple(cost_statements(comparison)),
         limits=tuple(limit_statements(comparison)),
     )
 
 
-def _headline(comparison: Comparison) -> Statement:
+def _headline(comparison: Comparison, pairs: Sequence[OrientedPair]) -> Statement:
     metric = comparison.settings.primary
     summaries = means_of(comparison)
     best = summaries[0]
@@ -55,11 +57,14 @@ def _headline(comparison: Comparison) -> Statement:
         )
     leaders = [each.method for each in summaries if each.mean == best.mean] or [best.method]
     extreme = "highest" if metric.higher_is_better else "lowest"
+    mean = with_unit(best.mean, metric.name, comparison.scores.length_unit)
     return Statement(
-        f"{listed(leaders)} {'has' if len(leaders) == 1 else 'share'} the {extreme} mean {metric.name} of "
-        f"{counted(len(summaries), 'method')}: {with_unit(best.mean, metric.name)} ({coverage(comparison.settings)} "
-        f"{bounds(best.interval, metric.name)}), on {counted(best.num_cases, 'case')} of {comparison.dataset}, with "
-        f"{_trainings(summaries)}."
+        f"{listed(leaders)} {'has' if len(leaders) == 1 else 'share'} the {extreme} mean "
+        f"{metric.name}{which_mean(comparison)} of {counted(len(summaries), 'method')}: {mean} "
+        f"({coverage(comparison.settings)} {bounds(best.interval, metric.name)}), on "
+        f"{counted(best.num_cases, 'case')} of {comparison.dataset}, with "
+        f"{_trainings(summaries)}.",
+        ending=" ".join(class_sentences(comparison, pairs)),
     )
 
 

@@ -71,20 +71,38 @@ def method_difference(first: np.ndarray, second: np.ndarray) -> MethodDifference
     Source: Obuchowski and Rockette, Communications in Statistics 24 (1995); Hillis, "A comparison of denominator
     degrees of freedom methods for multiple observer ROC analysis", Statistics in Medicine 26 (2007).
     """
+    trainings, rests = zip(variance_parts(first), variance_parts(second), strict=True)
     num_cases = first.shape[-1]
-    trainings, rests = zip(_variances(first), _variances(second), strict=True)
     cases = (first.mean(axis=-2) - second.mean(axis=-2)).var(axis=-1, ddof=1) / num_cases
+    difference = first.mean(axis=(-2, -1)) - second.mean(axis=(-2, -1))
+    return difference_of_parts(difference, trainings, rests, cases, num_cases, (first.shape[-2], second.shape[-2]))
+
+
+def difference_of_parts(
+    difference: np.ndarray,
+    trainings: tuple[np.ndarray, np.ndarray],
+    rests: tuple[np.ndarray, np.ndarray],
+    cases: np.ndarray,
+    num_cases: int,
+    num_trainings: tuple[int, int],
+) -> MethodDifference:
+    """Combine the variances that `method_difference` names.
+
+    Args:
+        trainings, rests: of both methods, see `variance_parts`.
+        cases: variance of the differences of cases, divided by the number of cases.
+    """
     variance = sum(np.maximum(training, rest) for training, rest in zip(trainings, rests, strict=True))
     variance = variance + np.maximum(cases - sum(rests), 0)
     uncertainty = cases**2 / (num_cases - 1)
-    for training, rest, scores in zip(trainings, rests, (first, second), strict=True):
-        uncertainty = uncertainty + (training**2 + rest**2 / (num_cases - 1)) / (scores.shape[-2] - 1)
+    for training, rest, number in zip(trainings, rests, num_trainings, strict=True):
+        uncertainty = uncertainty + (training**2 + rest**2 / (num_cases - 1)) / (number - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
         degrees_of_freedom = variance**2 / uncertainty
-    return MethodDifference(first.mean(axis=(-2, -1)) - second.mean(axis=(-2, -1)), variance, degrees_of_freedom)
+    return MethodDifference(difference, variance, degrees_of_freedom)
 
 
-def _variances(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def variance_parts(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Variance of the mean of (..., S, N) scores: the observed part of the trainings, and that due to the residual."""
     num_trainings, num_cases = scores.shape[-2:]
     of_trainings = scores.mean(axis=-1, keepdims=True)

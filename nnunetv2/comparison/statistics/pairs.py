@@ -88,8 +88,8 @@ def _non_inferiority(
 def _paired(methods: list[MethodScores], baseline: str | None) -> list[tuple[MethodScores, MethodScores]]:
     if baseline is None:
         return list(combinations(methods, 2))
-    second = next(method for method in methods if method.method == baseline)
-    return [(first, second) for first in methods if first is not second]
+    second = next((method for method in methods if method.method == baseline), None)  # may lack the class
+    return [] if second is None else [(first, second) for first in methods if first is not second]
 
 
 def _mean(values: np.ndarray) -> float:

@@ -26,6 +26,11 @@ def summaries(scores: ScoreTable, settings: CompareSettings) -> tuple[MethodSumm
     )
 
 
+def summaries_of(scores: ScoreTable, class_name: str | None, settings: CompareSettings) -> tuple[MethodSummary, ...]:
+    """Summarise the scores of a class, or for None of the mean over classes, nested as metric, method."""
+    return tuple(each for metric in settings.metrics for each in _summaries_of(scores, metric, class_name, settings))
+
+
 def _summaries_of(
     scores: ScoreTable, metric: str, class_name: str | None, settings: CompareSettings
 ) -> list[MethodSummary]:
@@ -61,7 +66,9 @@ def _summary(method: MethodScores, metric: str, class_name: str | None, interval
 def detection(scores: ScoreTable) -> tuple[DetectionResult, ...]:
     """Rates of false detections and misses, nested as class, method; the reference alone selects the cases."""
     return tuple(
-        _detection_of(scores, method, position) for position in range(len(scores.classes)) for method in scores.methods
+        _detection_of(scores, method, position)
+        for position, name in enumerate(scores.classes)
+        for method in scores.methods_of(name)
     )
 
 

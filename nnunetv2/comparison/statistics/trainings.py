@@ -35,16 +35,17 @@ class MethodScores:
 
 
 def method_scores(scores: ScoreTable, metric: str, class_name: str | None) -> list[MethodScores]:
-    """Collect the scores of every method in one metric and class, in the order of `scores.methods`.
+    """Collect the scores of every method that has the class, in one metric, in the order of `scores.methods`.
 
     Cases are sorted by identifier and trainings by score, so that results do not depend on the given order of runs
     and cases.
     """
     by_run = scores.case_scores(metric, class_name)
-    counts = np.flatnonzero(~np.isnan(by_run[0]))
+    methods = scores.methods_of(class_name)
+    counts = np.flatnonzero(~np.isnan(by_run[scores.runs_of(methods[0])[0]]))
     order = np.array(sorted(counts, key=lambda position: scores.cases[position]), dtype=int)
     result = []
-    for method in scores.methods:
+    for method in methods:
         distinct = distinct_runs(scores, method)
         rows = sorted(by_run[distinct][:, order].tolist())
         runs = np.array(rows, dtype=np.float64).reshape(len(distinct), len(order))

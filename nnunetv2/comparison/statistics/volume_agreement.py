@@ -16,7 +16,7 @@ _NORMAL_QUANTILE = 1.96  # standard deviations that enclose 95 % of a normal dis
 
 @dataclass(frozen=True, eq=False)
 class VolumeAgreement:
-    """Predicted volumes of one class and method, in mm^3, or mm^2 for 2D images.
+    """Predicted volumes of one class and method, in mm^3, or mm^2 for 2D images (px where pixels have no size).
 
     Only cases whose reference has the class count, as for the scores, so they are the same for all methods.
     """
@@ -35,7 +35,11 @@ class VolumeAgreement:
 
 def volume_agreement(scores: ScoreTable) -> list[VolumeAgreement]:
     """Compute the agreement, nested as class, method."""
-    return [_agreement(scores, method, place) for place in range(len(scores.classes)) for method in scores.methods]
+    return [
+        _agreement(scores, method, place)
+        for place, name in enumerate(scores.classes)
+        for method in scores.methods_of(name)
+    ]
 
 
 def limits_of_agreement(differences: np.ndarray) -> tuple[float, Interval]:

@@ -15,6 +15,13 @@ def foreground_names(labels: LabelManager) -> dict[Region, str]:
     return {label: named.get(label, str(label)) for label in foreground}
 
 
+def named_labels(labels: LabelManager) -> dict[str, int]:
+    """Number of each label that can be part of a region: by its name, or by its number if only regions are named."""
+    named = {name: entry for name, entry in labels.label_dict.items() if isinstance(entry, int)}
+    unnamed = set(labels.all_labels) - set(named.values())
+    return {**named, **{str(label): label for label in sorted(unnamed)}}
+
+
 def _key(entry: int | Sequence[int], is_region: bool) -> Region:
     values = members(entry)
     return values[0] if isinstance(entry, int) or (len(values) == 1 and not is_region) else values

@@ -55,8 +55,10 @@ def test_amount_has_three_digits(value: float | None, expected: str) -> None:
 
 
 def test_distances_have_a_unit_and_two_digits() -> None:
-    assert with_unit(1.5, "HD95") == "1.50 mm"
-    assert with_unit(0.5, "Dice") == "0.500"
+    assert with_unit(1.5, "HD95", "mm") == "1.50 mm"
+    assert with_unit(1.5, "HD95", "px") == "1.50 px"
+    assert with_unit(1.5, "Betti0", "px") == "1.5 pieces"
+    assert with_unit(0.5, "Dice", "mm") == "0.500"
     assert bounds(Interval(-1, 2), "HD95", signed=True) == "−1.00 to +2.00"
     assert bounds(Interval(float("nan"), 2), "Dice") == "–"
 

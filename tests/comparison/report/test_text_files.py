@@ -129,7 +129,7 @@ def test_json_holds_everything_but_single_cases(five: Comparison) -> None:
     assert content["pairs"][0]["trained"]["p_holm"] == five.pairs[0].trained.p_holm
     assert content["curves"][0]["pseudo_dice"][7] is None
     assert content["runs"][1] == {"method": METHODS[0], "run": 1, "seed": 1, "folds": ["0", "1"]}
-    assert set(content["versions"]) == {"nnunetv2", "numpy", "scipy", "monai"}
+    assert set(content["versions"]) == {"nnunetv2", "numpy", "scipy", "scikit-image", "monai"}
     assert "values" not in content
     assert json.loads(texts["comparability.json"])["is_comparable"] is True
     broken = planted(2, 1, 3, metrics=("Dice",), equalities=(iterations_differ("a", "b"),))

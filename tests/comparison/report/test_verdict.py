@@ -335,3 +335,40 @@ def test_a_single_case_has_no_interval() -> None:
     nan = Interval(float("nan"), float("nan"))
     trained = text_of(verdict_in_words(two(trained_verdict=NO_DIFFERENCE, trained_interval=nan)).trained)
     assert "(advantage of the former +0.020, no interval; Holm-adjusted p = 0.004)" in trained
+
+
+def with_class_means(comparison: Comparison, **advantages: float) -> Comparison:
+    """Sets the mean advantage of the first method over the second in the classes, in order."""
+    names = dict(zip(comparison.scores.classes, advantages.values(), strict=True))
+    summaries = [
+        replace(each, mean=0.8 + (names[each.class_name] if each.method == BEST else 0.0))
+        if each.class_name in names
+        else each
+        for each in comparison.summaries
+    ]
+    return replace(comparison, summaries=tuple(summaries))
+
+
+def test_classes_that_disagree_on_a_pair_are_named() -> None:
+    comparison = with_class_means(two(), first=-0.03, second=0.01, third=0.2)
+    opening = verdict_in_words(comparison).headline.as_sentence()
+    assert (
+        f"The classes disagree on {BEST} and {SECOND}: {SECOND} is better in <b>nucleus</b> (by 0.030), {BEST} in "
+        "mitochondria (by 0.200) and cytoplasm, outer (by 0.010)"
+    ) in opening
+
+
+def test_classes_that_agree_are_not_mentioned() -> None:
+    comparison = with_class_means(two(), first=0.03, second=0.01, third=0.2)
+    assert "disagree" not in verdict_in_words(comparison).headline.as_sentence()
+
+
+def test_a_class_with_few_voxels_is_not_averaged_without_a_word() -> None:
+    comparison = two()
+    table = comparison.scores
+    counts = np.broadcast_to([900, 80, 20], table.num_reference.shape)
+    opening = verdict_in_words(replace(comparison, scores=replace(table, num_reference=counts))).headline.as_sentence()
+    assert "Of the reference voxels of these classes, mitochondria (2.0 %) has few, and counts in the mean" in opening
+    chosen = replace(comparison.settings, primary_classes=table.classes)
+    declared = replace(comparison, scores=replace(table, num_reference=counts), settings=chosen)
+    assert "has few" not in verdict_in_words(declared).headline.as_sentence()

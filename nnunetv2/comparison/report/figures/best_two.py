@@ -39,7 +39,7 @@ def draw_best_two(comparison: Comparison, styles: dict[str, MethodStyle]) -> Fig
     axes.set_ylim(low - space, high + space)
     axes.set_aspect("equal")
     axes.grid()
-    title = metric_title(metric)
+    title = metric_title(metric, comparison.scores.length_unit)
     axes.set_xlabel(f"{wrapped(f'{best.code}  {best.name}', 44)}\n{title}")
     axes.set_ylabel(f"{wrapped(f'{second.code}  {second.name}', 44)}\n{title}")
     return figure

@@ -75,7 +75,7 @@ def _page(
         axes.set_xlim(limits)
     for axes in grid[:, 0]:
         label_rows(axes, names)
-    figure.supxlabel(metric_title(comparison.settings.metrics[0]), fontsize=8)
+    figure.supxlabel(metric_title(comparison.settings.metrics[0], comparison.scores.length_unit), fontsize=8)
     return figure
 
 
@@ -90,8 +90,9 @@ def _draw_panel(
     axes: Axes, comparison: Comparison, styles: dict[str, MethodStyle], name: str | None, most_points: int
 ) -> None:
     metric = comparison.settings.metrics[0]
-    for row, method in enumerate(method_scores(comparison.scores, metric, name)):
-        style, values = styles[method.method], method.case_means
+    rows = {method: row for row, method in enumerate(styles)}
+    for method in method_scores(comparison.scores, metric, name):  # those that have the class
+        row, style, values = rows[method.method], styles[method.method], method.case_means
         if not len(values):
             continue
         axes.boxplot(
@@ -109,8 +110,19 @@ def _draw_panel(
         )
         points = thinned(values, most_points)
         axes.scatter(points, row + _offsets(len(points)), s=4, color=style.colour, alpha=0.55, linewidths=0)
+    if (mean := _reader_mean(comparison, name)) is not None:
+        axes.axvline(mean, color=INK, linewidth=1, linestyle=(0, (4, 2.5)))
     axes.grid(axis="x")
     axes.tick_params(axis="x", labelbottom=True)
+
+
+def _reader_mean(comparison: Comparison, name: str | None) -> float | None:
+    """Mean of the second reader in the primary metric; None without one, or if it lacks the class."""
+    if comparison.reader is None:
+        return None
+    wanted = (comparison.settings.metrics[0], name)
+    of_reader = (each for each in comparison.reader.summaries if (each.metric, each.class_name) == wanted)
+    return next((each.mean for each in of_reader if np.isfinite(each.mean)), None)
 
 
 def thinned(values: np.ndarray, most: int) -> np.ndarray:
@@ -130,7 +142,10 @@ def _limits(comparison: Comparison, panels: list[str | None]) -> tuple[float, fl
     """One score range for all panels."""
     metric = comparison.settings.metrics[0]
     methods = [method for name in panels for method in method_scores(comparison.scores, metric, name)]
-    values = np.concatenate([method.case_means for method in methods])
+    readers = [_reader_mean(comparison, name) for name in panels]
+    values = np.concatenate(
+        [*(method.case_means for method in methods), [mean for mean in readers if mean is not None]]
+    )
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
     space = 0.03 * (high - low) or 0.05
     return low - space, high + space

@@ -39,7 +39,7 @@ def draw_cost_panels(comparison: Comparison, styles: dict[str, MethodStyle]) -> 
         _draw_panel(axes, comparison, styles, known)
         axes.set_xlabel(kind.title)
     for axes in grid[:, 0]:
-        axes.set_ylabel(metric_title(comparison.settings.metrics[0]))
+        axes.set_ylabel(metric_title(comparison.settings.metrics[0], comparison.scores.length_unit))
     # The layout must be final before labels are placed in screen coordinates.
     figure.draw_without_rendering()
     for axes, (_, known) in zip(grid.flat, kinds, strict=False):

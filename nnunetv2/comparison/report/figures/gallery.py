@@ -132,6 +132,8 @@ def _box_figures(comparison: Comparison, styles: dict[str, MethodStyle]) -> Iter
         "One point per case, the mean over the trainings. Box: quartiles and median; whiskers reach the furthest "
         "points within 1.5 times its length."
     )
+    if comparison.reader is not None:
+        caption += f" Dashed line: mean of {comparison.reader.name}, a second reading of the same cases."
     if num_classes > MOST_CLASSES:
         caption += f" {num_classes - MOST_CLASSES} classes in which the methods differ less are in the tables."
     for number, figure in enumerate(draw_class_boxes(comparison, styles)):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nnunetv2.comparison.metric import METRICS
 from nnunetv2.comparison.report.figures.style import height_of, label_rows, new_figure, wrapped
+from nnunetv2.comparison.report.formatting import unit_of
 from nnunetv2.comparison.report.palette import BETTER_COLOUR, FAINT_INK, INK, MIXED_COLOUR, WORSE_COLOUR, MethodStyle
 from nnunetv2.comparison.results import BETTER, MIXED, WORSE, Comparison, PairResult
 
@@ -28,7 +29,12 @@ def draw_paired_differences(comparison: Comparison, styles: dict[str, MethodStyl
     pairs = comparison.pairs_of(comparison.settings.metrics[0])
     limits = _limits(pairs)
     for start in range(0, len(pairs), MOST_ROWS):
-        yield _page(pairs[start : start + MOST_ROWS], styles, len(pairs) <= MOST_NAMED, limits)
+        figure = _page(pairs[start : start + MOST_ROWS], styles, len(pairs) <= MOST_NAMED, limits)
+        metric = comparison.settings.metrics[0]
+        unit = unit_of(metric, comparison.scores.length_unit)
+        label = f"Difference in {metric}, first − second{f' ({unit})' if unit else ''}\n{_sides(metric)}"
+        figure.axes[0].set_xlabel(label)
+        yield figure
 
 
 def _page(
@@ -43,8 +49,6 @@ def _page(
     label_rows(axes, labels)
     axes.set_xlim(limits)
     axes.grid(axis="x")
-    metric = pairs[0].metric
-    axes.set_xlabel(f"Difference in {metric}, first − second{_unit(metric)}\n{_sides(metric)}")
     return figure
 
 
@@ -77,10 +81,6 @@ def _draw_pair(axes: Axes, row: int, pair: PairResult) -> None:
     if pair.methods.interval is not None:
         ends = [pair.methods.interval.low, pair.methods.interval.high]
         axes.plot(ends, [row + 0.18, row + 0.18], color=FAINT_INK, linewidth=0.9, marker="|", markersize=4)
-
-
-def _unit(metric: str) -> str:
-    return f" ({METRICS[metric].unit})" if METRICS[metric].unit else ""
 
 
 def _sides(metric: str) -> str:
