@@ -143,5 +143,5 @@ def test_messages_name_the_command_that_imports(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"end in '.jpg'.*nnUNetv2_import_images imports such pictures as .png"):
         determine_reader_writer_from_file_ending(".jpg")
     Image.fromarray(COLOURS).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="as nnUNetv2_import_images --labels NAME=#rrggbb does"):
+    with pytest.raises(DataError, match="with nnUNetv2_import_images --labels NAME=#rrggbb"):
         NaturalImage2DIO().read_seg(str(tmp_path / "a.png"))
