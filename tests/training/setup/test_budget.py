@@ -108,7 +108,9 @@ def test_a_schedule_that_was_made_for_another_length_is_refused():
     with pytest.raises(
         UsageError, match="has num_epochs=3 and this trainer was initialised without; load the checkpoint"
     ):
-        trainer.load_checkpoint({"budget": {"num_epochs": 3}})
+        trainer.load_checkpoint(
+            {"network_weights": {}, "current_epoch": 1, "logging": {}, "_best_ema": None, "budget": {"num_epochs": 3}}
+        )
 
 
 def test_learning_rates_follow_the_length_before_and_after_an_interruption(dataset):
