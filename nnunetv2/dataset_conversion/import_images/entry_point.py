@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="nnUNetv2_import_images",
         description="Import a folder of 2-D pictures and masks (PNG, JPEG, TIFF, GIF, BMP; exports of annotation "
         "tools) as a raw dataset.",
+        allow_abbrev=False,  # --crop is another flag than --crop_fov
     )
     _add_places(parser)
     _add_label_flags(parser)

@@ -26,6 +26,7 @@ from nnunetv2.utilities.message_parts import counted
 logger = logging.getLogger(__name__)
 
 _DEEP = 16  # bits
+_SHOWN = 8  # names in a message
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,20 @@ def gather(settings: Settings, taken: Sequence[str], taken_in_test: Sequence[str
 
 
 def _place(images: str, masks: str | None) -> Place:
-    for folder in (images, masks):
-        if folder is not None and not Path(folder).exists():
-            raise UsageError(f"There is no {folder}")
+    for name in (images, masks):
+        if name is not None and not Path(name).exists():
+            raise UsageError(f"There is no {name}; {_neighbours(Path(name))}")
     return Place(Path(images), None if masks is None else Path(masks))
+
+
+def _neighbours(path: Path) -> str:
+    """What lies where a path was looked for, for messages."""
+    parent = path.parent
+    if not parent.is_dir():
+        return f"there is no {parent} either: correct the path"
+    names = sorted(each.name for each in parent.iterdir() if each.name[0] != ".")
+    listed = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"{parent.resolve()} has {listed or 'nothing'}: name one of them, or correct the path"
 
 
 def _root(settings: Settings) -> Path:

@@ -50,7 +50,7 @@ def pictures_in(folder: Path) -> list[Path]:
         DataError: it has no picture.
     """
     if not folder.is_dir():
-        raise UsageError(f"There is no folder {folder}")
+        raise UsageError(f"There is no folder {folder}; correct the path")
     found = list_pictures(folder)
     if not found:
         others = sorted(name for name in os.listdir(folder) if not name.startswith("."))

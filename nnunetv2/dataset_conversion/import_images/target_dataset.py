@@ -66,7 +66,7 @@ def read_existing(folder: Path) -> Existing:
         DataError: it has no `import.csv`, or its dataset.json is invalid.
     """
     if not (folder / DATASET_JSON).is_file():
-        raise DataError(f"There is no {DATASET_JSON} in {folder}")
+        raise DataError(f"There is no {DATASET_JSON} in {folder}; replace this folder with --overwrite")
     return Existing(folder, read_dataset_json(folder / DATASET_JSON), tuple(read_records(folder / TABLE)))
 
 

@@ -312,7 +312,8 @@ def test_a_failure_leaves_an_older_dataset_as_it_was(run: Run) -> None:
         (["-d", "1", "-n", "V", *PLACES, "--snap", "-1"], "from 0 to 442"),
         (["-d", "1", "-n", "V", *PLACES, "-tm", "x"], "without test images"),
         (["-d", "1", "-n", "V", *PLACES, "-o", "x"], "belong to --predictions"),
-        (["-d", "1", "-n", "V", "-i", "images", "-m", "nowhere"], "There is no nowhere"),
+        (["-d", "1", "-n", "V", "-i", "images", "-m", "nowhere"], "There is no nowhere; "),
+        (["-d", "1", "-n", "V", "-i", "images", "-m", "not/here"], "there is no not either: correct the path"),
     ],
 )
 def test_flags_that_contradict_each_other(run: Run, words: list[str], said: str) -> None:
@@ -320,6 +321,13 @@ def test_flags_that_contradict_each_other(run: Run, words: list[str], said: str)
     done = run(*words, dataset=False)
     assert done.code == 2
     assert said in done.err
+
+
+def test_flags_are_not_abbreviated(run: Run, capsys: pytest.CaptureFixture) -> None:
+    cases("a")
+    with pytest.raises(SystemExit, match="2"):
+        run(*PLACES, "--label", "vessel=1")
+    assert "unrecognized arguments: --label" in capsys.readouterr().err
 
 
 def test_norm_selects_the_channel_names(run: Run) -> None:

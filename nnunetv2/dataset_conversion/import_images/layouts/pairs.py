@@ -89,7 +89,7 @@ def _resolved(place: Place) -> Place:
     if place.masks is not None:
         return place
     if not place.images.is_dir():
-        raise UsageError(f"There is no folder {place.images}")
+        raise UsageError(f"There is no folder {place.images}; name the folder of pictures with -i")
     folders = {path.name.lower(): path for path in sorted(place.images.iterdir()) if path.is_dir()}
     images = [folders[name] for name in _IMAGE_FOLDERS if name in folders]
     masks = [folders[name] for name in _MASK_FOLDERS if name in folders]

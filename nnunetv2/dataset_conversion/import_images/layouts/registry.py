@@ -62,8 +62,6 @@ def find_layout(name: str, place: Place) -> tuple[str, Layout]:
     where = f"{place.images}" + (f" and {place.masks}" if place.masks else "")
     if fitting:
         raise UsageError(f"{where} could be {' or '.join(fitting)}; choose one with --layout")
-    if not place.images.exists():
-        raise UsageError(f"There is no {place.images}")
     raise UsageError(
         f"{where} has no layout that is known ({', '.join(LAYOUTS)}); name the folder of pictures (-i) and that of "
         f"masks (-m), or choose one with --layout"

@@ -48,7 +48,9 @@ def collect(place: Place, test: Place | None, options: Options) -> Export:
             if image.stem.endswith(_END):
                 continue
             if image.stem not in masks:
-                raise DataError(f"There is no {image.stem}{_END}.png beside {image}")
+                raise DataError(
+                    f"There is no {image.stem}{_END}.png beside {image}; export it again, or remove the picture"
+                )
             cases.append(FoundCase(image, image.stem, MaskSource(masks[image.stem], NO_TABLE), part))
         if (folder / _TABLE).is_file():
             tables[folder / _TABLE] = _requests(folder / _TABLE)
