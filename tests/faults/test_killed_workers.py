@@ -29,7 +29,7 @@ def test_a_seeded_training_survives_a_killed_worker_with_the_same_weights(fault_
     with training(fault_trainer, *WORDS, "--seed", "3", nnUNet_n_proc_DA="2", STEP_SECONDS="0.5") as running:
         running.wait_for("Epoch 0")
         running.workers()[0].kill()
-        assert running.process.wait(120) == 0, running.errors.read_text()
+        assert running.exit_code() == 0, running.errors.read_text()
     weights = load_checkpoint(fault_trainer / "checkpoint_final.pth")["network_weights"]
     assert all(torch.equal(value, weights[name]) for name, value in expected.items())
 
@@ -44,7 +44,7 @@ def test_workers_that_are_killed_again_and_again_end_the_training_with_the_cause
             victim = wait_until(running.workers)[0]
             victim.kill()
             wait_until(lambda gone=victim.pid: not is_alive(gone))
-        assert running.process.wait(120) == 1
+        assert running.exit_code() == 1
     one_line(running.errors.read_text(), "worker died (signal 9", "the last of 4", "/dev/shm", "memory")
 
 

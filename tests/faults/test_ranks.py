@@ -30,7 +30,7 @@ def test_a_signal_makes_all_processes_save_once_and_stop(receiver: str, fault_tr
         running.wait_for("Epoch 2")
         children = running.children()
         (running.process if receiver == "the command" else rank(running, 1)).send_signal(signal.SIGTERM)
-        code, errors = running.process.wait(120), running.errors.read_text()
+        code, errors = running.exit_code(), running.errors.read_text()
         assert psutil.wait_procs(children, timeout=5)[1] == []
     assert code == 75, errors
     one_line(errors, "epochs are completed and saved", "--c resumes it")
@@ -46,6 +46,6 @@ def test_a_killed_process_ends_the_others_and_the_checkpoint_is_whole(victim: st
         children = running.children()
         assert len(children) >= 6  # two processes with two augmentation workers each
         (running.process if victim == "the command" else rank(running, 1)).kill()
-        assert running.process.wait(60) != 0
+        assert running.exit_code() != 0
         wait_until(lambda: not any(is_alive(child.pid) for child in children), "a process outlived the command")
     assert load_checkpoint(fault_trainer / "checkpoint_best.pth")["current_epoch"] >= 1

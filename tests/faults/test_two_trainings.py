@@ -30,7 +30,7 @@ def test_second_training_is_refused_and_the_lock_of_a_killed_one_is_free(fault_t
     with training(fault_trainer, *WORDS, name="second.txt", STEP_SECONDS="1") as second:
         second.wait_for("Epoch 0\n")
         with training(fault_trainer, *WORDS, "--force", name="third.txt") as third:
-            assert third.process.wait(120) == 0, third.errors.read_text()
+            assert third.exit_code() == 0, third.errors.read_text()
 
 
 def test_a_training_that_is_refused_leaves_no_folder(tiny_images: Path, nnunet_folders: dict[str, Path], run) -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
-from tests.processes import is_alive, wait_until
+from tests.processes import LONGEST_WAIT, is_alive, wait_until
 
 TRAINERS = """
 import os, time
@@ -61,12 +62,23 @@ class Training:
         words = psutil.Process(self.process.pid).cmdline()
         return [child for child in self.children() if child.cmdline() == words]
 
+    def exit_code(self, seconds: float = LONGEST_WAIT) -> int:
+        """Waits for its end; a training that goes on fails the test with its logs and the stacks of its threads."""
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            children = [(child.pid, child.status(), child.cmdline()[-3:]) for child in self.children()]
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(seconds)
+            texts = (self.lines()[-2000:], self.errors.read_text())
+            pytest.fail("\n".join((f"still running after {seconds} s; children: {children}", *texts)))
+
     def end(self, *numbers: signal.Signals) -> tuple[int, str]:
         """Sends signals, waits; returns exit code and stderr. No child may be alive a few seconds later."""
         children = self.children()
         for number in numbers:
             self.process.send_signal(number)
-        code = self.process.wait(60)
+        code = self.exit_code()
         gone, alive = psutil.wait_procs(children, timeout=5)
         assert not [child for child in alive if is_alive(child.pid)], "children outlived the training"
         return code, self.errors.read_text()
@@ -87,8 +99,9 @@ def training(
     start = "import sys; from nnunetv2.run.run_training import run_training_entry; sys.exit(run_training_entry())"
     command = [sys.executable, *(launcher or ("-c", start)), *words]
     errors = fold.parents[3] / name
+    variables = {**os.environ, "PYTHONFAULTHANDLER": "1", **environment}
     with open(errors, "w") as stderr:
-        process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=stderr)
+        process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=stderr)
     running = Training(process, errors, fold)
     try:
         yield running

@@ -97,8 +97,12 @@ def start(
         loader.streams = stream
         options = {"pin_memory": pin_memory, "restarts": restarts, "keep_order": keep_order}
         augmenters.append(make_augmenter(loader, count, cached, **options))
-    for augmenter in augmenters:
-        next(augmenter)
+    try:
+        for augmenter in augmenters:
+            next(augmenter)
+    except BaseException:
+        stop_augmenters(*augmenters)  # the caller does not get the other one
+        raise
     return augmenters[0], augmenters[1]
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from nnunetv2.errors import DataError
+from nnunetv2.training.dataloading import batches
 from nnunetv2.training.dataloading.augmenters import (
     AugmentationWorkerDied,
     Restarts,
@@ -123,12 +124,29 @@ def test_a_defect_in_a_worker_comes_with_its_traceback(started, streams):
         next(started(_Failing(KeyError("seg"), streams), 1))
 
 
+def _children() -> set[psutil.Process]:
+    children = psutil.Process().children()
+    return {child for child in children if is_alive(child.pid) and "resource_tracker" not in " ".join(child.cmdline())}
+
+
 @both_kinds
 def test_no_worker_is_left_after_a_failure(started, streams):
+    before = _children()
     augmenter = started(_Failing(DataError("bad"), streams), 2)
     with pytest.raises(DataError):
         next(augmenter)
-    assert not [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
+    assert not _children() - before
+
+
+def test_no_worker_of_training_is_left_when_validation_cannot_start(monkeypatch: pytest.MonkeyPatch):
+    before = _children()
+    loaders = iter([_Draws(), _Failing(DataError("bad"), None)])
+    monkeypatch.setattr(batches, "nnUNetDataLoader", lambda *args, **kwargs: next(loaders))
+    monkeypatch.setenv("nnUNet_n_proc_DA", "2")
+    drawing = batches.Drawing(2, (4, 4), None, 0.33, False)
+    with pytest.raises(DataError, match="bad"):
+        batches.start((None, None), (None, None), (None, None), drawing, pin_memory=False)
+    assert not _children() - before
 
 
 def test_without_order_a_late_batch_is_not_waited_for(started):
