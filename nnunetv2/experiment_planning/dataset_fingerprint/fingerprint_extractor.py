@@ -15,7 +15,7 @@ import numpy as np
 
 from dinov3.utils.atomic_files import write_json
 from nnunetv2.errors import DataError
-from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_file import read_fingerprint
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_file import READER, read_fingerprint
 from nnunetv2.experiment_planning.dataset_fingerprint.intensity_distribution import IntensityDistribution
 from nnunetv2.experiment_planning.suspicious_cases import (
     CaseContent,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-READER = "image_reader"  # key of a fingerprint that a user's reader made
 _SEED = 1234
 _MIN_DRAWS_AT_ONCE, _MAX_DRAWS_AT_ONCE = 1 << 18, 1 << 22
 

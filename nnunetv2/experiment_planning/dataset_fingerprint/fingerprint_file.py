@@ -10,6 +10,9 @@ from nnunetv2.errors import DataError
 from nnunetv2.utilities.file_names import shortened
 from nnunetv2.utilities.plans_handling.plans_schema import is_number
 
+READER = "image_reader"
+"""key of the reader, in a fingerprint that a user's reader made"""
+
 _STATISTICS = ("mean", "std", "median", "min", "max", "percentile_00_5", "percentile_99_5")
 _CURE = "run nnUNetv2_extract_fingerprint again"
 

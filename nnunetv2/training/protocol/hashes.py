@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import READER
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_file import READER
 
 _DIGITS = 6  # significant digits of floats; statistics computed by two programs agree to that many
 
