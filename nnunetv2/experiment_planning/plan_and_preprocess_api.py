@@ -12,6 +12,7 @@ from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.errors import UsageError
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.thin_structures_advice import advise_on_thin_structures
 from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 from nnunetv2.imageio.companions import copy_image
 from nnunetv2.imageio.reader_writer_registry import reader_of_training_cases
@@ -124,7 +125,9 @@ def plan_experiment_dataset(
         suppress_transpose=False,
         **{name: value for name, value in given.items() if value is not None},
     )
-    return planner.plan_experiment(), planner.plans_identifier
+    plans = planner.plan_experiment()
+    advise_on_thin_structures(plans, planner.dataset_json, planner.dataset)
+    return plans, planner.plans_identifier
 
 
 def require_planning_names(

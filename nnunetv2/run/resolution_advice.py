@@ -11,14 +11,19 @@ from nnunetv2.training.dataloading.splits import read_or_generate_splits
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
 from nnunetv2.training.nnUNetTrainer.vit_config import patch_size_for_scale
-from nnunetv2.training.setup.thin_structures import Members, ceilings, labelled_slice, median_calibres, scale_for
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.label_handling.thin_structures import (
+    MARGIN,
+    ceilings,
+    evenly_chosen,
+    labelled_slice,
+    median_calibres,
+    scale_for,
+    structures_of,
+)
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 logger = logging.getLogger(__name__)
 
-_MARGIN = 1.5  # strides that a structure should be wide
-_NUM_CASES = 4
 _LARGEST_SCALE = 16  # of model.input_scale
 _GIB = 2**30
 
@@ -48,30 +53,22 @@ def resolution_advice(trainer: nnUNetTrainer_vit) -> str | None:
         return None
     stride = own_stride / model.input_scale
     identifiers = sorted(trainer._cases_of_fold(read_or_generate_splits)[0])
-    cases = identifiers[:: max(1, len(identifiers) // _NUM_CASES)][:_NUM_CASES]
+    cases = evenly_chosen(identifiers)
     dataset = trainer._open_cases(cases)
     ignored = trainer.label_manager.ignore_label
     slices = [labelled_slice(dataset.load_case(case)[1][0], ignored) for case in cases]
-    structures = members_of(trainer.label_manager)
-    calibres = median_calibres(slices, structures, _MARGIN * stride)
-    thin = {name: calibre for name, calibre in calibres.items() if calibre < _MARGIN * stride}
+    structures = structures_of(trainer.label_manager.label_dict)
+    thin = median_calibres(slices, structures, MARGIN * stride)
     if not thin:
         return None
     name = min(thin, key=thin.get)
-    scale = min(_LARGEST_SCALE, scale_for(thin[name], own_stride, _MARGIN))
+    scale = min(_LARGEST_SCALE, scale_for(thin[name], own_stride, MARGIN))
     now, then = (ceilings(slices, {name: structures[name]}, each)[name] for each in (stride, own_stride / scale))
     return (
-        f"{name} is {thin[name]:.2g} pixels wide (median of {len(cases)} cases), less than {_MARGIN} times the stride "
+        f"{name} is {thin[name]:.2g} pixels wide (median of {len(cases)} cases), less than {MARGIN} times the stride "
         f"of the head {model.head_name}, {stride:.2g} pixels. Perfect shares per cell reach a Dice of {now:.2f} on it, "
         f"and {then:.2f} with {_setting(trainer, scale)}; model.detail_branch=true costs less"
     )
-
-
-def members_of(labels: LabelManager) -> Members:
-    """Labels of each foreground class or region, by its name."""
-    entries = {name: value for name, value in labels.label_dict.items() if name != "ignore"}
-    members = {name: list(value) if isinstance(value, (list, tuple)) else [value] for name, value in entries.items()}
-    return {name: values for name, values in members.items() if any(values)}
 
 
 def _setting(trainer: nnUNetTrainer_vit, scale: int) -> str:

@@ -17,7 +17,6 @@ from nnunetv2.training.nnUNetTrainer.any_head_config import AnyHeadConfig
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
 from nnunetv2.training.nnUNetTrainer.vit_config import patch_size_for_scale
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from tests.model.heads.small import HEADS, small_network, small_words
 from tests.training.tiny_dataset import CASES, NAME, make_trainer, write_tiny_dataset
 
@@ -92,11 +91,6 @@ def test_errors_of_the_cases_are_left_to_the_training(thin_dataset):
 def test_the_unet_gets_no_advice(thin_dataset, monkeypatch):
     monkeypatch.setattr(resolution_advice, "resolution_advice", pytest.fail)
     resolution_advice.advise_on_resolution(make_trainer(nnUNetTrainer))
-
-
-def test_regions_and_ignore_labels_are_described():
-    labels = LabelManager({"background": 0, "whole": [1, 2], "right": 2, "ignore": 3}, [1, 2])
-    assert resolution_advice.members_of(labels) == {"whole": [1, 2], "right": [2]}
 
 
 @pytest.mark.parametrize("backbone", ["dinov3", "dinov2"])

@@ -5,15 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+
+from nnunetv2.utilities.label_handling.label_declaration import Entry, members, only_background
 
 Members = Mapping[str, Sequence[int]]
 """labels of each structure, by its name"""
 
+MARGIN = 1.5
+"""strides that a structure should be wide"""
+
+_NUM_CASES = 4
 _LARGEST = 768  # pixels of a side; of larger slices, a part is measured
 _FINEST_STRIDE = 1.0  # pixels; logits finer than the labels gain nothing
+
+
+def structures_of(labels: Mapping[str, Entry]) -> Members:
+    """Labels of each foreground class or region, by its name.
+
+    Args:
+        labels: the entry of that name in dataset.json.
+    """
+    return {name: members(entry) for name, entry in labels.items() if name != "ignore" and not only_background(entry)}
+
+
+def evenly_chosen(cases: Sequence[str]) -> Sequence[str]:
+    """The few of all cases that are measured."""
+    return cases[:: max(1, len(cases) // _NUM_CASES)][:_NUM_CASES]
 
 
 def labelled_slice(labels: np.ndarray, ignored: int | None) -> np.ndarray:
@@ -34,23 +51,23 @@ def labelled_slice(labels: np.ndarray, ignored: int | None) -> np.ndarray:
     return chosen[first[0] : first[0] + _LARGEST, first[1] : first[1] + _LARGEST]
 
 
-def median_calibres(slices: Sequence[np.ndarray], members: Members, limit: float) -> dict[str, float]:
-    """Median calibre in pixels of the structures that may be thinner than a limit.
+def median_calibres(slices: Sequence[np.ndarray], structures: Members, limit: float) -> dict[str, float]:
+    """Median calibre in pixels of the structures that are thinner than a limit.
 
     The calibre at a pixel of the skeleton is twice its distance to the background, minus 1: the width of a line. A
-    structure whose pixels are on average further from the background than that cannot be thin; it has no entry, and
-    its skeleton is not computed.
+    structure whose pixels are on average further from the background than that cannot be thin, and its skeleton is not
+    computed.
 
     Args:
         slices: label maps (h, w).
-        members: structures; those that occur nowhere have no entry.
+        structures: those that are wider, or occur nowhere, have no entry.
         limit: in pixels.
     """
     from scipy.ndimage import distance_transform_edt
     from skimage.morphology import skeletonize
 
     found = {}
-    for name, labels in members.items():
+    for name, labels in structures.items():
         masks = [np.isin(labelled, labels) for labelled in slices]
         distances = [distance_transform_edt(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1] for mask in masks]
         inside = np.concatenate([distance[mask] for distance, mask in zip(distances, masks, strict=True)])
@@ -58,37 +75,38 @@ def median_calibres(slices: Sequence[np.ndarray], members: Members, limit: float
             continue
         centres = [distance[skeletonize(mask)] for distance, mask in zip(distances, masks, strict=True)]
         found[name] = float(2 * np.median(np.concatenate(centres)) - 1)
-    return found
+    return {name: calibre for name, calibre in found.items() if calibre < limit}
 
 
-def ceilings(slices: Sequence[np.ndarray], members: Members, stride: float) -> dict[str, float]:
+def ceilings(slices: Sequence[np.ndarray], structures: Members, stride: float) -> dict[str, float]:
     """Dice of each structure if every cell of a grid knew its share of it, and nothing finer.
 
     Shares are enlarged bilinearly and cut at one half. Not a strict bound: trained logits may be sharper than shares.
 
     Args:
         slices: label maps (h, w).
-        members: structures.
+        structures: their labels.
         stride: side of a cell, in pixels.
     """
-    return {name: _ceiling([np.isin(each, labels) for each in slices], stride) for name, labels in members.items()}
+    return {name: _ceiling([np.isin(each, labels) for each in slices], stride) for name, labels in structures.items()}
 
 
 def _ceiling(masks: Sequence[np.ndarray], stride: float) -> float:
     overlap = total = 0
-    for mask in masks:
-        truth = torch.from_numpy(mask)
-        drawn = _through_a_grid(truth.float(), stride) > 0.5
+    for truth in masks:
+        drawn = _through_a_grid(truth, stride) > 0.5
         overlap += 2 * int((drawn & truth).sum())
         total += int(drawn.sum()) + int(truth.sum())
     return overlap / max(1, total)
 
 
-def _through_a_grid(mask: Tensor, stride: float) -> Tensor:
-    size = mask.shape
-    cells = [max(1, round(side / stride)) for side in size]
-    shares = F.interpolate(mask[None, None], size=cells, mode="area")
-    return F.interpolate(shares, size=size, mode="bilinear", align_corners=False)[0, 0]
+def _through_a_grid(mask: np.ndarray, stride: float) -> np.ndarray:
+    import torch  # planning does without, unless something is thin
+    import torch.nn.functional as F
+
+    cells = [max(1, round(side / stride)) for side in mask.shape]
+    shares = F.interpolate(torch.from_numpy(mask).float()[None, None], size=cells, mode="area")
+    return F.interpolate(shares, size=mask.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
 def scale_for(calibre: float, stride: float, margin: float) -> int:

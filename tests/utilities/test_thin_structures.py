@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from nnunetv2.training.setup.thin_structures import ceilings, labelled_slice, median_calibres, scale_for
+from nnunetv2.utilities.label_handling.thin_structures import (
+    ceilings,
+    labelled_slice,
+    median_calibres,
+    scale_for,
+    structures_of,
+)
 
 MEMBERS = {"thin": [1], "wide": [2], "absent": [3], "both": [1, 2]}
 
@@ -93,3 +99,8 @@ def test_the_labelled_part_of_the_fullest_slice_is_measured():
     part = labelled_slice(labels, None)
     assert part.shape == (768, 768)
     assert part.sum() == 100 * 100
+
+
+def test_structures_are_the_foreground_classes_and_regions():
+    labels = {"background": 0, "whole": [1, 2], "right": 2, "ignore": 3}
+    assert structures_of(labels) == {"whole": (1, 2), "right": (2,)}
