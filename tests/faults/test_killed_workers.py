@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from nnunetv2.run.run_training import run_training
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from tests.faults.conftest import one_line
-from tests.faults.trainings import training
+from tests.faults.trainings import Training, training
 from tests.processes import is_alive, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -40,12 +41,17 @@ def test_workers_that_are_killed_again_and_again_end_the_training_with_the_cause
 ) -> None:
     with training(fault_trainer, *WORDS, *seed, "--num_epochs", "10000") as running:
         running.wait_for("Epoch 0")
-        for _ in range(4):
-            victim = wait_until(running.workers)[0]
-            victim.kill()
-            wait_until(lambda gone=victim.pid: not is_alive(gone))
+        wait_until(lambda: _has_ended_after_one_more_kill(running), "the training outlives the deaths of its workers")
         assert running.exit_code() == 1
     one_line(running.errors.read_text(), "worker died (signal 9", "the last of 4", "/dev/shm", "memory")
+
+
+def _has_ended_after_one_more_kill(running: Training) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):  # the training has ended meanwhile
+        for victim in running.workers()[:1]:
+            victim.kill()
+            wait_until(lambda gone=victim.pid: not is_alive(gone))
+    return running.process.poll() is not None
 
 
 POOL = """
