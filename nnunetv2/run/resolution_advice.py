@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from copy import deepcopy
+from collections.abc import Sequence
 
-from nnunetv2.training.cost.trainer_cost import trainer_cost
 from nnunetv2.training.dataloading.splits import read_or_generate_splits
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
@@ -20,12 +19,10 @@ from nnunetv2.utilities.label_handling.thin_structures import (
     scale_for,
     structures_of,
 )
-from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 logger = logging.getLogger(__name__)
 
 _LARGEST_SCALE = 16  # of model.input_scale
-_GIB = 2**30
 
 
 def advise_on_resolution(trainer: nnUNetTrainer) -> None:
@@ -72,28 +69,17 @@ def resolution_advice(trainer: nnUNetTrainer_vit) -> str | None:
 
 
 def _setting(trainer: nnUNetTrainer_vit, scale: int) -> str:
-    """The setting for a scale, with its cost."""
-    configuration, batch = trainer.configuration_manager, trainer.configuration_manager.batch_size
-    before = [int(side) for side in configuration.patch_size]
+    """The setting for a scale, with its cost; networks are not counted, which takes many seconds."""
+    before = [int(side) for side in trainer.configuration_manager.patch_size]
     after = patch_size_for_scale(before, scale)
+    side = trainer.config.model.backbone_row.shape.patch_size
+    tokens = _tokens(after, scale, side), _tokens(before, trainer.config.model.input_scale, side)
     size = ",".join(map(str, after))
     return (
-        f"model.input_scale={scale} training.patch_size=[{size}] ({_cost(trainer, after, scale)} for a batch of "
-        f"{batch}; now {_cost(trainer, before, trainer.config.model.input_scale)})"
+        f"model.input_scale={scale} training.patch_size=[{size}] ({tokens[0]} tokens per patch instead of {tokens[1]}; "
+        "nnUNetv2_model_info tells memory and operations)"
     )
 
 
-def _cost(trainer: nnUNetTrainer_vit, patch_size: list[int], scale: int) -> str:
-    """Tokens per patch and memory of a training step."""
-    side = trainer.config.model.backbone_row.shape.patch_size
-    tokens = math.prod(math.ceil(length * scale / side) for length in patch_size)
-    plans = PlansManager(deepcopy(trainer.plans_manager.plans))
-    section = plans.get_configuration(trainer.configuration_name).configuration["architecture"]
-    section["arch_kwargs"]["input_scale"] = scale
-    plans.plans["configurations"][trainer.configuration_name]["architecture"] = section
-    network = trainer.network
-    try:
-        memory = trainer_cost(trainer, plans, patch_size=patch_size).memory
-    finally:
-        trainer.network = network
-    return f"{tokens} tokens, {memory.training_peak / _GIB:.2g} GiB"
+def _tokens(patch_size: Sequence[int], scale: int, side: int) -> int:
+    return math.prod(math.ceil(length * scale / side) for length in patch_size)
