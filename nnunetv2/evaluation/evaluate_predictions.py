@@ -247,10 +247,18 @@ def compute_metrics_on_folder(
     )
     num_workers = num_processes_for([reference for _, reference, *_ in jobs], num_processes)
     results = list(map_cases(compare, jobs, num_workers))
+    _warn_of_absent(results, regions_or_labels)
     summary = summary_of_cases(results, regions_or_labels, options.names, options.primary)
     if output_file is not None:
         save_summary_json(summary, output_file)
     return summary
+
+
+def _warn_of_absent(results: Sequence[dict[str, Any]], regions_or_labels: Sequence[LabelOrRegion]) -> None:
+    for label in regions_or_labels:
+        found = [result["metrics"][label] for result in results]
+        if not any(scores["n_pred"] or scores["n_ref"] for scores in found):
+            logger.warning("Label %s is in none of the references and predictions; its scores are NaN", label)
 
 
 def _compute_within(field_file: os.PathLike | None, *arguments: Any, **keywords: Any) -> dict[str, Any]:

@@ -69,9 +69,12 @@ def test_background_is_not_part_of_the_foreground_mean(folders):
     assert summary["foreground_mean"] == summary["mean"][1]
 
 
-def test_a_label_that_is_nowhere_leaves_the_mean_undefined(folders):
+def test_a_label_that_is_nowhere_leaves_the_mean_undefined(folders, caplog):
     summary = evaluate(folders, labels=(1, 3))
     assert math.isnan(summary["mean"][3]["Dice"]) and math.isnan(summary["foreground_mean"]["Dice"])
+    assert [record.getMessage() for record in caplog.records] == [
+        "Label 3 is in none of the references and predictions; its scores are NaN"
+    ]
 
 
 def test_voxels_with_the_ignore_label_take_no_part(folders):
