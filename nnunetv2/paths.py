@@ -25,8 +25,8 @@ class EnvironmentPath(os.PathLike):
         self.variable = variable
 
     def get(self) -> str | None:
-        """The folder, or None if the variable is unset or empty."""
-        return os.environ.get(self.variable) or None
+        """The folder, or None if the variable is unset or empty; `~` is the home folder, also where quotes kept it."""
+        return os.path.expanduser(os.environ.get(self.variable, "")) or None
 
     def is_set(self) -> bool:
         return self.get() is not None

@@ -19,6 +19,12 @@ def test_a_root_follows_the_environment(tmp_path: Path, monkeypatch: pytest.Monk
     assert str(nnUNet_raw) == "/elsewhere"
 
 
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("nnUNet_raw", "~/data/raw")  # as quotes leave it
+    assert os.fspath(nnUNet_raw) == nnUNet_raw.get() == str(tmp_path / "data" / "raw")
+
+
 def test_an_unset_root_fails_on_use_and_names_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("nnUNet_preprocessed", raising=False)
     assert not nnUNet_preprocessed.is_set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,6 +14,7 @@ from dinov3.utils.errors import UsageError, UserError
 
 Command = Callable[[Sequence[str] | None], int | None]
 EXIT_INTERRUPTED = 130
+_HOME = re.compile(r"(?:^|(?<==))~(?=/|$)")
 
 
 def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> Callable[..., int]:
@@ -20,6 +22,7 @@ def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> C
 
     A `UserError` becomes one line on stderr and the error's exit code; so do file errors of the operating system (exit
     code 1), and packages that cannot be imported (exit code 2). Any other exception is a bug and keeps its traceback.
+    `~/` at the beginning of a word or of its value is the home folder: shells leave it in quotes and in `key=~/file`.
 
     Args:
         traceback_variable: environment variable that enables tracebacks for `UserError` if set to 1.
@@ -29,7 +32,7 @@ def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> C
     def entry_point(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
         try:
-            return main(argv) or 0
+            return main([_HOME.sub(_home, word) for word in (sys.argv[1:] if argv is None else argv)]) or 0
         except UserError as err:
             if is_switched_on(traceback_variable):
                 raise
@@ -59,6 +62,10 @@ def command(main: Command, *, traceback_variable: str = "DINOV3_TRACEBACK") -> C
             return UsageError.exit_code
 
     return entry_point
+
+
+def _home(_: re.Match) -> str:
+    return os.path.expanduser("~")
 
 
 def _says_another_process() -> bool:

@@ -74,6 +74,8 @@ class ViTModelConfig:
     numbers from 0: [5,11,17,23]."""
 
     def __post_init__(self) -> None:
+        if self.checkpoint is not None:
+            self.checkpoint = os.path.expanduser(self.checkpoint)
         require_registered("model.backbone", "backbone", self.backbone)
         if self.backbone_size not in FAMILIES[self.backbone]:
             sizes = tuple(FAMILIES[self.backbone])

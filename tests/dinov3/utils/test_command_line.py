@@ -77,3 +77,19 @@ def test_interruption_has_its_own_code() -> None:
         raise KeyboardInterrupt
 
     assert main([]) == EXIT_INTERRUPTED
+
+
+def test_a_tilde_before_a_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    @command
+    def main(argv: list[str]) -> None:
+        found.extend(argv)
+
+    found: list[str] = []
+    words = ["-o", "~/out", "~", "model.checkpoint=~/w.pth", "--file=~/f", "unet=~/runs/a"]
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.setattr("sys.argv", ["program", *words])
+    expected = ["-o", "/home/ada/out", "/home/ada", "model.checkpoint=/home/ada/w.pth", "--file=/home/ada/f"]
+    assert main() == 0
+    assert main([*words, "~ada/x", "a~/b", "lr=~1"]) == 0
+    expected.append("unet=/home/ada/runs/a")
+    assert found == [*expected, *expected, "~ada/x", "a~/b", "lr=~1"]
