@@ -1,4 +1,4 @@
-"""Row 31: one damaged image of five stops only its own prediction."""
+"""Row 31: a damaged image, and a link that leads nowhere, stop only their own predictions."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ def test_the_other_cases_are_predicted(model: Path, tiny_images: Path, tmp_path:
     words = ("-m", model, "-i", images, "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1")
     assert run(predict_entry_point_modelfolder, *words, "-o", tmp_path / "clean")[0] == 0
     truncate(images / "c_0000.png", 0.5)
+    (images / "f_0000.png").symlink_to("not mounted")
     code, stderr = run(predict_entry_point_modelfolder, *words, "-o", tmp_path / "out")
     assert code == 4
-    one_line(stderr, "1 of 5 cases failed", "c")
-    assert list(read_json(tmp_path / "out" / "failures.json")) == ["c"]
+    one_line(stderr, "2 of 6 cases failed", "c", "f")
+    assert list(read_json(tmp_path / "out" / "failures.json")) == ["c", "f"]
     for case in ("a", "b", "d", "e"):
         assert (tmp_path / "out" / f"{case}.png").read_bytes() == (tmp_path / "clean" / f"{case}.png").read_bytes()
     assert not (tmp_path / "out" / "c.png").exists()

@@ -17,5 +17,12 @@ def test_only_complete_files_with_the_ending_count_and_they_are_sorted(tmp_path:
     assert visible_files(str(tmp_path), "c.nii.gz") == [tmp_path / "c.nii.gz"]
 
 
+def test_links_that_lead_nowhere_are_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").symlink_to(tmp_path / "not mounted")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "b.nii.gz").symlink_to(tmp_path / "folder")
+    assert visible_files(tmp_path) == [tmp_path / "a.nii.gz"]
+
+
 def test_a_folder_that_is_not_there_has_no_files(tmp_path: Path) -> None:
     assert visible_files(tmp_path / "missing") == []
