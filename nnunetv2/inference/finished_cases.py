@@ -57,6 +57,8 @@ class FinishedCases:
 
     def _check(self, images: Sequence[str], output: str) -> None:
         file = output + self._ending
+        if any(os.path.getmtime(image) > os.path.getmtime(file) for image in images):
+            raise DataError("an image of the case is newer")
         segmentation, properties = self._reader.read_seg(file)
         if not has_only(segmentation, self._labels):
             raise DataError("it has values that are not labels of the model")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dinov3.utils.atomic_files import write_json
+from dinov3.utils.atomic_files import read_json, write_json
 from dinov3.utils.visible_files import visible_files
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.inference.output_names import prepare_outputs
@@ -21,6 +21,8 @@ Path = str | os.PathLike
 Source = Path | Sequence[Sequence[Path]]
 Target = Path | Sequence[Path] | None
 
+_ARGUMENTS = "predict_from_raw_data_args.json"
+_WEIGHTS = "weights_digest"
 _CHANNEL_LENGTH = len("_0000")
 _NUMBERED = re.compile(r"(.+)_(\d{4})", re.DOTALL)
 
@@ -176,10 +178,31 @@ def output_folder_of(target: Target) -> str | None:
     return (os.path.dirname(target[0]) or os.path.curdir) if len(target) else None
 
 
-def write_description(folder: str, arguments: dict[str, Any], dataset_json: dict, plans: dict) -> None:
+def require_same_weights(folder: str, digest: str | None) -> None:
+    """Raise `UsageError` if the predictions of a folder, which are to be continued, are those of other weights.
+
+    Args:
+        digest: of the weights, see `weights_digest`; None: unknown.
+    """
+    path = os.path.join(folder, _ARGUMENTS)
+    if digest is None or not os.path.isfile(path):
+        return
+    content = read_json(path)
+    found = content.get(_WEIGHTS) if isinstance(content, dict) else None
+    if found not in (None, digest):
+        raise UsageError(
+            f"The predictions in {folder} were made with other weights, so that --continue_prediction would mix two "
+            "models; give another output folder, or predict all cases again without it"
+        )
+
+
+def write_description(
+    folder: str, arguments: dict[str, Any], digest: str | None, dataset_json: dict, plans: dict
+) -> None:
     """Write the arguments of a prediction, and the model's plans.json and dataset.json for later steps."""
     os.makedirs(folder, exist_ok=True)
     readable = json.loads(json.dumps(json_ready(arguments), default=os.fspath))  # converts paths inside lists as well
-    write_json(readable, os.path.join(folder, "predict_from_raw_data_args.json"), sort_keys=True)
+    recorded = readable if digest is None else {**readable, _WEIGHTS: digest}
+    write_json(recorded, os.path.join(folder, _ARGUMENTS), sort_keys=True)
     write_json(dataset_json, os.path.join(folder, "dataset.json"))
     write_json(plans, os.path.join(folder, "plans.json"))

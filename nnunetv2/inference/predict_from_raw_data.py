@@ -27,6 +27,7 @@ from nnunetv2.inference.logit_predictor import LogitPredictor
 from nnunetv2.inference.output_files import CaseFiles, Source, Target, case_name
 from nnunetv2.inference.output_names import prepare_outputs, without_ending
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
+from nnunetv2.inference.weights_digest import weights_digest
 from nnunetv2.upstream_names import command_elsewhere
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.processes.output_lock import locked_output
@@ -138,12 +139,15 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
         *,
         return_predictions: bool,
     ) -> list | None:
-        cases = self._find_cases(arguments)
         folder = output_files.output_folder_of(arguments["output_folder_or_list_of_truncated_output_files"])
+        digest = None if self.list_of_parameters is None else weights_digest(self.list_of_parameters)
+        if folder is not None and not arguments["overwrite"]:
+            output_files.require_same_weights(folder, digest)
+        cases = self._find_cases(arguments)
         with self._locked_output(folder):
             # One of several processes is enough to write the description.
             if folder is not None and self.share[0] == 0:
-                output_files.write_description(folder, arguments, self.dataset_json, self.plans_manager.plans)
+                output_files.write_description(folder, arguments, digest, self.dataset_json, self.plans_manager.plans)
             results = self._predict_cases(
                 cases,
                 arguments["save_probabilities"],

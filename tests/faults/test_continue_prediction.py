@@ -14,9 +14,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from nnunetv2.inference import case_loop
 from nnunetv2.inference.predict_entry_points import predict_entry_point_modelfolder
+from tests.faults.conftest import one_line
 from tests.faults.injection import flip_bit, times, truncate
 from tests.inference.tiny_models import IMAGES, model_folder
 
@@ -170,6 +172,36 @@ def test_whole_results_are_kept(predicted: Path, tmp_path: Path, run: Run, monke
     done = _count_predicted(monkeypatch)
     assert run(predict_entry_point_modelfolder, *words(tmp_path, "out", "--continue_prediction"))[0] == 0
     assert done == []
+
+
+def test_the_result_of_an_older_image_is_not_kept(
+    predicted: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(predicted / "in", tmp_path / "in")
+    shutil.copytree(predicted / "clean", tmp_path / "out")
+    shutil.copyfile(predicted / "in" / "c00_0000.nii.gz", tmp_path / "in" / "c01_0000.nii.gz")
+    done = _count_predicted(monkeypatch)
+    assert run(predict_entry_point_modelfolder, *words(tmp_path, "out", "--continue_prediction"))[0] == 0
+    assert done == ["c01"]
+    segmentations = [nib.load(tmp_path / "out" / f"{case}.nii.gz").get_fdata() for case in ("c00", "c01")]
+    assert np.array_equal(*segmentations)
+
+
+def test_results_of_another_model_are_not_continued(predicted: Path, tmp_path: Path, run: Run) -> None:
+    shutil.copytree(predicted / "in", tmp_path / "in")
+    shutil.copytree(predicted / "clean", tmp_path / "out")
+    shutil.copytree(MODEL, tmp_path / "model")
+    file = tmp_path / "model" / "fold_0" / "checkpoint_final.pth"
+    checkpoint = torch.load(file, weights_only=False)
+    next(iter(checkpoint["network_weights"].values())).add_(1e-3)
+    torch.save(checkpoint, file)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    other = [str(tmp_path / "model") if word == str(MODEL) else word for word in words(tmp_path, "out")]
+    code, stderr = run(predict_entry_point_modelfolder, *other, "--continue_prediction")
+    assert code == 2
+    one_line(stderr, "were made with other weights", "another output folder")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert run(predict_entry_point_modelfolder, *other)[0] == 0
 
 
 @pytest.mark.timeout(1800)
