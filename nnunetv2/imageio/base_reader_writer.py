@@ -79,6 +79,21 @@ class BaseReaderWriter(ABC):
             properties: as returned by `read_images` for the image.
         """
 
+    def as_channels(self, image: np.ndarray, channels: Sequence[str], image_fname: str) -> np.ndarray:
+        """Adapt an image to predict to the channels of its model, where the file stores the same in another way.
+
+        By default, images stay as they are; the number of channels is checked afterwards.
+
+        Args:
+            image: (C, Z, Y, X) from a single file, with another number of channels than the model.
+            channels: names of the model's channels.
+            image_fname: for messages.
+
+        Raises:
+            DataError: the file stores something else.
+        """
+        return image
+
     def check_header(self, image_fname: str) -> None:
         """Check, without reading voxels, whether this reader could read the file; by default, nothing is checked.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -15,10 +16,14 @@ from nnunetv2.imageio.channel_grid import as_smallest_label_type, naming, stack_
 from nnunetv2.imageio.pictures import IMPORT_COMMAND, PICTURE_ENDINGS, read_picture, without_alpha
 from nnunetv2.imageio.raster_integrity import check_bmp, check_png, check_tiff
 
+logger = logging.getLogger(__name__)
+
 # These formats have no spacing. That of the slice axis is so large that no planner treats it as an in-plane axis.
 _SPACING = (999, 1, 1)
 
 _MAX_GREY = {2: 3, 4: 15}  # by bits per pixel
+_COLOURS = (("r", "g", "b"), ("red", "green", "blue"), ("rgb_to_0_1",) * 3)  # names of channels
+_BYTE_MAX = 255
 _READ_AS_STORED = (".png", ".bmp", ".tif", ".tiff")  # as upstream does, in whatever case
 
 
@@ -35,6 +40,23 @@ class NaturalImage2DIO(BaseReaderWriter):
 
     def read_images(self, image_fnames: list[str] | tuple[str, ...]) -> tuple[np.ndarray, dict]:
         return stack_channels([_load(path) for path in image_fnames], image_fnames), {"spacing": _SPACING}
+
+    def as_channels(self, image: np.ndarray, channels: Sequence[str], image_fname: str) -> np.ndarray:
+        """Drop an opaque alpha, and convert grey to colours or colours that are grey to grey.
+
+        The importer of datasets does the same. Grey is only repeated for channels that are called red, green and blue:
+        other channels are in files of their own, and one of them is missing.
+        """
+        if len(image) == 4 and len(channels) in (1, 3):
+            kind = np.uint16 if image[3].max() > _BYTE_MAX else np.uint8
+            without_alpha(np.moveaxis(image[:, 0], 0, -1).astype(kind), image_fname)
+            image = image[:3]
+        if len(image) == 1 and tuple(name.casefold() for name in channels) in _COLOURS:
+            logger.warning("Warning: %s is grey; red, green and blue are set to it", image_fname)
+            return np.repeat(image, len(channels), axis=0)
+        if len(image) == 3 and len(channels) == 1 and (image == image[:1]).all():
+            return image[:1]
+        return image
 
     def has_spacing(self, file: str) -> bool:
         return False

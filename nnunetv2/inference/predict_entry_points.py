@@ -74,7 +74,7 @@ def _add_input_and_output(parser: argparse.ArgumentParser) -> None:
         type=str,
         required=True,
         help="folder of the images, named CASE_0000.ENDING, CASE_0001.ENDING, ... with one file per channel and the "
-        "same ending as the training images",
+        "same ending as the training images; models of .png, .bmp and .tif images also read JPEG, GIF and others",
     )
     parser.add_argument(
         "-o", type=str, required=True, help="folder for the segmentations, CASE.ENDING; created if missing"

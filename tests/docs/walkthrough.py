@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
+from tests.docs.command_server import CLIENT
 
 _BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# ([\w./]+\.(?:py|yaml))\n")
@@ -52,17 +53,19 @@ class Reader:
         changes: strings of the document and what this reader writes instead, such as another number of a dataset.
         environment: of the commands; `export` changes it for those that follow.
         output: what the last commands printed, both streams.
+        socket: of a `command_server` that runs the commands of this package; without one, each starts its own Python.
     """
 
     folder: Path
     changes: dict[str, str] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=lambda: dict(os.environ))
     output: str = ""
+    socket: Path | None = None
 
     def __post_init__(self) -> None:
         commands = self.folder / "bin"
         commands.mkdir(parents=True)
-        _write_commands(commands)
+        _write_commands(commands, self.socket)
         self.environment["PATH"] = f"{commands}{os.pathsep}{self.environment['PATH']}"
         self.environment["PYTHONPATH"] = str(REPOSITORY)
 
@@ -104,16 +107,21 @@ class Reader:
             self.environment = dict(entry.split("=", 1) for entry in entries if entry)
 
 
-def _write_commands(folder: Path) -> None:
-    """Each console command as an installation makes it, for this checkout."""
+def _write_commands(folder: Path, socket: Path | None) -> None:
+    """Each console command as an installation makes it, for this checkout, or as a client of the server."""
     scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
     for name, target in scripts.items():
         module, _, function = target.partition(":")
         path = folder / name
-        path.write_text(
-            f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\n"
-            f"if __name__ == '__main__':\n    sys.exit({function}())\n"
-        )
+        if socket is None:
+            text = (
+                f"#!{sys.executable}\nimport sys\nfrom {module} import {function}\n"
+                f"if __name__ == '__main__':\n    sys.exit({function}())\n"
+            )
+        else:
+            client = CLIENT.format(socket=str(socket), module=module, function=function)
+            text = f"#!{sys.executable} -SE\n{client}"
+        path.write_text(text)
         path.chmod(0o755)
     python = folder / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')

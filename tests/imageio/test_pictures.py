@@ -129,6 +129,41 @@ def test_models_read_jpeg_gif_and_grey_with_alpha(tmp_path: Path) -> None:
         reader.read_images([str(tmp_path / "c_0000.png")])
 
 
+@pytest.mark.parametrize("names", [("R", "G", "B"), ("red", "green", "blue"), ("rgb_to_0_1",) * 3])
+def test_pictures_get_the_channels_of_a_model_of_colours(
+    tmp_path: Path, names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    reader = NaturalImage2DIO()
+    colours, grey = np.moveaxis(COLOURS, -1, 0)[:, None].astype(np.float32), GREY[None, None].astype(np.float32)
+    alpha = np.full_like(grey, 255)
+    np.testing.assert_array_equal(reader.as_channels(np.concatenate([colours, alpha]), names, "a.png"), colours)
+    deep = np.concatenate([colours * 257, alpha * 257])
+    np.testing.assert_array_equal(reader.as_channels(deep, names, "a.tif"), colours * 257)
+    assert not caplog.messages
+    np.testing.assert_array_equal(reader.as_channels(grey, names, "a.jpg"), np.repeat(grey, 3, axis=0))
+    assert "a.jpg is grey" in caplog.text
+    alpha[0, 0, 3, 2] = 254
+    with pytest.raises(
+        DataError, match=r"a.png is transparent at 1 pixels, the first at row 3, column 2 \(alpha 254\)"
+    ):
+        reader.as_channels(np.concatenate([colours, alpha]), names, "a.png")
+
+
+def test_pictures_get_the_channel_of_a_grey_model() -> None:
+    reader = NaturalImage2DIO()
+    colours, grey = np.moveaxis(COLOURS, -1, 0)[:, None].astype(np.float32), GREY[None, None].astype(np.float32)
+    as_colours = np.repeat(grey, 3, axis=0)
+    np.testing.assert_array_equal(reader.as_channels(as_colours, ["grey"], "a.jpg"), grey)
+    opaque = np.concatenate([as_colours, np.full_like(grey, 255)])
+    np.testing.assert_array_equal(reader.as_channels(opaque, ["grey"], "a.png"), grey)
+    assert reader.as_channels(colours, ["grey"], "a.jpg").shape == colours.shape
+
+
+def test_a_missing_channel_is_not_made_up() -> None:
+    grey = GREY[None, None].astype(np.float32)
+    assert len(NaturalImage2DIO().as_channels(grey, ["T1", "T2", "FLAIR"], "a_0000.png")) == 1
+
+
 def test_examples_decide_whether_tiff_is_a_picture_or_a_volume(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tiff", COLOURS, photometric="rgb")
     assert determine_reader_writer_from_file_ending(".tiff", str(tmp_path / "a.tiff")) is NaturalImage2DIO

@@ -140,7 +140,10 @@ class DefaultPreprocessor:
         data, properties = read_images(reader, image_files)
         if len(image_files) == 1:
             description = dataset_json if isinstance(dataset_json, dict) else read_dataset_json(dataset_json)
-            check_channels_of_file(image_files[0], len(data), list(channel_names(description).values()))
+            channels = list(channel_names(description).values())
+            if seg_file is None and len(data) != len(channels):  # in prediction
+                data = reader.as_channels(data, channels, image_files[0])
+            check_channels_of_file(image_files[0], len(data), channels)
         _check_finite(image_files, data)
         seg = None
         if seg_file is not None:
