@@ -35,10 +35,10 @@ torch.testing.assert_close(filled.features(image, [1, 3]).maps, saved.features(i
 
 
 @pytest.fixture
-def reader(tmp_path: Path, nnunet_folders: dict[str, Path]) -> Reader:
+def reader(tmp_path: Path, nnunet_folders: dict[str, Path], commands: Path) -> Reader:
     """Somebody who has read the introduction, with the tiny dataset."""
     write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
-    found = Reader(tmp_path / "reader", {"DATASET=71": "DATASET=777"})
+    found = Reader(tmp_path / "reader", {"DATASET=71": "DATASET=777"}, socket=commands)
     found.follow(INTRODUCTION)
     return found
 

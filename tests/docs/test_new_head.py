@@ -28,10 +28,10 @@ EXPECTED = {  # a part of each block of commands, and of what it prints
 }
 
 
-def reader_with_dataset(folder: Path, folders: dict[str, Path]) -> Reader:
+def reader_with_dataset(folder: Path, folders: dict[str, Path], commands: Path) -> Reader:
     """A reader with the tiny dataset and two images to predict."""
     write_tiny_dataset(folders["nnUNet_preprocessed"])
-    reader = Reader(folder, {"DATASET=71": "DATASET=777", "dataset: 71": "dataset: 777"})
+    reader = Reader(folder, {"DATASET=71": "DATASET=777", "dataset: 71": "dataset: 777"}, socket=commands)
     (folder / "images").mkdir()
     for number in (1, 2):
         image = np.random.default_rng(number).integers(0, 255, (SIZE, SIZE + number), dtype=np.uint8)
@@ -40,9 +40,9 @@ def reader_with_dataset(folder: Path, folders: dict[str, Path]) -> Reader:
 
 
 @pytest.mark.timeout(1500)
-def test_every_step_works_as_written(tmp_path: Path, nnunet_folders: dict[str, Path]) -> None:
+def test_every_step_works_as_written(tmp_path: Path, nnunet_folders: dict[str, Path], commands: Path) -> None:
     folder = tmp_path / "reader"
-    reader = reader_with_dataset(folder, nnunet_folders)
+    reader = reader_with_dataset(folder, nnunet_folders, commands)
     printed: list[str] = []
 
     def check(block: Block, output: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from scipy.ndimage import binary_dilation, label
 
 from dinov3.utils.atomic_files import read_json
 from nnunetv2.model.backbones import create_backbone
-from tests.docs.command_server import command_server
 from tests.docs.walkthrough import Block, Reader, blocks_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -38,12 +36,6 @@ SHORT = {
     "patch_size=[256,256]": "patch_size=[32,32]",
 }
 MODEL = Path("Dataset018_Nuclei", "nnUNetTrainer_vit__nnUNetPlans__2d")
-
-
-@pytest.fixture(scope="module")
-def commands() -> Iterator[Path]:
-    with command_server() as socket:
-        yield socket
 
 
 @pytest.fixture
