@@ -33,7 +33,7 @@ SHORT = {
     "backbone_size: small": "backbone_size: tiny",
     "--verify_dataset_integrity": "--verify_dataset_integrity -npfp 1 -np 1",
     "-o comparison": "-o comparison --bootstrap 200 -np 1",
-    "patch_size=[256,256]": "patch_size=[32,32]",
+    'model.input_scale=4 "training.patch_size=[256,256]"': 'model.input_scale=2 "training.patch_size=[32,32]"',
 }
 MODEL = Path("Dataset018_Nuclei", "nnUNetTrainer_vit__nnUNetPlans__2d")
 
