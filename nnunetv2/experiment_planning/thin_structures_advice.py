@@ -9,6 +9,7 @@ from typing import Any
 from nnunetv2.errors import NNUNetError
 from nnunetv2.imageio.checked_reading import read_seg
 from nnunetv2.utilities.label_handling.thin_structures import (
+    HIGH_CEILING,
     MARGIN,
     ceilings,
     evenly_chosen,
@@ -52,6 +53,8 @@ def advise_on_thin_structures(
         return
     name = min(calibres, key=calibres.get)
     ceiling = ceilings(slices, {name: structures[name]}, _STRIDE)[name]
+    if ceiling >= HIGH_CEILING:
+        return
     scale = scale_for(calibres[name], _STRIDE, MARGIN)
     logger.info(
         "%s is %.2g pixels wide (median of %d cases), and perfect shares per cell of %d pixels reach a Dice of %.2f on "

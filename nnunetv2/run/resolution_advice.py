@@ -11,6 +11,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
 from nnunetv2.training.nnUNetTrainer.vit_config import patch_size_for_scale
 from nnunetv2.utilities.label_handling.thin_structures import (
+    HIGH_CEILING,
     MARGIN,
     ceilings,
     evenly_chosen,
@@ -61,6 +62,8 @@ def resolution_advice(trainer: nnUNetTrainer_vit) -> str | None:
     name = min(thin, key=thin.get)
     scale = min(_LARGEST_SCALE, scale_for(thin[name], own_stride, MARGIN))
     now, then = (ceilings(slices, {name: structures[name]}, each)[name] for each in (stride, own_stride / scale))
+    if now >= HIGH_CEILING:
+        return None
     return (
         f"{name} is {thin[name]:.2g} pixels wide (median of {len(cases)} cases), less than {MARGIN} times the stride "
         f"of the head {model.head_name}, {stride:.2g} pixels. Perfect shares per cell reach a Dice of {now:.2f} on it, "

@@ -66,6 +66,13 @@ def test_wide_classes_need_no_advice(nnunet_folders, caplog):
     assert advice(nnunet_folders["nnUNet_raw"], drawn(9), caplog) == []
 
 
+def test_what_cells_represent_needs_no_advice(nnunet_folders, caplog):
+    drawing = drawn(9)
+    drawing[drawing == 1] = 0
+    drawing[8:12, 4:60] = 1  # as wide as a cell, and on the grid
+    assert advice(nnunet_folders["nnUNet_raw"], drawing, caplog) == []
+
+
 def test_ignored_pixels_are_no_structure(nnunet_folders, caplog):
     labels = {"background": 0, "line": 1, "square": 2, "ignore": 3}
     drawing = drawn(9)

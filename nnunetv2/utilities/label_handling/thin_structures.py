@@ -13,6 +13,8 @@ Members = Mapping[str, Sequence[int]]
 
 MARGIN = 1.5
 """strides that a structure should be wide"""
+HIGH_CEILING = 0.95
+"""Dice from which on a ceiling is no obstacle"""
 
 _NUM_CASES = 4
 _LARGEST = 768  # pixels of a side; of larger slices, a part is measured
