@@ -199,6 +199,22 @@ def test_loss_works_without_auxiliary_outputs(seeded):
     assert set(make_loss()(outputs, make_targets())) == set(TERMS)
 
 
+def test_larger_masks_of_the_last_prediction_change_no_term_of_the_others(seeded, monkeypatch):
+    points = torch.rand(1, 3 * 128, 2)
+    monkeypatch.setattr(WholeImage, "draw", lambda area, images, n, *_: points[:, :n].expand(len(images), -1, -1))
+    outputs, targets = make_outputs(size=8), make_targets()
+    larger = {**outputs, "pred_masks": torch.randn(2, 6, 16, 16)}
+    first, second = outputs["aux_outputs"]
+    mixed = make_loss()(larger, targets)
+    last = make_loss()({**larger, "aux_outputs": ()}, targets)
+    auxiliary = make_loss()({**first, "aux_outputs": (second,)}, targets)
+    expected = {term: last[term] for term in TERMS}
+    expected |= {f"{term}_0": auxiliary[term] for term in TERMS}
+    expected |= {f"{term}_1": auxiliary[f"{term}_0"] for term in TERMS}
+    assert_close(mixed, expected)
+    assert len({value.item() for value in mixed.values()}) == 9
+
+
 def test_order_of_queries_and_targets_does_not_matter(seeded):
     targets = make_targets()
     outputs = make_certain(make_outputs(num_aux=0), targets)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from nnunetv2.model.cost.network_parts import network_parts
 from nnunetv2.model.detail_branch import DetailBranch
+from nnunetv2.model.head_config import head_config_class
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
 from nnunetv2.utilities import extensions
-from tests.model.heads.small import HEADS, loss_of, small_architecture, small_network
+from tests.model.heads.small import HEADS, loss_of, small_architecture, small_network, small_words
+from tests.training.tiny_dataset import make_trainer, write_tiny_dataset
+
+QUERY_HEADS = [head for head in HEADS if head_config_class(head).kind == "queries"]
 
 
 def pair(head: str, **settings: object) -> tuple[torch.nn.Module, torch.nn.Module]:
@@ -45,6 +51,17 @@ def test_a_frozen_backbone_leaves_the_branch_trained(head, seeded):
     torch.nn.init.normal_(network.detail.last.weight)
     loss_of(network, torch.randn(2, 1, 64, 48)).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.detail.parameters())
+
+
+@pytest.mark.parametrize("head", QUERY_HEADS)
+def test_heads_with_queries_are_trained_with_their_loss(head, nnunet_folders):
+    write_tiny_dataset(nnunet_folders["nnUNet_preprocessed"])
+    trainer = make_trainer(nnUNetTrainer_vit, overrides=[*small_words(head), "model.detail_branch=true"])
+    trainer.initialize()
+    trainer.network.train()
+    batch = next(trainer.get_dataloaders()[0])
+    assert np.isfinite(trainer.train_step(batch)["loss"])
+    assert trainer.network.detail.last.weight.grad.abs().sum() > 0
 
 
 def share_of_bends(logits: torch.Tensor) -> float:

@@ -6,7 +6,9 @@ image, N targets of all images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.distributed as dist
@@ -184,12 +186,31 @@ class MaskClassificationLoss(nn.Module):
         generators: Sequence[torch.Generator] | None,
     ) -> tuple[Tensor, Tensor]:
         """(L,) sums of the binary cross entropies and of the Dice losses over the matched masks."""
-        num_predictions, num_targets = matching.queries.shape
-        if num_targets == 0:
+        if matching.queries.shape[1] == 0:
             # Zero, but part of the graph: every parameter must get a gradient, of 0.
             nothing = torch.stack([mask[..., :0].sum() for mask in masks]).to(dtype)
             return nothing, nothing
 
+        sums = [
+            self._losses_of_one_size(
+                masks[part], dtype, targets, replace(matching, queries=matching.queries[part]), area, valid, generators
+            )
+            for part in _parts_of_one_size(masks)
+        ]
+        return tuple(torch.cat(term) for term in zip(*sums, strict=True))
+
+    def _losses_of_one_size(
+        self,
+        masks: Sequence[Tensor],
+        dtype: torch.dtype,
+        targets: Targets,
+        matching: Matching,
+        area: SamplingArea,
+        valid: Tensor | None,
+        generators: Sequence[torch.Generator] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """`_mask_losses` of predictions whose masks have one size, with at least one target."""
+        num_predictions, num_targets = matching.queries.shape
         matched = _matched_masks(masks, matching).to(dtype)  # (N, L, h, w)
         points = self._points(matched.detach(), targets, matching.images, area, generators)  # (N, L * P, 2)
         sampled = sample_points(matched.flatten(0, 1)[:, None], points.view(num_targets * num_predictions, -1, 2))[:, 0]
@@ -229,6 +250,15 @@ class MaskClassificationLoss(nn.Module):
             if len(masks)
         ]
         return torch.cat(points).view(num_targets, -1, 2)
+
+
+def _parts_of_one_size(masks: Sequence[Tensor]) -> Iterator[slice]:
+    """Runs of neighbouring masks of one size; the last prediction may have larger masks than the auxiliary ones."""
+    start = 0
+    for _, run in itertools.groupby(masks, key=lambda mask: mask.shape[-2:]):
+        end = start + len(list(run))
+        yield slice(start, end)
+        start = end
 
 
 def _matched_masks(masks: Sequence[Tensor], matching: Matching) -> Tensor:
