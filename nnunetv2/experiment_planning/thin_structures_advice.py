@@ -9,14 +9,11 @@ from typing import Any
 from nnunetv2.errors import NNUNetError
 from nnunetv2.imageio.checked_reading import read_seg
 from nnunetv2.utilities.label_handling.thin_structures import (
-    HIGH_CEILING,
-    MARGIN,
-    ceilings,
     evenly_chosen,
     labelled_slice,
-    median_calibres,
     scale_for,
     structures_of,
+    thinnest_structure,
 )
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
@@ -47,24 +44,19 @@ def advise_on_thin_structures(
     except (NNUNetError, OSError) as err:
         logger.debug("The calibre of the structures cannot be measured: %r", err)  # preprocessing reports the file
         return
-    structures = structures_of(labels)
-    calibres = median_calibres(slices, structures, MARGIN * _STRIDE)
-    if not calibres:
+    thin = thinnest_structure(slices, structures_of(labels), _STRIDE)
+    if thin is None:
         return
-    name = min(calibres, key=calibres.get)
-    ceiling = ceilings(slices, {name: structures[name]}, _STRIDE)[name]
-    if ceiling >= HIGH_CEILING:
-        return
-    scale = scale_for(calibres[name], _STRIDE, MARGIN)
+    scale = scale_for(thin.calibre, _STRIDE)
     logger.info(
         "%s is %.2g pixels wide (median of %d cases), and perfect shares per cell of %d pixels reach a Dice of %.2f on "
         "it. Of the vision transformers choose one whose head answers for every pixel (docs/heads.md), or set "
         "model.input_scale=%d (%d times the tokens) or model.detail_branch=true",
-        name,
-        calibres[name],
+        thin.name,
+        thin.calibre,
         len(files),
         _STRIDE,
-        ceiling,
+        thin.ceiling,
         scale,
         scale**2,
     )

@@ -11,14 +11,13 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
 from nnunetv2.training.nnUNetTrainer.vit_config import patch_size_for_scale
 from nnunetv2.utilities.label_handling.thin_structures import (
-    HIGH_CEILING,
     MARGIN,
     ceilings,
     evenly_chosen,
     labelled_slice,
-    median_calibres,
     scale_for,
     structures_of,
+    thinnest_structure,
 )
 
 logger = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def advise_on_resolution(trainer: nnUNetTrainer) -> None:
 
 
 def resolution_advice(trainer: nnUNetTrainer_vit) -> str | None:
-    """Returns the line; None if all structures are wide enough."""
+    """Returns the line; None if the head can draw all structures."""
     model = trainer.config.model
     own_stride = model.head_config().logit_stride(model.backbone_row.shape)
     if own_stride is None or model.detail_branch or own_stride <= model.input_scale:
@@ -56,18 +55,15 @@ def resolution_advice(trainer: nnUNetTrainer_vit) -> str | None:
     ignored = trainer.label_manager.ignore_label
     slices = [labelled_slice(dataset.load_case(case)[1][0], ignored) for case in cases]
     structures = structures_of(trainer.label_manager.label_dict)
-    thin = median_calibres(slices, structures, MARGIN * stride)
-    if not thin:
+    thin = thinnest_structure(slices, structures, stride)
+    if thin is None:
         return None
-    name = min(thin, key=thin.get)
-    scale = min(_LARGEST_SCALE, scale_for(thin[name], own_stride, MARGIN))
-    now, then = (ceilings(slices, {name: structures[name]}, each)[name] for each in (stride, own_stride / scale))
-    if now >= HIGH_CEILING:
-        return None
+    scale = min(_LARGEST_SCALE, scale_for(thin.calibre, own_stride))
+    then = ceilings(slices, {thin.name: structures[thin.name]}, own_stride / scale)[thin.name]
     return (
-        f"{name} is {thin[name]:.2g} pixels wide (median of {len(cases)} cases), less than {MARGIN} times the stride "
-        f"of the head {model.head_name}, {stride:.2g} pixels. Perfect shares per cell reach a Dice of {now:.2f} on it, "
-        f"and {then:.2f} with {_setting(trainer, scale)}; model.detail_branch=true costs less"
+        f"{thin.name} is {thin.calibre:.2g} pixels wide (median of {len(cases)} cases), less than {MARGIN} times the "
+        f"stride of the head {model.head_name}, {stride:.2g} pixels. Perfect shares per cell reach a Dice of "
+        f"{thin.ceiling:.2f} on it, and {then:.2f} with {_setting(trainer, scale)}; model.detail_branch=true costs less"
     )
 
 

@@ -58,7 +58,7 @@ def test_what_draws_thin_structures_needs_no_advice(thin_dataset, words):
 
 
 def test_heads_at_full_resolution_measure_nothing(thin_dataset, monkeypatch):
-    monkeypatch.setattr(resolution_advice, "median_calibres", pytest.fail)
+    monkeypatch.setattr(resolution_advice, "thinnest_structure", pytest.fail)
     assert resolution_advice.resolution_advice(trainer_of("unetr")) is None
 
 

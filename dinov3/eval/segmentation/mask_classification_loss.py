@@ -138,8 +138,13 @@ class MaskClassificationLoss(nn.Module):
             num_masks = area.has_pixels[matching.images].sum()
             mask_divisor, class_divisors = loss_divisors(num_masks, weights.sum(dim=(1, 2)))
             loss_class = (weights * entropy).sum(dim=(1, 2)) / class_divisors
-            mask_sums = self._mask_losses(masks, logits.dtype, targets, matching, area, valid, generators)
-            loss_mask, loss_dice = (term / mask_divisor for term in mask_sums)
+            mask_sums = []
+            for part in _parts_of_one_size(masks):
+                of_part = replace(matching, queries=matching.queries[part])
+                mask_sums.append(
+                    self._mask_losses(masks[part], logits.dtype, targets, of_part, area, valid, generators)
+                )
+            loss_mask, loss_dice = (torch.cat(term) / mask_divisor for term in zip(*mask_sums, strict=True))
         losses = {}
         for term, values in (("loss_class", loss_class), ("loss_mask", loss_mask), ("loss_dice", loss_dice)):
             last, *auxiliary = values.unbind()
@@ -185,32 +190,13 @@ class MaskClassificationLoss(nn.Module):
         valid: Tensor | None,
         generators: Sequence[torch.Generator] | None,
     ) -> tuple[Tensor, Tensor]:
-        """(L,) sums of the binary cross entropies and of the Dice losses over the matched masks."""
-        if matching.queries.shape[1] == 0:
+        """(L,) sums of the binary cross entropies and of the Dice losses over matched masks of one size."""
+        num_predictions, num_targets = matching.queries.shape
+        if num_targets == 0:
             # Zero, but part of the graph: every parameter must get a gradient, of 0.
             nothing = torch.stack([mask[..., :0].sum() for mask in masks]).to(dtype)
             return nothing, nothing
 
-        sums = [
-            self._losses_of_one_size(
-                masks[part], dtype, targets, replace(matching, queries=matching.queries[part]), area, valid, generators
-            )
-            for part in _parts_of_one_size(masks)
-        ]
-        return tuple(torch.cat(term) for term in zip(*sums, strict=True))
-
-    def _losses_of_one_size(
-        self,
-        masks: Sequence[Tensor],
-        dtype: torch.dtype,
-        targets: Targets,
-        matching: Matching,
-        area: SamplingArea,
-        valid: Tensor | None,
-        generators: Sequence[torch.Generator] | None,
-    ) -> tuple[Tensor, Tensor]:
-        """`_mask_losses` of predictions whose masks have one size, with at least one target."""
-        num_predictions, num_targets = matching.queries.shape
         matched = _matched_masks(masks, matching).to(dtype)  # (N, L, h, w)
         points = self._points(matched.detach(), targets, matching.images, area, generators)  # (N, L * P, 2)
         sampled = sample_points(matched.flatten(0, 1)[:, None], points.view(num_targets * num_predictions, -1, 2))[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,9 +14,8 @@ Members = Mapping[str, Sequence[int]]
 
 MARGIN = 1.5
 """strides that a structure should be wide"""
-HIGH_CEILING = 0.95
-"""Dice from which on a ceiling is no obstacle"""
 
+_HIGH_CEILING = 0.95  # Dice from which on a ceiling is no obstacle
 _NUM_CASES = 4
 _LARGEST = 768  # pixels of a side; of larger slices, a part is measured
 _FINEST_STRIDE = 1.0  # pixels; logits finer than the labels gain nothing
@@ -51,6 +51,32 @@ def labelled_slice(labels: np.ndarray, ignored: int | None) -> np.ndarray:
     centre = foreground.mean(axis=0) if len(foreground) else np.array(chosen.shape) / 2
     first = [int(np.clip(c - _LARGEST / 2, 0, max(0, s - _LARGEST))) for c, s in zip(centre, chosen.shape, strict=True)]
     return chosen[first[0] : first[0] + _LARGEST, first[1] : first[1] + _LARGEST]
+
+
+class ThinStructure(NamedTuple):
+    """A structure that cells of a grid cannot represent well."""
+
+    name: str
+    calibre: float
+    """median, in pixels"""
+    ceiling: float
+    """see `ceilings`"""
+
+
+def thinnest_structure(slices: Sequence[np.ndarray], structures: Members, stride: float) -> ThinStructure | None:
+    """The thinnest structure below `MARGIN` strides; None if there is none, or if the grid costs it hardly any Dice.
+
+    Args:
+        slices: label maps (h, w).
+        structures: their labels.
+        stride: side of a cell, in pixels.
+    """
+    calibres = median_calibres(slices, structures, MARGIN * stride)
+    if not calibres:
+        return None
+    name = min(calibres, key=calibres.get)
+    ceiling = ceilings(slices, {name: structures[name]}, stride)[name]
+    return None if ceiling >= _HIGH_CEILING else ThinStructure(name, calibres[name], ceiling)
 
 
 def median_calibres(slices: Sequence[np.ndarray], structures: Members, limit: float) -> dict[str, float]:
@@ -111,7 +137,7 @@ def _through_a_grid(mask: np.ndarray, stride: float) -> np.ndarray:
     return F.interpolate(shares, size=mask.shape, mode="bilinear", align_corners=False)[0, 0].numpy()
 
 
-def scale_for(calibre: float, stride: float, margin: float) -> int:
+def scale_for(calibre: float, stride: float, margin: float = MARGIN) -> int:
     """Smallest integer factor by which an image must be enlarged for a structure to be as wide as `margin` strides.
 
     Args:
