@@ -195,11 +195,18 @@ QUICK = (
 
 
 def grid() -> list[Any]:
-    """All combinations, as parameters of pytest; those outside `QUICK` are slow."""
-    kinds = (CHANNEL_RULES, ("labels", "regions", "ignore"))
-    every = product((*product(("unet",), ("full",)), *product(TRANSFORMERS, TUNINGS)), *kinds)
-    combinations = [Combination(*how, channels, labels) for how, channels, labels in every]
-    return [pytest.param(c, id=str(c), marks=() if c in QUICK else pytest.mark.slow) for c in combinations]
+    """Every model x tuning x labels, as parameters of pytest; those outside `QUICK` are slow.
+
+    Channels are not multiplied with the rest, as they matter to the first layer alone: they go round so that each
+    number of them meets every transformer, tuning and kind of labels.
+    """
+    kinds, channels = ("labels", "regions", "ignore"), tuple(CHANNEL_RULES)
+    combinations = {(c.model, c.tuning, c.labels): c for c in QUICK}
+    for (i, model), (j, tuning), (k, labels) in product(*map(enumerate, (MODELS, TUNINGS, kinds))):
+        if model != "unet" or tuning == "full":
+            turn = Combination(model, tuning, channels[(i + j + k) % len(channels)], labels)
+            combinations.setdefault((model, tuning, labels), turn)
+    return [pytest.param(c, id=str(c), marks=() if c in QUICK else pytest.mark.slow) for c in combinations.values()]
 
 
 def write_empty_dataset(preprocessed_root: Path) -> None:
