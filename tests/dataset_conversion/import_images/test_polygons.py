@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -54,14 +56,14 @@ def test_run_lengths_go_down_the_columns() -> None:
         decode_run_lengths({"size": [2, 3], "counts": [1, 4]}, "annotation 7")
 
 
-def test_compressed_run_lengths_need_pycocotools() -> None:
-    segmentation = {"size": [2, 3], "counts": "121"}
-    try:
-        from pycocotools import mask
-    except ImportError:
-        with pytest.raises(UsageError, match=r"install it: pip install 'nnunetv2\[coco\]'"):
-            decode_run_lengths(segmentation, "annotation 7")
-    else:
-        given = np.asfortranarray([[0, 1, 0], [1, 0, 0]], np.uint8)
-        segmentation["counts"] = mask.encode(given)["counts"].decode()
-        np.testing.assert_array_equal(decode_run_lengths(segmentation, "annotation 7"), given == 1)
+def test_compressed_run_lengths_are_decoded_as_pycocotools_encodes_them() -> None:
+    mask = pytest.importorskip("pycocotools.mask")
+    given = np.asfortranarray([[0, 1, 0], [1, 0, 0]], np.uint8)
+    segmentation = {"size": [2, 3], "counts": mask.encode(given)["counts"].decode()}
+    np.testing.assert_array_equal(decode_run_lengths(segmentation, "annotation 7"), given == 1)
+
+
+def test_compressed_run_lengths_need_pycocotools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(UsageError, match=r"install it: pip install 'nnunetv2\[coco\]'"):
+        decode_run_lengths({"size": [2, 3], "counts": "121"}, "annotation 7")
