@@ -84,7 +84,8 @@ def compare(
         name = maybe_convert_to_dataset_name(dataset)
         runs = find_runs(name, models, None if folds is None else [str(fold) for fold in folds])
         _require_methods(runs, settings.baseline)
-        second = None if reader is None else find_reader(name, reader, runs)
+        methods, folders = [run.method for run in runs], [run.folder for run in runs]
+        second = None if reader is None else find_reader(name, reader, methods, folders)
         everyone = runs if second is None else (*runs, second)
         layout = with_declared_classes(dataset_format(name, runs), settings)
         lacks = declared_lacks(settings.lacks, tuple(dict.fromkeys(run.method for run in everyone)), layout.classes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,14 @@ def find_runs(dataset: str, models: Sequence[str], folds: Sequence[str] | None =
     return ordered
 
 
-def find_reader(dataset: str, word: str, runs: Sequence[Run]) -> Run:
+def find_reader(dataset: str, word: str, methods: Collection[str], folders: Sequence[Path] = ()) -> Run:
     """Resolve `--reader [NAME=]FOLDER` to a run; its name is `reader` by default.
+
+    Args:
+        dataset: number or name.
+        word: `[NAME=]FOLDER`.
+        methods: names of the methods that it stands beside.
+        folders: of these methods; the description of the dataset is read from a model if the dataset is not here.
 
     Raises:
         UsageError: the folder does not exist, has no segmentations, or the name is that of a method.
@@ -78,9 +84,8 @@ def find_reader(dataset: str, word: str, runs: Sequence[Run]) -> Run:
     name = maybe_convert_to_dataset_name(dataset)
     parsed = _parse(word, name, "--reader")
     method = _READER if parsed.method is None else parsed.method
-    if method in {run.method for run in runs}:
+    if method in methods:
         raise UsageError(f"--reader is called {method} like a method; give another name: --reader NAME=FOLDER")
-    folders = [run.folder for run in runs]
     return replace(_run(replace(parsed, method=method), name, [parsed.folder, *folders], None), method=method)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +13,20 @@ from typing import TYPE_CHECKING
 from dinov3.utils.devices import resolve_device
 from dinov3.utils.folder_lock import locked_folder
 from dinov3.utils.processes.stop_signals import ended_by_signals
-from nnunetv2.comparison.cases import ALLOW_ALL, PREFIX, dataset_format, with_declared_classes
+from nnunetv2.comparison.cases import ALLOW_ALL, PREFIX, dataset_format, require_cases, with_declared_classes
 from nnunetv2.comparison.comparability import ITEM_NAMES, in_words, protocol_equalities
 from nnunetv2.comparison.declared_classes import declared_lacks
 from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.comparison.metric import require_usable
+from nnunetv2.comparison.models import find_reader
 from nnunetv2.comparison.protocol import ITEMS
 from nnunetv2.comparison.results import DIFFERS, MIN_SEEDS
 from nnunetv2.errors import NNUNetError, UsageError
+from nnunetv2.evaluation.field_of_view import field_files
 from nnunetv2.study.definitions import require_unchanged, write_definitions
 from nnunetv2.study.job_runner import RESUME, Outcome, run_job
 from nnunetv2.study.jobs import Job, State, jobs_of, results_folder
-from nnunetv2.study.methods import Method, resolve_methods
+from nnunetv2.study.methods import Method, resolve_methods, validated_cases
 from nnunetv2.study.planned_protocol import KNOWN_ITEMS
 from nnunetv2.study.study_config import StudyConfig, load_study, study_folder
 from nnunetv2.training.logging.training_log import duration_in_words
@@ -54,6 +57,25 @@ class Study:
     folder: Path
     methods: tuple[Method, ...]
     jobs: tuple[Job, ...]
+    base: Path
+    """folder from which relative paths of the study's file start"""
+
+    @property
+    def fov(self) -> Path | None:
+        """Folder of the fields of view."""
+        folder = self.config.compare.fov
+        return None if folder is None else self.base / folder
+
+    @property
+    def reader(self) -> str | None:
+        """`[NAME=]FOLDER` of the second reader."""
+        word = self.config.compare.reader
+        if word is None:
+            return None
+        name, equals, folder = word.partition("=")
+        if not equals or os.sep in name:
+            return str(self.base / word)
+        return f"{name}={self.base / folder}"
 
     def unfinished(self) -> list[Job]:
         return [job for job in self.jobs if job.state() is not State.DONE]
@@ -72,27 +94,40 @@ def read_study(path: Path) -> Study:
     jobs = jobs_of(config, methods, dataset, folder, base)
     require_unchanged(methods, jobs, folder)
     require_known_items(config.compare.allow)
-    return Study(config, dataset, folder, methods, jobs)
+    return Study(config, dataset, folder, methods, jobs, base)
 
 
 def require_comparison(study: Study) -> None:
     """Reject a study before training if its comparison would be rejected afterwards.
 
     Raises:
-        UsageError: a metric cannot be used (names its file), or the comparison declares a class that does not exist.
+        UsageError: a metric cannot be used (names its file), the comparison declares a class that does not exist, or
+            the second reader has no folder or the name of a method.
+        DataError: a case that is validated has no field of view, or no segmentation of the second reader.
         NotComparableError: the methods differ, see `require_fair`.
     """
     if len(study.methods) > 1:
         require_usable(study.config.compare.metrics)
-        _require_classes(study)
+        _require_declarations(study)
     require_fair(study.methods, study.config.compare.allow)
 
 
-def _require_classes(study: Study) -> None:
-    settings = study.config.compare.settings()
+def _require_declarations(study: Study) -> None:
+    settings, methods = study.config.compare.settings(), [method.name for method in study.methods]
+    if study.reader is not None:
+        methods.append(_require_reader(study, methods))
     if settings.regions or settings.classes or settings.primary_classes or settings.among or settings.lacks:
         layout = with_declared_classes(dataset_format(study.dataset, ()), settings)
-        declared_lacks(settings.lacks, [method.name for method in study.methods], layout.classes)
+        declared_lacks(settings.lacks, methods, layout.classes)
+    if study.fov is not None:
+        field_files(study.fov, validated_cases(study.config, study.dataset))
+
+
+def _require_reader(study: Study, methods: Sequence[str]) -> str:
+    """Checks the second reader; returns its name."""
+    reader = find_reader(study.dataset, study.reader, methods)
+    require_cases(reader, validated_cases(study.config, study.dataset))
+    return reader.method
 
 
 def require_known_items(allow: Sequence[str]) -> None:
@@ -187,6 +222,8 @@ def compare_all(study: Study) -> Comparison:
             folds=study.config.folds,
             settings=section.settings(),
             allow=section.allow,
+            fields=study.fov,
+            reader=study.reader,
         )
 
 

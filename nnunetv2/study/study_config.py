@@ -44,9 +44,13 @@ class CompareSection(CompareSettings):
 
     allow: tuple[str, ...] = ()
     """Items that may differ between the models, at the cost of a less fair comparison."""
+    fov: str | None = None
+    """Folder with a field of view per case; what lies outside of it is ignored."""
+    reader: str | None = None
+    """[NAME=]FOLDER with the segmentations of a second human reader, whose agreement is shown beside the models."""
 
     def settings(self) -> CompareSettings:
-        """The settings of the comparison proper, without `allow`."""
+        """The settings of the comparison proper, without what may differ and without folders."""
         return CompareSettings(**{each.name: getattr(self, each.name) for each in fields(CompareSettings)})
 
 

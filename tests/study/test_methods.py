@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from nnunetv2.errors import UsageError
 from nnunetv2.study.cost_estimate import described
 from nnunetv2.study.entry_point import study_entry
 from nnunetv2.study.methods import resolve_methods, validated_cases
-from nnunetv2.study.run_study import Study, read_study, require_fair, train_all
+from nnunetv2.study.run_study import Study, compare_all, read_study, require_fair, train_all
 from nnunetv2.study.study_config import StudyConfig, load_study
 from nnunetv2.training.setup.budget import Budget
 from tests.study.study_jobs import mark
@@ -170,6 +171,47 @@ def test_a_metric_that_cannot_compute_is_said_before_the_training(study, extensi
     assert not study.folder.exists()
     path.write_text(path.read_text() + "compare: {metrics: [Dice]}\n")
     assert study_entry([str(path), "--dry_run"]) == 0
+
+
+def with_folders(study: Study, folder: Path, **compare: str) -> list[str]:
+    """Writes the study's file with these folders in its section `compare`; returns the words of a dry run."""
+    path = folder / "mine.yaml"
+    words = ", ".join(f"{key}: {value}" for key, value in {"allow": "[all]", **compare}.items())
+    path.write_text(f"{path.read_text()}\ncompare: {{{words}}}\n")
+    return [str(path), "--dry_run"]
+
+
+def test_fields_of_view_and_a_second_reader_start_from_the_folder_of_the_file(study, dataset, tmp_path, monkeypatch):
+    for name in ("fields", "person"):
+        shutil.copytree(dataset / "gt_segmentations", tmp_path / "data" / name)
+    monkeypatch.chdir(dataset)
+    words = with_folders(study, tmp_path, fov="data/fields", reader="ann=data/person", lacks='["ann:right"]')
+    assert study_entry(words) == 0
+    given = {}
+    monkeypatch.setattr("nnunetv2.comparison.compare.compare", lambda *models, **options: given.update(options))
+    done = read_study(Path(words[0]))
+    compare_all(replace(done, jobs=()))
+    assert (given["fields"], given["reader"]) == (tmp_path / "data/fields", f"ann={tmp_path}/data/person")
+
+
+@pytest.mark.parametrize(
+    ("compare", "message"),
+    [
+        ({"fov": "fields"}, "fields (-fov) has no field of view for 1 of "),
+        ({"reader": "person"}, "person (--reader) has no segmentation of "),
+        ({"fov": "nowhere"}, "nowhere, which does not exist"),
+        ({"reader": "ann=nowhere"}, "There is no folder "),
+        ({"reader": "unet=person"}, "--reader is called unet like a method"),
+    ],
+)
+def test_folders_that_would_fail_the_comparison_are_said_before_the_training(
+    study, dataset, tmp_path, capsys, compare, message
+):
+    for name in ("fields", "person"):
+        shutil.copytree(dataset / "gt_segmentations", tmp_path / name)
+        (tmp_path / name / f"{validated_cases(study.config, study.dataset)[0]}.png").unlink()
+    assert study_entry(with_folders(study, tmp_path, **compare)) in (2, 3)
+    assert message in capsys.readouterr().err
 
 
 def test_a_head_that_lacks_a_method_is_said_before_the_training(dataset, extensions, tmp_path):
