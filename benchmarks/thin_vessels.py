@@ -1,22 +1,25 @@
 """Trains losses and resolutions against each other on synthetic fundus photographs, with equal plans, fold and steps.
 
     python benchmarks/thin_vessels.py --weights FILE [--steps 250] [--models unet segformer m2f] [--scales 1 2 4]
-        [--losses dice_ce skeleton_recall soft_cldice] [--output FOLDER] [--table]
+        [--losses dice_ce skeleton_recall soft_cldice] [--seeds 1 2] [--output FOLDER] [--table]
 
 The images come from `synthetic_vessels.py`. Heads train LoRA on DINOv2 ViT-S; `--scales` are values of
 `model.input_scale`, which the U-Net does not need. Each training is one command, which is printed; finished ones are
-skipped. `--table` trains nothing: it compares the validated images of all finished trainings, for the vessels and
-their two kinds, and times a training step of each on one batch, in turn.
+skipped. `--seeds` adds further trainings of every cell. `--table` trains nothing: it scores the validated images of
+all finished trainings, for the vessels and their two kinds, averages over the trainings of a cell, and times a
+training step of each cell on one batch, in turn.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -46,26 +49,31 @@ class Cell:
     model: str
     scale: int
     loss: str
+    seed: int | None
+    """of the training; None: not seeded"""
     training: Training
 
     @property
     def name(self) -> str:
         """Unique in the grid."""
-        return f"{self.model}_x{self.scale}_{self.loss}"
+        return name_of(self.model, self.scale, self.loss, self.seed)
+
+
+def name_of(model: str, scale: int, loss: str, seed: int | None) -> str:
+    return f"{model}_x{scale}_{loss}" + ("" if seed is None else f"_seed{seed}")
 
 
 def cells(args: argparse.Namespace) -> Iterator[Cell]:
-    """Yields the grid; the U-Net has one scale."""
-    common = (NUMBER, CONFIGURATION, FOLD, "-device", "cpu")
-    for loss in args.losses:
-        for model in args.models:
-            for scale in args.scales if model != "unet" else args.scales[:1]:
-                results = args.output / "results" / f"{model}_x{scale}_{loss}"
-                if model == "unet":
-                    training = unet_training(UNET_MODULES[loss], common, args.steps, results)
-                else:
-                    training = head_training(settings_of(model, scale, loss, args.weights), common, args.steps, results)
-                yield Cell(model, scale, loss, training)
+    """Yields the grid, one training of every cell after the other; the U-Net has one scale."""
+    for seed, loss, model in product((None, *args.seeds), args.losses, args.models):
+        common = (NUMBER, CONFIGURATION, FOLD, "-device", "cpu", *([] if seed is None else ["--seed", str(seed)]))
+        for scale in args.scales if model != "unet" else (1,):
+            results = args.output / "results" / name_of(model, scale, loss, seed)
+            if model == "unet":
+                training = unet_training(UNET_MODULES[loss], common, args.steps, results)
+            else:
+                training = head_training(settings_of(model, scale, loss, args.weights), common, args.steps, results)
+            yield Cell(model, scale, loss, seed, training)
 
 
 def settings_of(model: str, scale: int, loss: str, weights: Path) -> list[str]:
@@ -109,25 +117,32 @@ def scores_of(cell: Cell, output: Path) -> dict[str, dict[str, float]]:
     command = [program, *words, "--chill", "-np", "1", "--metrics", *METRICS, "--regions", *regions]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     summary = read_json(file)
-    return {name: summary["mean"][key] for key, name in summary["regions"].items()}
+    return {name: summary["mean"][key] for name, key in summary["regions"].items()}
 
 
 def table(grid: Sequence[Cell], output: Path, repeats: int) -> str:
-    """Formats a Markdown table with one line per training."""
-    facts = list(measure([cell.training for cell in grid], torch.device("cpu"), repeats))
-    alone = {(c.model, c.scale): f.seconds_per_step for c, f in zip(grid, facts, strict=True) if c.loss == "dice_ce"}
+    """Formats a Markdown table with one line per cell, its scores averaged over its trainings."""
+    cells: dict[tuple[str, int, str], list[Cell]] = {}
+    for training in grid:
+        cells.setdefault((training.model, training.scale, training.loss), []).append(training)
+    scores = [[scores_of(each, output) for each in trainings] for trainings in cells.values()]
+    facts = list(measure([trainings[0].training for trainings in cells.values()], torch.device("cpu"), repeats))
+    seconds = {key: fact.seconds_per_step for key, fact in zip(cells, facts, strict=True)}
     lines = [
-        "| model | scale | loss | Dice vessel | artery / vein | clDice vessel | thin centreline | s/step | relative |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| model | scale | loss | trainings | vessel | artery / vein | clDice | thin centreline | s/step | relative |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for cell, fact in zip(grid, facts, strict=True):
-        vessel, artery, vein = scores_of(cell, output).values()
-        seconds = fact.seconds_per_step
-        relative = f"{seconds / alone[cell.model, cell.scale]:.2f}" if (cell.model, cell.scale) in alone else ""
-        quality = f"{vessel['Dice']:.3f} | {artery['Dice']:.3f} / {vein['Dice']:.3f} | {vessel['clDice']:.3f}"
-        cost = f"{seconds:.2f} | {relative}"
-        name = f"{cell.model} | {cell.scale} | {cell.loss}"
-        lines.append(f"| {name} | {quality} | {vessel['RecallThin']:.3f} | {cost} |")
+    for (model, scale, loss), of_trainings in zip(cells, scores, strict=True):
+
+        def mean(region: str, metric: str, of_trainings: list = of_trainings) -> str:
+            return f"{statistics.fmean(each[region][metric] for each in of_trainings):.3f}"
+
+        alone = seconds.get((model, scale, "dice_ce"))
+        relative = "" if alone is None else f"{seconds[model, scale, loss] / alone:.2f}"
+        quality = f"{mean('vessel', 'Dice')} | {mean('artery', 'Dice')} / {mean('vein', 'Dice')}"
+        thin = f"{mean('vessel', 'clDice')} | {mean('vessel', 'RecallThin')}"
+        cost = f"{seconds[model, scale, loss]:.2f} | {relative}"
+        lines.append(f"| {model} | {scale} | {loss} | {len(of_trainings)} | {quality} | {thin} | {cost} |")
     return "\n".join(lines)
 
 
@@ -138,6 +153,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", default=["unet", *RATES], choices=["unet", *RATES])
     parser.add_argument("--scales", nargs="+", type=int, default=[1, 2, 4])
     parser.add_argument("--losses", nargs="+", default=list(UNET_MODULES), choices=list(UNET_MODULES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[], help="of further trainings of every cell")
     parser.add_argument("--output", type=Path, default=Path("thin_vessels_output"))
     parser.add_argument("--table", action="store_true", help="only compare finished trainings")
     parser.add_argument("--repeats", type=int, default=5, help="rounds in which steps are timed")
