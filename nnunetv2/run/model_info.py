@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("-m", nargs="+", default=[], metavar="FOLDER", help="folders of trained models instead of a dataset")
     add("-tr", nargs="+", default=[], metavar="TRAINER", help=f"class names of trainers (default: {DEFAULT_TRAINER})")
     add("-p", default=DEFAULT_PLANS, metavar="PLANS", help="name of the plans (default: %(default)s)")
-    add("--config", default=None, metavar="FILE", help="YAML file of settings, for trainers of vision transformers")
+    add("--config", default=None, metavar="FILE", help="settings of a vision transformer: YAML file or preset")
     add("--batch_size", type=int, default=None, metavar="N", help="patches per training step (default: as trained)")
     add("--patch_size", nargs="+", default=None, metavar="SIZE", help="size of a patch (default: as trained)")
     add(

@@ -17,6 +17,7 @@ from nnunetv2.training.cost.trainer_cost import trainer_cost, trainer_of_model_f
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.presets import settings_file
 from nnunetv2.utilities.training_commands import settings_arguments, settings_prefix
 
 _CPU = torch.device("cpu")
@@ -46,7 +47,10 @@ def models_of_dataset(request: InfoRequest) -> list[ModelInfo]:
         raise UsageError(f"{names} takes no settings; leave out --config and key=value, or choose another -tr")
     models = []
     for trainer_class in classes:
-        settings = settings_arguments(trainer_class, request.config_path, request.overrides)
+        path = request.config_path
+        if path is not None:
+            path = settings_file(path, settings_prefix(trainer_class) or "")
+        settings = settings_arguments(trainer_class, path, request.overrides)
         arguments = (request.dataset, request.configuration, 0, request.plans_identifier)
         trainer = make_trainer(trainer_class, *arguments, device=_CPU, trainer_kwargs=settings)
         models.append(_describe(trainer_class.__name__, trainer, trainer.plans_manager, request))

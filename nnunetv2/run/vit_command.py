@@ -17,7 +17,7 @@ from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_preprocessed
 from nnunetv2.run import run_training as base
 from nnunetv2.run import vit_settings
-from nnunetv2.utilities import extensions
+from nnunetv2.utilities import extensions, presets
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.plans_handling.plans_files import name_of_models
 
@@ -73,7 +73,7 @@ class ViTCommand:
         """Creates the trainer, see `nnunetv2.run.run_training.get_trainer_from_args`.
 
         Args:
-            config_path: settings file; None: the fold's own settings if it is resumed, else the defaults.
+            config_path: settings file or preset; None: the fold's own settings if it is resumed, else the defaults.
             overrides: `key=value` words that override the file.
         """
         trainer_name = trainer_name or self.default_trainer
@@ -98,8 +98,8 @@ class ViTCommand:
         """Trains one fold and validates it, see `nnunetv2.run.run_training.run_training`.
 
         Args:
-            config_path: settings file; None: the fold's own settings if it is resumed or only validated, else the
-                defaults.
+            config_path: settings file or preset; None: the fold's own settings if it is resumed or only validated,
+                else the defaults.
             overrides: `key=value` words that override the file.
             options: further arguments of that function.
         """
@@ -137,12 +137,14 @@ class ViTCommand:
     def add_arguments(self, parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         """Adds the arguments of the command; returns the parser."""
         base.add_training_arguments(parser, self.default_trainer)
+        names = presets.preset_names(self.prefix)
+        preset = f", or a preset: {', '.join(names)}" if names else ""
         parser.add_argument(
             self.config_flag,
             dest="config_path",
             metavar="FILE",
             default=None,
-            help="YAML file of settings (default: the defaults)",
+            help=f"YAML file of settings{preset} (default: the defaults)",
         )
         vit_settings.add_settings_flags(parser)
         parser.add_argument(
@@ -186,7 +188,7 @@ class ViTCommand:
         is_trained = args.c or args.val
         if is_trained and len(arguments) < _NUM_ARGUMENTS:
             raise UsageError("--c and --val take the settings of a fold; give dataset, configuration and fold too")
-        path = args.config_path
+        path = None if args.config_path is None else presets.settings_file(args.config_path, self.prefix)
         if is_trained and path is None:
             path = str(self.fold_folder(*arguments, args.tr, args.p) / self.config_file)
             if not Path(path).is_file():
@@ -240,7 +242,9 @@ class ViTCommand:
         """Returns the trainer's arguments; without a file, a fold that `is_trained` uses its own settings."""
         if trainer_name != self.default_trainer:
             self._trainer_class(trainer_name)
-        if config_path is None and is_trained:
+        if config_path is not None:
+            config_path = presets.settings_file(config_path, self.prefix)
+        elif is_trained:
             folder = self.fold_folder(dataset_name_or_id, configuration, fold, trainer_name, plans_identifier)
             stored = vit_settings.settings_of_fold(folder, self.config_file)
             config_path = None if stored is None else str(stored)

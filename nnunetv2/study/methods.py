@@ -23,6 +23,7 @@ from nnunetv2.study.study_config import ModelSection, StudyConfig
 from nnunetv2.training.dataloading.splits import NUM_FOLDS, SPLITS_FILE
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.dataset_json import read_dataset_json
+from nnunetv2.utilities.presets import settings_file
 from nnunetv2.utilities.splits_file import read_or_generate_splits
 from nnunetv2.utilities.training_commands import command_of_trainer, settings_arguments
 
@@ -99,7 +100,10 @@ def _resolve(name: str, section: ModelSection, config: StudyConfig, dataset: str
     command, settings = command_of_trainer(trainer_class), settings_words(section.settings)
     if command.prefix is None and (settings or section.config):
         raise UsageError(f"{section.trainer} takes no settings; leave out config and settings")
-    path = _existing(section.config, "config", base)
+    named = section.config
+    if named is not None and not (base / named).exists():
+        named = settings_file(str(named), command.prefix)
+    path = _existing(named, "config", base)
     weights = _existing(section.pretrained_weights, "pretrained_weights", base)
     arguments = settings_arguments(trainer_class, path, settings)
     trainer = make_trainer(

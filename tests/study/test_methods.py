@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import nnunetv2.configs
 from dinov3.utils.devices import available_devices
 from nnunetv2.comparison.errors import NotComparableError
 from nnunetv2.errors import UsageError
@@ -46,6 +47,17 @@ def test_the_trainer_decides_on_the_command(dataset, tmp_path):
     assert m2f.words[:3] == ("--m2f_config", str(tmp_path / "m2f.yaml"), "model.backbone_size=tiny")
     assert m2f.definition["settings"] == {**TINY_M2F, "lora.r": 2}
     assert (m2f.num_epochs, m2f.patch_size, m2f.model_folder) == (160, (64, 64), "nnUNetTrainer_m2f__nnUNetPlans__2d")
+
+
+def test_a_preset_is_named_like_a_file_that_goes_first(dataset, tmp_path):
+    section = {"trainer": "nnUNetTrainer_vit", "config": "cells", "settings": {"model.backbone_size": "tiny"}}
+    mine = resolve(tmp_path, section)
+    assert Path(mine.words[1]) == Path(nnunetv2.configs.__path__[0], "cells.yaml")
+    assert mine.definition["settings"]["model.detail_branch"]
+    (tmp_path / "cells").write_text("model: {head: dpt}")
+    assert resolve(tmp_path, section).words[1] == str(tmp_path / "cells")
+    with pytest.raises(UsageError, match="models.mine: There is no settings file or preset 'cell'; presets: cells, "):
+        resolve(tmp_path, {**section, "config": "cell"})
 
 
 @pytest.mark.parametrize(
