@@ -97,6 +97,8 @@ class ViTTrainingConfig:
 class DenseTrainingConfig(ViTTrainingConfig):
     """Optimisation of a dense head with nnU-Net's loss, whose gradients are larger than those of averaged masks."""
 
+    lr: float = 3e-4
+    """Peak learning rate of the head."""
     gradient_clip: float | None = 1.0
     """Maximum L2 norm of the total gradient; null: no clipping."""
 
