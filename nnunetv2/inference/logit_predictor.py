@@ -12,13 +12,9 @@ from torch import nn
 
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import UsageError
+from nnunetv2.inference.fold_weights import FoldWeights
 from nnunetv2.inference.mirroring import predict_mirrored
-from nnunetv2.inference.model_loading import (
-    available_folds,
-    compile_if_wanted,
-    load_trained_model,
-    load_weights,
-)
+from nnunetv2.inference.model_loading import available_folds, compile_if_wanted, load_trained_model
 from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussian, pad_to_tile_size, tile_slicers
 from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory, tiles_per_forward
 from nnunetv2.utilities.file_names import check_file_ending
@@ -87,6 +83,7 @@ class LogitPredictor:
         self.trainer_name: str | None = None
         self.allowed_mirroring_axes: tuple[int, ...] | None = None
         self.label_manager: LabelManager | None = None
+        self._fold_weights = FoldWeights()
 
     def initialize_from_trained_model_folder(
         self,
@@ -165,9 +162,9 @@ class LogitPredictor:
         if self.list_of_parameters is None:
             return self.predict_sliding_window_return_logits(data).cpu()
         total: torch.Tensor | None = None
-        for number, weights in enumerate(self.list_of_parameters):
-            load_weights(self.network, weights, f"Entry {number} of list_of_parameters")
-            logits = self.predict_sliding_window_return_logits(data).cpu()
+        for number in range(len(self.list_of_parameters)):
+            with self._fold_weights.loaded(self.network, self.list_of_parameters, number, self.device):
+                logits = self.predict_sliding_window_return_logits(data).cpu()
             total = logits if total is None else total.add_(logits)
         return total if len(self.list_of_parameters) == 1 else total.div_(len(self.list_of_parameters))
 
@@ -232,5 +229,11 @@ class LogitPredictor:
         )
         predict = self._internal_maybe_mirror_and_predict
         return predict_tiles_within_memory(
-            predict, data, slicers, blending, keep_on_device=do_on_device, place_network=self.network.to
+            predict,
+            data,
+            slicers,
+            blending,
+            keep_on_device=do_on_device,
+            place_network=self.network.to,
+            free_memory=self._fold_weights.free,
         )

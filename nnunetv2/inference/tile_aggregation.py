@@ -104,6 +104,7 @@ def predict_tiles_within_memory(
     *,
     keep_on_device: bool,
     place_network: Callable[[torch.device], object] = lambda device: None,
+    free_memory: Callable[[], object] = lambda: None,
 ) -> torch.Tensor:
     """Run `predict_tiles`; when memory is used up, start again in ways that need less of it.
 
@@ -112,6 +113,7 @@ def predict_tiles_within_memory(
 
     Args:
         place_network: moves the network of `predict` to a device, that of the next tiles.
+        free_memory: gives up what is kept on the device only to save time.
 
     Raises:
         NNUNetError: memory is too small for all of them.
@@ -120,6 +122,7 @@ def predict_tiles_within_memory(
     error, where = None, blending.device
     for attempt in _attempts(blending, keep_on_device):
         if error is not None:
+            free_memory()
             gc.collect()
             empty_cache(blending.device)
             size = tuple(image.shape[1:])
