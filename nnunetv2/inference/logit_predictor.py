@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -13,10 +14,11 @@ from torch import nn
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import UsageError
 from nnunetv2.inference.fold_weights import FoldWeights
-from nnunetv2.inference.mirroring import predict_mirrored
+from nnunetv2.inference.forward_batches import ForwardBatches
+from nnunetv2.inference.mirroring import mirrorings, predict_mirrored
 from nnunetv2.inference.model_loading import available_folds, compile_if_wanted, load_trained_model
 from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussian, pad_to_tile_size, tile_slicers
-from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory, tiles_per_forward
+from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory
 from nnunetv2.utilities.file_names import check_file_ending
 from nnunetv2.utilities.helpers import dummy_context, empty_cache
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -84,6 +86,7 @@ class LogitPredictor:
         self.allowed_mirroring_axes: tuple[int, ...] | None = None
         self.label_manager: LabelManager | None = None
         self._fold_weights = FoldWeights()
+        self._batches = ForwardBatches(device)
 
     def initialize_from_trained_model_folder(
         self,
@@ -136,6 +139,7 @@ class LogitPredictor:
         self.configuration_manager = configuration_manager
         self.list_of_parameters = parameters
         self.network = compile_if_wanted(network)
+        self._batches = ForwardBatches(self.device, may_grow=self._network_to_call is unwrap(self.network))
         self.dataset_json = dataset_json
         self.trainer_name = trainer_name
         self.allowed_mirroring_axes = inference_allowed_mirroring_axes
@@ -187,9 +191,8 @@ class LogitPredictor:
         image, inner = pad_to_tile_size(input_image, self._tile_size(input_image.shape[1:]))
         slicers = self._internal_get_sliding_window_slicers(image.shape[1:])
         if self.verbose:
-            mirror_axes = self.allowed_mirroring_axes if self.use_mirroring else None
             logger.info(
-                "%d tiles on an image of size %s, mirrored along %s", len(slicers), image.shape[1:], mirror_axes
+                "%d tiles on an image of size %s, mirrored along %s", len(slicers), image.shape[1:], self._mirror_axes
             )
         with half_precision(self.network, self.device):
             logits = self._internal_predict_sliding_window_return_logits(
@@ -209,8 +212,17 @@ class LogitPredictor:
     @torch.inference_mode()
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
         """Compute logits (B, K, *tile) of tiles (B, C, *tile)."""
-        axes = self.allowed_mirroring_axes if self.use_mirroring else None
-        return predict_mirrored(self.network, x, axes, tiles_per_forward(x.shape[2:], x.device))
+        forward = functools.partial(self._batches.forward, self._network_to_call)
+        return predict_mirrored(forward, x, self._mirror_axes, self._batches.size(x.shape[2:], x.device))
+
+    @property
+    def _network_to_call(self) -> nn.Module:
+        # A compiled network would be compiled anew for every size of whole images, which takes longer than predicting.
+        return self.network if uses_sliding_window(self.network) else unwrap(self.network)
+
+    @property
+    def _mirror_axes(self) -> tuple[int, ...] | None:
+        return self.allowed_mirroring_axes if self.use_mirroring else None
 
     def _internal_predict_sliding_window_return_logits(
         self, data: torch.Tensor, slicers: list[Slicer], do_on_device: bool = True
@@ -224,7 +236,7 @@ class LogitPredictor:
             num_outputs=self.label_manager.num_segmentation_heads,
             weights=weights,
             device=self.device,
-            tiles_per_forward=tiles_per_forward(tile_size, self.device),
+            tiles_per_forward=functools.partial(self._batches.num_tiles, tile_size, len(mirrorings(self._mirror_axes))),
             show_progress=self.allow_tqdm,
         )
         predict = self._internal_maybe_mirror_and_predict
@@ -235,5 +247,9 @@ class LogitPredictor:
             blending,
             keep_on_device=do_on_device,
             place_network=self.network.to,
-            free_memory=self._fold_weights.free,
+            free_memory=self._save_memory,
         )
+
+    def _save_memory(self) -> None:
+        self._fold_weights.free()
+        self._batches.shrink()

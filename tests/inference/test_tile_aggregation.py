@@ -14,7 +14,6 @@ from nnunetv2.inference.tile_aggregation import (
     TileBlending,
     predict_tiles,
     predict_tiles_within_memory,
-    tiles_per_forward,
 )
 
 CPU = torch.device("cpu")
@@ -24,7 +23,7 @@ TILE = (4, 6, 5)
 def blending(num_outputs: int, use_gaussian: bool = True, together: int = 1) -> TileBlending:
     # wider than in nnU-Net, whose smallest weights leave half precision only few digits at the corners of an image
     weights = compute_gaussian(TILE, sigma_scale=0.3, value_scaling_factor=10) if use_gaussian else None
-    return TileBlending(num_outputs, weights, CPU, together)
+    return TileBlending(num_outputs, weights, CPU, lambda device: together)
 
 
 @pytest.mark.parametrize("use_gaussian", [True, False])
@@ -68,13 +67,6 @@ def test_tiles_together_give_the_same(seeded: int) -> None:
     alone = predict_tiles(network, image, slicers, blending(2), CPU)
     together = predict_tiles(network, image, slicers, blending(2, together=2), CPU)
     torch.testing.assert_close(alone, together, atol=1e-3, rtol=1e-3)
-
-
-def test_only_small_3d_tiles_on_a_cpu_go_together() -> None:
-    assert tiles_per_forward((16, 64, 64), CPU) == 2
-    assert tiles_per_forward((64, 128, 128), CPU) == 1
-    assert tiles_per_forward((64, 64), CPU) == 1
-    assert tiles_per_forward((16, 64, 64), torch.device("cuda")) == 1
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e6])
