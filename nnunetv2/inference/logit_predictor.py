@@ -20,7 +20,7 @@ from nnunetv2.inference.model_loading import available_folds, compile_if_wanted,
 from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussian, pad_to_tile_size, tile_slicers
 from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory
 from nnunetv2.utilities.file_names import check_file_ending
-from nnunetv2.utilities.helpers import dummy_context, empty_cache
+from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -198,7 +198,6 @@ class LogitPredictor:
             logits = self._internal_predict_sliding_window_return_logits(
                 image, slicers, self.perform_everything_on_device
             )
-        empty_cache(self.device)
         return logits[inner]
 
     def _internal_get_sliding_window_slicers(self, image_size: Sequence[int]) -> list[Slicer]:

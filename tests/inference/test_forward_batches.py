@@ -91,8 +91,12 @@ def test_one_measurement_serves_images_of_all_sizes(pretend: Pretend) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 3, 4])
-def test_batches_are_halved_until_they_fit(limit: int, seeded: int, pretend: Pretend) -> None:
+def test_batches_are_halved_until_they_fit(
+    limit: int, seeded: int, pretend: Pretend, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pretend(2000, 100)
+    emptied: list[torch.device] = []
+    monkeypatch.setattr(forward_batches, "empty_cache", emptied.append)
     batches, network = ForwardBatches(CPU), LimitedNetwork(limit)
     images = torch.rand(13, 1, 6, 5)
     for _ in range(2):
@@ -100,6 +104,7 @@ def test_batches_are_halved_until_they_fit(limit: int, seeded: int, pretend: Pre
     fitting = largest_power_of_two(limit)
     assert batches.size((6, 5), CPU) == fitting
     assert network.failed == [size for size in (8, 4, 2) if size > limit]  # and not again for the second batch
+    assert len(emptied) == len(network.failed)
     assert sum(network.sizes) == 2 * 13
     assert max(network.sizes) == fitting
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nnunetv2.errors import NNUNetError
+from nnunetv2.inference import tile_aggregation
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, tile_slicers
 from nnunetv2.inference.tile_aggregation import (
     NotFiniteError,
@@ -96,16 +97,20 @@ class OutOfMemoryOnce:
 
 @pytest.mark.parametrize("at_call", [1, 3])
 def test_out_of_memory_falls_back_with_equal_result(
-    at_call: int, seeded: int, caplog: pytest.LogCaptureFixture
+    at_call: int, seeded: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    emptied: list[torch.device] = []
+    monkeypatch.setattr(tile_aggregation, "empty_cache", emptied.append)
     image = torch.rand(1, 8, 12, 10)
     slicers = tile_slicers(image.shape[1:], TILE, 0.5)
     normal = predict_tiles_within_memory(lambda x: x, image, slicers, blending(1), keep_on_device=True)
     assert not caplog.records
+    assert not emptied
     failing = OutOfMemoryOnce(at_call)
     recovered = predict_tiles_within_memory(failing, image, slicers, blending(1), keep_on_device=True)
     assert torch.equal(normal, recovered)
     assert "keeping its logits in main memory" in caplog.text
+    assert emptied == [CPU]
 
 
 def test_out_of_memory_every_time_says_what_to_do() -> None:
