@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dinov3.layers.lora import add_lora_to_weights
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.inference.model_loading import load_weights
 from nnunetv2.utilities.device_memory import free_bytes
@@ -35,7 +36,7 @@ class FoldWeights:
 
     @contextmanager
     def loaded(self, network: nn.Module, folds: Sequence[Weights], number: int, device: torch.device) -> Iterator[None]:
-        """A context in which the network has the weights of one fold.
+        """A context in which the network has the weights of one fold, LoRA's updates added to them.
 
         Args:
             network: compiled or not; on `device`, or about to be moved there.
@@ -48,6 +49,8 @@ class FoldWeights:
         if not self._has(inner, weights):
             self._network = None
             load_weights(network, self._near(folds, number, device), f"Entry {number} of list_of_parameters")
+            if not _share_memory(inner, weights):
+                add_lora_to_weights(inner)
         yield
         # Only now, because moving a network to its device replaces its buffers.
         self._network, self._present = inner, weights
@@ -96,6 +99,12 @@ def _stamp(values: Iterable[Any]) -> Stamp:
     if any(tensor.is_inference() for tensor in tensors):
         return None
     return tuple((id(tensor), tensor._version) for tensor in tensors)
+
+
+def _share_memory(network: nn.Module, weights: Weights) -> bool:
+    """Whether a change of the network in place would change the weights of the fold, as with its own state dict."""
+    own = {tensor.data_ptr() for tensor in _tensors(network)}
+    return any(isinstance(value, torch.Tensor) and value.data_ptr() in own for value in weights.values())
 
 
 def _num_bytes(weights: Weights) -> int:

@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from nnunetv2.inference.mirroring import mirrorings, predict_mirrored
 from nnunetv2.inference.model_loading import available_folds, compile_if_wanted, load_trained_model
 from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussian, pad_to_tile_size, tile_slicers
 from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory
+from nnunetv2.inference.weight_casts import call_outside_inference_mode, forget_casts, weights_cast_once
 from nnunetv2.utilities.file_names import check_file_ending
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -139,7 +140,7 @@ class LogitPredictor:
         self.configuration_manager = configuration_manager
         self.list_of_parameters = parameters
         self.network = compile_if_wanted(network)
-        self._batches = ForwardBatches(self.device, may_grow=self._network_to_call is unwrap(self.network))
+        self._batches = ForwardBatches(self.device, may_grow=not self._is_compiled)
         self.dataset_json = dataset_json
         self.trainer_name = trainer_name
         self.allowed_mirroring_axes = inference_allowed_mirroring_axes
@@ -194,7 +195,8 @@ class LogitPredictor:
             logger.info(
                 "%d tiles on an image of size %s, mirrored along %s", len(slicers), image.shape[1:], self._mirror_axes
             )
-        with half_precision(self.network, self.device):
+        casts = nullcontext() if self._is_compiled else weights_cast_once(unwrap(self.network), self.device)
+        with half_precision(self.network, self.device), casts:
             logits = self._internal_predict_sliding_window_return_logits(
                 image, slicers, self.perform_everything_on_device
             )
@@ -211,8 +213,17 @@ class LogitPredictor:
     @torch.inference_mode()
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
         """Compute logits (B, K, *tile) of tiles (B, C, *tile)."""
-        forward = functools.partial(self._batches.forward, self._network_to_call)
+        forward = functools.partial(self._batches.forward, self._call_network)
         return predict_mirrored(forward, x, self._mirror_axes, self._batches.size(x.shape[2:], x.device))
+
+    def _call_network(self, images: torch.Tensor) -> torch.Tensor:
+        if self._is_compiled or not torch.is_autocast_enabled(images.device.type):
+            return self._network_to_call(images)
+        return call_outside_inference_mode(self._network_to_call, images)
+
+    @property
+    def _is_compiled(self) -> bool:
+        return self._network_to_call is not unwrap(self.network)
 
     @property
     def _network_to_call(self) -> nn.Module:
@@ -252,3 +263,4 @@ class LogitPredictor:
     def _save_memory(self) -> None:
         self._fold_weights.free()
         self._batches.shrink()
+        forget_casts(self.device)

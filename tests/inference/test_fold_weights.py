@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from dinov3.layers.lora import apply_lora
 from nnunetv2.inference import fold_weights
 from nnunetv2.inference.fold_weights import FoldWeights
 from tests.inference.test_whole_image_prediction import WholeImageNetwork, num_outputs, of_slices, predictor_of
@@ -161,3 +162,50 @@ def test_a_prediction_that_runs_out_of_memory_gives_up_the_copies(
     assert torch.equal(predictor.predict_logits_from_preprocessed_data(image), expected)
     given = predictor.list_of_parameters
     assert [loaded is fold for loaded, fold in zip(loads, given, strict=True)] == [False, True]
+
+
+class LoRANetwork(WholeImageNetwork):
+    """A convolution after a block with LoRA."""
+
+    def __init__(self) -> None:
+        super().__init__(num_outputs())
+        self.blocks = nn.ModuleList([nn.ModuleDict({"proj": nn.Linear(1, 1)})])
+        apply_lora(self, r=2, lora_dropout=0.0, target_modules=["proj"])
+        self.requires_grad_(True)
+        nn.init.normal_(self.blocks[0]["proj"].lora_B["default"].weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(self.blocks[0]["proj"](x.movedim(1, -1)).movedim(-1, 1))
+
+
+def copy_of(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("num_folds", [1, 2])
+def test_lora_is_added_to_the_weights_for_prediction(num_folds: int, loads: list, seeded: int) -> None:
+    network, folds = LoRANetwork(), [LoRANetwork() for _ in range(num_folds)]
+    image = torch.randn(1, 2, 45, 30)
+    expected = sum(of_slices(fold, image).half() for fold in folds) / num_folds
+    given = [copy_of(fold) for fold in folds]
+    updates: list[int] = []
+    network.blocks[0]["proj"].lora_A["default"].register_forward_hook(lambda *_: updates.append(1))
+    predictor = predictor_of(network, None, given)
+    for _ in range(2):
+        logits = predictor.predict_logits_from_preprocessed_data(image)
+        torch.testing.assert_close(logits, expected, atol=2e-3, rtol=1e-3)  # float16
+    assert updates == []
+    assert len(loads) == (1 if num_folds == 1 else 4)
+    for fold, weights in zip(folds, given, strict=True):
+        torch.testing.assert_close(weights, dict(fold.state_dict()), rtol=0, atol=0)
+    network.load_state_dict(given[0])
+    assert torch.equal(of_slices(network, image), of_slices(folds[0], image))
+
+
+def test_weights_that_are_the_networks_own_stay_as_they_are(seeded: int) -> None:
+    network = LoRANetwork()
+    before, image = copy_of(network), torch.randn(1, 2, 45, 30)
+    expected = of_slices(network, image).half()
+    predictor = predictor_of(network, None, [network.state_dict()])
+    assert torch.equal(predictor.predict_logits_from_preprocessed_data(image), expected)
+    torch.testing.assert_close(dict(network.state_dict()), before, rtol=0, atol=0)
