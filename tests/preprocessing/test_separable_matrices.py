@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from skimage.transform import resize
 
-from nnunetv2.preprocessing.resampling.separable_matrices import axis_operator, resize_planes, resize_volume
+from nnunetv2.preprocessing.resampling.separable_matrices import (
+    _write_half,
+    axis_operator,
+    resize_planes,
+    resize_volume,
+)
 
 
 def _reference(image, shape, order):
@@ -64,6 +69,37 @@ def test_a_constant_image_stays_constant(order):
     out = np.empty((7, 3, 30), dtype=np.float32)
     resize_volume(np.full((5, 6, 7), 2.5, dtype=np.float32), order, out)
     np.testing.assert_array_equal(out, np.float32(2.5))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_means_stay_within_the_range_without_a_limit(dtype):
+    """Equal to clipping in float64, for values that are all the same up to rounding, and for values across zero."""
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        centre = random.choice([-3.7, 0.0, 1e-4, 0.1, 11.3])
+        volume = (centre + random.standard_normal((5, 6, 7)) * 10.0 ** random.integers(-4, 2)).astype(dtype)
+        exact, out = np.empty((11, 13, 9)), np.empty((11, 13, 9), dtype)
+        resize_volume(volume, 1, exact)  # float64 is clipped
+        resize_volume(volume, 1, out)
+        np.testing.assert_array_equal(out, exact.astype(dtype))
+        assert volume.min() <= out.min() <= out.max() <= volume.max()
+
+
+def test_half_precision_is_rounded_as_numpy_rounds():
+    """All values of half precision, the ties between them, and their neighbours in float64, also below the smallest."""
+    values = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float64)
+    values = values[np.isfinite(values)]
+    ties = (np.unique(values)[1:] + np.unique(values)[:-1]) / 2
+    both = np.concatenate(
+        [values, ties, ties * (1 + 2.0**-30), [65519.9, 65520.0, 1e300, np.inf, -np.inf, np.nan, 1e-300]]
+    )
+    values = np.concatenate([both, np.nextafter(both, np.inf), np.nextafter(both, -np.inf)])[None]
+    with np.errstate(all="ignore"):
+        expected = values.astype(np.float16)
+        out = np.empty_like(expected)
+        _write_half(values, out)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(np.signbit(out), np.signbit(expected))
 
 
 def test_rows_of_an_operator_add_up_to_one():

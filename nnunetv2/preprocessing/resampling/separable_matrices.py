@@ -6,7 +6,8 @@ axes: a spline prefilter along each axis, then a spline evaluated at the new sam
 stored as a few dense blocks along its band and applied by matrix products. The matrices are obtained from scipy itself,
 by resizing unit vectors; results differ from skimage's only by rounding (about 1e-15 of the value range).
 
-The result is clipped to the value range of the image, as skimage does by default.
+The result is clipped to the value range of the image, as skimage does by default. A mean of neighbours (order 1)
+exceeds the range by a few roundings of float64 at most, which vanish when it is stored in a narrower type.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ def resize_volume(volume: np.ndarray, order: int, out: np.ndarray) -> None:
         order: spline order along every axis, 1 to 5.
         out: 3-D array of the new shape; its dtype may be narrower than float64.
     """
-    limits = _value_range(volume)
+    limits = _limits(volume, order, out.dtype)
     # Resize the axis that grows least first: the following products then run on the smallest intermediate.
     growth = [new / old for new, old in zip(out.shape, volume.shape, strict=True)]
     first = int(np.argmin(growth))
@@ -111,7 +112,7 @@ def resize_planes(planes: np.ndarray, order: int, out: np.ndarray) -> None:
     """
     in_plane = _plane_operators(planes.shape[1:], out.shape[1:], order)
     for plane, target in zip(planes, out, strict=True):
-        _write_within(_value_range(plane), _resize_plane(_as_float64(plane), *in_plane), target)
+        _write_within(_limits(plane, order, out.dtype), _resize_plane(_as_float64(plane), *in_plane), target)
 
 
 def resize_depth(planes: np.ndarray, order: int, out: np.ndarray) -> None:
@@ -151,6 +152,33 @@ def _value_range(array: np.ndarray) -> tuple[float, float]:
     return lowest, highest
 
 
-def _write_within(limits: tuple[float, float], values: np.ndarray, out: np.ndarray) -> None:
-    np.clip(values, *limits, out=values)
-    out[...] = values
+def _limits(array: np.ndarray, order: int, dtype: np.dtype) -> tuple[float, float] | None:
+    """The range to which an interpolation of the array is clipped; None if rounding to `dtype` does it."""
+    is_rounded = dtype.kind == "f" and dtype == array.dtype and dtype.itemsize < 8
+    return None if order <= 1 and is_rounded else _value_range(array)
+
+
+def _write_within(limits: tuple[float, float] | None, values: np.ndarray, out: np.ndarray) -> None:
+    if limits is not None:
+        np.clip(values, *limits, out=values)
+    if out.dtype == np.float16:
+        _write_half(values, out)
+    else:
+        out[...] = values
+
+
+def _write_half(values: np.ndarray, out: np.ndarray) -> None:
+    """Writes float64 values as float16, rounded as numpy does, but with the processor's instructions.
+
+    Those start from float32, and rounding twice would be wrong beside a tie. So the bits that float32 lacks become one
+    that says whether any of them was set ("round to odd"); then the first step is exact.
+    """
+    import torch
+
+    bits = values.view(np.int64)
+    beyond_float32 = np.int64((1 << 29) - 1)
+    odd = bits & beyond_float32
+    odd += beyond_float32  # carries into the last bit of float32 if any bit was set
+    odd |= bits
+    odd &= ~beyond_float32
+    torch.from_numpy(out).copy_(torch.from_numpy(odd.view(np.float64).astype(np.float32)))
