@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from skimage.transform import resize
 
+from nnunetv2.preprocessing.resampling import separable_matrices
 from nnunetv2.preprocessing.resampling.separable_matrices import (
     _write_half,
     axis_operator,
@@ -34,6 +35,24 @@ def test_axes_longer_than_a_stripe_equal_skimage(length, new_length):
     volume, out = random.standard_normal((length, 5, 4)), np.empty((new_length, 6, 4))
     resize_volume(volume, 3, out)
     np.testing.assert_allclose(out, _reference(volume, out.shape, 3), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_groups_of_planes_give_what_all_planes_give(order, dtype, monkeypatch):
+    volume = np.random.default_rng(0).standard_normal((9, 11, 7)).astype(dtype)
+    for shape in ((9, 17, 12), (20, 17, 12)):
+        results = []
+        for values in (1, 3 * 17 * 12, 10**9):
+            monkeypatch.setattr(separable_matrices, "_VALUES_PER_GROUP", values)
+            results += [np.empty(shape, dtype), np.empty((9, 17, 12), dtype)]
+            resize_volume(volume, order, results[-2])
+            resize_planes(volume, order, results[-1])
+        for other in (results[2:4], results[4:]):
+            np.testing.assert_allclose(other[0], results[0], rtol=0, atol=1e-6)
+            np.testing.assert_allclose(other[1], results[1], rtol=0, atol=1e-6)
+    for plane, resized in zip(volume, results[-1], strict=True):
+        assert plane.min() <= resized.min() <= resized.max() <= plane.max()
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
