@@ -51,6 +51,7 @@ class ForwardBatches:
     def __init__(self, device: torch.device, *, may_grow: bool = True) -> None:
         self._device = device
         self._may_grow = may_grow
+        self._is_short_of_memory = False
         self._bytes_per_voxel: float | None = None
         self._sizes: dict[tuple[int, ...], int] = {}
 
@@ -77,12 +78,17 @@ class ForwardBatches:
         size = self.size(tile_size, device)
         return max(1, size // num_copies) if self._is_measured(device) else size
 
-    def shrink(self) -> None:
-        """From now on, single images."""
-        self._may_grow = False
+    def use_single_images(self) -> None:
+        """Save memory until `start_case`."""
+        self._is_short_of_memory = True
+
+    def start_case(self) -> None:
+        """What the case before needed says nothing about this one: its logits may have been larger."""
+        self._is_short_of_memory = False
 
     def _is_measured(self, device: torch.device) -> bool:
-        return self._may_grow and device.type == self._device.type and reports_memory(device)
+        may_grow = self._may_grow and not self._is_short_of_memory
+        return may_grow and device.type == self._device.type and reports_memory(device)
 
     def forward(self, network: Network, images: torch.Tensor) -> torch.Tensor:
         """Compute `network(images)`, in as many passes as memory requires.

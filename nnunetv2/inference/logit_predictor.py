@@ -195,6 +195,7 @@ class LogitPredictor:
             logger.info(
                 "%d tiles on an image of size %s, mirrored along %s", len(slicers), image.shape[1:], self._mirror_axes
             )
+        self._batches.start_case()
         casts = nullcontext() if self._is_compiled else weights_cast_once(unwrap(self.network), self.device)
         with half_precision(self.network, self.device), casts:
             logits = self._internal_predict_sliding_window_return_logits(
@@ -262,5 +263,5 @@ class LogitPredictor:
 
     def _save_memory(self) -> None:
         self._fold_weights.free()
-        self._batches.shrink()
+        self._batches.use_single_images()
         forget_casts(self.device)

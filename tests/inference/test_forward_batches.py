@@ -186,8 +186,15 @@ def test_a_prediction_that_runs_out_of_memory_goes_on_with_single_tiles(seeded: 
             raise torch.OutOfMemoryError("fake")
         return predict(tiles)
 
+    predictor.predict_logits_from_preprocessed_data(image)  # shows how much memory a voxel takes
     predictor._internal_maybe_mirror_and_predict = fail_for_many
+    network.sizes.clear()
     assert torch.equal(predictor.predict_logits_from_preprocessed_data(image), expected)
+    assert [size[0] for size in network.sizes] == [1] * 36
+    predictor._internal_maybe_mirror_and_predict = predict
+    network.sizes.clear()
+    predictor.predict_logits_from_preprocessed_data(image)  # the next case may need less
+    assert [size[0] for size in network.sizes] == [32, 4]
 
 
 def count_compilations(network: nn.Module) -> tuple[nn.Module, list[tuple[int, ...]]]:
