@@ -126,9 +126,10 @@ def compare(upstream: str | None, repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder, name) for name in ("other.npz", "ours.npz")]
         if upstream:
-            # Run in another folder, so that the interpreter imports its own nnunetv2 and not this repository's.
+            # In another folder and without PYTHONPATH, so that the interpreter imports its own nnunetv2, not this one.
+            environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
             command = [upstream, str(Path(__file__).resolve()), "--worker", str(files[0]), "--repeats", str(repeats)]
-            subprocess.run(command, check=True, cwd=folder)
+            subprocess.run(command, check=True, cwd=folder, env=environment)
         else:
             run(by_library_calls, files[0], repeats)
         run(installed_function(), files[1], repeats)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 
@@ -83,6 +84,30 @@ def merge_lora(backbone: nn.Module) -> nn.Module:
         parent, _, child = name.rpartition(".")
         setattr(backbone.get_submodule(parent), child, layer.get_base_layer())
     return backbone
+
+
+def add_lora_to_weights(module: nn.Module) -> None:
+    """Adds the updates to the weights in place, so that the layers no longer compute them; for inference.
+
+    Unlike with `merge_lora`, layers and parameters keep their names. Weights loaded into the module afterwards count as
+    weights without updates, as checkpoints have them. No-op without LoRA layers, and where it was done already.
+
+    Args:
+        module: Contains results of `apply_lora`. Its state dict is no checkpoint as long as the updates are added.
+    """
+    for layer in module.modules():  # told by its attributes: importing peft takes seconds, and most networks need none
+        if not hasattr(layer, "lora_A") or not hasattr(layer, "merged_adapters") or layer.merged:
+            continue
+        for adapter in layer.active_adapters:
+            with torch.no_grad():
+                layer.get_base_layer().weight.add_(layer.get_delta_weight(adapter))
+            layer.merged_adapters.append(adapter)
+        if not hasattr(layer, "separates_loaded_weights"):
+            layer.separates_loaded_weights = layer.register_load_state_dict_pre_hook(_updates_are_separate)
+
+
+def _updates_are_separate(layer: nn.Module, *_: object) -> None:
+    layer.merged_adapters.clear()
 
 
 def trainable_report(module: nn.Module) -> str:

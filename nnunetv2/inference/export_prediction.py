@@ -16,6 +16,7 @@ from nnunetv2.errors import UsageError
 from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from nnunetv2.utilities.label_handling.running_argmax import RunningArgmax
 from nnunetv2.utilities.out_of_memory import is_out_of_memory
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.probability_files import remove_probabilities, write_probabilities
@@ -25,8 +26,9 @@ logger = logging.getLogger(__name__)
 Logits = torch.Tensor | np.ndarray
 Resampling = Callable[[Logits], Logits]
 
-# Resampled logits of many classes can be far larger than the image, so at most this many values are held at a time.
-MAX_VALUES_AT_A_TIME = 2**29
+# Resampled logits of many classes can be far larger than the image, so at most this many values are held at a time, in
+# groups of whole classes. Larger groups are no faster.
+MAX_VALUES_AT_A_TIME = 2**24
 
 
 def convert_predicted_logits_to_segmentation_with_correct_shape(
@@ -84,7 +86,7 @@ def _resample_to_labels(
     The labels are the same: groups track the running maximum and its class, or paint their regions one after the other.
     """
     num_at_a_time = len(logits)
-    if not label_manager.has_regions:
+    if _allows_groups(label_manager) and len(logits) == label_manager.num_segmentation_heads:
         num_at_a_time = min(num_at_a_time, max(1, MAX_VALUES_AT_A_TIME // math.prod(shape)))
     while True:
         try:
@@ -94,6 +96,14 @@ def _resample_to_labels(
                 raise
         num_at_a_time = max(1, num_at_a_time // 4)
         logger.warning("Memory does not suffice to resample all classes; going on with %d at a time", num_at_a_time)
+
+
+def _allows_groups(label_manager: LabelManager) -> bool:
+    """Whether groups of classes give the labels that all of them give; a label manager of a user may do otherwise."""
+    conversions = ("convert_logits_to_segmentation", "convert_probabilities_to_segmentation", "apply_inference_nonlin")
+    if any(getattr(type(label_manager), name) is not getattr(LabelManager, name) for name in conversions):
+        return False
+    return not label_manager.has_regions or label_manager.inference_nonlin is torch.sigmoid
 
 
 def _labels_of_groups(logits: Logits, num_at_a_time: int, resample: Resampling, label_manager: LabelManager) -> Logits:
@@ -107,18 +117,10 @@ def _labels_of_groups(logits: Logits, num_at_a_time: int, resample: Resampling, 
 
 
 def _winners_of(groups: Iterator[tuple[int, np.ndarray]], num_classes: int) -> np.ndarray:
-    label_type = np.uint8 if num_classes <= 256 else np.uint16
-    labels = best = None
-    for first, group in groups:
-        winner = group.argmax(0)
-        value = np.take_along_axis(group, winner[None], 0)[0]
-        if best is None:
-            labels, best = winner.astype(label_type), value
-            continue
-        better = value > best  # strict, so that ties keep the lower class as argmax does
-        best[better] = value[better]
-        labels[better] = first + winner[better]
-    return labels
+    argmax = RunningArgmax(num_classes)
+    for _, group in groups:
+        argmax.add(group)
+    return argmax.labels
 
 
 def _regions_of(groups: Iterator[tuple[int, np.ndarray]], label_manager: LabelManager) -> np.ndarray:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import UsageError
-from nnunetv2.inference.mirroring import predict_mirrored
-from nnunetv2.inference.model_loading import (
-    available_folds,
-    compile_if_wanted,
-    load_trained_model,
-    load_weights,
-)
+from nnunetv2.inference.fold_weights import FoldWeights
+from nnunetv2.inference.forward_batches import ForwardBatches
+from nnunetv2.inference.mirroring import mirrorings, predict_mirrored
+from nnunetv2.inference.model_loading import available_folds, compile_if_wanted, load_trained_model
 from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussian, pad_to_tile_size, tile_slicers
-from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory, tiles_per_forward
+from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory
+from nnunetv2.inference.weight_casts import call_outside_inference_mode, forget_casts, weights_cast_once
 from nnunetv2.utilities.file_names import check_file_ending
-from nnunetv2.utilities.helpers import dummy_context, empty_cache
+from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
@@ -87,6 +86,8 @@ class LogitPredictor:
         self.trainer_name: str | None = None
         self.allowed_mirroring_axes: tuple[int, ...] | None = None
         self.label_manager: LabelManager | None = None
+        self._fold_weights = FoldWeights()
+        self._batches = ForwardBatches(device)
 
     def initialize_from_trained_model_folder(
         self,
@@ -139,6 +140,7 @@ class LogitPredictor:
         self.configuration_manager = configuration_manager
         self.list_of_parameters = parameters
         self.network = compile_if_wanted(network)
+        self._batches = ForwardBatches(self.device, may_grow=not self._is_compiled)
         self.dataset_json = dataset_json
         self.trainer_name = trainer_name
         self.allowed_mirroring_axes = inference_allowed_mirroring_axes
@@ -165,9 +167,9 @@ class LogitPredictor:
         if self.list_of_parameters is None:
             return self.predict_sliding_window_return_logits(data).cpu()
         total: torch.Tensor | None = None
-        for number, weights in enumerate(self.list_of_parameters):
-            load_weights(self.network, weights, f"Entry {number} of list_of_parameters")
-            logits = self.predict_sliding_window_return_logits(data).cpu()
+        for number in range(len(self.list_of_parameters)):
+            with self._fold_weights.loaded(self.network, self.list_of_parameters, number, self.device):
+                logits = self.predict_sliding_window_return_logits(data).cpu()
             total = logits if total is None else total.add_(logits)
         return total if len(self.list_of_parameters) == 1 else total.div_(len(self.list_of_parameters))
 
@@ -190,15 +192,15 @@ class LogitPredictor:
         image, inner = pad_to_tile_size(input_image, self._tile_size(input_image.shape[1:]))
         slicers = self._internal_get_sliding_window_slicers(image.shape[1:])
         if self.verbose:
-            mirror_axes = self.allowed_mirroring_axes if self.use_mirroring else None
             logger.info(
-                "%d tiles on an image of size %s, mirrored along %s", len(slicers), image.shape[1:], mirror_axes
+                "%d tiles on an image of size %s, mirrored along %s", len(slicers), image.shape[1:], self._mirror_axes
             )
-        with half_precision(self.network, self.device):
+        self._batches.start_case()
+        casts = nullcontext() if self._is_compiled else weights_cast_once(unwrap(self.network), self.device)
+        with half_precision(self.network, self.device), casts:
             logits = self._internal_predict_sliding_window_return_logits(
                 image, slicers, self.perform_everything_on_device
             )
-        empty_cache(self.device)
         return logits[inner]
 
     def _internal_get_sliding_window_slicers(self, image_size: Sequence[int]) -> list[Slicer]:
@@ -212,8 +214,26 @@ class LogitPredictor:
     @torch.inference_mode()
     def _internal_maybe_mirror_and_predict(self, x: torch.Tensor) -> torch.Tensor:
         """Compute logits (B, K, *tile) of tiles (B, C, *tile)."""
-        axes = self.allowed_mirroring_axes if self.use_mirroring else None
-        return predict_mirrored(self.network, x, axes, tiles_per_forward(x.shape[2:], x.device))
+        forward = functools.partial(self._batches.forward, self._call_network)
+        return predict_mirrored(forward, x, self._mirror_axes, self._batches.size(x.shape[2:], x.device))
+
+    def _call_network(self, images: torch.Tensor) -> torch.Tensor:
+        if self._is_compiled or not torch.is_autocast_enabled(images.device.type):
+            return self._network_to_call(images)
+        return call_outside_inference_mode(self._network_to_call, images)
+
+    @property
+    def _is_compiled(self) -> bool:
+        return self._network_to_call is not unwrap(self.network)
+
+    @property
+    def _network_to_call(self) -> nn.Module:
+        # A compiled network would be compiled anew for every size of whole images, which takes longer than predicting.
+        return self.network if uses_sliding_window(self.network) else unwrap(self.network)
+
+    @property
+    def _mirror_axes(self) -> tuple[int, ...] | None:
+        return self.allowed_mirroring_axes if self.use_mirroring else None
 
     def _internal_predict_sliding_window_return_logits(
         self, data: torch.Tensor, slicers: list[Slicer], do_on_device: bool = True
@@ -227,10 +247,21 @@ class LogitPredictor:
             num_outputs=self.label_manager.num_segmentation_heads,
             weights=weights,
             device=self.device,
-            tiles_per_forward=tiles_per_forward(tile_size, self.device),
+            tiles_per_forward=functools.partial(self._batches.num_tiles, tile_size, len(mirrorings(self._mirror_axes))),
             show_progress=self.allow_tqdm,
         )
         predict = self._internal_maybe_mirror_and_predict
         return predict_tiles_within_memory(
-            predict, data, slicers, blending, keep_on_device=do_on_device, place_network=self.network.to
+            predict,
+            data,
+            slicers,
+            blending,
+            keep_on_device=do_on_device,
+            place_network=self.network.to,
+            free_memory=self._save_memory,
         )
+
+    def _save_memory(self) -> None:
+        self._fold_weights.free()
+        self._batches.use_single_images()
+        forget_casts(self.device)

@@ -29,7 +29,6 @@ from nnunetv2.inference.output_names import prepare_outputs, without_ending
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian
 from nnunetv2.inference.weights_digest import weights_digest
 from nnunetv2.upstream_names import command_elsewhere
-from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.processes.output_lock import locked_output
 from nnunetv2.utilities.processes.shared_prediction import share_of
 
@@ -378,7 +377,6 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             return predict_cases(data_iterator, self.predict_logits_from_preprocessed_data, setting)
         finally:
             compute_gaussian.cache_clear()
-            empty_cache(self.device)
 
     def predict_single_npy_array(
         self,

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from dinov3.eval.segmentation.models import build_segmentation_decoder
-from dinov3.layers.lora import apply_lora, merge_lora, trainable_report
+from dinov3.layers.lora import add_lora_to_weights, apply_lora, merge_lora, trainable_report
 from tests.dinov3.fake_backbone import FakeBackbone
 
 BLOCKS = [0, 1, 2, 3]
@@ -101,3 +101,31 @@ def test_report_counts_what_is_trained():
     layer = torch.nn.Linear(999, 1000)
     layer.weight.requires_grad_(False)
     assert trainable_report(layer) == "0.001 M of 1.000 M parameters are trained (0.10%)"
+
+
+def test_updates_added_in_place_keep_the_output_and_the_names(seeded):
+    backbone, image = apply_lora(FakeBackbone(), r=2), torch.randn(1, 3, 32, 32)
+    train_a_little(backbone)
+    trained, names = features(backbone, image), list(backbone.state_dict())
+    checkpoint = {name: value.clone() for name, value in backbone.state_dict().items()}
+    for _ in range(2):
+        add_lora_to_weights(backbone)
+        add_lora_to_weights(backbone)  # adds nothing a second time
+        assert list(backbone.state_dict()) == names
+        assert_close(features(backbone, image), trained, atol=1e-5, rtol=1e-4)
+        changed = [name for name, value in backbone.state_dict().items() if not torch.equal(value, checkpoint[name])]
+        assert changed == [name for name in names if name.endswith("base_layer.weight")]
+        backbone.load_state_dict(checkpoint)
+        assert torch.equal(features(backbone, image), trained)
+
+
+def test_no_update_is_computed_once_it_is_added(seeded):
+    backbone, image = apply_lora(FakeBackbone(), r=2), torch.randn(1, 3, 32, 32)
+    calls = []
+    for name in lora_names(backbone):
+        backbone.get_submodule(name).register_forward_hook(lambda *_: calls.append(1))
+    features(backbone, image)
+    assert len(calls) == 4 * 2
+    add_lora_to_weights(backbone)
+    features(backbone, image)
+    assert len(calls) == 4 * 2

@@ -121,6 +121,39 @@ def test_many_classes_in_groups_give_the_same_labels(monkeypatch: pytest.MonkeyP
     assert [call[0] for call in manager.resampling_fn_probabilities.calls] == [4, 4, 1]
 
 
+def test_many_regions_in_groups_give_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = LabelManager({"background": 0, **{f"r{i}": list(range(i, 10)) for i in range(1, 10)}}, list(range(1, 10)))
+    logits = np.random.default_rng(0).normal(size=(9, 1, 3, 2)).astype(np.float16)
+    arguments = PLANS, configuration([2.0, 2.0, 5.0]), labels, PROPERTIES
+    at_once = convert_predicted_logits_to_segmentation_with_correct_shape(logits, *arguments)
+    monkeypatch.setattr(export_prediction, "MAX_VALUES_AT_A_TIME", 4 * 12)
+    in_groups = convert_predicted_logits_to_segmentation_with_correct_shape(logits, *arguments)
+    np.testing.assert_array_equal(in_groups, at_once)
+    assert [call[0] for call in arguments[1].resampling_fn_probabilities.calls] == [9, 4, 4, 1]
+    assert len(np.unique(at_once)) > 3
+
+
+class RunnerUp(LabelManager):
+    """A user's label manager, whose labels depend on all classes."""
+
+    def convert_logits_to_segmentation(self, predicted_logits: np.ndarray) -> np.ndarray:
+        return predicted_logits.argsort(0)[-2]
+
+
+@pytest.mark.parametrize("kind", ["conversion", "scores"])
+def test_conversions_that_need_all_classes_get_them(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kind == "conversion":
+        labels = RunnerUp({"background": 0, "a": 1, "b": 2}, None)
+    else:
+        regions = {"background": 0, "all": [1, 2, 3], "most": [2, 3], "some": 3}
+        labels = LabelManager(regions, [1, 2, 3], inference_nonlin=lambda logits: torch.softmax(logits, 0))
+    monkeypatch.setattr(export_prediction, "MAX_VALUES_AT_A_TIME", 1)
+    manager, num_classes = configuration([2.0, 2.0, 5.0]), labels.num_segmentation_heads
+    logits = np.random.default_rng(0).normal(size=(num_classes, 1, 3, 2)).astype(np.float32)
+    convert_predicted_logits_to_segmentation_with_correct_shape(logits, PLANS, manager, labels, PROPERTIES)
+    assert [call[0] for call in manager.resampling_fn_probabilities.calls] == [num_classes]
+
+
 def test_more_than_254_labels_need_16_bits() -> None:
     labels = LabelManager({"background": 0, **{f"l{i}": i for i in range(1, 256)}}, None)
     logits = np.zeros((256, 1, 3, 2), np.float32)

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from nnunetv2.errors import NNUNetError
+from nnunetv2.inference import tile_aggregation
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, tile_slicers
 from nnunetv2.inference.tile_aggregation import (
     NotFiniteError,
     TileBlending,
     predict_tiles,
     predict_tiles_within_memory,
-    tiles_per_forward,
 )
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ TILE = (4, 6, 5)
 def blending(num_outputs: int, use_gaussian: bool = True, together: int = 1) -> TileBlending:
     # wider than in nnU-Net, whose smallest weights leave half precision only few digits at the corners of an image
     weights = compute_gaussian(TILE, sigma_scale=0.3, value_scaling_factor=10) if use_gaussian else None
-    return TileBlending(num_outputs, weights, CPU, together)
+    return TileBlending(num_outputs, weights, CPU, lambda device: together)
 
 
 @pytest.mark.parametrize("use_gaussian", [True, False])
@@ -70,13 +70,6 @@ def test_tiles_together_give_the_same(seeded: int) -> None:
     torch.testing.assert_close(alone, together, atol=1e-3, rtol=1e-3)
 
 
-def test_only_small_3d_tiles_on_a_cpu_go_together() -> None:
-    assert tiles_per_forward((16, 64, 64), CPU) == 2
-    assert tiles_per_forward((64, 128, 128), CPU) == 1
-    assert tiles_per_forward((64, 64), CPU) == 1
-    assert tiles_per_forward((16, 64, 64), torch.device("cuda")) == 1
-
-
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 1e6])
 def test_values_that_are_not_finite_are_refused(value: float) -> None:
     with pytest.raises(NotFiniteError, match="infinite values or NaN"):
@@ -104,16 +97,20 @@ class OutOfMemoryOnce:
 
 @pytest.mark.parametrize("at_call", [1, 3])
 def test_out_of_memory_falls_back_with_equal_result(
-    at_call: int, seeded: int, caplog: pytest.LogCaptureFixture
+    at_call: int, seeded: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    emptied: list[torch.device] = []
+    monkeypatch.setattr(tile_aggregation, "empty_cache", emptied.append)
     image = torch.rand(1, 8, 12, 10)
     slicers = tile_slicers(image.shape[1:], TILE, 0.5)
     normal = predict_tiles_within_memory(lambda x: x, image, slicers, blending(1), keep_on_device=True)
     assert not caplog.records
+    assert not emptied
     failing = OutOfMemoryOnce(at_call)
     recovered = predict_tiles_within_memory(failing, image, slicers, blending(1), keep_on_device=True)
     assert torch.equal(normal, recovered)
     assert "keeping its logits in main memory" in caplog.text
+    assert emptied == [CPU]
 
 
 def test_out_of_memory_every_time_says_what_to_do() -> None:

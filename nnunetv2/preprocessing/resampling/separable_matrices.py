@@ -6,19 +6,23 @@ axes: a spline prefilter along each axis, then a spline evaluated at the new sam
 stored as a few dense blocks along its band and applied by matrix products. The matrices are obtained from scipy itself,
 by resizing unit vectors; results differ from skimage's only by rounding (about 1e-15 of the value range).
 
-The result is clipped to the value range of the image, as skimage does by default.
+The result is clipped to the value range of the image, as skimage does by default. A mean of neighbours (order 1)
+exceeds the range by a few roundings of float64 at most, which vanish when it is stored in a narrower type.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-_ROWS_PER_BLOCK = 32  # narrow stripes skip more zeros; below this the products get too small for BLAS
+# Narrow stripes skip more zeros, until the products get too small for BLAS. The bands of higher orders are wide anyway.
+_ROWS_PER_BLOCK = 32
+_ROWS_PER_BLOCK_OF_ORDER_1 = 16
+_VALUES_PER_GROUP = 2**17  # of planes that are resized together: enough for BLAS, and 1 MB stays in the cache
 _NEGLIGIBLE = 1e-16  # entries this small cannot change a float64 sum of entries near 1
 
 
@@ -34,17 +38,19 @@ class AxisOperator:
     stripes: tuple[tuple[slice, slice, np.ndarray], ...]
 
     def along_rows(self, array: np.ndarray) -> np.ndarray:
-        """Resizes the first axis of a 2-D array: `(old_length, n) -> (new_length, n)`."""
-        result = np.empty((self.new_length, array.shape[1]))
+        """Resizes the last axis but one: `(..., old_length, n) -> (..., new_length, n)`."""
+        result = np.empty((*array.shape[:-2], self.new_length, array.shape[-1]))
         for rows, columns, block in self.stripes:
-            np.matmul(block, array[columns], out=result[rows])
+            np.matmul(block, array[..., columns, :], out=result[..., rows, :])
         return result
 
     def along_columns(self, array: np.ndarray) -> np.ndarray:
-        """Resizes the second axis of a 2-D array: `(n, old_length) -> (n, new_length)`."""
-        result = np.empty((array.shape[0], self.new_length))
+        """Resizes the last axis: `(..., old_length) -> (..., new_length)`."""
+        result = np.empty((*array.shape[:-1], self.new_length))
+        # All rows of all planes in one product.
+        array, out = array.reshape(-1, self.old_length), result.reshape(-1, self.new_length)
         for rows, columns, block in self.stripes:
-            np.matmul(array[:, columns], block.T, out=result[:, rows])
+            np.matmul(array[:, columns], block.T, out=out[:, rows])
         return result
 
 
@@ -65,8 +71,9 @@ def axis_operator(old_length: int, new_length: int, order: int) -> AxisOperator 
         return None
     matrix = dense_axis_matrix(old_length, new_length, order)
     stripes = []
-    for start in range(0, new_length, _ROWS_PER_BLOCK):
-        rows = slice(start, min(start + _ROWS_PER_BLOCK, new_length))
+    num_rows = _ROWS_PER_BLOCK_OF_ORDER_1 if order == 1 else _ROWS_PER_BLOCK
+    for start in range(0, new_length, num_rows):
+        rows = slice(start, min(start + num_rows, new_length))
         used = np.flatnonzero((np.abs(matrix[rows]) > _NEGLIGIBLE).any(axis=0))
         columns = slice(int(used[0]), int(used[-1]) + 1)
         block = np.ascontiguousarray(matrix[rows, columns])
@@ -83,7 +90,7 @@ def resize_volume(volume: np.ndarray, order: int, out: np.ndarray) -> None:
         order: spline order along every axis, 1 to 5.
         out: 3-D array of the new shape; its dtype may be narrower than float64.
     """
-    limits = _value_range(volume)
+    limits = _value_range(volume) if _needs_limits(order, volume.dtype, out.dtype) else None
     # Resize the axis that grows least first: the following products then run on the smallest intermediate.
     growth = [new / old for new, old in zip(out.shape, volume.shape, strict=True)]
     first = int(np.argmin(growth))
@@ -91,14 +98,15 @@ def resize_volume(volume: np.ndarray, order: int, out: np.ndarray) -> None:
     depth = axis_operator(volume.shape[0], out.shape[0], order)
     in_plane = _plane_operators(volume.shape[1:], out.shape[1:], order)
     if depth is None:
-        for index in range(out.shape[0]):
-            _write_within(limits, _resize_plane(_as_float64(volume[index]), *in_plane), out[index])
+        for group in _groups_of_planes(out):
+            _write_within(limits, _resize_in_plane(_as_float64(volume[group]), *in_plane), out[group])
         return
     for rows, columns, block in depth.stripes:
         slab = _as_float64(volume[columns])
         planes = (block @ slab.reshape(slab.shape[0], -1)).reshape(-1, *volume.shape[1:])
-        for index, plane in zip(range(rows.start, rows.stop), planes, strict=True):
-            _write_within(limits, _resize_plane(plane, *in_plane), out[index])
+        target = out[rows]
+        for group in _groups_of_planes(target):
+            _write_within(limits, _resize_in_plane(planes[group], *in_plane), target[group])
 
 
 def resize_planes(planes: np.ndarray, order: int, out: np.ndarray) -> None:
@@ -110,8 +118,13 @@ def resize_planes(planes: np.ndarray, order: int, out: np.ndarray) -> None:
         out: `(N, new Y, new X)`, receives the result.
     """
     in_plane = _plane_operators(planes.shape[1:], out.shape[1:], order)
-    for plane, target in zip(planes, out, strict=True):
-        _write_within(_value_range(plane), _resize_plane(_as_float64(plane), *in_plane), target)
+    for group in _groups_of_planes(out):
+        resized = _resize_in_plane(_as_float64(planes[group]), *in_plane)
+        if not _needs_limits(order, planes.dtype, out.dtype):
+            _write_within(None, resized, out[group])
+            continue
+        for plane, values, target in zip(planes[group], resized, out[group], strict=True):
+            _write_within(_value_range(plane), values, target)
 
 
 def resize_depth(planes: np.ndarray, order: int, out: np.ndarray) -> None:
@@ -131,13 +144,20 @@ def _plane_operators(
     return axis_operator(old_shape[0], new_shape[0], order), axis_operator(old_shape[1], new_shape[1], order)
 
 
-def _resize_plane(plane: np.ndarray, vertical: AxisOperator | None, horizontal: AxisOperator | None) -> np.ndarray:
-    """Applies one operator to each axis of a 2-D array, starting with the one that enlarges less."""
+def _groups_of_planes(planes: np.ndarray) -> Iterator[slice]:
+    """Slices of the first axis, each of about `_VALUES_PER_GROUP` values."""
+    num_planes = max(1, _VALUES_PER_GROUP // max(1, planes[0].size))
+    for first in range(0, len(planes), num_planes):
+        yield slice(first, first + num_planes)
+
+
+def _resize_in_plane(planes: np.ndarray, vertical: AxisOperator | None, horizontal: AxisOperator | None) -> np.ndarray:
+    """Applies one operator to each of the last two axes, starting with the one that enlarges less."""
     steps = [(axis, operator) for axis, operator in ((0, vertical), (1, horizontal)) if operator is not None]
     steps.sort(key=lambda step: step[1].new_length / step[1].old_length)
     for axis, operator in steps:
-        plane = operator.along_rows(plane) if axis == 0 else operator.along_columns(plane)
-    return plane
+        planes = operator.along_rows(planes) if axis == 0 else operator.along_columns(planes)
+    return planes
 
 
 def _as_float64(array: np.ndarray) -> np.ndarray:
@@ -151,6 +171,33 @@ def _value_range(array: np.ndarray) -> tuple[float, float]:
     return lowest, highest
 
 
-def _write_within(limits: tuple[float, float], values: np.ndarray, out: np.ndarray) -> None:
-    np.clip(values, *limits, out=values)
-    out[...] = values
+def _needs_limits(order: int, dtype: np.dtype, new_dtype: np.dtype) -> bool:
+    """Whether an interpolation could leave the value range, even after rounding to its type."""
+    is_rounded = new_dtype.kind == "f" and new_dtype == dtype and new_dtype.itemsize < 8
+    return order > 1 or not is_rounded
+
+
+def _write_within(limits: tuple[float, float] | None, values: np.ndarray, out: np.ndarray) -> None:
+    if limits is not None:
+        np.clip(values, *limits, out=values)
+    if out.dtype == np.float16:
+        _write_half(values, out)
+    else:
+        out[...] = values
+
+
+def _write_half(values: np.ndarray, out: np.ndarray) -> None:
+    """Writes float64 values as float16, rounded as numpy does, but with the processor's instructions.
+
+    Those start from float32, and rounding twice would be wrong beside a tie. So the bits that float32 lacks become one
+    that says whether any of them was set ("round to odd"); then the first step is exact.
+    """
+    import torch
+
+    bits = values.view(np.int64)
+    beyond_float32 = np.int64((1 << 29) - 1)
+    odd = bits & beyond_float32
+    odd += beyond_float32  # carries into the last bit of float32 if any bit was set
+    odd |= bits
+    odd &= ~beyond_float32
+    torch.from_numpy(out).copy_(torch.from_numpy(odd.view(np.float64).astype(np.float32)))

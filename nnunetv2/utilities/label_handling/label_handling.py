@@ -18,6 +18,7 @@ from nnunetv2.utilities.label_handling.label_declaration import (
     members,
     only_background,
 )
+from nnunetv2.utilities.label_handling.running_argmax import argmax_of_classes
 
 Label = int
 Region = int | tuple[int, ...]
@@ -187,9 +188,9 @@ class LabelManager:
 
 def _argmax_first_axis(scores: Array) -> Array:
     if isinstance(scores, np.ndarray):
-        return scores.argmax(0)
+        return argmax_of_classes(scores)
     if scores.device.type == "cpu" and scores.dtype != torch.bfloat16:
-        return torch.from_numpy(scores.detach().numpy().argmax(0))  # several times faster than torch on the CPU
+        return torch.from_numpy(argmax_of_classes(scores.detach().numpy()))  # torch is slower, even than numpy
     return scores.argmax(0)
 
 
