@@ -139,6 +139,7 @@ def _train(  # noqa: PLR0913 - the body of `train_model`
             state.ema.update(trained_state(unwrap(state.network)))
         losses.add(result.losses)
         if is_due(state.iteration, log_interval, total_iter):
+            guard.settle()  # also at the end: the last iteration is always due
             log.step(state.iteration, losses.pop(), lr, result.gradient_norm)
         state.is_evaluated = not is_due(state.iteration, config.eval.eval_interval, total_iter)
         if vote.after_step():
