@@ -42,7 +42,8 @@ def test_precision_context_decides_the_dtype_of_products(precision: str | None, 
         (CUDA, None, True),
         (CUDA, "f", False),
         (CUDA, "True", True),
-        (CPU, "t", False),
+        (CPU, "t", True),
+        (CPU, "0", False),
         (CPU, None, False),
         (MPS, "1", False),
     ],
@@ -55,3 +56,5 @@ def test_compilation_follows_device_and_wish(
         monkeypatch.setenv("nnUNet_compile", wish)
     monkeypatch.setattr("sys.platform", "linux")
     assert should_compile(device) is expected
+    monkeypatch.setattr("sys.platform", "win32")
+    assert not should_compile(device)
