@@ -19,7 +19,7 @@ from dinov3.utils.fused_optimizers import fused_on
 from dinov3.utils.host_copies import LateScalar
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.optimizer_step import update_weights
-from dinov3.utils.precision import precision_context, resolve_precision
+from dinov3.utils.precision import precision_context, resolve_precision, tensor_cores_for_float32
 from dinov3.utils.processes import process_group
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.model import network_hook
@@ -264,7 +264,8 @@ class nnUNetTrainer(FoldTraining):
 
     def run_training(self) -> None:
         """Trains from the current epoch to the last one."""
-        with seeding.deterministic_kernels(self.seed), batches.stopped_afterwards(self._loaders):
+        fast = tensor_cores_for_float32(self.precision, self.device)
+        with fast, seeding.deterministic_kernels(self.seed), batches.stopped_afterwards(self._loaders):
             self.on_train_start()
             with self._saved_on_signals() as stoppable:
                 for epoch in range(self.current_epoch, self.num_epochs):
