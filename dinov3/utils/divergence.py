@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 import numpy as np
 from torch import nn
@@ -23,6 +24,29 @@ class DivergenceGuard:
     def __init__(self, patience: int = PATIENCE) -> None:
         self.patience = patience
         self.bad_steps_in_a_row = 0
+        self._unread: Callable[[], tuple[float, float]] | None = None
+
+    def accepts_later(self, read: Callable[[], tuple[float, float]]) -> None:
+        """Judges a step whose values are still on the device when the next step is taken, or by `settle`.
+
+        The device itself skips the step if it is bad. Exactly one step is unread, so that all processes stop at the
+        same one.
+
+        Args:
+            read: waits for loss and gradient norm and returns them.
+
+        Raises:
+            DivergedError: the step before was the `patience`-th consecutive bad one.
+        """
+        before, self._unread = self._unread, read
+        if before is not None:
+            self.accepts(*before())
+
+    def settle(self) -> None:
+        """Judges the last step, if it has not been; raises like `accepts`."""
+        before, self._unread = self._unread, None
+        if before is not None:
+            self.accepts(*before())
 
     def accepts(self, loss: float, gradient_norm: float = 0.0) -> bool:
         """Returns true if loss and gradient norm are finite; counts and reports bad steps.

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from dinov3.utils.divergence import DivergenceGuard
+from dinov3.utils.fused_optimizers import skips_on_device, start_momentum, step_unless
+from dinov3.utils.host_copies import LateScalar, LateValues
 
 
-class Update(NamedTuple):
-    """Loss and gradient norm of one call of `update_weights`."""
+@dataclass(frozen=True)
+class Update:
+    """Loss and gradient norm of one call of `update_weights`, which may still be on their way to the host."""
 
-    loss: np.ndarray
-    """Zero-dimensional, float32."""
-    gradient_norm: float
-    """L2 norm of the gradient over all parameters, before clipping."""
+    values: LateValues
+
+    @property
+    def loss(self) -> np.ndarray | LateScalar:
+        """Zero-dimensional, float32."""
+        return self.values.read()[0, ...] if self.values.is_read else LateScalar(self.values, 0)
+
+    @property
+    def gradient_norm(self) -> float:
+        """L2 norm of the gradient over all parameters, before clipping; waits for it."""
+        return float(self.values.read()[1])
+
+    def read(self) -> tuple[float, float]:
+        """Loss and gradient norm; waits for them."""
+        return float(self.values.read()[0]), self.gradient_norm
 
 
 def update_weights(
@@ -31,7 +45,8 @@ def update_weights(
 ) -> Update:
     """Takes one optimiser step with the gradient of `loss`, unless loss or gradient are not finite.
 
-    Synchronises with the device once, for loss and norm together.
+    With a fused optimiser on CUDA, the device skips the step and the host does not wait: the guard learns of it with
+    the next call, or from `DivergenceGuard.settle`. Elsewhere, the host reads loss and norm, together, and decides.
 
     Args:
         loss: scalar.
@@ -54,13 +69,20 @@ def update_weights(
     else:
         source.backward()
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), math.inf if clip_norm is None else clip_norm)
-    values = torch.stack((loss.detach().float(), norm.float())).cpu().numpy()
-    update = Update(values[0, ...], float(values[1]))
+    update = Update(LateValues(torch.stack((loss.detach().float(), norm.float()))))
+    is_late = loss.device.type == "cuda" and skips_on_device(optimizer)
+    # With a scaler, the gradient norm is not judged: the scaler itself skips steps that overflow.
+    judged = update.read if scaler is None else lambda: (update.read()[0], 0.0)
+    if is_late:
+        start_momentum(optimizer)
+    is_accepted = is_late or guard.accepts(*judged())
     if scaler is not None:
-        # The gradient norm is not checked: the scaler itself skips steps that overflow.
-        guard.accepts(float(update.loss))
         scaler.step(optimizer)
         scaler.update()
-    elif guard.accepts(float(update.loss), update.gradient_norm):
+    elif is_late:
+        step_unless(optimizer, ~(loss.detach().isfinite() & norm.isfinite()))
+    elif is_accepted:
         optimizer.step()
+    if is_late:
+        guard.accepts_later(judged)
     return update

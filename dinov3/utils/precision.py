@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -34,3 +35,21 @@ def precision_context(precision: str | None, device: torch.device) -> AbstractCo
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=torch.float16 if precision == "fp16" else torch.bfloat16)
+
+
+@contextmanager
+def tensor_cores_for_float32(precision: str | None, device: torch.device) -> Iterator[None]:
+    """Within the block, fp32 on CUDA multiplies matrices in TF32, which rounds their factors to 10 bits.
+
+    Convolutions do so by torch's default. Half precision keeps exact float32 where it uses float32. The environment
+    variable NVIDIA_TF32_OVERRIDE=0 turns TF32 off.
+    """
+    if device.type != "cuda" or resolve_precision(precision, device) != "fp32":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

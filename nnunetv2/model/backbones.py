@@ -41,6 +41,10 @@ class TimmBackbone(Backbone):
 
     def __init__(self, vit: nn.Module) -> None:
         super().__init__()
+        if getattr(vit, "rope", None) is not None:
+            from nnunetv2.model.remembered_rope import remembering  # imports timm
+
+            vit.rope = remembering(vit.rope)
         self.vit = vit
         self.embed_dim = vit.embed_dim
         self.patch_size = vit.patch_embed.patch_size[0]

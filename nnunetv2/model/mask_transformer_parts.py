@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dinov3.utils.host_copies import version_of
 from nnunetv2.model.channel_norm import ChannelNorm
 
 _ANNEALING_POWER = 0.9
@@ -22,19 +24,50 @@ def annealed_probability(progress: float, start: float, length: float) -> float:
     return (1.0 - done) ** _ANNEALING_POWER
 
 
-def mask_probabilities(probabilities: Tensor, training: bool) -> list[Tensor | None]:
-    """Returns the probability of masked attention for each block.
+class MaskSwitches:
+    """Knows on the host which blocks are masked in prediction, so that no forward pass has to read it.
 
-    Args:
-        probabilities: annealed probability of each block.
-        training: false: masks apply to all queries or to none.
-
-    Returns:
-        One per block; None: attention is not masked.
+    Only yes or no is kept, as torch.compile would compile anew for each new number.
     """
-    if training:  # stays on the device: reading the value would synchronise every training step
-        return list(probabilities.unbind())
-    return [torch.ones_like(probability) if probability >= 0.5 else None for probability in probabilities]
+
+    def __init__(self) -> None:
+        self._are_on: tuple[bool, ...] = ()
+        self._buffer: Tensor | None = None
+        self._version: int | None = None
+
+    def set(self, buffer: Tensor, probabilities: Sequence[float]) -> None:
+        """Writes the probabilities of all blocks to the buffer, without waiting for the device."""
+        buffer.copy_(torch.tensor(probabilities), non_blocking=True)
+        self._keep(buffer, np.float32(probabilities).tolist())
+
+    def read(self, buffer: Tensor) -> None:
+        """Takes over what else was written to the buffer; waits for the device."""
+        if not buffer.is_meta:
+            self._keep(buffer, buffer.tolist())
+
+    def _keep(self, buffer: Tensor, probabilities: Sequence[float]) -> None:
+        self._are_on = tuple(probability >= 0.5 for probability in probabilities)
+        self._buffer, self._version = buffer, version_of(buffer)
+
+    def probabilities(self, buffer: Tensor, training: bool) -> list[Tensor | None]:
+        """Returns the probability of masked attention for each block.
+
+        Args:
+            buffer: annealed probability of each block.
+            training: false: masks apply to all queries or to none.
+
+        Returns:
+            One per block; None: attention is not masked.
+        """
+        if training:  # stays on the device
+            return list(buffer.unbind())
+        is_traced = torch.compiler.is_compiling() and self._buffer is not None  # a trace knows no versions
+        if not is_traced and (self._buffer is not buffer or self._version != version_of(buffer)):
+            self.read(buffer)
+        return [
+            torch.ones_like(probability) if is_on else None
+            for probability, is_on in zip(buffer, self._are_on, strict=True)
+        ]
 
 
 def hidden_patches(masks: Tensor, grid: Sequence[int], probability: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from dinov3.utils.host_copies import LateScalar
+
 
 def collate_outputs(outputs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Merge dictionaries with the same keys: scalars become a list, lists are chained, arrays are stacked.
@@ -21,7 +23,7 @@ def _collate(key: str, values: list[Any]) -> Any:
     first = values[0]
     if np.isscalar(first):
         return values
-    if isinstance(first, np.ndarray):
+    if isinstance(first, (np.ndarray, LateScalar)):
         return np.stack(values)
     if isinstance(first, list):
         return [entry for value in values for entry in value]

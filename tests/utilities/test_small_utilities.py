@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from dinov3.utils import devices
+from dinov3.utils.host_copies import LateScalar, LateValues
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.crossval_split import generate_crossval_split
@@ -44,6 +45,8 @@ def test_outputs_of_steps_are_joined():
     assert joined["loss"] == [0, 1, 2]
     assert joined["tp"].tolist() == [[0, 1], [1, 2], [2, 3]]
     assert joined["keys"] == ["k0", "k1", "k2"]
+    late = [{"loss": LateScalar(LateValues(torch.tensor([value])))} for value in (0.5, 1.5)]
+    assert collate_outputs(late)["loss"].tolist() == [0.5, 1.5]
     with pytest.raises(TypeError, match="output 'x' is a dict; a step may return scalars"):
         collate_outputs([{"x": {}}])
 

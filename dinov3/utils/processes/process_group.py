@@ -150,6 +150,7 @@ def distribute_network(
         network,
         device_ids=[device.index] if device.type == "cuda" else None,
         find_unused_parameters=find_unused_parameters,
+        gradient_as_bucket_view=True,  # gradients need no second copy
     )
 
 

@@ -20,10 +20,10 @@ from nnunetv2.model.head import BackboneSpec, Features, QueryHead, register_head
 from nnunetv2.model.head_config import QueryHeadConfig
 from nnunetv2.model.mask_resolution import default_upscale_blocks, mask_stride, unnamed_upscale_blocks
 from nnunetv2.model.mask_transformer_parts import (
+    MaskSwitches,
     annealed_probability,
     hidden_patches,
     mask_mlp,
-    mask_probabilities,
     upscale_layers,
 )
 
@@ -103,6 +103,7 @@ class EoMT(QueryHead):
         self.mask_head = mask_mlp(dim)
         self.class_head = nn.Linear(dim, num_classes + 1)
         self.register_buffer("mask_probability", torch.ones(num_joint_blocks))
+        self._switches = MaskSwitches()
 
     @property
     def backbone(self) -> Backbone:
@@ -111,7 +112,11 @@ class EoMT(QueryHead):
     def set_training_progress(self, progress: float) -> None:
         """Sets the probability of masked attention for each joint block."""
         probabilities = annealed_probabilities(len(self.mask_probability), progress)
-        self.mask_probability.copy_(torch.tensor(probabilities), non_blocking=True)
+        self._switches.set(self.mask_probability, probabilities)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._switches.read(self.mask_probability)
 
     def forward(self, features: Features) -> dict[str, Any]:
         image = features.image
@@ -122,7 +127,7 @@ class EoMT(QueryHead):
         if rotation is not None:
             rotation = without_rotation(rotation, queries.shape[1])
         predictions = []
-        probabilities = mask_probabilities(self.mask_probability, self.training)
+        probabilities = self._switches.probabilities(self.mask_probability, self.training)
         for probability, block in zip(probabilities, self._joint_blocks(), strict=True):
             mask = None
             if features.needs_aux or probability is not None:

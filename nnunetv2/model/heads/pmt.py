@@ -23,10 +23,10 @@ from nnunetv2.model.head import BackboneSpec, Features, QueryHead, register_head
 from nnunetv2.model.head_config import QueryHeadConfig
 from nnunetv2.model.mask_resolution import default_upscale_blocks, mask_stride
 from nnunetv2.model.mask_transformer_parts import (
+    MaskSwitches,
     annealed_probability,
     hidden_patches,
     mask_mlp,
-    mask_probabilities,
     upscale_layers,
 )
 
@@ -115,11 +115,16 @@ class PlainMaskTransformer(QueryHead):
         self.class_head = nn.Linear(dim, num_classes + 1)
         self.rope = RopePositionEmbedding(dim, num_heads=spec.num_heads, base=_ROPE_BASE)
         self.register_buffer("attn_mask_probs", torch.ones(config.num_layers))
+        self._switches = MaskSwitches()
 
     def set_training_progress(self, progress: float) -> None:
         """Sets the probability of masked attention for each layer."""
         probabilities = [annealed_probability(progress, *part) for part in annealing(len(self.blocks))]
-        self.attn_mask_probs.copy_(torch.tensor(probabilities), non_blocking=True)
+        self._switches.set(self.attn_mask_probs, probabilities)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._switches.read(self.attn_mask_probs)
 
     def forward(self, features: Features) -> dict[str, Any]:
         grid = features.maps[0].shape[-2:]
@@ -127,7 +132,7 @@ class PlainMaskTransformer(QueryHead):
         tokens = torch.cat((self.q.weight.expand(len(tokens), -1, -1), tokens), dim=1)
         rotation = self._rotation(features.rotation, grid)
         predictions = []
-        probabilities = mask_probabilities(self.attn_mask_probs, self.training)
+        probabilities = self._switches.probabilities(self.attn_mask_probs, self.training)
         for probability, block in zip(probabilities, self.blocks, strict=True):
             mask = None
             if features.needs_aux or probability is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from dinov3.utils import host_copies
 from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
 from nnunetv2.training.dataloading.augmenters import Restarts, make_augmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
@@ -127,8 +128,8 @@ def stop_augmenters(*augmenters: object) -> None:
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> tuple[torch.Tensor, Target]:
-    """Moves image and target (one per supervised resolution) of a batch to the device."""
-    target = batch["target"]
+    """Moves image and target (one per supervised resolution) to the device; targets can be read with `on_host`."""
+    image, target = batch["data"].to(device, non_blocking=True), batch["target"]
     if isinstance(target, list):
-        return batch["data"].to(device, non_blocking=True), [t.to(device, non_blocking=True) for t in target]
-    return batch["data"].to(device, non_blocking=True), target.to(device, non_blocking=True)
+        return image, [host_copies.to_device(resolution, device) for resolution in target]
+    return image, host_copies.to_device(target, device)

@@ -31,19 +31,21 @@ class _DiceAndLabelLoss(nn.Module):
         Raises:
             ValueError: an ignore label is used with a one-hot target.
         """
-        mask, dice_target, has_annotation = None, target, True
+        mask, dice_target = None, target
         if self.ignore_label is not None:
             if target.shape[1] != 1:
                 raise ValueError(f"the ignore label needs label maps (B, 1, ...), the target is {tuple(target.shape)}")
             mask = target != self.ignore_label
             dice_target = torch.where(mask, target, 0)
-            has_annotation = bool(mask.any())
 
         loss = net_output.new_zeros(())
         if self.weight_dice != 0:
             loss = loss + self.weight_dice * self.dc(net_output, dice_target, loss_mask=mask)
-        if self.weight_ce != 0 and has_annotation:
-            loss = loss + self.weight_ce * self.ce(net_output, target)
+        if self.weight_ce != 0:
+            cross_entropy = self.ce(net_output, target)
+            if mask is not None:  # the mean over no voxel is NaN, with a gradient of 0
+                cross_entropy = torch.where(mask.any(), cross_entropy, 0)
+            loss = loss + self.weight_ce * cross_entropy
         # Nothing to learn from must still be something to call backward() on.
         return loss if loss.requires_grad or not net_output.requires_grad else loss + 0 * net_output.sum()
 

@@ -15,9 +15,11 @@ import torch
 from torch import nn
 
 from dinov3.utils import divergence
+from dinov3.utils.fused_optimizers import fused_on
+from dinov3.utils.host_copies import LateScalar
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.optimizer_step import update_weights
-from dinov3.utils.precision import precision_context, resolve_precision
+from dinov3.utils.precision import precision_context, resolve_precision, tensor_cores_for_float32
 from dinov3.utils.processes import process_group
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.model import network_hook
@@ -115,7 +117,7 @@ class nnUNetTrainer(FoldTraining):
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
         """Hook: returns optimiser and learning rate schedule; `step` takes the epoch (no argument if per iteration)."""
         settings = {"momentum": self.momentum, "nesterov": True, "weight_decay": self.weight_decay}
-        optimizer = torch.optim.SGD(self.parameter_groups(), self.initial_lr, **settings)
+        optimizer = torch.optim.SGD(self.parameter_groups(), self.initial_lr, **settings, fused=fused_on(self.device))
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
     def _build_loss(self) -> Any:
@@ -262,14 +264,17 @@ class nnUNetTrainer(FoldTraining):
 
     def run_training(self) -> None:
         """Trains from the current epoch to the last one."""
-        with seeding.deterministic_kernels(self.seed), batches.stopped_afterwards(self._loaders):
+        fast = tensor_cores_for_float32(self.precision, self.device)
+        with fast, seeding.deterministic_kernels(self.seed), batches.stopped_afterwards(self._loaders):
             self.on_train_start()
             with self._saved_on_signals() as stoppable:
                 for epoch in range(self.current_epoch, self.num_epochs):
                     train_step, validation_step = stoppable(self.train_step), stoppable(self.validation_step)
                     self.on_epoch_start()
                     self.on_train_epoch_start()
-                    self.on_train_epoch_end(self._reports.train(train_step, self.dataloader_train))
+                    outputs = self._reports.train(train_step, self.dataloader_train)
+                    self._divergence_guard.settle()
+                    self.on_train_epoch_end(outputs)
                     with torch.no_grad():
                         self.on_validation_epoch_start()
                         self.on_validation_epoch_end(self._reports.validate(validation_step, self.dataloader_val))
@@ -301,7 +306,7 @@ class nnUNetTrainer(FoldTraining):
         return output[0] if isinstance(output, (list, tuple)) else output
 
     def train_step(self, batch: dict) -> dict:
-        """Hook: one update of the weights; returns a dict with the batch's `loss`."""
+        """Hook: one update of the weights; returns a dict with the batch's `loss`, which on CUDA arrives later."""
         data, target = batches.to_device(batch, self.device)
         self.optimizer.zero_grad(set_to_none=True)
         with precision_context(self.precision, self.device):
@@ -325,8 +330,9 @@ class nnUNetTrainer(FoldTraining):
         data, target = batches.to_device(batch, self.device)
         with precision_context(self.precision, self.device):
             loss, output = self.forward_loss(data, target)
+        loss = LateScalar.of(loss)  # read with the counts
         tp, fp, fn = online_metrics.count(self.dense_logits(output), target, self.label_manager)
-        return {"loss": loss.detach().float().cpu().numpy(), "tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
+        return {"loss": loss, "tp_hard": tp, "fp_hard": fp, "fn_hard": fn}
 
     def on_validation_epoch_end(self, val_outputs: list[dict]) -> None:
         outputs = collate_outputs(val_outputs)

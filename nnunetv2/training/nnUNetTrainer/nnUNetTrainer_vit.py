@@ -14,6 +14,7 @@ from torch import Tensor
 from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR
 from dinov3.eval.segmentation.training.parameter_groups import group_report, parameter_groups
 from dinov3.layers.lora import trainable_report
+from dinov3.utils.host_copies import on_host
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.yaml_config import plain_config, save_config
 from nnunetv2.errors import UsageError
@@ -256,13 +257,14 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         output = self.network(data, return_queries=True)
         if not self.supervise_all_layers:
             output = {**output, "aux_outputs": []}
-        labels = self.label_manager
+        labels, task = self.label_manager, LabelTask.of(self.label_manager)
         targets, valid = mask_targets(
-            without_tubes(target, LabelTask.of(labels)),
+            without_tubes(target, task),
             labels.num_segmentation_heads,
             regions=labels.has_regions,
             ignore_label=labels.ignore_label,
             size=padded_size(data.shape[-2:], network.image_multiple),  # masks are predicted for the padded image
+            on_host=without_tubes(on_host(target), task),
         )
         loss = self.loss.total(self.loss(output, targets, valid))
         if self._terms is not None:

@@ -14,14 +14,14 @@ _AFFIRMATIVE = ("true", "1", "t")
 
 
 def should_compile(device: torch.device) -> bool:
-    """True if networks are compiled: only on CUDA outside Windows, unless `nnUNet_compile` disables it."""
+    """True if networks are compiled: by default on CUDA, on the CPU if `nnUNet_compile` asks for it; not on Windows."""
     wish = os.environ.get("nnUNet_compile")
-    possible = device.type == "cuda" and sys.platform != "win32"
-    if not possible:
-        if wish is not None and wish.lower() in _AFFIRMATIVE:
-            logger.warning("nnUNet_compile is ignored: torch.compile is used only on CUDA outside Windows")
+    is_wanted = device.type == "cuda" if wish is None else wish.lower() in _AFFIRMATIVE
+    if is_wanted and (device.type not in ("cuda", "cpu") or sys.platform == "win32"):
+        if wish is not None:
+            logger.warning("nnUNet_compile is ignored: torch.compile is used only on CUDA and CPU outside Windows")
         return False
-    return wish is None or wish.lower() in _AFFIRMATIVE
+    return is_wanted
 
 
 def set_threads(device_type: str) -> None:

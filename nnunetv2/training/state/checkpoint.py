@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from dinov3.utils.divergence import require_finite_parameters
+from dinov3.utils.fused_optimizers import with_own_implementation
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.tensor_files import require_intact
 from nnunetv2.errors import DataError, UsageError, WriteError
@@ -313,7 +314,7 @@ def restore(state: TrainingState, content: Mapping[str, Any], source: str) -> Tr
     """
     load_network_weights(state.network, content["network_weights"], source)
     if "optimizer_state" in content:
-        state.optimizer.load_state_dict(content["optimizer_state"])
+        state.optimizer.load_state_dict(with_own_implementation(state.optimizer, content["optimizer_state"]))
     elif content["current_epoch"] < state.num_epochs:  # a finished training is only validated, which needs no optimiser
         raise UsageError(
             f"The training in {source} cannot be continued: it was exported without the state of its optimiser. "

@@ -41,11 +41,11 @@ def count_labels(logits: torch.Tensor, target: torch.Tensor, ignore_label: int |
     num_classes = logits.shape[1]
     predicted = logits.argmax(1).flatten()
     expected = target[:, 0].flatten().long()
-    if ignore_label is not None:
-        counted = expected != ignore_label
-        predicted, expected = predicted[counted], expected[counted]
-    joint = torch.bincount(expected * num_classes + predicted, minlength=num_classes**2)
-    confusion = joint.reshape(num_classes, num_classes).cpu().numpy().astype(np.float64)  # (expected, predicted)
+    if ignore_label is not None:  # a row of its own, as selecting voxels would make the host wait for their number
+        expected = torch.where(expected == ignore_label, num_classes, expected)
+    joint = _histogram(expected * num_classes + predicted, (num_classes + 1) * num_classes)
+    joint = joint.reshape(-1, num_classes)[:num_classes]  # (expected, predicted)
+    confusion = joint.cpu().numpy().astype(np.float64)
     hits = confusion.diagonal()
     return HardCounts(hits[1:], (confusion.sum(0) - hits)[1:], (confusion.sum(1) - hits)[1:])
 
@@ -65,10 +65,9 @@ def count_regions(logits: torch.Tensor, target: torch.Tensor, has_ignore_mask: b
         counted = ~target[:, num_regions : num_regions + 1].bool()
     axes = (0, *range(2, logits.ndim))
 
-    def voxels(where: torch.Tensor) -> np.ndarray:
-        return (where & counted).sum(axes).cpu().numpy().astype(np.float64)
-
-    return HardCounts(voxels(predicted & expected), voxels(predicted & ~expected), voxels(~predicted & expected))
+    cases = (predicted & expected, predicted & ~expected, ~predicted & expected)
+    voxels = torch.stack([(case & counted).sum(axes) for case in cases])
+    return HardCounts(*voxels.cpu().numpy().astype(np.float64))
 
 
 def pseudo_dice(true_positives: np.ndarray, false_positives: np.ndarray, false_negatives: np.ndarray) -> list[float]:
@@ -82,3 +81,11 @@ def mean_of_defined(values: list[float]) -> float:
     """Mean without NaN entries; NaN if all are."""
     defined = [value for value in values if not np.isnan(value)]
     return float(np.mean(defined)) if defined else float("nan")
+
+
+def _histogram(values: torch.Tensor, num_bins: int) -> torch.Tensor:
+    """Numbers of occurrences of 0 to num_bins - 1, int64."""
+    if values.device.type == "cpu":
+        return torch.bincount(values, minlength=num_bins)
+    # `bincount` would make the host wait for the largest value.
+    return values.new_zeros(num_bins).scatter_add_(0, values, torch.ones_like(values))

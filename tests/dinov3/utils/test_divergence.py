@@ -26,6 +26,26 @@ def test_guard_stops_after_a_series() -> None:
         guard.accepts(math.nan)
 
 
+def test_late_steps_are_judged_with_the_next_one_in_order() -> None:
+    guard, reads = DivergenceGuard(patience=3), []
+
+    def later(loss: float, norm: float = 0.0) -> None:
+        guard.accepts_later(lambda: reads.append(loss) or (loss, norm))
+
+    later(1.0)
+    assert reads == []
+    later(math.nan)
+    assert (reads, guard.bad_steps_in_a_row) == ([1.0], 0)
+    later(2.0, math.inf)
+    assert guard.bad_steps_in_a_row == 1
+    guard.settle()
+    guard.settle()
+    assert (reads[2:], guard.bad_steps_in_a_row) == ([2.0], 2)
+    later(math.inf)
+    with pytest.raises(DivergedError, match="3 steps in a row had a loss of inf"):
+        later(1.0)
+
+
 def test_mean_loss_ignores_skipped_steps_but_needs_one_good() -> None:
     assert mean_of_finite_losses(np.array([1.0, np.nan, 3.0]), 4) == 2.0
     with pytest.raises(DivergedError, match="no step of epoch 4 had a finite loss"):

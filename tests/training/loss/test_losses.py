@@ -100,6 +100,15 @@ def test_a_batch_without_annotation_has_a_zero_gradient_where_only_cross_entropy
     assert torch.count_nonzero(logits.grad) == 0
 
 
+def test_a_batch_without_annotation_has_the_dice_alone(seeded):
+    logits, target = torch.randn(1, 2, 3, 3), torch.full((1, 1, 3, 3), 2)
+    both, dice = (
+        DC_and_CE_loss({"ddp": False}, {}, weight_ce=weight, ignore_label=2)(logits, target) for weight in (1, 0)
+    )
+    assert torch.isfinite(both)
+    assert both == dice
+
+
 def test_all_regions_ignored_is_finite():
     target = torch.ones(1, 3, 4, 4, dtype=torch.bool)
     assert torch.isfinite(DC_and_BCE_loss({}, {"ddp": False}, use_ignore_label=True)(torch.randn(1, 2, 4, 4), target))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
-from nnunetv2.training.loss.mask_targets import mask_targets
+from nnunetv2.training.loss.mask_targets import mask_targets, occurring_classes
 
 
 def test_every_label_that_occurs_gets_one_mask_and_background_is_one():
@@ -49,6 +50,32 @@ def test_an_image_without_any_region_or_with_everything_ignored_has_no_target():
     targets, valid = mask_targets(torch.full((1, 1, 4, 4), 2), 2, regions=False, ignore_label=2)
     assert targets[0]["labels"].shape == (0,)
     assert not valid.any()
+
+
+@pytest.mark.parametrize("ignore_label", [None, 1, 4, 7])
+@pytest.mark.parametrize("regions", [False, True])
+def test_classes_that_occur_are_those_with_a_pixel(regions, ignore_label, seeded):
+    if regions:
+        segmentation = torch.rand(5, 5, 2, 3) < 0.15  # four regions, and the ignored pixels
+    else:
+        segmentation = torch.randint(-1, 6, (5, 1, 2, 3), dtype=torch.int16)
+    kind = {"regions": regions, "ignore_label": ignore_label}
+    targets, valid = mask_targets(segmentation, 4, **kind)
+    valid = torch.ones(5, 2, 3, dtype=torch.bool) if valid is None else valid
+    for image, target, occurring, counts in zip(
+        segmentation, targets, occurring_classes(segmentation, 4, **kind), valid, strict=True
+    ):
+        masks = torch.stack([(image[k].bool() if regions else image[0] == k) & counts for k in range(4)])
+        assert target["labels"].tolist() == occurring == [k for k in range(4) if masks[k].any()]
+        assert torch.equal(target["masks"], masks[occurring])
+
+
+def test_with_a_copy_on_the_host_nothing_is_read_from_the_device():
+    segmentation = torch.tensor([[[[0, 2]]], [[[1, 1]]]], dtype=torch.int16)
+    on_device = segmentation.to("meta")  # which holds no values
+    targets, _ = mask_targets(on_device, 3, regions=False, ignore_label=None, on_host=segmentation)
+    assert [target["masks"].shape for target in targets] == [(2, 1, 2), (1, 1, 2)]
+    assert {target["masks"].device.type for target in targets} == {"meta"}
 
 
 def test_padding_does_not_count_and_belongs_to_no_mask():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dinov3.utils.precision import precision_context, resolve_precision
+from dinov3.utils.precision import precision_context, resolve_precision, tensor_cores_for_float32
 from nnunetv2.errors import UsageError
 from nnunetv2.training.setup.device_settings import should_compile
 
@@ -42,7 +42,8 @@ def test_precision_context_decides_the_dtype_of_products(precision: str | None, 
         (CUDA, None, True),
         (CUDA, "f", False),
         (CUDA, "True", True),
-        (CPU, "t", False),
+        (CPU, "t", True),
+        (CPU, "0", False),
         (CPU, None, False),
         (MPS, "1", False),
     ],
@@ -55,3 +56,16 @@ def test_compilation_follows_device_and_wish(
         monkeypatch.setenv("nnUNet_compile", wish)
     monkeypatch.setattr("sys.platform", "linux")
     assert should_compile(device) is expected
+    monkeypatch.setattr("sys.platform", "win32")
+    assert not should_compile(device)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "expected"),
+    [("fp32", CUDA, "high"), ("bf16", CUDA, "highest"), (None, CUDA, "highest"), ("fp32", CPU, "highest")],
+)
+def test_only_float32_on_cuda_uses_tensor_cores(precision: str | None, device: torch.device, expected: str) -> None:
+    with pytest.raises(InterruptedError), tensor_cores_for_float32(precision, device):
+        assert torch.get_float32_matmul_precision() == expected
+        raise InterruptedError
+    assert torch.get_float32_matmul_precision() == "highest"

@@ -22,6 +22,7 @@ from dinov3.eval.segmentation.training.ema import ExponentialMovingAverage
 from dinov3.eval.segmentation.training.model_state import frozen_digest, load_trained_state, trained_state
 from dinov3.utils.divergence import require_finite_parameters
 from dinov3.utils.errors import DataError, UsageError
+from dinov3.utils.fused_optimizers import with_own_implementation
 from dinov3.utils.processes.process_group import rank_and_world_size
 from dinov3.utils.tensor_files import read_tensors, require_intact, write_tensors
 from dinov3.utils.yaml_config import dotted_items
@@ -145,7 +146,7 @@ def restore_checkpoint(state: TrainingState, config: Mapping[str, Any], path: st
             f"model.pretrained_weights), or choose another output_dir"
         )
     load_trained_state(state.network, content["model"], os.fspath(path))
-    state.optimizer.load_state_dict(content["optimizer"])
+    state.optimizer.load_state_dict(with_own_implementation(state.optimizer, content["optimizer"]))
     state.scheduler.load_state_dict(content["scheduler"])
     if state.ema is not None:
         state.ema.load_state_dict(content["ema"])

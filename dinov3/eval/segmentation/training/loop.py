@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from dinov3.eval.segmentation.data.batches import batches_of
@@ -36,6 +37,7 @@ from dinov3.utils.atomic_files import remove_interrupted_writes
 from dinov3.utils.divergence import DivergenceGuard
 from dinov3.utils.errors import PreemptedError, UsageError
 from dinov3.utils.network_wrappers import unwrap
+from dinov3.utils.precision import tensor_cores_for_float32
 from dinov3.utils.processes import stop_signals
 from dinov3.utils.processes.process_group import gather, rank_and_world_size, wait_for_all
 from dinov3.utils.yaml_config import plain_config, save_config
@@ -93,7 +95,8 @@ def train_model(
     )
     folder = _prepare_folder(config)
     log = TrainingLog(None if folder is None else folder / TRAINING_LOG, total_iter, state.iteration)
-    with _saved_on_signals(state, config, folder) as vote:
+    precision = "fp32" if config.model_dtype.autocast_dtype == torch.float32 else "bf16"
+    with tensor_cores_for_float32(precision, device), _saved_on_signals(state, config, folder) as vote:
         if not state.is_evaluated:
             _evaluate_and_save(state, config, folder, log)
         _train(state, config, folder, batches, train_step, criterion, log, vote, log_interval)
@@ -139,6 +142,7 @@ def _train(  # noqa: PLR0913 - the body of `train_model`
             state.ema.update(trained_state(unwrap(state.network)))
         losses.add(result.losses)
         if is_due(state.iteration, log_interval, total_iter):
+            guard.settle()  # also at the end: the last iteration is always due
             log.step(state.iteration, losses.pop(), lr, result.gradient_norm)
         state.is_evaluated = not is_due(state.iteration, config.eval.eval_interval, total_iter)
         if vote.after_step():

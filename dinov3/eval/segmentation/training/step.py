@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from dinov3.utils.divergence import DivergenceGuard
-from dinov3.utils.optimizer_step import update_weights
+from dinov3.utils.optimizer_step import Update, update_weights
 
 
-class StepResult(NamedTuple):
+@dataclass(frozen=True)
+class StepResult:
     """Losses and gradient norm of a step."""
 
     losses: dict[str, Tensor]
     """Scalars on the device: the minimised `loss` and its terms."""
-    gradient_norm: float
-    """L2 over all parameters, before clipping."""
+    update: Update
+
+    @property
+    def gradient_norm(self) -> float:
+        """L2 over all parameters, before clipping; waits for the device."""
+        return self.update.gradient_norm
 
 
 def forward_precision(device: torch.device | str, model_dtype: torch.dtype | None) -> AbstractContextManager:
@@ -46,4 +51,4 @@ def finish_step(
     update = update_weights(loss, network, optimizer, scaler, clip_norm=clip_norm, guard=guard)
     scheduler.step()
     losses = {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
-    return StepResult(losses, update.gradient_norm)
+    return StepResult(losses, update)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dinov3.utils.fused_optimizers import fused_on
 from nnunetv2.training.lr_scheduler.warmup import Lin_incr_LRScheduler, PolyLRScheduler_offset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
@@ -25,7 +26,7 @@ class nnUNetTrainer_warmup(nnUNetTrainer):
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Hook: returns the optimiser of both stages."""
         settings = {"momentum": self.momentum, "nesterov": True, "weight_decay": self.weight_decay}
-        return torch.optim.SGD(self.parameter_groups(), self.initial_lr, **settings)
+        return torch.optim.SGD(self.parameter_groups(), self.initial_lr, **settings, fused=fused_on(self.device))
 
     def configure_optimizers(self, stage: str = _WARMUP) -> tuple[torch.optim.Optimizer, Any]:
         """Returns optimiser and schedule of a stage; reuses the current ones if they belong to that stage.

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from dinov3.utils.fused_optimizers import fused_on
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
@@ -14,9 +15,8 @@ class nnUNetTrainerAdam(nnUNetTrainer):
     """AdamW with AMSGrad."""
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        optimizer = torch.optim.AdamW(
-            self.parameter_groups(), self.initial_lr, weight_decay=self.weight_decay, amsgrad=True
-        )
+        settings = {"weight_decay": self.weight_decay, "amsgrad": True, "fused": fused_on(self.device)}
+        optimizer = torch.optim.AdamW(self.parameter_groups(), self.initial_lr, **settings)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
 
@@ -24,7 +24,8 @@ class nnUNetTrainerVanillaAdam(nnUNetTrainer):
     """Adam with L2 regularisation: weight decay is part of the gradient."""
 
     def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
-        optimizer = torch.optim.Adam(self.parameter_groups(), self.initial_lr, weight_decay=self.weight_decay)
+        settings = {"weight_decay": self.weight_decay, "fused": fused_on(self.device)}
+        optimizer = torch.optim.Adam(self.parameter_groups(), self.initial_lr, **settings)
         return optimizer, PolyLRScheduler(optimizer, self.initial_lr, self.num_epochs)
 
 
