@@ -17,7 +17,6 @@ from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
 )
 from batchgeneratorsv2.transforms.nnunet.seg_to_onehot import MoveSegAsOneHotToDataTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
-from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
@@ -27,6 +26,7 @@ from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 
 from nnunetv2.errors import UsageError
+from nnunetv2.training.data_augmentation.custom_transforms.spatial import SpatialTransform
 
 _OUTSIDE = -1  # label of voxels outside the case, or outside its non-zero region
 _PREVIOUS_STAGE_CHANNEL = 1  # of the segmentation, in the cascade
