@@ -122,7 +122,7 @@ def sample_labels(labels: torch.Tensor, patch: AffinePatch, outside: int) -> tor
     flat, size = part.flatten(), part[0].numel()
     undecided = torch.iinfo(labels.dtype).min
     differs = _differing_cells(flat, part.stride())
-    decided = flat[: len(differs)].masked_fill(differs, undecided)
+    decided = (flat[: len(differs)] * (1 - differs)).add_(differs, alpha=undecided)  # many times faster than a mask
     result = torch.empty((len(part), math.prod(patch.shape)), dtype=labels.dtype, device=labels.device)
     for voxels, cells in _cells(part.shape, starts, labels.shape[1:], patch):
         for channel in result:
@@ -229,20 +229,21 @@ def _covered_part(array: torch.Tensor, patch: AffinePatch, outside: float) -> tu
 
 
 def _differing_cells(flat: torch.Tensor, strides: Sequence[int]) -> torch.Tensor:
-    """True at the first voxel of each cell with more than one value.
+    """Marks the first voxel of each cell with more than one value.
 
     Args:
         flat: (N,), a contiguous array (C, *spatial), flattened.
         strides: of the array, the first of the channels.
 
     Returns:
-        Shorter than `flat` by a cell. Entries at an axis' last voxel, where no cell starts, have no meaning.
+        0 or 1 in the type of `flat`, because torch compares integers fastest if it need not convert to bool. Shorter
+        than `flat` by a cell. Entries at an axis' last voxel, where no cell starts, have no meaning.
     """
-    differs = flat[1:] != flat[:-1]
+    differs = flat[1:].clone().ne_(flat[:-1])
     for stride in reversed(strides[1:-1]):
         num = len(differs) - stride
-        along = flat[:num] != flat[stride : stride + num]
-        differs = along.logical_or_(differs[:num]).logical_or_(differs[stride:])
+        along = flat[:num].clone().ne_(flat[stride : stride + num])
+        differs = along.bitwise_or_(differs[:num]).bitwise_or_(differs[stride:])
     return differs
 
 
