@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from batchgeneratorsv2.helpers.scalar_type import sample_scalar
 from batchgeneratorsv2.transforms.spatial import spatial
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.pseudo2d import Convert3DTo2DTransform
 
 from nnunetv2.training.data_augmentation.affine_sampling import (
     AffinePatch,
@@ -16,6 +20,7 @@ from nnunetv2.training.data_augmentation.affine_sampling import (
     sample_nearest_labels,
 )
 
+DRAWN = "drawn_patch"  # key of a sample: the parameters that `draw_crop` has drawn
 _CONSTANT = ("zeros", "constant")
 
 
@@ -30,6 +35,8 @@ class SpatialTransform(spatial.SpatialTransform):
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
         """Draws the patch; `patch` is None where it is only cropped, or where the base class interpolates."""
+        if DRAWN in data_dict:
+            return data_dict[DRAWN]
         if not self._is_affine():
             return super().get_parameters(**data_dict) | {"patch": None}
         image = data_dict["image"]
@@ -45,6 +52,10 @@ class SpatialTransform(spatial.SpatialTransform):
             shift = [middle - size / 2 for middle, size in zip(centre, sizes, strict=True)]
             patch = AffinePatch(_matrix(angles, factors), shift, tuple(map(int, self.patch_size)))
         return {"center_location_in_pixels": centre, "patch": patch, "grid": None}
+
+    def apply(self, data_dict: dict[str, Any], **params: Any) -> dict[str, Any]:
+        data_dict.pop(DRAWN, None)
+        return super().apply(data_dict, **params)
 
     def _is_affine(self) -> bool:
         return (
@@ -91,6 +102,48 @@ class SpatialTransform(spatial.SpatialTransform):
         if segmentation.dtype in (torch.int16, torch.int32, torch.int64):
             return sample(segmentation, params["patch"], outside)
         return sample(segmentation.int(), params["patch"], outside).to(segmentation.dtype)
+
+
+class DrawnCrop(NamedTuple):
+    """What `draw_crop` has drawn for a sample."""
+
+    part: list[slice]
+    """what the transforms need of the sample, per axis"""
+    for_part: dict[str, Any]
+    """to be added to the arguments of the transforms if only that part is read"""
+    for_whole: dict[str, Any]
+    """the same if the whole sample is read"""
+
+
+def draw_crop(transforms: Any, sizes: Sequence[int]) -> DrawnCrop | None:
+    """Draws the patch before the sample is read, so that no more is read than the patch, if it is only cropped.
+
+    This changes no random number, because the patch is what the transforms draw first.
+
+    Args:
+        transforms: a pipeline; only those that start with a `SpatialTransform`, per slice or not, can be asked.
+        sizes: spatial shape of the sample.
+
+    Returns:
+        None if nothing was drawn.
+    """
+    steps = transforms.transforms[:2] if type(transforms) is ComposeTransforms else []
+    in_slices = bool(steps) and type(steps[0]) is Convert3DTo2DTransform
+    transform = steps[in_slices] if len(steps) > in_slices else None
+    if type(transform) is not SpatialTransform or not transform._is_affine():
+        return None
+    if callable(transform.rotation) or callable(transform.scaling):
+        return None  # they may look at the image
+    turned = sizes[1:] if in_slices else sizes
+    drawn = transform.get_parameters(image=torch.empty((1, *turned), device="meta"))
+    centre, lengths = drawn["center_location_in_pixels"], transform.patch_size
+    crops = [slice(math.floor(c) - n // 2, math.floor(c) - n // 2 + n) for c, n in zip(centre, lengths, strict=True)]
+    is_inside = all(crop.start >= 0 and crop.stop <= size for crop, size in zip(crops, turned, strict=True))
+    if drawn["patch"] is not None or not is_inside:
+        return DrawnCrop([slice(0, size) for size in sizes], {DRAWN: drawn}, {DRAWN: drawn})
+    of_part = drawn | {"center_location_in_pixels": [length / 2 for length in lengths]}
+    slices = [slice(0, sizes[0])] if in_slices else []
+    return DrawnCrop([*slices, *crops], {DRAWN: of_part}, {DRAWN: drawn})
 
 
 def _matrix(angles: list[float], factors: list[float]) -> np.ndarray:
