@@ -1,15 +1,23 @@
 """Measures the cost of training batches in one process: loading alone, and loading with augmentation.
 
     python benchmarks/data_loading.py PREPROCESSED_DATASET CONFIGURATION [--plans nnUNetPlans] [--batches 20]
+        [--beside PYTHON [--repeats 3]]
 
 PREPROCESSED_DATASET is a folder below nnUNet_preprocessed. Prints one JSON object; compare CPU milliseconds, because
-wall time depends on other load. Also works with upstream's interpreter.
+wall time depends on other load. Batches are seeded, so that upstream draws the same ones.
+
+PYTHON is the interpreter of an environment with upstream nnU-Net, or with an earlier version of this repository. Both
+measure in turn; printed are the medians and the ratio of CPU time, beside to here.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,18 +78,47 @@ def make_loaders(dataset: Path, plans_name: str, configuration_name: str) -> tup
     return {"load": loader(None), "load and augment": loader(transforms)}, description
 
 
+def measure_here(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measures the nnunetv2 of this interpreter; one seed per loader."""
+    torch.set_num_threads(1)
+    loaders, results = make_loaders(arguments.dataset, arguments.plans, arguments.configuration)
+    for name, loader in loaders.items():
+        np.random.seed(0)
+        torch.manual_seed(0)
+        results[name] = measure(loader, arguments.batches)
+    return results
+
+
+def measure_in_turn(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measures this interpreter and another one alternately, each in processes of its own."""
+    options = [str(arguments.dataset), arguments.configuration, "--plans", arguments.plans]
+    options += ["--batches", str(arguments.batches)]
+    # The other environment must not find this checkout.
+    elsewhere = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    runs: dict[str, list[dict[str, Any]]] = {"here": [], "beside": []}
+    for _ in range(arguments.repeats):
+        for name, python, environment in (("here", sys.executable, None), ("beside", arguments.beside, elsewhere)):
+            command = [python, __file__, *options]
+            output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout
+            runs[name].append(json.loads(output.splitlines()[-1]))
+    medians = {
+        name: {part: statistics.median(run[part]["cpu_ms"] for run in done) for part in ("load", "load and augment")}
+        for name, done in runs.items()
+    }
+    ratio = {part: round(medians["beside"][part] / medians["here"][part], 2) for part in medians["here"]}
+    return {"cpu_ms": medians, "ratio": ratio}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", type=Path)
     parser.add_argument("configuration")
     parser.add_argument("--plans", default="nnUNetPlans")
     parser.add_argument("--batches", type=int, default=20)
+    parser.add_argument("--beside", metavar="PYTHON")
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    np.random.seed(0)
-    torch.manual_seed(0)
-    loaders, description = make_loaders(arguments.dataset, arguments.plans, arguments.configuration)
-    print(json.dumps(description | {name: measure(loader, arguments.batches) for name, loader in loaders.items()}))
+    print(json.dumps(measure_in_turn(arguments) if arguments.beside else measure_here(arguments)))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ LAYERS = {
     "nnunetv2.training.logging": 7,
     "nnunetv2.experiment_planning": 8,
     "nnunetv2.evaluation": 8,
-    "nnunetv2.training.dataloading": 8,
+    "nnunetv2.training.dataloading": 9,
     "nnunetv2.training.data_augmentation": 8,
     "nnunetv2.utilities.overlays": 8,
     "nnunetv2.utilities.overlay_plots": 9,

@@ -36,8 +36,6 @@ def _intensity(patch_size: Sequence[int], keep_resolution_of: tuple[int, ...] | 
     """Noise, blur, brightness, contrast, low resolution and gamma, each with its probability per sample."""
     return with_probabilities(
         (0.1, noise()),
-        # benchmark=False: for kernels of 3 to 7 voxels, direct convolution is faster than FFT, and a choice by
-        # timing would make seeded runs differ.
         (0.2, GaussianBlurTransform(blur_sigma=(0.5, 1.0), p_per_channel=0.5)),
         (0.15, MultiplicativeBrightnessTransform(BGContrast((0.75, 1.25)), synchronize_channels=False)),
         (0.15, ContrastTransform(BGContrast((0.75, 1.25)), preserve_range=True, synchronize_channels=False)),

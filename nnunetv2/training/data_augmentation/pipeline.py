@@ -17,16 +17,18 @@ from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
 )
 from batchgeneratorsv2.transforms.nnunet.seg_to_onehot import MoveSegAsOneHotToDataTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
-from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
-from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTansform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 
 from nnunetv2.errors import UsageError
+from nnunetv2.training.data_augmentation.custom_transforms.spatial import SpatialTransform
+from nnunetv2.training.data_augmentation.custom_transforms.targets import (
+    DownsampleSegForDSTransform,
+    RemoveLabelTransform,
+)
 
 _OUTSIDE = -1  # label of voxels outside the case, or outside its non-zero region
 _PREVIOUS_STAGE_CHANNEL = 1  # of the segmentation, in the cascade
@@ -95,7 +97,7 @@ def training_transforms_of(augmentation: Augmentation) -> Callable[..., BasicTra
             transforms.append(MirrorTransform(allowed_axes=tuple(mirror_axes)))
         transforms += augmentation.after_mirroring(patch_size)
         # Masking reads the label -1, so that label is removed only afterwards.
-        transforms += [*masking(use_mask_for_norm), RemoveLabelTansform(_OUTSIDE, 0)]
+        transforms += [*masking(use_mask_for_norm), RemoveLabelTransform(_OUTSIDE, 0)]
         if is_cascaded:
             transforms += _previous_stage(foreground_labels)
             transforms += _corrupt_previous_stage(len(foreground_labels), augmentation.corrupted_labels)
@@ -112,7 +114,7 @@ def validation_transforms(
     ignore_label: int | None = None,
 ) -> BasicTransform:
     """Builds the conversion of `training_transforms_of` without augmentation; same arguments."""
-    transforms = [RemoveLabelTansform(_OUTSIDE, 0)]
+    transforms = [RemoveLabelTransform(_OUTSIDE, 0)]
     if is_cascaded:
         transforms += _previous_stage(foreground_labels)
     return ComposeTransforms([*transforms, *_targets(regions, ignore_label, deep_supervision_scales)])

@@ -12,6 +12,7 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from batchgenerators.dataloading.data_loader import DataLoader
 
 from nnunetv2.errors import DataError
+from nnunetv2.training.data_augmentation.custom_transforms.spatial import draw_crop
 from nnunetv2.training.dataloading.patch_position import (
     ClassLocations,
     Label,
@@ -191,7 +192,7 @@ class nnUNetDataLoader(DataLoader):
             self.note_case(key)
         data, seg, seg_prev, properties = self._data.load_case(key)
         first, last = self.get_bbox(data.shape[1:], force_fg, properties["class_locations"])
-        patch = [list(ends) for ends in zip(first, last, strict=True)]
+        patch, drawn = self._part_to_read(first, last, data.shape[1:])
 
         image = torch.from_numpy(crop_and_pad_nd(data, patch, 0)).float()
         segmentation = _crop_labels(seg, patch)
@@ -201,8 +202,24 @@ class nnUNetDataLoader(DataLoader):
             image, segmentation = image[:, 0], segmentation[:, 0]
         if self.transforms is None:
             return image, segmentation
-        transformed = self.transforms(image=image, segmentation=segmentation)
+        transformed = self.transforms(image=image, segmentation=segmentation, **drawn)
         return transformed["image"], transformed["segmentation"]
+
+    def _part_to_read(
+        self, first: Sequence[int], last: Sequence[int], data_shape: Sequence[int]
+    ) -> tuple[list[list[int]], dict[str, Any]]:
+        """First and last voxel per axis that the transforms need, and what they have drawn to know it."""
+        whole = [list(ends) for ends in zip(first, last, strict=True)]
+        leading, spatial = (whole[:1], whole[1:]) if self.patch_size_was_2d else ([], whole)
+        crop = draw_crop(self.transforms, [stop - start for start, stop in spatial])
+        if crop is None:
+            return whole, {}
+        part = [[start + c.start, start + c.stop] for (start, _), c in zip(spatial, crop.part, strict=True)]
+        part = leading + part
+        # Where a part has no voxel of the case, it would be filled with 0 instead of `OUTSIDE_LABEL`.
+        if all(start < size and stop > 0 for (start, stop), size in zip(part, data_shape, strict=True)):
+            return part, crop.for_part
+        return whole, crop.for_whole
 
 
 def _crop_labels(labels: Any, patch: list[list[int]]) -> torch.Tensor:

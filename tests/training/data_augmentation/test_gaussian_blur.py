@@ -1,12 +1,16 @@
-"""Blurring of patches that are shorter than the kernel."""
+"""The blur is batchgeneratorsv2's, and also accepts patches that are shorter than the kernel."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from batchgeneratorsv2.transforms.noise.gaussian_blur import GaussianBlurTransform as Upstreams
+from batchgeneratorsv2.transforms.noise.gaussian_blur import _build_kernel
 
-from nnunetv2.training.data_augmentation.custom_transforms.gaussian_blur import GaussianBlurTransform
+from nnunetv2.training.data_augmentation.custom_transforms.gaussian_blur import GaussianBlurTransform, kernel_length
 
 
 def blurred(kind: type[Upstreams], image: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -14,10 +18,31 @@ def blurred(kind: type[Upstreams], image: torch.Tensor, sigma: float) -> torch.T
     return transform(image=image.clone())["image"]
 
 
-@pytest.mark.parametrize("shape", [(2, 9, 8), (1, 4, 6, 7)])
-def test_longer_patches_are_blurred_as_upstream_does(shape: tuple[int, ...], seeded: int) -> None:
+@pytest.mark.parametrize("shape", [(3, 19, 18), (2, 14, 16, 17)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"blur_sigma": (0.5, 1.0), "p_per_channel": 0.5},
+        {"blur_sigma": (0.02, 2.0), "synchronize_channels": True},
+        {"blur_sigma": (0.3, 1.5), "synchronize_axes": True},
+        {"blur_sigma": 0.58, "synchronize_axes": True, "synchronize_channels": True},
+    ],
+)
+def test_draws_and_results_are_upstreams(shape: tuple[int, ...], settings: dict[str, Any], seeded: int) -> None:
     image = torch.randn(shape)
-    assert torch.equal(blurred(GaussianBlurTransform, image, 1.0), blurred(Upstreams, image, 1.0))
+    for seed in range(8):
+        results = []
+        for kind in (Upstreams, GaussianBlurTransform):
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            results.append((kind(**settings)(image=image.clone())["image"], np.random.uniform(), torch.rand(1)))
+        torch.testing.assert_close(results[1][0], results[0][0], rtol=0, atol=2e-6)
+        assert results[1][1:] == results[0][1:]
+
+
+@pytest.mark.parametrize("sigma", np.arange(0.02, 3.0, 0.07).round(3))
+def test_length_of_the_kernel_is_upstreams(sigma: float) -> None:
+    assert kernel_length(sigma) == len(_build_kernel(sigma, truncate=6))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 12), (2, 3, 12), (1, 2, 9, 9), (1, 1, 1)])
