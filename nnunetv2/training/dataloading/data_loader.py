@@ -192,12 +192,13 @@ class nnUNetDataLoader(DataLoader):
             self.note_case(key)
         data, seg, seg_prev, properties = self._data.load_case(key)
         first, last = self.get_bbox(data.shape[1:], force_fg, properties["class_locations"])
-        patch, drawn = self._part_to_read(first, last, data.shape[1:])
+        whole = [list(ends) for ends in zip(first, last, strict=True)]
+        part, drawn = self._part_to_read(whole, data.shape[1:])
 
-        image = torch.from_numpy(crop_and_pad_nd(data, patch, 0)).float()
-        segmentation = _crop_labels(seg, patch)
+        image = _crop_image(data, part, whole)
+        segmentation = _crop_labels(seg, part)
         if seg_prev is not None:
-            segmentation = torch.cat((segmentation, _crop_labels(seg_prev, patch)[None]))
+            segmentation = torch.cat((segmentation, _crop_labels(seg_prev, part)[None]))
         if self.patch_size_was_2d:
             image, segmentation = image[:, 0], segmentation[:, 0]
         if self.transforms is None:
@@ -206,10 +207,9 @@ class nnUNetDataLoader(DataLoader):
         return transformed["image"], transformed["segmentation"]
 
     def _part_to_read(
-        self, first: Sequence[int], last: Sequence[int], data_shape: Sequence[int]
+        self, whole: list[list[int]], data_shape: Sequence[int]
     ) -> tuple[list[list[int]], dict[str, Any]]:
-        """First and last voxel per axis that the transforms need, and what they have drawn to know it."""
-        whole = [list(ends) for ends in zip(first, last, strict=True)]
+        """First and last voxel per axis that the transforms need of a sample, and what they have drawn to know it."""
         leading, spatial = (whole[:1], whole[1:]) if self.patch_size_was_2d else ([], whole)
         crop = draw_crop(self.transforms, [stop - start for start, stop in spatial])
         if crop is None:
@@ -220,6 +220,19 @@ class nnUNetDataLoader(DataLoader):
         if all(start < size and stop > 0 for (start, stop), size in zip(part, data_shape, strict=True)):
             return part, crop.for_part
         return whole, crop.for_whole
+
+
+def _crop_image(image: Any, part: list[list[int]], whole: list[list[int]]) -> torch.Tensor:
+    """Reads a part of a sample, float32; in memory it lies as if the whole sample had been read.
+
+    The order in which torch adds numbers, and with it the last digits of a mean, depends on that.
+    """
+    values = torch.from_numpy(crop_and_pad_nd(image, part, 0)).float()
+    if part == whole:
+        return values
+    inside = [slice(start - first, stop - first) for (start, stop), (first, _) in zip(part, whole, strict=True)]
+    sample = torch.empty((len(values), *(last - first for first, last in whole)))
+    return sample[(slice(None), *inside)].copy_(values)
 
 
 def _crop_labels(labels: Any, patch: list[list[int]]) -> torch.Tensor:
