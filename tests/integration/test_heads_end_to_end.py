@@ -71,6 +71,7 @@ HEADS = {
     "eomt": Head(4, "nnUNetTrainerNoDeepSupervision_m2f", "m2f", "type: eomt, tuning: full, num_queries: 5"),
 }
 WITH_LORA = ("segformer", "m2f")
+FLOAT16 = 5e-4  # of probabilities: a last digit of a logit between 1 and 2
 
 
 @dataclass(frozen=True)
@@ -184,12 +185,17 @@ def read_prediction(folder: Path) -> tuple[np.ndarray, np.ndarray]:
         return labels[0], content["probabilities"]
 
 
+def assert_predicts_as_in_memory(trained: Trained, name: str, labels: np.ndarray, probabilities: np.ndarray) -> None:
+    """With LoRA up to float16's rounding of logits: the network in memory adds updates to features, not to weights."""
+    np.testing.assert_array_equal(labels, trained.in_memory[name][0])
+    np.testing.assert_allclose(
+        probabilities, trained.in_memory[name][1], rtol=0, atol=FLOAT16 if name in WITH_LORA else 0
+    )
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_a_new_process_predicts_with_the_model_folder_alone_what_the_network_in_memory_did(trained, predicted, name):
-    labels, probabilities = read_prediction(predicted[name])
-    expected_labels, expected_probabilities = trained.in_memory[name]
-    np.testing.assert_array_equal(labels, expected_labels)
-    np.testing.assert_array_equal(probabilities, expected_probabilities)
+    assert_predicts_as_in_memory(trained, name, *read_prediction(predicted[name]))
 
 
 def test_models_of_different_heads_are_ensembled(trained, predicted):
@@ -198,7 +204,7 @@ def test_models_of_different_heads_are_ensembled(trained, predicted):
     assert entry_point_ensemble_folders(["-i", *folders, "-o", str(output), "-np", "1", "--save_npz"]) == 0
     mean = np.mean([probabilities for _, probabilities in trained.in_memory.values()], axis=0)
     labels, probabilities = read_prediction(output)
-    np.testing.assert_allclose(probabilities, mean, atol=1e-6)
+    np.testing.assert_allclose(probabilities, mean, rtol=0, atol=FLOAT16)
     np.testing.assert_array_equal(labels, mean.argmax(0))
     alone = [prediction[1] for prediction in trained.in_memory.values()]
     assert all(np.abs(probabilities - other).max() > 1e-3 for other in alone)  # each of them counts
@@ -219,18 +225,14 @@ def export_and_install(
 def test_an_installed_model_predicts_the_same(trained, name, tmp_path, monkeypatch):
     head, target = HEADS[name], tmp_path / "elsewhere"
     export_and_install(trained, head, target, monkeypatch)
-    labels, probabilities = predict_with_model_in(target, head, trained.images)
-    np.testing.assert_array_equal(labels, trained.in_memory[name][0])
-    np.testing.assert_array_equal(probabilities, trained.in_memory[name][1])
+    assert_predicts_as_in_memory(trained, name, *predict_with_model_in(target, head, trained.images))
 
 
 @pytest.mark.parametrize("name", WITH_LORA)
 def test_a_model_whose_adapters_were_merged_predicts_the_same(trained, name, tmp_path, monkeypatch):
     head, target = HEADS[name], tmp_path / "elsewhere"
     export_and_install(trained, head, target, monkeypatch, "--merge_lora")
-    labels, probabilities = predict_with_model_in(target, head, trained.images)
-    np.testing.assert_array_equal(labels, trained.in_memory[name][0])
-    np.testing.assert_allclose(probabilities, trained.in_memory[name][1], atol=1e-5)
+    assert_predicts_as_in_memory(trained, name, *predict_with_model_in(target, head, trained.images))
 
     checkpoint = Path(NAME, f"{head.trainer}__nnUNetPlans__2d", f"fold_{head.fold}", "checkpoint_final.pth")
     before = load_checkpoint(trained.results / checkpoint)["network_weights"]

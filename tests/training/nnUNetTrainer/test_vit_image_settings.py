@@ -51,7 +51,8 @@ def test_both_switches_reach_training_validation_and_prediction(nnunet_folders, 
     with torch.inference_mode():
         slices = [image[:, index][None] for index in range(2)]
         expected = torch.cat([(network(x) + network(x.flip(-1)).flip(-1)) / 2 for x in slices]).transpose(0, 1).half()
-    assert torch.equal(predictor.predict_logits_from_preprocessed_data(image), expected)
+    # The predictor adds LoRA's updates to the weights, so float16 may round a logit the other way.
+    torch.testing.assert_close(predictor.predict_logits_from_preprocessed_data(image), expected, rtol=1e-3, atol=1e-4)
     validating = make_predictor(trainer.network, trainer.validation_setting(1, False))
     assert torch.equal(validating.predict_sliding_window_return_logits(image), expected)
 
