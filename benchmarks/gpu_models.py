@@ -17,6 +17,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
 from nnunetv2.utilities import extensions
 from tests.model.heads.small import small_words
+from tests.training.tiny_dataset import tiny_plans
 
 DATASET = "Dataset999_OnGPU"
 CHANNELS, CLASSES = 3, 3
@@ -89,61 +90,41 @@ class Model:
         return torch.randn(CHANNELS, *depth, *map(round, size), generator=torch.Generator().manual_seed(1))
 
     def _plans(self) -> dict[str, Any]:
-        dimensions = len(self.patch_size)
-        resampling = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
-        configuration = {
+        plans, dimensions = tiny_plans(), len(self.patch_size)
+        configuration = plans["configurations"]["2d"]
+        configuration |= {
             "data_identifier": "only",
-            "preprocessor_name": "DefaultPreprocessor",
             "batch_size": self.batch_size,
             "patch_size": list(self.patch_size),
             "median_image_size_in_voxels": list(map(float, self.patch_size)),
             "spacing": [1.0] * dimensions,
             "normalization_schemes": ["NoNormalization"] * CHANNELS,
             "use_mask_for_norm": [False] * CHANNELS,
-            "batch_dice": True,
-            "architecture": _unet(dimensions, min(self.patch_size)),
         }
-        for what in ("data", "seg", "probabilities"):
-            configuration[f"resampling_fn_{what}"] = "resample_data_or_seg_to_shape"
-            configuration[f"resampling_fn_{what}_kwargs"] = {**resampling, "is_seg": what == "seg"}
-        return {
+        configuration["architecture"]["arch_kwargs"] |= _unet(dimensions, min(self.patch_size))
+        return plans | {
             "dataset_name": DATASET,
-            "plans_name": "nnUNetPlans",
             "original_median_spacing_after_transp": [1.0] * _VOLUMES,
             "original_median_shape_after_transp": [1, *self.patch_size][-_VOLUMES:],
             "image_reader_writer": "SimpleITKIO",
-            "transpose_forward": [0, 1, 2],
-            "transpose_backward": [0, 1, 2],
             "configurations": {"only": configuration},
-            "experiment_planner_used": "ExperimentPlanner",
-            "label_manager": "LabelManager",
             "foreground_intensity_properties_per_channel": {str(channel): {} for channel in range(CHANNELS)},
         }
 
 
 def _unet(dimensions: int, smallest: int) -> dict[str, Any]:
-    """nnU-Net's architecture for such patches: halved until 4 to 7 voxels are left."""
+    """Arguments of nnU-Net's architecture for such patches: halved until 4 to 7 voxels are left."""
     stages = int(np.log2(smallest / 4)) + 1
     most = 512 if dimensions < _VOLUMES else 320
     return {
-        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
-        "arch_kwargs": {
-            "n_stages": stages,
-            "features_per_stage": [min(32 * 2**stage, most) for stage in range(stages)],
-            "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
-            "kernel_sizes": [[3] * dimensions] * stages,
-            "strides": [[1] * dimensions] + [[2] * dimensions] * (stages - 1),
-            "n_conv_per_stage": [2] * stages,
-            "n_conv_per_stage_decoder": [2] * (stages - 1),
-            "conv_bias": True,
-            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",
-            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
-            "dropout_op": None,
-            "dropout_op_kwargs": None,
-            "nonlin": "torch.nn.LeakyReLU",
-            "nonlin_kwargs": {"inplace": True},
-        },
-        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        "n_stages": stages,
+        "features_per_stage": [min(32 * 2**stage, most) for stage in range(stages)],
+        "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
+        "kernel_sizes": [[3] * dimensions] * stages,
+        "strides": [[1] * dimensions] + [[2] * dimensions] * (stages - 1),
+        "n_conv_per_stage": [2] * stages,
+        "n_conv_per_stage_decoder": [2] * (stages - 1),
+        "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",
     }
 
 
