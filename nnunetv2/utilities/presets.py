@@ -29,13 +29,18 @@ def settings_file(name: str, prefix: str = "") -> str:
     A bare name means the preset only if there is no file of that name.
 
     Raises:
-        UsageError: a bare name without suffix is neither a file nor a preset of the command.
+        UsageError: a name without folder is neither a file nor a preset of the command.
     """
-    path = Path(name)
-    if path.is_file() or path.name != name or path.suffix:
+    path, presets = Path(name), preset_names(prefix)
+    if path.is_file() or path.name != name:
         return name
-    presets = preset_names(prefix)
-    if name not in presets:
-        known = f"; presets: {', '.join(presets)}" if presets else ""
-        raise UsageError(f"There is no settings file or preset {name!r}{known}")
-    return str(files("nnunetv2.configs").joinpath(f"{name}.yaml"))
+    if path.suffix:
+        if path.stem in presets:
+            raise UsageError(f"There is no file {name} in this folder; the preset is called {path.stem}")
+        return name
+    if name in presets:
+        return str(files("nnunetv2.configs").joinpath(f"{name}.yaml"))
+    owner = next((command for command in WITH_SETTINGS if name in preset_names(command.prefix)), None)
+    elsewhere = f"; {owner.program} {owner.config_flag} has it" if owner else ""
+    known = f"; presets: {', '.join(presets)}" if presets else ""
+    raise UsageError(f"There is no settings file or preset {name!r}{known}{elsewhere}")

@@ -44,7 +44,10 @@ def test_presets_of_mask2former_belong_to_its_command():
         for make, tr in zip(arguments, ("nnUNetTrainer_vit", "nnUNetTrainer_m2f"), strict=True)
     )
     assert m2f("m2f_2048")["m2f_config_path"] == str(FOLDER / "m2f_2048.yaml")
-    with pytest.raises(UsageError, match="no settings file or preset 'm2f_2048'; presets: cells, "):
+    with pytest.raises(
+        UsageError,
+        match="no settings file or preset 'm2f_2048'; presets: cells, .*; nnUNetv2_train_m2f --m2f_config has it",
+    ):
         general("m2f_2048")
 
 
@@ -53,7 +56,16 @@ def test_a_file_comes_before_the_preset_of_its_name(tmp_path, monkeypatch):
     assert settings_file("cells") == str(FOLDER / "cells.yaml")
     (tmp_path / "cells").write_text("model: {head: dpt}\n")
     assert settings_file("cells") == "cells"
+    (tmp_path / "cells.yaml").write_text("model: {head: dpt}\n")
     assert settings_file("cells.yaml") == "cells.yaml"
+
+
+def test_the_name_of_a_presets_file_is_answered_with_that_of_the_preset(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"There is no file cells\.yaml in this folder; the preset is called cells"):
+        settings_file("cells.yaml")
+    for other in ("mine.yaml", "configs/cells.yaml"):  # reading them says that they do not exist
+        assert settings_file(other) == other
 
 
 @pytest.mark.parametrize("name", ["cell", "study", "vit_default", ""])
@@ -62,8 +74,8 @@ def test_names_of_nothing_are_refused_with_the_presets(name):
         settings_file(name)
 
 
-def test_a_command_without_presets_says_only_that_there_is_no_file():
-    with pytest.raises(UsageError, match=r"no settings file or preset 'cells'$"):
+def test_a_preset_of_another_command_is_answered_with_that_command():
+    with pytest.raises(UsageError, match=r"no settings file or preset 'cells'; nnUNetv2_train_vit --config has it$"):
         run_training_segformer.COMMAND.trainer_arguments(4, "2d", 0, "nnUNetTrainer_segformer", "p", False, "cells", [])
 
 
