@@ -138,11 +138,12 @@ class Combination:
         """First part of the names of the backbone's tensors; None: the model has no backbone."""
         return MODELS[self.model].backbone
 
-    def trainer(self, folder: Path, **training: Any) -> nnUNetTrainer:
+    def trainer(self, folder: Path, loss: dict[str, Any] | None = None, **training: Any) -> nnUNetTrainer:
         """A new trainer, not yet initialised.
 
         Args:
             folder: where its file of settings is written.
+            loss: settings of the loss of a head with queries.
             training: settings of the section `training`; the U-Net takes over those that it has as attributes.
         """
         model = MODELS[self.model]
@@ -151,7 +152,8 @@ class Combination:
             attributes = {name: value for name, value in training.items() if hasattr(model.trainer, name)}
             return type(model.trainer.__name__, (model.trainer,), attributes)(*arguments)
         path = folder / f"{self}.yaml"
-        path.write_text(json.dumps(self.settings(training)))
+        of_loss = {} if loss is None else {"m2f_train": loss}
+        path.write_text(json.dumps(self.settings(training) | of_loss))
         return model.trainer(*arguments, **{model.keyword: str(path)})
 
     def settings(self, training: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ PRECISIONS = ("fp16", "bf16", "fp32")
 QUERY_MODELS = {"m2f", "eomt", *(head for head in HEADS if head_config_class(head).kind == "queries")}
 WAITS_FOR_COSTS = 1  # queries are matched with masks on the host
 WAITS_FOR_COUNTS = 1  # of a validation step
-STAGED = 2  # small copies per step that the driver stages: the matching, and the progress of annealed masks
+STAGED = 1  # small copies per step that the driver stages: the progress of annealed masks
 QUICK = ("unet", "segformer", "eomt")
 
 
@@ -75,3 +75,12 @@ def test_steps_on_cuda(case: Case, cuda_process: ProcessPoolExecutor, folder: Pa
     # The loss of a step is read when the device has the next one before it.
     assert len(steps.late_reads) == len(steps.losses) - 1
     assert min(steps.late_reads) > steps.launches / 2
+
+
+@pytest.mark.parametrize("model", ["m2f", "eomt"])
+def test_matching_on_the_device_needs_no_wait(model: str, cuda_process: ProcessPoolExecutor, folder: Path) -> None:
+    combination = Combination(model, "lora", next(iter(CHANNEL_RULES)), "labels")
+    steps = cuda_process.submit(train, combination, "bf16", folder, {"match_on_device": True}).result()
+    assert steps.waits == []
+    assert len(steps.validation_waits) <= WAITS_FOR_COUNTS, steps.validation_waits
+    assert all(map(math.isfinite, steps.losses))

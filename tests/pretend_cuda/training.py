@@ -48,11 +48,11 @@ def set_up_process(folder: Path) -> None:
     cases.CPU = CUDA  # where combinations are trained
 
 
-def train(combination: Combination, precision: str | None, folder: Path) -> Steps:
-    """Initialises a trainer, trains, and validates once."""
+def train(combination: Combination, precision: str | None, folder: Path, loss: dict[str, Any] | None = None) -> Steps:
+    """Initialises a trainer, trains, and validates once; `loss` are settings of the loss."""
     torch.manual_seed(0)
     with pretended_cuda() as log:
-        trainer = combination.trainer(folder, num_epochs=2, num_iterations_per_epoch=2, precision=precision)
+        trainer = combination.trainer(folder, loss, num_epochs=2, num_iterations_per_epoch=2, precision=precision)
         trainer.initialize()
         batch = make_batch(trainer, combination)
         batch = {"data": batch["data"].pin_memory(), "target": _pinned(batch["target"])}

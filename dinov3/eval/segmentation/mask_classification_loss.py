@@ -53,9 +53,11 @@ class MaskClassificationLoss(nn.Module):
         dice_coefficient: Weight of the Dice loss, also in the matching.
         class_coefficient: Weight of the class term, also in the matching.
         no_object_coefficient: Weight of unmatched queries within the class term.
+        match_on_device: Match on the device of the predictions instead of the host, with the same result.
 
     Attributes:
-        num_nonfinite_costs: Number of NaN or infinite matching costs in the last call; above 0, training diverges.
+        num_nonfinite_costs: Number of NaN or infinite matching costs in the last call; above 0, training diverges. A
+            tensor () with `match_on_device`.
 
     Raises:
         ValueError: If a ratio or number is out of range.
@@ -74,6 +76,7 @@ class MaskClassificationLoss(nn.Module):
         dice_coefficient: float = M2FTrainConfig.dice_coefficient,
         class_coefficient: float = M2FTrainConfig.class_coefficient,
         no_object_coefficient: float = M2FTrainConfig.no_object_coefficient,
+        match_on_device: bool = M2FTrainConfig.match_on_device,
     ) -> None:
         super().__init__()
         if num_classes < 1 or num_points < 1:
@@ -93,7 +96,9 @@ class MaskClassificationLoss(nn.Module):
             "loss_mask": mask_coefficient,
             "loss_dice": dice_coefficient,
         }
-        self.matcher = HungarianMatcher(class_coefficient, mask_coefficient, dice_coefficient, num_points)
+        self.matcher = HungarianMatcher(
+            class_coefficient, mask_coefficient, dice_coefficient, num_points, match_on_device
+        )
         self.num_nonfinite_costs = 0
 
     def forward(

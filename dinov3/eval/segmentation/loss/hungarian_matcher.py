@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from dinov3.eval.segmentation.loss.device_assignment import assign_rows
 from dinov3.eval.segmentation.loss.mask_loss_inputs import Targets
 from dinov3.eval.segmentation.loss.point_sampling import (
     SamplingArea,
@@ -23,6 +25,7 @@ from dinov3.eval.segmentation.loss.point_sampling import (
     sample_points,
 )
 from dinov3.eval.segmentation.settings.training import M2FTrainConfig
+from dinov3.utils.host_copies import to_device
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,8 @@ class Matching:
     """(N,) image of each target."""
     queries: Tensor
     """(L, N) query of each target; Q for unmatched targets of images with more targets than queries."""
-    num_nonfinite: int
-    """Number of costs that were NaN or infinite."""
+    num_nonfinite: int | Tensor
+    """Number of costs that were NaN or infinite; a tensor () if the matching was found on the device."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class HungarianMatcher:
     """Finds the assignment with the minimum sum of classification, cross entropy and Dice cost.
 
     All predictions of an image are compared with its targets at the same random points. Costs are copied to the host
-    once. Pairs with NaN or infinite cost are matched only if no alternative is left.
+    once, or stay on the device. Pairs with NaN or infinite cost are matched only if no alternative is left.
 
     Source: Cheng et al. 2022, "Masked-attention Mask Transformer", section 3.3, arXiv:2112.01527; Kuhn 1955, "The
     Hungarian Method for the Assignment Problem".
@@ -56,6 +59,8 @@ class HungarianMatcher:
     """Weight of the Dice cost."""
     num_points: int = M2FTrainConfig.num_points
     """Points per image at which masks are compared."""
+    on_device: bool = M2FTrainConfig.match_on_device
+    """Find the assignment on the device, unless an image has more targets than queries."""
 
     @torch.no_grad()
     def __call__(
@@ -82,15 +87,16 @@ class HungarianMatcher:
         """
         counts = [len(target["labels"]) for target in targets]
         num_predictions, batch_size, num_queries, _ = logits.shape
+        images = torch.arange(batch_size).repeat_interleave(torch.tensor(counts))
         if sum(counts) == 0:
-            queries, num_nonfinite = np.empty((num_predictions, 0), dtype=np.int64), 0
+            queries, num_nonfinite = torch.empty((num_predictions, 0), dtype=torch.long), 0
         else:
             points = one_set_per_image(area, batch_size, self.num_points, generators)
             costs = self._costs(logits, masks, targets, points, valid)
+            if self.on_device and max(counts) <= num_queries:
+                return Matching(to_device(images, logits.device), *assign_on_device(costs, counts))
             queries, num_nonfinite = assign(costs.cpu().numpy(), counts)
-        images = np.repeat(np.arange(batch_size), counts)
-        # Non-blocking is safe: the driver copies pageable memory before it returns.
-        indices = torch.from_numpy(np.vstack((images[None], queries))).to(logits.device, non_blocking=True)
+        indices = to_device(torch.vstack((images[None], queries)), logits.device)
         return Matching(indices[0], indices[1:], num_nonfinite)
 
     def _costs(
@@ -138,8 +144,8 @@ def dice_cost(logits: Tensor, labels: Tensor) -> Tensor:
     return 1 - (2 * overlap + 1) / (total + 1)
 
 
-def assign(costs: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, int]:
-    """Solves the assignment of each prediction and image.
+def assign(costs: np.ndarray, counts: Sequence[int]) -> tuple[Tensor, int]:
+    """Solves the assignment of each prediction and image on the host.
 
     Args:
         costs: (L, B, Q, largest T).
@@ -161,14 +167,42 @@ def assign(costs: np.ndarray, counts: Sequence[int]) -> tuple[np.ndarray, int]:
                 cost = _avoid(cost, finite)
             rows, columns = linear_sum_assignment(cost)
             queries[prediction, start + columns] = rows
-    return queries, num_nonfinite
+    return torch.from_numpy(queries), num_nonfinite
+
+
+def assign_on_device(costs: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Solves the assignment of each prediction and image on the device of the costs, without waiting for it.
+
+    Args:
+        costs: (L, B, Q, largest T), T at most Q.
+        counts: T of each image.
+
+    Returns:
+        (L, N) query of each target; and the number () of non-finite costs.
+    """
+    # A row for each target. Rows without target cost nothing with any query, so that they change no other assignment.
+    costs = costs.transpose(2, 3).double()
+    exists = torch.tensor([[row < count for row in range(max(counts))] for count in counts])
+    exists = to_device(exists, costs.device)[..., None]  # (B, largest T, 1)
+    costs = torch.where(exists, costs, 0)
+    finite = costs.isfinite()
+    largest = torch.where(finite, costs.abs(), 0).amax(dim=(2, 3), keepdim=True)
+    costs = torch.where(finite, costs, _penalty(largest, max(counts)))
+    queries = assign_rows(costs.flatten(0, 1)).unflatten(0, costs.shape[:2])
+    of_image = [chosen[:, :count] for chosen, count in zip(queries.unbind(1), counts, strict=True)]
+    return torch.cat(of_image, dim=1), (~finite).sum()
 
 
 def _avoid(cost: np.ndarray, finite: np.ndarray) -> np.ndarray:
-    """Replaces non-finite costs by a penalty that no combination of the other costs can outweigh.
-
-    The penalty stays close to the other costs: the largest float would round away the differences between them.
-    """
+    """Replaces non-finite costs by a penalty that no combination of the other costs can outweigh."""
     largest = np.abs(cost[finite]).max() if finite.any() else 0.0
-    # An assignment has at most min(shape) pairs, and exchanging a pair changes its cost by at most 2 * largest.
-    return np.where(finite, cost, (2 * min(cost.shape) + 1) * largest + 1)
+    return np.where(finite, cost, _penalty(largest, min(cost.shape)))
+
+
+def _penalty(largest: Any, num_pairs: int) -> Any:
+    """A cost that no combination of `num_pairs` costs of at most `largest` can outweigh.
+
+    It stays close to the other costs: the largest float would round away the differences between them.
+    """
+    # Exchanging a pair changes the cost of an assignment by at most 2 * largest.
+    return (2 * num_pairs + 1) * largest + 1

@@ -25,9 +25,9 @@ def make_case(num_predictions=2, counts=(2, 3), queries=5, classes=4):
     return logits, masks, targets
 
 
-def match(logits, masks, targets, seed=0):
+def match(logits, masks, targets, seed=0, **settings):
     torch.manual_seed(seed)
-    return HungarianMatcher(num_points=64)(logits, masks, targets, WholeImage(len(targets), CPU))
+    return HungarianMatcher(num_points=64, **settings)(logits, masks, targets, WholeImage(len(targets), CPU))
 
 
 def test_costs_equal_transformers(seeded):
@@ -161,3 +161,21 @@ def test_padding_of_smaller_images_is_not_counted(seeded):
     logits, masks, targets = make_case(num_predictions=1, counts=(1, 3))
     logits[0, 0, 2] = float("nan")
     assert match(logits, masks, targets).num_nonfinite == 1
+
+
+@pytest.mark.parametrize("counts", [(3, 1), (0, 4), (5, 5)])
+@pytest.mark.parametrize("bad", [None, float("nan"), float("inf")])
+def test_matching_on_the_device_is_the_same(seeded, counts, bad):
+    logits, masks, targets = make_case(counts=counts)
+    if bad is not None:
+        logits[0, 1, 2] = bad
+        masks[1][1, 0] = bad
+    there, here = (match(logits, masks, targets, on_device=on_device) for on_device in (True, False))
+    assert torch.equal(there.images, here.images)
+    assert torch.equal(there.queries, here.queries)
+    assert int(there.num_nonfinite) == here.num_nonfinite
+
+
+def test_more_targets_than_queries_are_matched_on_the_host(seeded):
+    case = make_case(num_predictions=1, counts=(7, 2), queries=3)
+    assert torch.equal(match(*case, on_device=True).queries, match(*case).queries)
