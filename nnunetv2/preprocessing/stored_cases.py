@@ -29,6 +29,7 @@ from nnunetv2.errors import DataError
 from nnunetv2.preprocessing.b2nd_files import PREPROCESS_IT, damaged, open_b2nd, verify_b2nd, write_b2nd
 from nnunetv2.preprocessing.chunk_shapes import comp_blosc2_params
 from nnunetv2.preprocessing.npz_unpacking import unpack_dataset
+from nnunetv2.preprocessing.recently_read import RecentlyRead
 from nnunetv2.utilities.plans_handling.plans_files import command_that_makes
 from nnunetv2.utilities.restricted_pickle import load_restricted, save_pickle
 
@@ -49,6 +50,9 @@ Case = tuple[CompressedArray, CompressedArray, CompressedArray | None, dict]
 _PREDICT_IT = "run the validation (--val) of the previous stage's fold that has this case"
 _VERIFY = "nnUNet_verify_stored_cases"
 _FALLBACK_PATCH = (128, 128, 128)  # assumed if the caller gives no patch size
+_REMEMBERED_PROPERTIES = 2**26  # bytes on disk, per process
+_MOST_OPEN_ARRAYS = 256
+_SHARE_OF_OPEN_FILES = 8  # arrays may hold 1/8 of the files that a process may open
 
 
 class nnUNetBaseDataset(ABC):  # noqa: N801 - upstream's name
@@ -69,6 +73,7 @@ class nnUNetBaseDataset(ABC):  # noqa: N801 - upstream's name
         self.source_folder = folder
         self.folder_with_segs_from_previous_stage = folder_with_segs_from_previous_stage
         self.identifiers = sorted(self.get_identifiers(folder) if identifiers is None else identifiers)
+        self._properties = RecentlyRead(_REMEMBERED_PROPERTIES, _num_bytes)
 
     def __getitem__(self, identifier: str) -> Case:
         return self.load_case(identifier)
@@ -99,7 +104,9 @@ class nnUNetBaseDataset(ABC):  # noqa: N801 - upstream's name
         return
 
     def _load_properties(self, identifier: str) -> dict:
-        return _read(load_restricted, os.path.join(self.source_folder, f"{identifier}.pkl"))
+        path = os.path.join(self.source_folder, f"{identifier}.pkl")
+        # A copy, so that callers may add to it.
+        return dict(self._properties.get(path, partial(_read, load_restricted)))
 
 
 class nnUNetDatasetNumpy(nnUNetBaseDataset):  # noqa: N801 - upstream's name
@@ -152,14 +159,15 @@ class nnUNetDatasetBlosc2(nnUNetBaseDataset):  # noqa: N801 - upstream's name
         blosc2.set_nthreads(1)  # many loader processes read concurrently; threads inside each would only compete
         # Windows cannot delete or replace files that are memory mapped.
         self.mmap_kwargs = {} if os.name == "nt" else {"mmap_mode": "r"}
+        self._arrays = RecentlyRead(_num_open_arrays() if self.mmap_kwargs else 0, _one)
 
     def load_case(self, identifier: str) -> Case:
         stored = os.path.join(self.source_folder, identifier)
-        data, seg = self._open(f"{stored}.b2nd"), self._open(f"{stored}_seg.b2nd")
+        data, seg = (self._arrays.get(f"{stored}{part}.b2nd", self._open) for part in ("", "_seg"))
         seg_prev = None
         if self.folder_with_segs_from_previous_stage is not None:
             previous = os.path.join(self.folder_with_segs_from_previous_stage, f"{identifier}.b2nd")
-            seg_prev = self._open(previous, _PREDICT_IT)
+            seg_prev = self._arrays.get(previous, partial(self._open, remedy=_PREDICT_IT))
         return data, seg, seg_prev, self._load_properties(identifier)
 
     def _open(self, path: str, remedy: str = PREPROCESS_IT) -> blosc2.NDArray:
@@ -303,6 +311,23 @@ def infer_dataset_class(folder: str) -> type[nnUNetDatasetBlosc2] | type[nnUNetD
         f"{folder} has files ending in {', '.join(sorted(endings)) or 'nothing'}; a folder of preprocessed cases holds "
         f"either .b2nd or .npz files beside the .pkl files; make them again with: {command_that_makes(folder)}"
     )
+
+
+def _num_bytes(state: os.stat_result) -> int:
+    return state.st_size
+
+
+def _num_open_arrays() -> int:
+    import resource  # absent on Windows
+
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed == resource.RLIM_INFINITY:
+        return _MOST_OPEN_ARRAYS
+    return min(_MOST_OPEN_ARRAYS, allowed // _SHARE_OF_OPEN_FILES)
+
+
+def _one(state: os.stat_result) -> int:
+    return 1
 
 
 def _files_of_cases(folder: str, ending: str = "") -> list[Path]:

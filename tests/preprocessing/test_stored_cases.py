@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from nnunetv2.errors import DataError
+from nnunetv2.preprocessing import stored_cases
 from nnunetv2.preprocessing.stored_cases import (
     infer_dataset_class,
     nnUNetDatasetBlosc2,
@@ -67,6 +68,34 @@ def test_identifiers_that_are_given_are_sorted_in_a_copy(tmp_path):
     given = ["b", "a"]
     assert nnUNetDatasetBlosc2(str(tmp_path), given).identifiers == ["a", "b"]
     assert given == ["b", "a"]
+
+
+def test_files_are_opened_once_and_again_when_they_changed(tmp_path, monkeypatch):
+    save(nnUNetDatasetBlosc2, tmp_path, "a", "b")
+    opened = []
+    for name in ("open_b2nd", "load_restricted"):
+        read = getattr(stored_cases, name)
+        noted = lambda path, read=read, **options: opened.append(Path(path).name) or read(path, **options)  # noqa: E731
+        monkeypatch.setattr(stored_cases, name, noted)
+    dataset = nnUNetDatasetBlosc2(str(tmp_path))
+    dataset["a"][3]["added"] = 1
+    for name in ("b", "a", "b"):
+        assert "added" not in dataset[name][3]
+    assert sorted(opened) == ["a.b2nd", "a.pkl", "a_seg.b2nd", "b.b2nd", "b.pkl", "b_seg.b2nd"]
+    data, seg = arrays()
+    nnUNetDatasetBlosc2.save_case(data + 1, seg, {"spacing": [1.0]}, str(tmp_path / "a"), **SHAPES)
+    np.testing.assert_array_equal(dataset["a"][0][:], data + 1)
+    assert dataset["a"][3] == {"spacing": [1.0]}
+    (tmp_path / "b.pkl").unlink()
+    with pytest.raises(DataError, match=r"There is no file .*b.pkl"):
+        dataset["b"]
+
+
+def test_a_dataset_that_was_read_can_be_sent_to_workers(tmp_path):
+    data, _ = save(nnUNetDatasetBlosc2, tmp_path, "a")
+    dataset = nnUNetDatasetBlosc2(str(tmp_path))
+    dataset["a"]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(dataset))["a"][0][:], data)
 
 
 def test_stored_layout(tmp_path):

@@ -8,10 +8,10 @@ from dataclasses import replace
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
 from batchgeneratorsv2.transforms.intensity.contrast import BGContrast, ContrastTransform
-from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
 from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
 from batchgeneratorsv2.transforms.spatial.low_resolution import SimulateLowResolutionTransform
 
+from nnunetv2.training.data_augmentation.custom_transforms.gamma import GammaTransform
 from nnunetv2.training.data_augmentation.custom_transforms.gaussian_blur import GaussianBlurTransform
 from nnunetv2.training.data_augmentation.pipeline import (
     Augmentation,

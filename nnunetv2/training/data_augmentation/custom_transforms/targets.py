@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,22 +30,30 @@ class DownsampleSegForDSTransform(deep_supervision_downsampling.DownsampleSegFor
             factors = scale if isinstance(scale, (tuple, list)) else [scale] * len(sizes)
             target = segmentation
             for axis, (size, factor) in enumerate(zip(sizes, factors, strict=True), start=1):
-                target = _select(target, axis, _nearest_voxels(size, round(size * factor)))
+                target = _select(target, axis, round(size * factor))
             targets.append(target if target is segmentation else target.contiguous())
         return targets
 
 
-def _select(array: torch.Tensor, axis: int, voxels: Sequence[int]) -> torch.Tensor:
-    if len(voxels) == array.shape[axis]:
+def _select(array: torch.Tensor, axis: int, new_size: int) -> torch.Tensor:
+    size = array.shape[axis]
+    if new_size == size:
         return array
-    step = voxels[1] - voxels[0] if len(voxels) > 1 else 1
-    if all(after - before == step for before, after in zip(voxels, voxels[1:], strict=False)):
-        return array[(slice(None),) * axis + (slice(voxels[0], voxels[-1] + 1, step),)]
+    voxels = _nearest_voxels(size, new_size)
+    if isinstance(voxels, slice):
+        return array[(slice(None),) * axis + (voxels,)]
     return array.index_select(axis, torch.tensor(voxels, device=array.device))
 
 
 @lru_cache
-def _nearest_voxels(size: int, new_size: int) -> tuple[int, ...]:
-    """Voxels that `interpolate(mode="nearest-exact")` takes along an axis, which it computes in float32."""
+def _nearest_voxels(size: int, new_size: int) -> tuple[int, ...] | slice:
+    """Voxels that `interpolate(mode="nearest-exact")` takes along an axis, which it computes in float32.
+
+    They are a slice if they are equally far apart.
+    """
     positions = (torch.arange(new_size, dtype=torch.float32) + 0.5) * torch.tensor(size / new_size)
-    return tuple(positions.floor().int().clamp_(max=size - 1).tolist())
+    voxels = positions.floor().int().clamp_(max=size - 1).tolist()
+    step = voxels[1] - voxels[0] if len(voxels) > 1 else 1
+    if step > 0 and voxels == list(range(voxels[0], voxels[-1] + 1, step)):
+        return slice(voxels[0], voxels[-1] + 1, step)
+    return tuple(voxels)
