@@ -35,14 +35,16 @@ TRAIN = "nnunetv2.run.run_training:run_training_entry"
 TRAIN_VIT = "nnunetv2.run.run_training_vit:run_training_entry"
 PREDICT = "nnunetv2.inference.predict_entry_points:predict_entry_point_modelfolder"
 
+UPSTREAMS_PREDICT = "nnunetv2.inference.predict_from_raw_data:predict_entry_point_modelfolder"
+
 # Runs an entry point. It reports the number of modules at its end or, if asked to, after the first forward of a network
 # with parameters, where it waits to be measured and ended.
 PROBE = """
 import sys
 module, function, stops = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
 sys.argv = [module, *sys.argv[4:]]
-def report():
-    print("MODULES", len(sys.modules), flush=True)
+def report(place):
+    print("MODULES", len(sys.modules), place, flush=True)
     sys.stdin.read()
 if stops:
     import torch
@@ -52,7 +54,7 @@ if stops:
         result = call(self, *args, **kwargs)
         depth[0] -= 1
         if depth[0] == 0 and next(self.parameters(), None) is not None:
-            report()
+            report("forward")
         return result
     torch.nn.Module.__call__ = counted
 if __name__ == "__main__":
@@ -60,7 +62,7 @@ if __name__ == "__main__":
     try:
         getattr(importlib.import_module(module), function)()
     finally:
-        report()
+        report("end")
 """
 
 
@@ -73,6 +75,10 @@ class EntryPoint:
     words: tuple[str, ...]
     to_first_forward: bool = False
     is_upstreams: bool = True
+
+    def function_of(self, checkout: Path | None) -> str:
+        """Module and function; upstream, which is no checkout, defines the one of prediction elsewhere."""
+        return UPSTREAMS_PREDICT if checkout is None and self.function == PREDICT else self.function
 
 
 ENTRY_POINTS = (
@@ -184,7 +190,7 @@ def measure(entry: EntryPoint, python: str, checkout: Path | None, root: Path) -
     probe = root / "probe.py"
     probe.write_text(PROBE, encoding="utf-8")
     words = [root / "nnUNet_results" / word if word == MODEL else word for word in entry.words]
-    command = [python, probe, *entry.function.split(":"), str(entry.to_first_forward), *words]
+    command = [python, probe, *entry.function_of(checkout).split(":"), str(entry.to_first_forward), *words]
     process = subprocess.Popen(
         list(map(str, command)),
         cwd=root,
@@ -195,8 +201,10 @@ def measure(entry: EntryPoint, python: str, checkout: Path | None, root: Path) -
         text=True,
     )
     try:
-        modules = next(int(line.split()[1]) for line in process.stdout if line.startswith("MODULES"))
-        return Cost(cpu_seconds(process.pid), modules)
+        _, modules, place = next(line.split() for line in process.stdout if line.startswith("MODULES"))
+        if (place == "forward") != entry.to_first_forward:
+            raise RuntimeError(f"{entry.name}: {python} did not get to a forward")
+        return Cost(cpu_seconds(process.pid), int(modules))
     finally:
         _end(process)
 
