@@ -20,6 +20,12 @@ def available_devices() -> list[str]:
     return [name for name in DEVICE_NAMES if present[name]]
 
 
+def require_device_name(name: str, setting: str = "-device ") -> None:
+    """Raises `UsageError` if no machine has such a device; unlike `resolve_device`, it does not import torch."""
+    if name not in DEVICE_NAMES:
+        raise UsageError(f"{setting}{name!r} is not known; it must be one of {', '.join(DEVICE_NAMES)}")
+
+
 def resolve_device(name: str | None, setting: str = "-device ") -> torch.device:
     """Returns the device of that name.
 
@@ -32,8 +38,7 @@ def resolve_device(name: str | None, setting: str = "-device ") -> torch.device:
     """
     if name is None:
         name = "cuda" if "cuda" in available_devices() else "cpu"
-    if name not in DEVICE_NAMES:
-        raise UsageError(f"{setting}{name!r} is not known; it must be one of {', '.join(DEVICE_NAMES)}")
+    require_device_name(name, setting)
     there = available_devices()
     if name not in there:
         raise UsageError(

@@ -37,7 +37,9 @@ class LabelConfusion:
         side = len(self.counts)
         for start in range(0, reference.size, _BLOCK):
             block = slice(start, start + _BLOCK)
-            joint = self._codes(reference[block]) * side + self._codes(prediction[block])
+            joint = self._codes(reference[block])
+            joint *= side
+            joint += self._codes(prediction[block])
             self.counts += np.bincount(joint, minlength=side * side).reshape(side, side)
 
     def drop_reference_label(self, label: int) -> None:
@@ -76,16 +78,16 @@ class LabelConfusion:
         }
 
     def _codes(self, values: np.ndarray) -> np.ndarray:
-        if values.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):  # NaN and infinity become numbers that differ from them
+            whole = values.astype(np.int64)
+        if values.dtype.kind == "f" and (whole != values).any():
             if not np.isfinite(values).all():
                 raise DataError("a segmentation has values that are NaN or infinite")
-            whole = values.astype(np.int64)
-            if (whole != values).any():
-                raise DataError(
-                    f"a segmentation has values that are not whole numbers, such as {values[whole != values][0]}"
-                )
-            values = whole
-        return np.take(self._code_of_value, values.astype(np.int64, copy=False) + 1, mode="clip")
+            raise DataError(
+                f"a segmentation has values that are not whole numbers, such as {values[whole != values][0]}"
+            )
+        whole += 1
+        return self._code_of_value.take(whole, mode="clip")
 
 
 def labels_of(region: LabelOrRegion) -> Sequence[int]:

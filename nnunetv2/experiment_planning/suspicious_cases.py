@@ -63,7 +63,8 @@ def find_duplicates(
     """
     suspects = [case for cases in _with_equal_values(samples) for case in cases]
     jobs = [(dataset[case]["images"], reader_class) for case in suspects]
-    digests = map_cases(_digest_of_files, jobs, num_processes) if jobs else []
+    files = [image for images, _ in jobs for image in images]
+    digests = map_cases(_digest_of_files, jobs, num_processes, files=files) if jobs else []
     return _with_equal_values(dict(zip(suspects, digests, strict=True)))
 
 

@@ -92,7 +92,9 @@ def verify_dataset_integrity(folder: str, num_processes: int = 8, *, allow_geome
     num_channels = len(channel_names(dataset_json))
     jobs = [(c["images"], c["label"], num_channels, expected_labels, reader_class) for c in dataset.values()]
     faulty, samples = [], {}
-    for identifier, found in zip(dataset, map_cases(find_case_problems, jobs, num_processes), strict=True):
+    files = [image for case in dataset.values() for image in case["images"]]
+    problems = map_cases(find_case_problems, jobs, num_processes, files=files)
+    for identifier, found in zip(dataset, problems, strict=True):
         faulty += _reported(identifier, found, allow_geometry_mismatch)
         if found.sample is not None:
             samples[identifier] = found.sample

@@ -52,6 +52,8 @@ def stack_channels(images: Sequence[np.ndarray], paths: Sequence[str]) -> np.nda
 
 def require_same_spacing(spacings: Sequence[Sequence[float]], paths: Sequence[str]) -> None:
     for spacing, path in zip(spacings, paths, strict=True):
+        if np.array_equal(spacing, spacings[0]):  # much faster than the comparison below, and the usual case
+            continue
         if len(spacing) != len(spacings[0]) or not np.allclose(spacing, spacings[0], rtol=SPACING_TOLERANCE):
             raise DataError(
                 f"The channels of a case have different voxel spacings: {_short(spacings[0])} in {paths[0]}, "
@@ -76,7 +78,7 @@ def require_same_geometry(
     arrays are combined voxel by voxel.
     """
     for value, path in zip(values, paths, strict=True):
-        if np.allclose(value, values[0], rtol=0, atol=tolerance):
+        if np.array_equal(value, values[0]) or np.allclose(value, values[0], rtol=0, atol=tolerance):
             continue
         message = (
             f"The channels of a case lie differently in space: {what} {_short(values[0])} in {paths[0]}, "

@@ -18,7 +18,7 @@ def mismatch_is_allowed() -> bool:
 def spacings_agree(first: dict[str, Any], second: dict[str, Any]) -> bool:
     """Whether the voxel spacings (mm per axis) are equal up to rounding in the file headers."""
     a, b = np.asarray(first["spacing"], dtype=float), np.asarray(second["spacing"], dtype=float)
-    return a.shape == b.shape and bool(np.allclose(a, b))
+    return np.array_equal(a, b) or (a.shape == b.shape and bool(np.allclose(a, b)))
 
 
 def placement_differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:

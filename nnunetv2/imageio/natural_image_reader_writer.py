@@ -1,4 +1,4 @@
-"""2D images of common formats, read with scikit-image."""
+"""2D images of common formats, read with the packages behind scikit-image's `io`, which itself takes long to import."""
 
 from __future__ import annotations
 
@@ -79,22 +79,26 @@ class NaturalImage2DIO(BaseReaderWriter):
         return seg.astype(np.float32), {"spacing": _SPACING}
 
     def write_seg(self, seg: np.ndarray, output_fname: str, properties: dict) -> None:
-        from skimage import io
-
+        labels = as_smallest_label_type(seg[0])
         with replace_when_complete(output_fname) as temporary:
-            io.imsave(str(temporary), as_smallest_label_type(seg[0]), check_contrast=False)
+            if _is_tiff(output_fname):
+                import tifffile
+
+                tifffile.imwrite(str(temporary), labels)
+            else:
+                import imageio.v3
+
+                imageio.v3.imwrite(str(temporary), labels)
 
 
 def _load(path: str) -> np.ndarray:
     """Read one file as an array (channels, 1, Y, X)."""
-    from skimage import io
-
     if os.path.splitext(path)[1].lower() not in _READ_AS_STORED:
         image = read_picture(path).as_shown()
     else:
         with naming(path), _without_limit_of_pillow():
             _check_file(path)
-            image = io.imread(path)
+            image = _stored_pixels(path)
         if image.ndim == 3 and image.shape[-1] == 2:
             image = without_alpha(image, path)
     if image.ndim == 2:
@@ -105,6 +109,21 @@ def _load(path: str) -> np.ndarray:
         f"{path} has shape {list(image.shape)}; a 2-D image has shape [Y, X] if it is grey and [Y, X, 3 or 4] if it is "
         f"RGB or RGBA"
     )
+
+
+def _stored_pixels(path: str) -> np.ndarray:
+    """Reads (Y, X) or (Y, X, C); libraries convert palettes, and fewer than 8 bits, see `_stored_numbers`."""
+    if _is_tiff(path):
+        import tifffile
+
+        return tifffile.imread(path)
+    import imageio.v3
+
+    return np.asarray(imageio.v3.imread(path))
+
+
+def _is_tiff(path: str) -> bool:
+    return str(path).lower().endswith((".tif", ".tiff"))
 
 
 def _check_file(path: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from nnunetv2.errors import UsageError
-from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
+from nnunetv2.preprocessing.chunk_shapes import comp_blosc2_params
 from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from nnunetv2.utilities.label_handling.running_argmax import RunningArgmax
@@ -236,6 +236,8 @@ def resample_and_save(
         output_file: path without ending.
         dataset_class: storage format of the next stage's cases; None uses `nnUNetDatasetBlosc2`.
     """
+    from nnunetv2.preprocessing.stored_cases import nnUNetDatasetBlosc2  # imports blosc2
+
     label_manager = plans_manager.get_label_manager(_loaded(dataset_json_dict_or_file))
     original_spacing = [properties_dict["spacing"][axis] for axis in plans_manager.transpose_forward]
     spacing = _spacing_of_network(configuration_manager, original_spacing)

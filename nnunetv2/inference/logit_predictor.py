@@ -16,7 +16,8 @@ from nnunetv2.errors import UsageError
 from nnunetv2.inference.fold_weights import FoldWeights
 from nnunetv2.inference.forward_batches import ForwardBatches
 from nnunetv2.inference.mirroring import mirrorings, predict_mirrored
-from nnunetv2.inference.model_loading import available_folds, compile_if_wanted, load_trained_model
+from nnunetv2.inference.model_files import available_folds
+from nnunetv2.inference.model_loading import compile_if_wanted, load_trained_model
 from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussian, pad_to_tile_size, tile_slicers
 from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory
 from nnunetv2.inference.weight_casts import call_outside_inference_mode, forget_casts, weights_cast_once

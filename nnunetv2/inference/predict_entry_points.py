@@ -168,10 +168,13 @@ def _predict(args: argparse.Namespace, model_folder: str) -> None:
     if args.npp < 0 or args.nps < 0:
         raise UsageError(f"-npp is {args.npp} and -nps {args.nps}; both must be 0 or more")
     require_num_gpus(args.num_gpus)
-    from dinov3.utils.devices import resolve_device
+    from dinov3.utils.devices import require_device_name, resolve_device
+    from nnunetv2.inference.model_files import checkpoints_of_folds
     from nnunetv2.utilities.processes.output_lock import locked_output
     from nnunetv2.utilities.processes.shared_prediction import predict_in_processes
 
+    require_device_name(args.device)
+    checkpoints_of_folds(model_folder, args.f, args.chk)  # refused now instead of after importing torch
     log_the_first_process_only()
     device_type = resolve_device(args.device).type
     # For processes that are started here, this one holds the lock; otherwise the predictor locks a bit later.

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from nnunetv2.training.dataloading.splits import read_or_generate_splits
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
-from nnunetv2.training.nnUNetTrainer.vit_config import patch_size_for_scale
+from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig, patch_size_for_scale
 from nnunetv2.utilities.label_handling.thin_structures import (
     MARGIN,
     ceilings,
@@ -19,6 +18,10 @@ from nnunetv2.utilities.label_handling.thin_structures import (
     structures_of,
     thinnest_structure,
 )
+
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,8 @@ def advise_on_resolution(trainer: nnUNetTrainer) -> None:
     A few cases are measured, and only for heads that answer at less than the resolution of the image. Nothing is
     written yet: the training may still be refused.
     """
-    if not isinstance(trainer, nnUNetTrainer_vit) or trainer.local_rank != 0:
+    # Known by its settings: the class of these trainers takes seconds to import, which U-Nets need not spend.
+    if not isinstance(getattr(trainer, "config", None), ViTnnUNetConfig) or trainer.local_rank != 0:
         return
     try:
         advice = resolution_advice(trainer)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy import stats
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from dinov3.eval.segmentation.data.image_geometry import draw_crop, resize_image, resize_label, scaled_size
@@ -75,6 +76,16 @@ def test_resizing_equals_that_of_pillow(size: tuple[int, int], seeded: int) -> N
     assert np.abs(resized - expected).max() <= 1
     expected = np.asarray(Image.fromarray(label).resize(turned, Image.Resampling.NEAREST))
     np.testing.assert_array_equal(resize_label(torch.from_numpy(label).long(), size).numpy(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int16, torch.int64])
+@pytest.mark.parametrize("size", [(31, 80), (9, 13)])
+def test_resizing_equals_that_of_torchvision(size: tuple[int, int], dtype: torch.dtype, seeded: int) -> None:
+    image = torch.randint(256, (3, 20, 37)).to(dtype)
+    expected = F.resize(image, list(size), InterpolationMode.BILINEAR)
+    torch.testing.assert_close(resize_image(image, size), expected, rtol=0, atol=0)
+    expected = F.resize(image[:1], list(size), InterpolationMode.NEAREST_EXACT)[0]
+    torch.testing.assert_close(resize_label(image[0], size), expected, rtol=0, atol=0)
 
 
 def test_labels_are_never_blended() -> None:

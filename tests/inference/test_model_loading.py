@@ -13,7 +13,8 @@ from dinov3.utils.atomic_files import read_json, write_json
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.inference import model_loading
-from nnunetv2.inference.model_loading import available_folds, load_trained_model
+from nnunetv2.inference.model_files import available_folds
+from nnunetv2.inference.model_loading import load_trained_model
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from tests.inference.tiny_models import model_folder
 

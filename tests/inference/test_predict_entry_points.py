@@ -162,7 +162,8 @@ def test_absent_cuda_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert predict_entry_point_modelfolder(FROM_FOLDER) == 2
+    model = str(model_folder("3d_fullres"))
+    assert predict_entry_point_modelfolder(["-i", "in", "-o", "out", "-m", model, "-f", "0"]) == 2
     assert "-device cpu" in capsys.readouterr().err
 
 

@@ -13,6 +13,7 @@ from nnunetv2.errors import DataError, UsageError
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.preprocessing.stored_cases import nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from nnunetv2.utilities.processes import case_pool
 from tests.recorded.make_preprocessing import DATASET_JSONS, PLANS, case, wave
 
 DATASET_JSON = {
@@ -53,7 +54,8 @@ def preprocessor():
 
 
 @pytest.mark.parametrize("num_processes", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_run_stores_every_case_and_deletes_older_ones(num_processes, dataset):
+def test_run_stores_every_case_and_deletes_older_ones(num_processes, dataset, monkeypatch):
+    monkeypatch.setattr(case_pool, "_FEW_BYTES", 0)  # workers at once
     _, preprocessed = dataset
     folder = preprocessed / "nnUNetPlans_3d_fullres"
     folder.mkdir()

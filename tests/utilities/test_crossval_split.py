@@ -25,6 +25,15 @@ def test_groups_of_one_are_upstreams_folds():
     assert generate_crossval_split(CASES, groups=groups_of(CASES, ".*")) == generate_crossval_split(CASES)
 
 
+def test_folds_are_those_of_scikit_learn():
+    from sklearn.model_selection import KFold
+
+    cases = [f"case_{number:02}" for number in range(23)]
+    folds = KFold(n_splits=5, shuffle=True, random_state=12345).split(cases)
+    expected = [{"train": [cases[i] for i in train], "val": [cases[i] for i in val]} for train, val in folds]
+    assert generate_crossval_split(cases) == expected
+
+
 def test_the_split_depends_on_the_seed_only():
     groups = groups_of(CASES, "^p[0-9]+")
     first, again, other = (generate_crossval_split(CASES, seed, 3, groups) for seed in (1, 1, 2))

@@ -287,6 +287,7 @@ class DatasetFingerprintExtractor:
             self.num_processes,
             description="Extracting dataset fingerprint",
             show_progress=self.show_progress_bar,
+            files=[image for case in cases for image in case["images"]],
         )
 
 

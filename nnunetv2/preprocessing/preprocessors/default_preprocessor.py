@@ -18,11 +18,11 @@ from nnunetv2.errors import DataError, NNUNetError, UsageError
 from nnunetv2.imageio.checked_reading import read_images, read_seg
 from nnunetv2.imageio.nonfinite_voxels import count_nonfinite_voxels
 from nnunetv2.paths import nnUNet_preprocessed, nnUNet_raw
+from nnunetv2.preprocessing.chunk_shapes import comp_blosc2_params
 from nnunetv2.preprocessing.cropping.cropping import crop_to_nonzero
 from nnunetv2.preprocessing.label_values import declared_labels, label_problems
 from nnunetv2.preprocessing.preprocessors.foreground_locations import sample_foreground_locations
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
-from nnunetv2.preprocessing.stored_cases import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.channel_files import check_channels_of_file
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.dataset_json import channel_names, read_dataset_json
@@ -169,6 +169,10 @@ class DefaultPreprocessor:
         dataset_json: dict | str,
     ) -> None:
         """Preprocesses a case with `run_case` and stores it; the path includes the case's name, without ending."""
+        from nnunetv2.preprocessing.stored_cases import (
+            nnUNetDatasetBlosc2,
+        )  # imports blosc2, which prediction never needs
+
         data, seg, properties = self.run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
         data = data.astype(np.float32, copy=False)
         seg = seg.astype(np.int16, copy=False)
@@ -232,6 +236,7 @@ class DefaultPreprocessor:
                 names=list(cases),
                 description=f"Preprocessing {configuration_name}",
                 show_progress=self.show_progress_bar,
+                files=[image for case in cases.values() for image in case["images"]],
             )
             deque(results, maxlen=0)  # workers store the cases; the results are empty
 

@@ -11,10 +11,6 @@ from typing import Any
 
 from batchgeneratorsv2.helpers.scalar_type import RandomScalar
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
-from batchgeneratorsv2.transforms.nnunet.random_binary_operator import ApplyRandomBinaryOperatorTransform
-from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
-    RemoveRandomConnectedComponentFromOneHotEncodingTransform,
-)
 from batchgeneratorsv2.transforms.nnunet.seg_to_onehot import MoveSegAsOneHotToDataTransform
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
@@ -24,7 +20,6 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 
 from nnunetv2.errors import UsageError
-from nnunetv2.training.data_augmentation.custom_transforms.spatial import SpatialTransform
 from nnunetv2.training.data_augmentation.custom_transforms.targets import (
     DownsampleSegForDSTransform,
     RemoveLabelTransform,
@@ -135,6 +130,9 @@ def _spatial(
     settings: Mapping[str, Any], patch_size: Sequence[int], rotation: RandomScalar, in_slices: bool
 ) -> Transforms:
     """Random rotation and scaling, and the crop to the final size."""
+    # Here, because it imports pandas: trainers are also imported to predict.
+    from nnunetv2.training.data_augmentation.custom_transforms.spatial import SpatialTransform
+
     rotate_and_scale = SpatialTransform(
         tuple(patch_size[1:] if in_slices else patch_size),
         patch_center_dist_from_border=0,
@@ -155,6 +153,12 @@ def _previous_stage(foreground_labels: Sequence[int] | None) -> Transforms:
 
 def _corrupt_previous_stage(num_labels: int, share: float) -> Transforms:
     """Adds realistic errors to the previous stage's one-hot channels, the last ones of the image."""
+    # Here, because they import much of scikit-image.
+    from batchgeneratorsv2.transforms.nnunet.random_binary_operator import ApplyRandomBinaryOperatorTransform
+    from batchgeneratorsv2.transforms.nnunet.remove_connected_components import (
+        RemoveRandomConnectedComponentFromOneHotEncodingTransform,
+    )
+
     morphology = ApplyRandomBinaryOperatorTransform(list(range(-num_labels, 0)), strel_size=(1, 8), p_per_label=share)
     removal = RemoveRandomConnectedComponentFromOneHotEncodingTransform(
         list(range(-num_labels, 0)),

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from dinov3.utils import host_copies
-from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
 from nnunetv2.training.dataloading.augmenters import Restarts, make_augmenter
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.random_streams import SampleStreams
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 if TYPE_CHECKING:
     from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+
+    from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
 
 Target = torch.Tensor | list[torch.Tensor]
 
@@ -78,6 +78,8 @@ def start(
         streams: random streams of the samples; without them, samples use the global generators.
         keep_order: wait for late batches of streams, see `make_augmenter`.
     """
+    from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader  # imports what only training needs
+
     num_processes = get_allowed_n_proc_DA()
     workers = (num_processes, max(1, num_processes // 2) if num_processes else 0)
     waiting = (max(6, num_processes // 2), max(3, num_processes // 4))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from time import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from dinov3.utils.precision import precision_context, resolve_precision, tensor_
 from dinov3.utils.processes import process_group
 from nnunetv2.configuration import get_default_num_processes
 from nnunetv2.model import network_hook
-from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.training.data_augmentation import default_pipeline
 from nnunetv2.training.data_augmentation.custom_transforms.tubes import followed_by_tubes
 from nnunetv2.training.data_augmentation.patch_geometry import augmentation_geometry, deep_supervision_scales
@@ -45,6 +44,9 @@ from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling import plans_handler
+
+if TYPE_CHECKING:
+    from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
 
 
 class nnUNetTrainer(FoldTraining):
@@ -81,7 +83,7 @@ class nnUNetTrainer(FoldTraining):
         self.loss = self._build_loss()
         if resolve_precision(self.precision, self.device) != "fp16":
             self.grad_scaler = None  # only fp16 needs loss scaling
-        self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
+        self._find_dataset_class()
         self.was_initialized = True
         hyper_parameters = {name: getattr(self, name) for name in debug_information.HYPER_PARAMETERS}
         self.logger.update_config({"hparas": hyper_parameters})
@@ -165,11 +167,16 @@ class nnUNetTrainer(FoldTraining):
 
     def _cases_of_fold(self, make_splits: Callable[..., list[Split]]) -> tuple[list[str], list[str]]:
         if self.dataset_class is None:
-            self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
+            self._find_dataset_class()
         cases = self.dataset_class.get_identifiers(self.preprocessed_dataset_folder)
         folder, rule = self.preprocessed_dataset_folder_base, self.split_rule
         splits = [] if self.fold == "all" else make_splits(folder, cases, rule)
         return select_fold(splits, self.fold, cases, allow_leak=rule.allow_leak)
+
+    def _find_dataset_class(self) -> None:
+        from nnunetv2.preprocessing.stored_cases import infer_dataset_class  # imports blosc2; prediction needs no cases
+
+        self.dataset_class = infer_dataset_class(self.preprocessed_dataset_folder)
 
     def require_fold(self) -> None:
         """Checks that the fold and its cases exist; writes nothing, so that it can precede the loading of weights.

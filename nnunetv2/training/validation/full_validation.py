@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from nnunetv2.errors import NNUNetError
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
 from nnunetv2.inference.case_export import CaseExporter, ExportSetting
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
-from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.training.logging.nnunet_logger import MetaLogger
 from nnunetv2.training.logging.training_log import duration_in_words, time_left
 from nnunetv2.utilities.label_handling.label_handling import convert_labelmap_to_one_hot
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
+
+if TYPE_CHECKING:
+    from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
 
 logger = logging.getLogger(__name__)
 
@@ -200,6 +202,8 @@ def export_to_next_stages(
 
     A case that is not preprocessed for a next stage is reported and skipped.
     """
+    from nnunetv2.preprocessing.stored_cases import infer_dataset_class  # imports blosc2
+
     for stage in setting.configuration_manager.next_stage_names or ():
         stage_configuration = setting.plans_manager.get_configuration(stage)
         folder = os.path.join(setting.preprocessed_folder_base, stage_configuration.data_identifier)

@@ -1,17 +1,18 @@
-"""Interpret the labels of a dataset: classes or overlapping regions, ignored voxels, conversion of scores to labels."""
+"""Interpret the labels of a dataset: classes or overlapping regions, ignored voxels, conversion of scores to labels.
+
+torch is imported only where tensors are: the processes that preprocess need none.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 
 from nnunetv2.utilities.class_lookup import find_by_name
 from nnunetv2.utilities.dataset_json import channel_names
-from nnunetv2.utilities.helpers import softmax_helper_dim0
 from nnunetv2.utilities.label_handling.label_declaration import (
     check_declaration,
     has_any_region,
@@ -20,9 +21,13 @@ from nnunetv2.utilities.label_handling.label_declaration import (
 )
 from nnunetv2.utilities.label_handling.running_argmax import argmax_of_classes
 
+if TYPE_CHECKING:
+    import torch
+
+    Array = np.ndarray | torch.Tensor
+
 Label = int
 Region = int | tuple[int, ...]
-Array = np.ndarray | torch.Tensor
 
 IGNORE = "ignore"
 
@@ -60,8 +65,17 @@ class LabelManager:
         self._force_use_labels = force_use_labels
         self._allow_lost_regions = allow_lost_regions
         self._sanity_check(label_dict)
-        default = torch.sigmoid if self.has_regions else softmax_helper_dim0
-        self.inference_nonlin = default if inference_nonlin is None else inference_nonlin
+        if inference_nonlin is not None:
+            self.inference_nonlin = inference_nonlin
+
+    @functools.cached_property
+    def inference_nonlin(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Maps logits (K, ...) to scores in 0..1."""
+        import torch
+
+        from nnunetv2.utilities.helpers import softmax_helper_dim0
+
+        return torch.sigmoid if self.has_regions else softmax_helper_dim0
 
     def _sanity_check(self, label_dict: dict[str, int | Sequence[int]]) -> None:
         check_declaration(
@@ -126,6 +140,8 @@ class LabelManager:
 
     def apply_inference_nonlin(self, logits: Array) -> torch.Tensor:
         """Convert logits (K, ...) to scores (K, ...) in 0..1, float32, without gradients."""
+        import torch
+
         with torch.no_grad():
             return self.inference_nonlin(torch.as_tensor(logits).float())
 
@@ -135,7 +151,7 @@ class LabelManager:
         Returns:
             Labels as the same kind of array: int64, or with regions uint16 (numpy) or int16 (torch).
         """
-        if not isinstance(predicted_probabilities, (np.ndarray, torch.Tensor)):
+        if not (isinstance(predicted_probabilities, np.ndarray) or _is_tensor(predicted_probabilities)):
             raise TypeError(f"expected a numpy array or a tensor, got {type(predicted_probabilities).__name__}")
         if predicted_probabilities.shape[0] != self.num_segmentation_heads:
             raise ValueError(
@@ -149,7 +165,10 @@ class LabelManager:
     def _paint_regions(self, scores: Array) -> Array:
         if isinstance(scores, np.ndarray):
             segmentation = np.zeros(scores.shape[1:], dtype=np.uint16)
-        else:  # torch supports few operations on uint16
+        else:
+            import torch
+
+            # torch supports few operations on uint16
             segmentation = torch.zeros(scores.shape[1:], dtype=torch.int16, device=scores.device)
         for score, value in zip(scores, self.regions_class_order, strict=True):
             segmentation[score > 0.5] = value
@@ -179,6 +198,8 @@ class LabelManager:
         if isinstance(predicted_probabilities, np.ndarray):
             whole = np.zeros(shape, dtype=predicted_probabilities.dtype)
         else:
+            import torch
+
             whole = torch.zeros(shape, dtype=predicted_probabilities.dtype)
         if not self.has_regions:
             whole[0] = 1
@@ -189,9 +210,17 @@ class LabelManager:
 def _argmax_first_axis(scores: Array) -> Array:
     if isinstance(scores, np.ndarray):
         return argmax_of_classes(scores)
+    import torch
+
     if scores.device.type == "cpu" and scores.dtype != torch.bfloat16:
         return torch.from_numpy(argmax_of_classes(scores.detach().numpy()))  # torch is slower, even than numpy
     return scores.argmax(0)
+
+
+def _is_tensor(values: object) -> bool:
+    import torch
+
+    return isinstance(values, torch.Tensor)
 
 
 def get_labelmanager_class_from_plans(plans: dict) -> type[LabelManager]:
@@ -211,11 +240,13 @@ def convert_labelmap_to_one_hot(
     """
     shape = (len(all_labels), *segmentation.shape)
     wide = max(all_labels) >= 255
-    if isinstance(segmentation, torch.Tensor):
+    if isinstance(segmentation, np.ndarray):
+        masks = np.empty(shape, dtype=output_dtype or (np.uint16 if wide else np.uint8))
+    else:
+        import torch
+
         dtype = output_dtype or (torch.uint16 if wide else torch.uint8)
         masks = torch.empty(shape, dtype=dtype, device=segmentation.device)
-    else:
-        masks = np.empty(shape, dtype=output_dtype or (np.uint16 if wide else np.uint8))
     for mask, label in zip(masks, all_labels, strict=True):
         mask[...] = segmentation == label
     return masks

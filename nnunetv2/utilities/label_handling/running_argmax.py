@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 _VALUES_PER_BLOCK = 2**15  # with the buffers below about 500 kB
 
@@ -59,7 +58,11 @@ def _lowest(dtype: np.dtype | type) -> float | int:
 
 
 def _comparable(values: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(values).float().numpy() if values.dtype == np.float16 else values
+    if values.dtype != np.float16:
+        return values
+    import torch  # converts half precision faster than numpy does
+
+    return torch.from_numpy(values).float().numpy()
 
 
 def argmax_of_classes(scores: np.ndarray) -> np.ndarray:

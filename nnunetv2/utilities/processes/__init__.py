@@ -2,7 +2,8 @@
 
 - `command_processes`: run a command in one process or in a group of several (`-num_gpus`, `torchrun`).
 - `shared_prediction`: distribute cases over the processes of such a group, and share which ones failed.
-- `case_pool`: map a function over all cases of a dataset (planning, preprocessing, evaluation, postprocessing).
+- `case_pool`: map a function over all cases of a dataset (planning, preprocessing, evaluation, postprocessing); little
+  work is done by this process alone.
 - `worker_pool`: a few background calls at a time (preprocessing ahead of prediction, export after it).
 - `case_failures`: collect errors of single cases in `failures.json`, so that the others still finish.
 

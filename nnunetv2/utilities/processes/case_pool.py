@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
@@ -22,6 +23,9 @@ from nnunetv2.errors import NNUNetError, UsageError
 from nnunetv2.utilities.processes.case_failures import CaseFailures
 from nnunetv2.utilities.processes.worker_pool import kill_workers
 
+_SECONDS_ALONE = 3.0  # of computing, about as much as a few workers need to import their modules
+_FEW_BYTES = 1 << 26  # of compressed images; more may need so much memory that a worker should be killed for it, not us
+
 
 class WorkerLostError(NNUNetError):
     """A worker process died without a Python error, most often because the machine ran out of memory."""
@@ -35,11 +39,13 @@ def map_cases(
     names: Sequence[str] | None = None,
     description: str = "",
     show_progress: bool = False,
+    files: Iterable[str | os.PathLike] | None = None,
 ) -> Iterator[Any]:
     """Yield `function(*job)` for each job, in order; stops at the first failure.
 
     Workers are spawned and never outnumber the jobs or the processor cores. A single worker would only add its startup
-    time, so in that case everything runs in this process.
+    time, so in that case everything runs in this process. Likewise, this process begins alone with small `files`, and
+    starts workers for the remaining jobs after three seconds of computing.
 
     Args:
         function: importable by name; arguments and results must be picklable.
@@ -48,6 +54,7 @@ def map_cases(
         names: of the cases; prefixed to error messages if given.
         description: label of the progress bar.
         show_progress: draw a progress bar, if the output is a terminal.
+        files: all files that the jobs read; None: their size is unknown, and workers start at once.
 
     Raises:
         UsageError: `num_processes` is below 1.
@@ -58,7 +65,12 @@ def map_cases(
     if num_processes < 1:
         raise UsageError(f"The number of processes is {num_processes}; it must be at least 1")
     num_workers = min(num_processes, len(jobs), num_available_cores())
-    results = _here(function, jobs) if num_workers <= 1 else _in_workers(function, jobs, num_workers, names)
+    if num_workers <= 1:
+        results = _here(function, jobs)
+    elif files is not None and _bytes_of(files) < _FEW_BYTES:
+        results = _here_at_first(function, jobs, num_workers, names)
+    else:
+        results = _in_workers(function, jobs, num_workers, names)
     # Close the generator here: the garbage collector may close it in a thread of the pool, which cannot join itself.
     with tqdm(total=len(jobs), desc=description, disable=None if show_progress else True) as progress, closing(results):
         for number, result in enumerate(results):
@@ -123,6 +135,25 @@ def _with_older_file(error: Exception, path: str) -> Exception:
 def _here(function: Callable[..., Any], jobs: Sequence[tuple]) -> Generator[Callable[[], Any], None, None]:
     for job in jobs:
         yield partial(function, *job)
+
+
+def _bytes_of(files: Iterable[str | os.PathLike]) -> int:
+    return sum(os.path.getsize(file) for file in files if os.path.exists(file))  # missing ones fail in their job
+
+
+def _here_at_first(
+    function: Callable[..., Any], jobs: Sequence[tuple], num_workers: int, names: Sequence[str] | None
+) -> Generator[Callable[[], Any], None, None]:
+    from threadpoolctl import threadpool_limits
+
+    begin, done = time.process_time(), 0  # not the time of day: on a busy machine workers start late, too
+    with threadpool_limits(1):  # as in workers, so that sums are rounded alike
+        while done < len(jobs) and time.process_time() - begin < _SECONDS_ALONE:
+            yield partial(function, *jobs[done])
+            done += 1
+    if done < len(jobs):
+        others = None if names is None else names[done:]
+        yield from _in_workers(function, jobs[done:], min(num_workers, len(jobs) - done), others)
 
 
 def _in_workers(

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from nnunetv2.errors import DataError
-from nnunetv2.training.dataloading import batches
+from nnunetv2.training.dataloading import batches, data_loader
 from nnunetv2.training.dataloading.augmenters import (
     AugmentationWorkerDied,
     Restarts,
@@ -141,7 +141,7 @@ def test_no_worker_is_left_after_a_failure(started, streams):
 def test_no_worker_of_training_is_left_when_validation_cannot_start(monkeypatch: pytest.MonkeyPatch):
     before = _children()
     loaders = iter([_Draws(), _Failing(DataError("bad"), None)])
-    monkeypatch.setattr(batches, "nnUNetDataLoader", lambda *args, **kwargs: next(loaders))
+    monkeypatch.setattr(data_loader, "nnUNetDataLoader", lambda *args, **kwargs: next(loaders))
     monkeypatch.setenv("nnUNet_n_proc_DA", "2")
     drawing = batches.Drawing(2, (4, 4), None, 0.33, False)
     with pytest.raises(DataError, match="bad"):

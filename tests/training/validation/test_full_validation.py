@@ -13,6 +13,7 @@ import torch
 
 from nnunetv2.errors import DataError
 from nnunetv2.inference import case_export
+from nnunetv2.preprocessing.stored_cases import infer_dataset_class
 from nnunetv2.training.validation import full_validation
 from nnunetv2.training.validation.full_validation import (
     ValidationSetting,
@@ -76,7 +77,7 @@ def test_failing_export_names_its_case(
 
 
 def test_perfect_logits_give_perfect_scores(setting: ValidationSetting) -> None:
-    dataset_class = full_validation.infer_dataset_class(setting.preprocessed_folder_base + "/nnUNetPlans_2d")
+    dataset_class = infer_dataset_class(setting.preprocessed_folder_base + "/nnUNetPlans_2d")
     dataset = dataset_class(setting.preprocessed_folder_base + "/nnUNetPlans_2d", CASES[:2])
     segmentations = iter([dataset.load_case(case)[1][:] for case in CASES[:2]])
 
@@ -125,7 +126,7 @@ def test_segmentation_is_handed_to_the_next_stage(setting: ValidationSetting) ->
     assert _next_stage_of_case_0(setting) == []
     folder = f"{setting.preprocessed_folder_base}/nnUNetPlans_2d"
     previous = f"{setting.model_folder}/predicted_next_stage/second"
-    dataset_class = full_validation.infer_dataset_class(folder)
+    dataset_class = infer_dataset_class(folder)
     dataset = dataset_class(folder, ["case_0"], folder_with_segs_from_previous_stage=previous)
     image, _ = full_validation.load_network_input(dataset, "case_0", setting)
     assert image.shape == (3, 1, 40, 40)

@@ -31,6 +31,36 @@ def test_workers_never_outnumber_jobs():
     assert list(map_cases(scaled, [(3, 3)], 8)) == [(9, os.getpid())]
 
 
+def test_small_files_are_read_by_this_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(case_pool, "num_available_cores", lambda: 2)
+    monkeypatch.setattr(case_pool, "ProcessPoolExecutor", None)  # none is started
+    (tmp_path / "small").write_bytes(b"1")
+    files = [tmp_path / "small", tmp_path / "missing"]
+    assert list(map_cases(scaled, [(n, 2) for n in range(4)], 2, files=files)) == [
+        (n * 2, os.getpid()) for n in range(4)
+    ]
+    with pytest.raises(DataError, match="^Case x: first is not usable$"):
+        list(map_cases(refuse, [("first",), ("second",)], 2, names=["x", "y"], files=files))
+
+
+@pytest.mark.slow
+def test_workers_help_when_small_files_take_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(case_pool, "num_available_cores", lambda: 2)
+    clock = iter([0.0, 0.0, case_pool._SECONDS_ALONE, case_pool._SECONDS_ALONE])
+    monkeypatch.setattr(case_pool.time, "process_time", lambda: next(clock))
+    results = list(map_cases(scaled, [(n, 2) for n in range(5)], 2, names=list("abcde"), files=[]))
+    assert [value for value, _ in results] == [0, 2, 4, 6, 8]
+    assert [process == os.getpid() for _, process in results] == [True, False, False, False, False]
+
+
+def test_large_files_are_left_to_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr(case_pool, "num_available_cores", lambda: 2)
+    monkeypatch.setattr(case_pool, "_in_workers", lambda *_: (call for call in [lambda: "worker"]))
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(case_pool._FEW_BYTES)
+    assert list(map_cases(scaled, [(1, 1), (2, 2)], 2, files=[tmp_path / "large"])) == ["worker"]
+
+
 def test_no_jobs_give_no_results():
     assert list(map_cases(scaled, [], 4)) == []
 

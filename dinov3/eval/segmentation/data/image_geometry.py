@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+import platform
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as nn_functional
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from dinov3.eval.segmentation.data.labels import IGNORE_INDEX
 
 ImageSize = int | Sequence[int] | None
 """Length of the short side; or (height, width), regardless of the aspect ratio; or None: the size in the file."""
+
+_FLOATS = (torch.float32, torch.float64)
 
 MAX_CLASS_SHARE = 0.75  # of the labelled pixels of a crop
 CROP_TRIES = 11
@@ -46,15 +47,33 @@ def scaled_size(
 
 
 def resize_image(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Resizes (3, H, W) uint8 with antialiased bilinear interpolation, as in Pillow."""
-    return image if image.shape[-2:] == tuple(size) else F.resize(image, list(size), InterpolationMode.BILINEAR)
+    """Resizes (C, H, W) uint8 or float with antialiased bilinear interpolation, as in Pillow.
+
+    The result is that of `torchvision.transforms.v2.functional.resize`, whose import takes seconds.
+    """
+    if image.shape[-2:] == tuple(size):
+        return image
+    is_native = image.dtype in _FLOATS or (image.dtype == torch.uint8 and _resizes_bytes(image.device))
+    values = (image if is_native else image.float())[None]
+    resized = nn_functional.interpolate(values, list(size), mode="bilinear", align_corners=False, antialias=True)[0]
+    if not is_native and not image.is_floating_point():
+        resized = resized.round_()
+    return resized.to(image.dtype)
+
+
+def _resizes_bytes(device: torch.device) -> bool:
+    """True where torchvision has torch resize uint8 itself, which rounds differently from float32."""
+    return device.type == "cpu" and (
+        torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") or platform.machine() in ("aarch64", "arm64")
+    )
 
 
 def resize_label(label: Tensor, size: Sequence[int]) -> Tensor:
     """Resizes (H, W) integers by nearest pixel centre, so that they stay aligned with a resized image."""
     if label.shape == tuple(size):
         return label
-    return F.resize(label[None], list(size), InterpolationMode.NEAREST_EXACT)[0]
+    values = label if label.dtype in (*_FLOATS, torch.uint8) else label.float()  # torch resizes no other integers
+    return nn_functional.interpolate(values[None, None], list(size), mode="nearest-exact")[0, 0].to(label.dtype)
 
 
 def draw_crop(label: Tensor, crop_size: Sequence[int], generator: torch.Generator) -> tuple[slice, slice]:
