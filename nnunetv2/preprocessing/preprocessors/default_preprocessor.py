@@ -169,9 +169,8 @@ class DefaultPreprocessor:
         dataset_json: dict | str,
     ) -> None:
         """Preprocesses a case with `run_case` and stores it; the path includes the case's name, without ending."""
-        from nnunetv2.preprocessing.stored_cases import (
-            nnUNetDatasetBlosc2,
-        )  # imports blosc2, which prediction never needs
+        # Here, because it imports blosc2, which prediction never needs.
+        from nnunetv2.preprocessing.stored_cases import nnUNetDatasetBlosc2
 
         data, seg, properties = self.run_case(image_files, seg_file, plans_manager, configuration_manager, dataset_json)
         data = data.astype(np.float32, copy=False)
