@@ -14,11 +14,16 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from nnunetv2.inference.export_prediction import (
+    Logits,
+    convert_logits_on_device,
     convert_predicted_logits_to_segmentation_with_correct_shape,
+    export_labels,
     export_prediction_from_logits,
     resample_and_save,
+    revert_cropping_and_transposition,
 )
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from nnunetv2.utilities.processes.worker_pool import WorkerPool, call_here, result_of
@@ -42,6 +47,8 @@ class ExportSetting:
     num_processes: int
     return_predictions: bool = False
     """also return what is written"""
+    device: torch.device | None = None
+    """where to turn logits into labels if no probabilities are wanted; None for the CPU"""
 
 
 class _Export(NamedTuple):
@@ -79,7 +86,7 @@ class CaseExporter(AbstractContextManager):
         self._pending: list[_Export] = []
         self._results: list[Any] = []
 
-    def write(self, case: str, logits: np.ndarray, properties: dict[str, Any], output: str) -> None:
+    def write(self, case: str, logits: Logits, properties: dict[str, Any], output: str) -> None:
         """Write the segmentation of a case, immediately or in the background.
 
         Args:
@@ -89,25 +96,30 @@ class CaseExporter(AbstractContextManager):
             output: path without ending.
         """
         setting = self._setting
-        export = export_prediction_from_logits
-        future = self._runner(logits, properties)(
-            partial(export, return_prediction=True) if setting.return_predictions else export,
-            logits,
-            properties,
-            setting.configuration_manager,
-            setting.plans_manager,
-            setting.dataset_json,
-            output,
-            setting.save_probabilities,
-        )
+        labels = self._labels_on_device(logits, properties)
+        if labels is not None:
+            run = self._runner(1, properties)
+            arguments = labels, properties, setting.plans_manager, setting.dataset_json, output
+            export: Callable = export_labels
+        else:
+            run = self._runner(len(logits), properties)
+            managers = setting.configuration_manager, setting.plans_manager, setting.dataset_json
+            arguments = _in_main_memory(logits), properties, *managers, output, setting.save_probabilities
+            export = export_prediction_from_logits
+        future = run(partial(export, return_prediction=True) if setting.return_predictions else export, *arguments)
         self._submitted(self._blame(case), future)
 
-    def convert(self, logits: np.ndarray, properties: dict[str, Any]) -> None:
+    def convert(self, logits: Logits, properties: dict[str, Any]) -> None:
         """Like `write`, but returns the segmentation through `results`."""
         setting = self._setting
-        future = self._runner(logits, properties)(
+        labels = self._labels_on_device(logits, properties)
+        if labels is not None:
+            arguments = labels, setting.plans_manager, self._label_manager, properties
+            self._submitted(nullcontext(), call_here(revert_cropping_and_transposition, *arguments))
+            return
+        future = self._runner(len(logits), properties)(
             convert_predicted_logits_to_segmentation_with_correct_shape,
-            logits,
+            _in_main_memory(logits),
             setting.plans_manager,
             setting.configuration_manager,
             self._label_manager,
@@ -128,7 +140,7 @@ class CaseExporter(AbstractContextManager):
     ) -> None:
         """Like `write`, but on the grid of the next cascade stage, given by the `shape` and `dataset_class` there."""
         setting = self._setting
-        future = self._runner(logits, properties)(
+        future = self._runner(len(logits), properties)(
             resample_and_save,
             logits,
             shape,
@@ -148,11 +160,18 @@ class CaseExporter(AbstractContextManager):
         self._take(pending)
         return self._results
 
-    def _runner(self, logits: np.ndarray, properties: dict[str, Any]) -> Callable[..., Future]:
+    def _labels_on_device(self, logits: Logits, properties: dict[str, Any]) -> np.ndarray | None:
+        setting = self._setting
+        if setting.device is None or setting.save_probabilities or not isinstance(logits, torch.Tensor):
+            return None
+        managers = setting.plans_manager, setting.configuration_manager, self._label_manager
+        return convert_logits_on_device(logits, setting.device, *managers, properties)
+
+    def _runner(self, num_channels: int, properties: dict[str, Any]) -> Callable[..., Future]:
         """Choose where the next export runs: in this process or in the pool, which may block until there is room."""
         if self._workers_at_once:
             return self._pool.submit
-        self._values_so_far += len(logits) * math.prod(properties["shape_after_cropping_and_before_resampling"])
+        self._values_so_far += num_channels * math.prod(properties["shape_after_cropping_and_before_resampling"])
         return call_here if self._values_so_far < WORTH_A_PROCESS_VALUES else self._pool.submit
 
     def _submitted(self, blame: AbstractContextManager, future: Future) -> None:
@@ -174,3 +193,8 @@ class CaseExporter(AbstractContextManager):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._pool.__exit__(exc_type, exc, traceback)
+
+
+def _in_main_memory(logits: Logits) -> np.ndarray:
+    # numpy arrays, because tensors sent to a process would need shared memory, which is scarce in containers
+    return logits.cpu().numpy() if isinstance(logits, torch.Tensor) else logits
