@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -83,6 +83,8 @@ class CaseExporter(AbstractContextManager):
         self._workers_at_once = workers_at_once
         self._fail_early = fail_early
         self._values_so_far = 0
+        # While a GPU computes, files are written without a process too.
+        self._thread = None if setting.device is None else ThreadPoolExecutor(1, thread_name_prefix="export")
         self._pending: list[_Export] = []
         self._results: list[Any] = []
 
@@ -168,11 +170,21 @@ class CaseExporter(AbstractContextManager):
         return convert_logits_on_device(logits, setting.device, *managers, properties)
 
     def _runner(self, num_channels: int, properties: dict[str, Any]) -> Callable[..., Future]:
-        """Choose where the next export runs: in this process or in the pool, which may block until there is room."""
+        """Choose where the next export runs: here, in the thread or in the pool, which block until there is room."""
         if self._workers_at_once:
             return self._pool.submit
         self._values_so_far += num_channels * math.prod(properties["shape_after_cropping_and_before_resampling"])
-        return call_here if self._values_so_far < WORTH_A_PROCESS_VALUES else self._pool.submit
+        is_worth_a_process = self._values_so_far >= WORTH_A_PROCESS_VALUES
+        if self._thread is None:
+            return self._pool.submit if is_worth_a_process else call_here
+        return self._pool.submit if is_worth_a_process and self._setting.num_processes else self._submit_to_thread
+
+    def _submit_to_thread(self, function: Callable[..., Any], *args: Any) -> Future:
+        """Like `WorkerPool.submit`; waits while earlier exports keep too much memory."""
+        unfinished = [export.future for export in self._pending if not export.future.done()]
+        if len(unfinished) > QUEUED_EXPORTS:
+            wait(unfinished[:-QUEUED_EXPORTS])
+        return self._thread.submit(function, *args)
 
     def _submitted(self, blame: AbstractContextManager, future: Future) -> None:
         self._pending.append(_Export(len(self._results), blame, future))
@@ -192,6 +204,8 @@ class CaseExporter(AbstractContextManager):
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=exc is not None)
         self._pool.__exit__(exc_type, exc, traceback)
 
 

@@ -255,6 +255,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             self.configuration_manager,
             num_processes,
             verbose=self.verbose_preprocessing,
+            ahead=self.device.type == "cuda",
         )
 
     def get_data_iterator_from_raw_npy_data(
@@ -292,6 +293,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             self.configuration_manager,
             num_useful_processes(num_processes, len(images), num_bytes),
             verbose=self.verbose_preprocessing,
+            ahead=self.device.type == "cuda",
         )
 
     def predict_from_list_of_npy_arrays(
