@@ -133,7 +133,7 @@ class CaseExporter(AbstractContextManager):
     def write_for_next_stage(
         self,
         case: str,
-        logits: np.ndarray,
+        logits: Logits,
         properties: dict[str, Any],
         output: str,
         *,
@@ -144,7 +144,7 @@ class CaseExporter(AbstractContextManager):
         setting = self._setting
         future = self._runner(len(logits), properties)(
             resample_and_save,
-            logits,
+            _in_main_memory(logits),
             shape,
             output,
             setting.plans_manager,
