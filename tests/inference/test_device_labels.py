@@ -40,8 +40,7 @@ def configuration(resampling: functools.partial = DEFAULT) -> SimpleNamespace:
 
 
 def make_logits(number: int) -> torch.Tensor:
-    """Coarse values, so that classes tie."""
-    return torch.from_numpy(np.random.default_rng(0).integers(-4, 5, (number, *OLD_SHAPE))).half()
+    return torch.from_numpy(np.random.default_rng(0).normal(0, 8, (number, *OLD_SHAPE))).half()
 
 
 def on_device(logits: torch.Tensor, labels: LabelManager, manager: SimpleNamespace) -> np.ndarray | None:

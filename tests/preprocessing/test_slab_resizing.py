@@ -42,7 +42,9 @@ def test_values_are_those_of_the_default_resampling(case: str, num_bytes: int) -
         assert np.isnan(result[(slice(None), *place)]).all()  # each voxel once
         result[(slice(None), *place)] = slab.numpy()
         num_slabs += 1
-    np.testing.assert_array_equal(result, expected)
+    # Half a step between two numbers of half precision may be rounded either way, depending on the last bit.
+    np.testing.assert_allclose(result, expected, rtol=2**-10, atol=0)
+    assert (result != expected).mean() < 1e-4
     assert num_slabs <= max(new_shape)
     if num_bytes == 1:
         assert num_slabs in new_shape

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 _ROWS_PER_BLOCK = 32
 _ROWS_PER_BLOCK_OF_ORDER_1 = 16
 _VALUES_PER_GROUP = 2**17  # of planes that are resized together: enough for BLAS, and 1 MB stays in the cache
-_UNRELIABLE_BITS = 12  # of float64's 52; a sum of eight values of different signs may lose as many
 _NEGLIGIBLE = 1e-16  # entries this small cannot change a float64 sum of entries near 1
 
 
@@ -202,16 +201,13 @@ def _write_half(values: np.ndarray, out: np.ndarray) -> None:
 def bits_beyond_float32_as_one(bits: torch.Tensor) -> torch.Tensor:
     """Prepares float64 values for rounding to float16 by way of float32.
 
-    A mean of half-precision numbers often lies exactly between two of them, where the last bits of float64 would decide
-    and these depend on the order of the sum, on fused instructions, and so on the library and the device. So they are
-    rounded off first. As rounding twice would be wrong beside such a middle, the other bits that float32 lacks become
-    one that says whether any of them was set ("round to odd"); then the first step is exact.
+    Rounding twice would be wrong beside a tie. So the bits that float32 lacks become one that says whether any of them
+    was set ("round to odd"); then the first step is exact.
 
     Args:
         bits: float64 values, viewed as int64.
     """
-    unreliable, beyond_float32 = (1 << _UNRELIABLE_BITS) - 1, (1 << 29) - 1
-    bits = (bits + (unreliable + 1) // 2).bitwise_and_(~unreliable)
+    beyond_float32 = (1 << 29) - 1
     odd = bits & beyond_float32
     odd += beyond_float32  # carries into the last bit of float32 if any bit was set
     return odd.bitwise_or_(bits).bitwise_and_(~beyond_float32)

@@ -1,7 +1,8 @@
 """The default resampling of logits with torch, slab by slab, so that a GPU needs no room for all resized logits.
 
-The operators are those of `separable_matrices`, applied in the same order and in float64. There, matrix products of
-different libraries and devices differ in the last bits; rounded to half precision, the logits are equal.
+The operators are those of `separable_matrices`, applied in the same order and in float64, where matrix products of
+different libraries and devices differ in the last bits. Rounded to half precision the values are equal, except for
+about one in 100 000 that lies between two neighbours and is rounded to the other one.
 """
 
 from __future__ import annotations
