@@ -35,7 +35,7 @@ def labels_on_device(
         logits: (K, *spatial), on the device or in main memory.
         resampling: that of a configuration.
         spacings: of the logits and of the labels, in mm.
-        label_manager: one that converts each voxel by itself.
+        label_manager: one that converts each voxel by itself; called with slabs (K, *slab).
 
     Returns:
         Labels of `new_shape`; None if the resampling is not the default one, or memory does not suffice.
