@@ -30,6 +30,12 @@ os.environ["nnUNet_def_n_proc"] = "0"
 
 import numpy as np  # noqa: E402 - the number of threads must be set before numpy starts them
 
+
+class Cost(NamedTuple):
+    seconds: float
+    megabytes: float
+
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY_MODEL = REPOSITORY / "tests" / "recorded" / "inference" / "models" / "nnUNetTrainer__nnUNetPlans__3d_fullres"
 PATCH = 32
@@ -37,6 +43,7 @@ NETWORK_SPACING, SPACING = 1.25, 1.0  # mm
 BLOBS_PER_AXIS = 8  # each volume has the same structures at its own resolution
 ENDING = ".nii"
 TOO_FAST = 1.15  # an exponent above is marked
+WORTH_AN_EXPONENT = Cost(0.05, 50)  # less is lost in the noise of the clock, and in memory that the imports left free
 
 
 @dataclass(frozen=True)
@@ -56,11 +63,6 @@ class Size:
     @property
     def voxels(self) -> int:
         return self.cases * self.side**3
-
-
-class Cost(NamedTuple):
-    seconds: float
-    megabytes: float
 
 
 AXES = {
@@ -216,7 +218,11 @@ def measure(step: str, size: Size) -> Cost:
 
 def exponent(before: float, after: float, growth: float) -> float:
     """The p in `after = before * growth ** p`."""
-    return math.log(max(after, 1e-9) / max(before, 1e-9)) / math.log(growth)
+    return math.log(max(after, 1e-9) / before) / math.log(growth)
+
+
+def in_words(value: float) -> str:
+    return f"{value:.2f}{' !' if value > TOO_FAST else ''}"
 
 
 def rows_of(step: str, axis: str, sizes: Sequence[Size]) -> list[str]:
@@ -227,8 +233,10 @@ def rows_of(step: str, axis: str, sizes: Sequence[Size]) -> list[str]:
         if before is not None:
             old_size, old_cost = before
             growth = size.voxels / old_size.voxels if axis != "labels" else size.labels / old_size.labels
-            found = [exponent(*pair, growth) for pair in zip(old_cost, cost, strict=True)]
-            exponents = [f"{value:.2f}{' !' if value > TOO_FAST else ''}" for value in found]
+            exponents = [
+                in_words(exponent(old, new, growth)) if old >= least else "-"
+                for old, new, least in zip(old_cost, cost, WORTH_AN_EXPONENT, strict=True)
+            ]
         value = f"{size.side}³" if axis == "volume" else str(getattr(size, axis))
         per_voxel = cost.seconds / size.voxels * 1e6
         rows.append(
