@@ -62,14 +62,13 @@ def predict_cases(
     return results
 
 
-def _logits(item: Item, predict_logits: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+def _logits(item: Item, predict_logits: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     data = item["data"]
     if isinstance(data, str):
         path, data = data, np.load(data, allow_pickle=False)
         os.remove(path)
     data = data if isinstance(data, torch.Tensor) else torch.from_numpy(data)
-    # Send numpy arrays: tensors would need shared memory, which is scarce in containers.
-    return predict_logits(data).cpu().numpy()
+    return predict_logits(data)
 
 
 def _progress(number: int, items: Iterable[Item], started: float) -> str:

@@ -1,10 +1,11 @@
-"""Preprocess cases for prediction, ahead of time in other processes or one at a time in this process."""
+"""Preprocess cases for prediction: ahead of time in other processes or a thread, or one at a time in this process."""
 
 from __future__ import annotations
 
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,13 +45,23 @@ class PreprocessedCases(Iterator[Item]):
         jobs: arguments of each call; the last one is the output path.
         num_processes: 0 preprocesses each case in this process when it is requested.
         pin_memory: use page-locked memory, from which transfers to a GPU are faster.
+        ahead: without processes, preprocess the next case in a thread meanwhile; for a consumer that computes on a GPU.
     """
 
     def __init__(
-        self, preprocess: Callable[..., Item], jobs: Sequence[tuple], num_processes: int, pin_memory: bool = False
+        self,
+        preprocess: Callable[..., Item],
+        jobs: Sequence[tuple],
+        num_processes: int,
+        pin_memory: bool = False,
+        *,
+        ahead: bool = False,
     ) -> None:
         self._num_left = len(jobs)
-        self._items = _preprocess_all(preprocess, jobs, min(num_processes, len(jobs)))
+        if ahead and num_processes == 0 and len(jobs) > 1:
+            self._items = _preprocess_ahead(preprocess, jobs)
+        else:
+            self._items = _preprocess_all(preprocess, jobs, min(num_processes, len(jobs)))
         self._pin_memory = pin_memory
 
     def __next__(self) -> Item:
@@ -78,6 +89,19 @@ def _preprocess_all(preprocess: Callable[..., Item], jobs: Sequence[tuple], num_
             yield _item_of(*begun.popleft())
 
 
+def _preprocess_ahead(preprocess: Callable[..., Item], jobs: Sequence[tuple]) -> Iterator[Item]:
+    thread = ThreadPoolExecutor(1, thread_name_prefix="preprocessing")
+    try:
+        begun = thread.submit(preprocess, *jobs[0])
+        for job, following in zip(jobs, [*jobs[1:], None], strict=True):
+            current = begun
+            if following is not None:
+                begun = thread.submit(preprocess, *following)
+            yield _item_of(current, job[-1])
+    finally:
+        thread.shutdown(cancel_futures=True)
+
+
 def _item_of(future: Any, ofile: str | None) -> Item:
     try:
         item = result_of(future)
@@ -98,11 +122,13 @@ def preprocessing_iterator_fromfiles(
     num_processes: int,
     pin_memory: bool = False,
     verbose: bool = False,
+    *,
+    ahead: bool = False,
 ) -> PreprocessedCases:
     """Iterate over the preprocessed cases of image files; see `PreprocessedCases`."""
     preprocessor = CasePreprocessor(plans_manager, dataset_json, configuration_manager, verbose)
     jobs = _jobs(list_of_lists, list_of_segs_from_prev_stage_files, output_filenames_truncated)
-    return PreprocessedCases(preprocessor.from_files, jobs, num_processes, pin_memory)
+    return PreprocessedCases(preprocessor.from_files, jobs, num_processes, pin_memory, ahead=ahead)
 
 
 def preprocessing_iterator_fromnpy(
@@ -116,11 +142,13 @@ def preprocessing_iterator_fromnpy(
     num_processes: int,
     pin_memory: bool = False,
     verbose: bool = False,
+    *,
+    ahead: bool = False,
 ) -> PreprocessedCases:
     """Iterate over the preprocessed cases of images (C, Z, Y, X); see `PreprocessedCases`."""
     preprocessor = CasePreprocessor(plans_manager, dataset_json, configuration_manager, verbose)
     jobs = _jobs(list_of_images, list_of_segs_from_prev_stage, list_of_image_properties, truncated_ofnames)
-    return PreprocessedCases(preprocessor.from_npy, jobs, num_processes, pin_memory)
+    return PreprocessedCases(preprocessor.from_npy, jobs, num_processes, pin_memory, ahead=ahead)
 
 
 def _jobs(images: Sequence[Any], *further: Sequence[Any] | None) -> list[tuple]:

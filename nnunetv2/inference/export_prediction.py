@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from nnunetv2.errors import UsageError
+from nnunetv2.inference.device_labels import labels_on_device
 from nnunetv2.preprocessing.chunk_shapes import comp_blosc2_params
 from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -52,30 +53,67 @@ def convert_predicted_logits_to_segmentation_with_correct_shape(
         `return_probabilities` also the scores (K, Z, Y, X), float32.
     """
     shape = properties_dict["shape_after_cropping_and_before_resampling"]
-    original_spacing = [properties_dict["spacing"][axis] for axis in plans_manager.transpose_forward]
-    network_spacing = _spacing_of_network(configuration_manager, original_spacing)
+    spacings = _spacings(plans_manager, configuration_manager, properties_dict)
 
     def resample(logits: Logits) -> Logits:
-        return configuration_manager.resampling_fn_probabilities(logits, shape, network_spacing, original_spacing)
+        return configuration_manager.resampling_fn_probabilities(logits, shape, *spacings)
 
     with _torch_threads(num_threads_torch):
         if not return_probabilities:
             labels = _resample_to_labels(predicted_logits, shape, resample, label_manager)
-            return _uncrop_labels(labels, plans_manager, label_manager, properties_dict)
+            return revert_cropping_and_transposition(labels, plans_manager, label_manager, properties_dict)
         scores = label_manager.apply_inference_nonlin(resample(predicted_logits))
         labels = label_manager.convert_probabilities_to_segmentation(scores)
         scores = label_manager.revert_cropping_on_probabilities(
             scores, properties_dict["bbox_used_for_cropping"], properties_dict["shape_before_cropping"]
         )
         axes = [0, *(axis + 1 for axis in plans_manager.transpose_backward)]
-        segmentation = _uncrop_labels(labels, plans_manager, label_manager, properties_dict)
+        segmentation = revert_cropping_and_transposition(labels, plans_manager, label_manager, properties_dict)
         return segmentation, _as_numpy(scores).transpose(axes)
 
 
-def _spacing_of_network(configuration_manager: ConfigurationManager, original_spacing: Sequence[float]) -> list[float]:
-    """Spacing of the preprocessed grid; a 2D configuration keeps the spacing of the first axis."""
-    missing = len(original_spacing) - len(configuration_manager.spacing)
-    return [*original_spacing[:missing], *configuration_manager.spacing]
+def convert_logits_on_device(
+    logits: torch.Tensor,
+    device: torch.device,
+    plans_manager: PlansManager,
+    configuration_manager: ConfigurationManager,
+    label_manager: LabelManager,
+    properties_dict: dict[str, Any],
+) -> np.ndarray | None:
+    """Convert logits to labels on a device, from which only the labels are copied.
+
+    Args:
+        logits: (K, *spatial), on the device or in main memory.
+
+    Returns:
+        Labels on the grid of the cropped image, in the axis order of the network; None if they must be computed on the
+        CPU: the plans name another resampling than the default one, or memory does not suffice.
+    """
+    if not _allows_groups(label_manager) or len(logits) != label_manager.num_segmentation_heads:
+        return None
+    shape = properties_dict["shape_after_cropping_and_before_resampling"]
+    spacings = _spacings(plans_manager, configuration_manager, properties_dict)
+    return labels_on_device(
+        logits, device, shape, configuration_manager.resampling_fn_probabilities, spacings, label_manager
+    )
+
+
+def revert_cropping_and_transposition(
+    labels: Logits, plans_manager: PlansManager, label_manager: LabelManager, properties: dict[str, Any]
+) -> np.ndarray:
+    """Paste the labels of the crop into the whole image and restore the axis order of the file."""
+    whole = np.zeros(properties["shape_before_cropping"], dtype=_label_type(label_manager))
+    whole[tuple(slice(start, end) for start, end in properties["bbox_used_for_cropping"])] = _as_numpy(labels)
+    return whole.transpose(plans_manager.transpose_backward)
+
+
+def _spacings(
+    plans_manager: PlansManager, configuration_manager: ConfigurationManager, properties: dict[str, Any]
+) -> tuple[list[float], list[float]]:
+    """Spacings of the preprocessed and of the original grid; a 2D configuration keeps that of the first axis."""
+    original = [properties["spacing"][axis] for axis in plans_manager.transpose_forward]
+    missing = len(original) - len(configuration_manager.spacing)
+    return [*original[:missing], *configuration_manager.spacing], original
 
 
 def _resample_to_labels(
@@ -133,15 +171,6 @@ def _regions_of(groups: Iterator[tuple[int, np.ndarray]], label_manager: LabelMa
         for score, label in zip(scores, label_manager.regions_class_order[first:], strict=False):
             labels[score > 0.5] = label
     return labels
-
-
-def _uncrop_labels(
-    labels: Logits, plans_manager: PlansManager, label_manager: LabelManager, properties: dict[str, Any]
-) -> np.ndarray:
-    """Paste the labels of the crop into the whole image and restore the axis order of the file."""
-    whole = np.zeros(properties["shape_before_cropping"], dtype=_label_type(label_manager))
-    whole[tuple(slice(start, end) for start, end in properties["bbox_used_for_cropping"])] = _as_numpy(labels)
-    return whole.transpose(plans_manager.transpose_backward)
 
 
 def _label_type(label_manager: LabelManager) -> type[np.unsignedinteger]:
@@ -206,6 +235,34 @@ def export_prediction_from_logits(
         write_probabilities(scores, properties_dict, output_file_truncated)
     else:
         remove_probabilities(output_file_truncated)
+    _write_segmentation(segmentation, properties_dict, plans_manager, dataset_json, output_file_truncated)
+    return converted if return_prediction else None
+
+
+def export_labels(
+    labels: np.ndarray,
+    properties_dict: dict[str, Any],
+    plans_manager: PlansManager,
+    dataset_json: dict,
+    output_file_truncated: str,
+    *,
+    return_prediction: bool = False,
+) -> np.ndarray | None:
+    """Write what `convert_logits_on_device` returns; otherwise like `export_prediction_from_logits`."""
+    label_manager = plans_manager.get_label_manager(dataset_json)
+    segmentation = revert_cropping_and_transposition(labels, plans_manager, label_manager, properties_dict)
+    remove_probabilities(output_file_truncated)
+    _write_segmentation(segmentation, properties_dict, plans_manager, dataset_json, output_file_truncated)
+    return segmentation if return_prediction else None
+
+
+def _write_segmentation(
+    segmentation: np.ndarray,
+    properties_dict: dict[str, Any],
+    plans_manager: PlansManager,
+    dataset_json: dict,
+    output_file_truncated: str,
+) -> None:
     writer = plans_manager.image_reader_writer_class()
     try:
         writer.write_seg(segmentation, output_file_truncated + dataset_json["file_ending"], properties_dict)
@@ -214,7 +271,6 @@ def export_prediction_from_logits(
             f"{type(writer).__name__} cannot write the segmentation: the properties of the image have no {err}; give "
             f"those that its read_images returns, or no output file"
         ) from err
-    return converted if return_prediction else None
 
 
 def resample_and_save(
@@ -239,8 +295,7 @@ def resample_and_save(
     from nnunetv2.preprocessing.stored_cases import nnUNetDatasetBlosc2  # imports blosc2
 
     label_manager = plans_manager.get_label_manager(_loaded(dataset_json_dict_or_file))
-    original_spacing = [properties_dict["spacing"][axis] for axis in plans_manager.transpose_forward]
-    spacing = _spacing_of_network(configuration_manager, original_spacing)
+    spacing, _ = _spacings(plans_manager, configuration_manager, properties_dict)
 
     def resample(logits: Logits) -> Logits:
         # As upstream: spacings only decide whether to resample one axis separately; this stage's serve for both grids.

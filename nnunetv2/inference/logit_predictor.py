@@ -21,6 +21,7 @@ from nnunetv2.inference.model_loading import compile_if_wanted, load_trained_mod
 from nnunetv2.inference.sliding_window_prediction import Slicer, compute_gaussian, pad_to_tile_size, tile_slicers
 from nnunetv2.inference.tile_aggregation import TileBlending, predict_tiles_within_memory
 from nnunetv2.inference.weight_casts import call_outside_inference_mode, forget_casts, weights_cast_once
+from nnunetv2.utilities.device_memory import free_bytes
 from nnunetv2.utilities.file_names import check_file_ending
 from nnunetv2.utilities.helpers import dummy_context
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -28,6 +29,8 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 
 logger = logging.getLogger(__name__)
 
+# A sum of logits leaves the rest to the next fold, whose logits take as much, and to its activations.
+_LARGEST_SHARE_OF_FREE_MEMORY = 0.25
 _LARGEST_WEIGHT = 10  # keeps the flanks of the Gaussian above the underflow of half precision
 
 
@@ -165,14 +168,27 @@ class LogitPredictor:
         Returns:
             float16 (K, *spatial) in main memory.
         """
+        return self._logits_where_computed(data).cpu()
+
+    @torch.inference_mode()
+    def _logits_where_computed(self, data: torch.Tensor) -> torch.Tensor:
+        """Like `predict_logits_from_preprocessed_data`, but on the device if the logits fit there."""
         if self.list_of_parameters is None:
-            return self.predict_sliding_window_return_logits(data).cpu()
+            return self.predict_sliding_window_return_logits(data)
         total: torch.Tensor | None = None
-        for number in range(len(self.list_of_parameters)):
+        num_folds = len(self.list_of_parameters)
+        for number in range(num_folds):
             with self._fold_weights.loaded(self.network, self.list_of_parameters, number, self.device):
-                logits = self.predict_sliding_window_return_logits(data).cpu()
-            total = logits if total is None else total.add_(logits)
-        return total if len(self.list_of_parameters) == 1 else total.div_(len(self.list_of_parameters))
+                logits = self.predict_sliding_window_return_logits(data)
+            if num_folds > 1 and logits.nbytes > _LARGEST_SHARE_OF_FREE_MEMORY * free_bytes(logits.device):
+                logits = logits.cpu()  # the next fold needs the memory
+            if total is None:
+                total = logits
+                continue
+            # A fold may have run short of memory that the one before had; then the sum goes to main memory.
+            total = total.to(logits.device) if logits.device.type == "cpu" else total
+            total.add_(logits.to(total.device))
+        return total if num_folds == 1 else total.div_(num_folds)
 
     @torch.inference_mode()
     def predict_sliding_window_return_logits(self, input_image: torch.Tensor) -> torch.Tensor:

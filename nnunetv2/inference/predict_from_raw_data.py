@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 Arrays = np.ndarray | list[np.ndarray]
 
+_OWN_PREDICTION = LogitPredictor.predict_logits_from_preprocessed_data
 _NOT_RECORDED = ("self", "return_predictions")  # of the arguments, in the description of a prediction
 
 
@@ -254,6 +255,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             self.configuration_manager,
             num_processes,
             verbose=self.verbose_preprocessing,
+            ahead=self.device.type == "cuda",
         )
 
     def get_data_iterator_from_raw_npy_data(
@@ -291,6 +293,7 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             self.configuration_manager,
             num_useful_processes(num_processes, len(images), num_bytes),
             verbose=self.verbose_preprocessing,
+            ahead=self.device.type == "cuda",
         )
 
     def predict_from_list_of_npy_arrays(
@@ -372,9 +375,13 @@ class nnUNetPredictor(LogitPredictor):  # noqa: N801 - upstream's name
             save_probabilities,
             _or_default(num_processes_segmentation_export),
             return_predictions,
+            self.device if self.perform_everything_on_device else None,
         )
+        predict = self.predict_logits_from_preprocessed_data
+        if getattr(predict, "__func__", None) is _OWN_PREDICTION:
+            predict = self._logits_where_computed  # a subclass's own prediction returns them in main memory
         try:
-            return predict_cases(data_iterator, self.predict_logits_from_preprocessed_data, setting)
+            return predict_cases(data_iterator, predict, setting)
         finally:
             compute_gaussian.cache_clear()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nnunetv2.errors import DataError
 from nnunetv2.inference import case_export
@@ -94,6 +97,30 @@ def test_workers_are_used_once_there_is_enough_work(
             for case in "abc":
                 exporter.write(case, LOGITS, PROPERTIES, "path")
     assert runs == ["here", "here", "pool", "pool", "pool", "pool"]
+
+
+def test_files_are_written_in_a_thread_while_a_gpu_computes(
+    setting: ExportSetting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, exported = threading.Semaphore(0), []
+
+    def export(*args: Any) -> None:
+        assert free.acquire(timeout=60)
+        exported.append(args[5])
+        if args[5] == "bad":
+            raise DataError("disk is full")
+
+    monkeypatch.setattr(case_export, "export_prediction_from_logits", export)
+    device = replace(setting, device=torch.device("cpu"))
+    with CaseExporter(device, named) as exporter:
+        for output in ("first", "bad"):
+            exporter.write(output, LOGITS, PROPERTIES, output)
+        assert exported == []  # nobody waits
+        free.release(3)
+        exporter.write("third", LOGITS, PROPERTIES, "third")
+        with pytest.raises(DataError, match="^bad: disk is full$"):
+            exporter.results()
+    assert exported == ["first", "bad", "third"]
 
 
 def test_error_of_an_export_that_ends_between_two_looks_is_not_lost(

@@ -66,6 +66,26 @@ def test_cases_are_preprocessed_when_they_are_asked_for() -> None:
     assert list(cases) == []
 
 
+def test_one_case_is_preprocessed_ahead_while_a_gpu_computes() -> None:
+    begun = {value: threading.Event() for value in (1, 2, 3, 4)}
+
+    def note(value: int, ofile: str) -> dict:
+        begun[value].set()
+        return item_of_ones(value, ofile)
+
+    jobs = [(1, "a"), (2, "b"), (3, "c"), (4, "d")]
+    cases = PreprocessedCases(note, jobs, 0, ahead=True)
+    assert next(cases)["ofile"] == "a"
+    assert begun[2].wait(60)
+    assert not begun[3].is_set()
+    failed = next(cases)
+    assert isinstance(failed, FailedCase)
+    assert begun[3].wait(60)
+    cases.close()
+    assert not begun[4].is_set()
+    assert [item["ofile"] for item in PreprocessedCases(note, jobs, 0, ahead=True)] == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize(
     ("requested", "num_cases", "num_bytes", "useful"),
     [(3, 1, 10**10, 0), (3, 50, 10**6, 0), (0, 50, 10**10, 0), (1, 50, WORTH_A_PROCESS_BYTES, 1)],

@@ -145,6 +145,8 @@ def _run(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         return CUDA
     if func is aten._fused_sdp_choice.default:
         return 0  # the mathematical attention
+    if func is aten._has_compatible_shallow_copy_type.default:
+        return all(isinstance(arg, CudaTensor) for arg in args)
     leaves = pytree.tree_leaves((args, kwargs))
     cudas = [leaf for leaf in leaves if isinstance(leaf, CudaTensor)]
     others = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and not isinstance(leaf, CudaTensor)]
@@ -190,6 +192,8 @@ def _note_copies(
         non_blocking = target_is_cuda and (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
     else:
         return
+    if not target_is_cuda:
+        _each(lambda log: log.copy_to_host(source.nbytes))
     if not non_blocking:
         _each(lambda log: log.wait("copy to the device" if target_is_cuda else "copy to the host"))
     elif target_is_cuda and source.ndim and not getattr(source, "is_pretended_pinned", False):
@@ -239,6 +243,12 @@ def _compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     )
 
 
+def _enter_without_gradients(mode: torch.inference_mode) -> None:
+    """Stands for entering inference mode, in which torch cannot wrap tensors."""
+    mode._inference_mode_context = torch.no_grad() if mode.mode else torch.enable_grad()
+    mode._inference_mode_context.__enter__()
+
+
 def _answers() -> dict[str, Any]:
     """Functions of `torch.cuda` that would ask the driver."""
     properties = SimpleNamespace(
@@ -253,6 +263,7 @@ def _answers() -> dict[str, Any]:
     return {
         **dict.fromkeys(memory, always(0)),
         **dict.fromkeys(nothing, always(None)),
+        "mem_get_info": always((40 * 2**30, properties.total_memory)),
         "is_available": always(True),
         "is_initialized": always(False),
         "device_count": always(1),
@@ -283,6 +294,7 @@ def pretended_cuda() -> Iterator[HostLog]:
         for name, answer in _answers().items():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))
         stack.enter_context(mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False))
+        stack.enter_context(mock.patch.object(torch.inference_mode, "__enter__", _enter_without_gradients))
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # its operations have no version for the CPU
         # As on a GPU, where no dispatch mode is active: constants are remembered.
         stack.enter_context(mock.patch.object(size_constants, "is_in_torch_dispatch_mode", lambda: False))

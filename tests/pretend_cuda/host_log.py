@@ -18,6 +18,7 @@ class HostLog:
         waits: places at which the host waits until the device has done everything it was given, with their kind.
         staged: copies of pageable memory to the device that ask not to wait. The driver stages small ones.
         late_reads: per event that the host waited for: what it had launched since, so what the device has left to do.
+        bytes_to_host: size of all copies from the device to the host.
         launches: operations that start a kernel or a copy on the device.
         all_launches: also those before the last `reset`.
     """
@@ -25,11 +26,12 @@ class HostLog:
     waits: list[str] = field(default_factory=list)
     staged: list[str] = field(default_factory=list)
     late_reads: list[int] = field(default_factory=list)
+    bytes_to_host: int = 0
     launches: int = 0
     all_launches: int = 0
 
     def reset(self) -> None:
-        self.waits, self.staged, self.late_reads, self.launches = [], [], [], 0
+        self.waits, self.staged, self.late_reads, self.launches, self.bytes_to_host = [], [], [], 0, 0
 
     def launch(self) -> None:
         self.launches += 1
@@ -37,6 +39,9 @@ class HostLog:
 
     def wait(self, kind: str) -> None:
         self.waits.append(f"{kind} at {_place()}")
+
+    def copy_to_host(self, num_bytes: int) -> None:
+        self.bytes_to_host += num_bytes
 
     def stage(self) -> None:
         self.staged.append(_place())

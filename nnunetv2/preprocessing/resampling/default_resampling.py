@@ -193,7 +193,7 @@ def _resize_image(volume: np.ndarray, order: int, out: np.ndarray) -> None:
 def _resize_image_separately(volume: np.ndarray, order: int, order_z: int, out: np.ndarray) -> None:
     """Resizes the planes `volume[i]` with `order`, then the first axis with `order_z`."""
     if order_z == 0:
-        volume = volume[_nearest_planes(volume.shape[0], out.shape[0])]
+        volume = volume[nearest_planes(volume.shape[0], out.shape[0])]
     planes = out if order_z == 0 else np.empty((volume.shape[0], *out.shape[1:]))
     if order == 0:
         planes[...] = resize_nearest(volume, planes.shape)
@@ -211,7 +211,7 @@ def _resize_labels_separately(labels: np.ndarray, order: int, order_z: int, out:
     else:
         planes = resize_labels(labels, (depth, *out.shape[1:]), order)
     if order_z == 0 or depth == new_depth:
-        out[...] = planes[_nearest_planes(depth, new_depth)]
+        out[...] = planes[nearest_planes(depth, new_depth)]
         return
     matrix = dense_axis_matrix(depth, new_depth, order_z)
     for label in np.unique(planes):
@@ -220,7 +220,7 @@ def _resize_labels_separately(labels: np.ndarray, order: int, order_z: int, out:
         out[np.round(share) > 0.5] = label
 
 
-def _nearest_planes(old_depth: int, new_depth: int) -> np.ndarray:
+def nearest_planes(old_depth: int, new_depth: int) -> np.ndarray:
     """Returns the old plane nearest to the centre of each new plane, rounded as in `scipy.ndimage.map_coordinates`."""
     centres = old_depth / new_depth * (np.arange(new_depth) + 0.5) - 0.5
     planes = np.arange(old_depth, dtype=np.float64)

@@ -15,9 +15,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
+
+if TYPE_CHECKING:
+    import torch
 
 # Narrow stripes skip more zeros, until the products get too small for BLAS. The bands of higher orders are wide anyway.
 _ROWS_PER_BLOCK = 32
@@ -187,17 +191,23 @@ def _write_within(limits: tuple[float, float] | None, values: np.ndarray, out: n
 
 
 def _write_half(values: np.ndarray, out: np.ndarray) -> None:
-    """Writes float64 values as float16, rounded as numpy does, but with the processor's instructions.
-
-    Those start from float32, and rounding twice would be wrong beside a tie. So the bits that float32 lacks become one
-    that says whether any of them was set ("round to odd"); then the first step is exact.
-    """
+    """Writes float64 values as float16, with the processor's instructions; see `bits_beyond_float32_as_one`."""
     import torch
 
-    bits = values.view(np.int64)
-    beyond_float32 = np.int64((1 << 29) - 1)
+    rounded = bits_beyond_float32_as_one(torch.from_numpy(values).view(torch.int64)).view(torch.float64)
+    torch.from_numpy(out).copy_(rounded.float())
+
+
+def bits_beyond_float32_as_one(bits: torch.Tensor) -> torch.Tensor:
+    """Prepares float64 values for rounding to float16 by way of float32.
+
+    Rounding twice would be wrong beside a tie. So the bits that float32 lacks become one that says whether any of them
+    was set ("round to odd"); then the first step is exact.
+
+    Args:
+        bits: float64 values, viewed as int64.
+    """
+    beyond_float32 = (1 << 29) - 1
     odd = bits & beyond_float32
     odd += beyond_float32  # carries into the last bit of float32 if any bit was set
-    odd |= bits
-    odd &= ~beyond_float32
-    torch.from_numpy(out).copy_(torch.from_numpy(odd.view(np.float64).astype(np.float32)))
+    return odd.bitwise_or_(bits).bitwise_and_(~beyond_float32)

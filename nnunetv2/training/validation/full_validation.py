@@ -64,6 +64,7 @@ def make_exporter(setting: ValidationSetting, num_cases: int) -> CaseExporter:
         setting.dataset_json,
         setting.save_probabilities,
         num_processes if num_processes > 1 else 0,
+        device=setting.device if setting.device.type == "cuda" else None,
     )
     return CaseExporter(
         export_setting, _name_validation_case, num_waiting=num_processes, workers_at_once=True, fail_early=True
@@ -167,7 +168,7 @@ def predict_validation_cases(
             started = time.monotonic()
             image, properties = load_network_input(dataset, case, setting)
             loaded = time.monotonic()
-            logits = predictor.predict_sliding_window_return_logits(image).cpu().numpy()
+            logits = predictor.predict_sliding_window_return_logits(image)
             prediction_seconds.append(time.monotonic() - loaded)
             exporter.write(case, logits, properties, os.path.join(setting.output_folder, case))
             export_to_next_stages(exporter, case, logits, properties, setting, report)
@@ -193,7 +194,7 @@ def load_network_input(
 def export_to_next_stages(
     exporter: CaseExporter,
     case: str,
-    logits: np.ndarray,
+    logits: torch.Tensor,
     properties: dict[str, Any],
     setting: ValidationSetting,
     report: Callable[[str], None],
