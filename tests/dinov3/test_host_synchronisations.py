@@ -1,4 +1,4 @@
-"""How often one step makes the host wait: once in the loss, never in the model."""
+"""How often one step makes the host wait: once in the loss, for the matching on the host, and never in the model."""
 
 from __future__ import annotations
 
@@ -44,6 +44,16 @@ def test_loss_waits_once_for_the_costs_of_all_images_and_predictions(seeded, wit
     with host_reads() as reads:
         criterion.total(criterion(outputs, make_targets(), valid, generators)).backward()
     assert reads == {"cpu": 1, "numpy": 1}  # the costs: one copy, then a view of it
+
+
+@pytest.mark.parametrize("with_valid", [False, True])
+def test_loss_matched_on_the_device_never_waits(seeded, with_valid):
+    outputs = make_model()(torch.randn(2, 3, SIZE, SIZE))
+    criterion = MaskClassificationLoss(K, num_points=64, match_on_device=True)
+    valid = torch.rand(2, SIZE, SIZE) > 0.2 if with_valid else None
+    with host_reads() as reads:
+        criterion.total(criterion(outputs, make_targets(), valid)).backward()
+    assert not reads
 
 
 def test_loss_without_targets_does_not_wait(seeded):

@@ -87,7 +87,7 @@ class HungarianMatcher:
         """
         counts = [len(target["labels"]) for target in targets]
         num_predictions, batch_size, num_queries, _ = logits.shape
-        images = torch.arange(batch_size).repeat_interleave(torch.tensor(counts))
+        images = torch.from_numpy(np.repeat(np.arange(batch_size), counts))
         if sum(counts) == 0:
             queries, num_nonfinite = torch.empty((num_predictions, 0), dtype=torch.long), 0
         else:
