@@ -43,8 +43,8 @@ def cast_frozen_weights(network: nn.Module, dtype: torch.dtype) -> None:
             setattr(layer, _HOOKS, _FloatValues({name: weight.detach().cpu() for name, weight in frozen.items()}))
             layer.register_state_dict_post_hook(_Saving())
             layer.register_load_state_dict_pre_hook(_on_loading)
-            for weight in frozen.values():
-                weight.data = weight.data.to(dtype)
+            for name, weight in frozen.items():
+                _replace(layer, name, weight.detach().to(dtype))
 
 
 def restore_frozen_weights(network: nn.Module) -> None:
@@ -54,10 +54,13 @@ def restore_frozen_weights(network: nn.Module) -> None:
         if values is None:
             continue
         for name, value in values.by_name.items():
-            weight = getattr(layer, name)
-            weight.data = value.to(weight.device, copy=True)
+            _replace(layer, name, value.to(getattr(layer, name).device, copy=True))
         values.by_name.clear()
         delattr(layer, _HOOKS)
+
+
+def _replace(layer: nn.Module, name: str, value: Tensor) -> None:
+    setattr(layer, name, nn.Parameter(value, requires_grad=False))
 
 
 class _FloatValues:

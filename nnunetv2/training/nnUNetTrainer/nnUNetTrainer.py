@@ -16,7 +16,6 @@ from torch import nn
 
 from dinov3.utils import divergence
 from dinov3.utils.fused_optimizers import fused_on
-from dinov3.utils.half_weights import halve_frozen_weights, restore_frozen_weights
 from dinov3.utils.host_copies import LateScalar
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.optimizer_step import update_weights
@@ -264,7 +263,6 @@ class nnUNetTrainer(FoldTraining):
         self.print_plans()
         self.plot_network_architecture()
         self._save_debug_information()
-        halve_frozen_weights(unwrap(self.network), self.precision, self.device)
         self.record = self.training_record()  # now, as files may change while the training runs
         empty_cache(self.device)
 
@@ -423,7 +421,6 @@ class nnUNetTrainer(FoldTraining):
         setting = self.validation_setting(get_default_num_processes(), save_probabilities)
         self.set_deep_supervision_enabled(False)
         self.network.eval()
-        restore_frozen_weights(unwrap(self.network))  # prediction adds LoRA's updates to them
         cases = self.do_split()[1]
         with seeding.deterministic_kernels(self.seed):
             log = (self.logger, self.print_to_log_file)

@@ -53,8 +53,8 @@ def test_loss_gradients_and_checkpoints_are_bit_equal() -> None:
     expected = loss_and_gradients(network)
     saved = copy.deepcopy(network.state_dict())
     cast_frozen_weights(network, torch.bfloat16)
-    frozen = network.blocks[0].qkv.get_base_layer().weight
-    assert frozen.dtype == torch.bfloat16
+    qkv = network.blocks[0].qkv.get_base_layer()
+    assert qkv.weight.dtype == torch.bfloat16
     assert network.blocks[0].norm.weight.dtype == torch.float32  # normalisation stays in float32 under autocast
     assert all(weight.dtype == torch.float32 for weight in network.parameters() if weight.requires_grad)
     found = loss_and_gradients(network)
@@ -62,7 +62,7 @@ def test_loss_gradients_and_checkpoints_are_bit_equal() -> None:
     assert all(map(torch.equal, found, expected))
     assert equal(network.state_dict(), saved)
     restore_frozen_weights(network)
-    assert frozen.dtype == torch.float32
+    assert qkv.weight.dtype == torch.float32
     assert equal(network.state_dict(), saved)
 
 
@@ -72,10 +72,10 @@ def test_loaded_weights_replace_the_kept_values() -> None:
     other = {name: value + 0.123456789 for name, value in network.state_dict().items()}
     network.load_state_dict(other)
     assert equal(network.state_dict(), other)
-    weight = network.blocks[0].qkv.get_base_layer().weight
-    assert torch.equal(weight, other["blocks.0.qkv.base_layer.weight"].bfloat16())
+    qkv = network.blocks[0].qkv.get_base_layer()
+    assert torch.equal(qkv.weight, other["blocks.0.qkv.base_layer.weight"].bfloat16())
     restore_frozen_weights(network)
-    assert torch.equal(weight, other["blocks.0.qkv.base_layer.weight"])
+    assert torch.equal(qkv.weight, other["blocks.0.qkv.base_layer.weight"])
 
 
 def test_copies_keep_their_own_values() -> None:
