@@ -6,7 +6,7 @@ Writes `on_gpu.json` and `on_gpu.md`. Sections, in this order; one that would be
 named as such:
 
 - correctness: logits and the loss of a step of every head and U-Net as miniatures, against the CPU, in fp32;
-- precisions: ten steps of each of them in fp32, bf16 and fp16;
+- precisions: ten steps of each of them in fp32, bf16 and fp16, two with `--tiny`;
 - steps: milliseconds, images per second, host waits and peak memory of a training step of ViT-L with LoRA on
   512 x 512 pixels and of U-Nets; beside it the memory that `nnUNetv2_model_info` names, and the share of the card's
   bf16 arithmetic (`--tflops`) that a step uses;
@@ -106,14 +106,14 @@ def correctness(machine: Machine) -> list[Row]:
 
 
 def precisions(machine: Machine) -> list[Row]:
-    """Trains ten steps on one batch in each precision."""
+    """Trains ten steps on one batch in each precision; two of miniatures."""
     rows = []
     for model in every_model():
         row: Row = {"model": model.name}
         for precision in ("fp32", "bf16", "fp16"):
             trainer = model.with_precision(precision).trainer(machine.device)
             step = step_of(trainer, model.batch(trainer))
-            losses = [step() for _ in range(10)]
+            losses = [step() for _ in range(2 if machine.is_tiny else 10)]
             row[precision] = f"{losses[0]:.3f} to {losses[-1]:.3f}"
             row["finite"] = row.get("finite", True) and all(torch.tensor(losses).isfinite())
         rows.append(row)
@@ -159,7 +159,7 @@ def _step_row(model: Model, machine: Machine, *, is_compiled: bool) -> Row:
 
 
 def prediction(machine: Machine) -> list[Row]:
-    """Predicts an image of three by three windows with all mirrored copies, twice."""
+    """Predicts an image of five by five overlapping windows (miniatures: three by three) with all mirrored copies."""
     rows = []
     for model in machine.models():
         release(machine.device)
@@ -174,7 +174,7 @@ def prediction(machine: Machine) -> list[Row]:
         )
         forwards = Counter()
         handle = trainer.network.register_forward_hook(lambda *_, counts=forwards: counts.update(["forward"]))
-        image = model.image(tiles=3)
+        image = model.image(tiles=2 if machine.is_tiny else 3)
         predict = lambda predictor=predictor, image=image: predictor.predict_logits_from_preprocessed_data(image)  # noqa: E731
         predict()  # kernels are chosen, batches are found
         forwards.clear()

@@ -53,7 +53,12 @@ def apply_lora(
             )
     _refuse_bypassed_layers(backbone, chosen)
     config = LoraConfig(r=r, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=pattern.pattern)
-    return inject_adapter_in_model(config, backbone)
+    adapted = inject_adapter_in_model(config, backbone)
+    for layer in adapted.modules():
+        if hasattr(layer, "lora_A"):
+            # peft would cast half-precision inputs to float32, which autocast then casts back to the same values.
+            layer.cast_input_dtype_enabled = False
+    return adapted
 
 
 def _refuse_bypassed_layers(backbone: nn.Module, names: set[str]) -> None:

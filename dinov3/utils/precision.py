@@ -9,7 +9,8 @@ import torch
 
 from dinov3.utils.errors import UsageError
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+HALF_PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = ("fp32", *HALF_PRECISIONS)
 
 
 def resolve_precision(precision: str | None, device: torch.device) -> str:
@@ -34,7 +35,7 @@ def precision_context(precision: str | None, device: torch.device) -> AbstractCo
     precision = resolve_precision(precision, device)
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.float16 if precision == "fp16" else torch.bfloat16)
+    return torch.autocast(device.type, dtype=HALF_PRECISIONS[precision])
 
 
 @contextmanager

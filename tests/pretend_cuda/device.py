@@ -49,6 +49,8 @@ _TAKES_CPU_NUMBERS = {
 }
 # fmt: on
 _HALF = (torch.half, torch.bfloat16)
+# Where a CPU has no instructions for half precision, these take minutes.
+_SLOW_IN_HALF = {aten.convolution.default, aten.convolution_backward.default}
 _LOGS: list[HostLog] = []  # of the open blocks
 
 
@@ -126,6 +128,10 @@ class _Event:
             log.late_reads.append(log.all_launches - launches)
             if log.all_launches == launches:
                 log.wait("event")
+
+
+class _DeviceBlock(contextlib.nullcontext):
+    """Stands for `torch.cuda.device`, which is a class that torch asks arguments for."""
 
 
 def _indexed(device: Any) -> Any:
@@ -223,18 +229,21 @@ def _note_launch(func: Any) -> None:
 
 
 def _compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Computes on the CPU, in float32 what its kernels lack in half precision."""
+    """Computes on the CPU, in float32 what its kernels lack or take long for in half precision."""
     if func in (aten._softmax.default, aten._log_softmax.default) and args[2]:  # half in, float32 out
         return func(args[0].float(), args[1], False)
     if func in (aten._softmax_backward_data.default, aten._log_softmax_backward_data.default):
         return func(*args[:3], args[0].dtype).to(args[3])
     try:
-        return func(*args, **kwargs)
+        if func not in _SLOW_IN_HALF:
+            return func(*args, **kwargs)
     except (RuntimeError, NotImplementedError) as err:
         if "not implemented for" not in str(err):
             raise
     leaves = pytree.tree_leaves((args, kwargs))
-    dtype = next(leaf.dtype for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dtype in _HALF)
+    dtype = next((leaf.dtype for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.dtype in _HALF), None)
+    if dtype is None:
+        return func(*args, **kwargs)
     args, kwargs = pytree.tree_map_only(
         torch.Tensor, lambda leaf: leaf.float() if leaf.dtype in _HALF else leaf, (args, kwargs)
     )
@@ -276,8 +285,9 @@ def _answers() -> dict[str, Any]:
         "is_bf16_supported": always(True),
         "get_rng_state": lambda device=None: torch.get_rng_state(),
         "set_rng_state": lambda state, device=None: torch.set_rng_state(state),
+        "set_sync_debug_mode": always(None),
         "synchronize": lambda device=None: _each(lambda log: log.wait("synchronize")),
-        "device": lambda device: contextlib.nullcontext(),
+        "device": _DeviceBlock,
         "Event": _Event,
     }
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR
 from dinov3.eval.segmentation.training.parameter_groups import group_report, parameter_groups
 from dinov3.layers.lora import trainable_report
+from dinov3.utils.half_weights import halve_frozen_weights, restore_frozen_weights
 from dinov3.utils.host_copies import on_host
 from dinov3.utils.network_wrappers import unwrap
 from dinov3.utils.yaml_config import plain_config, save_config
@@ -195,8 +196,13 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         super().on_train_start()
+        halve_frozen_weights(unwrap(self.network), self.precision, self.device)
         if self.local_rank == 0:
             save_config(self.config, Path(self.output_folder) / self.config.file_name)
+
+    def perform_actual_validation(self, save_probabilities: bool = False) -> None:
+        restore_frozen_weights(unwrap(self.network))  # prediction adds LoRA's updates to them
+        super().perform_actual_validation(save_probabilities)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         network, training = unwrap(self.network), self.config.training

@@ -1,0 +1,46 @@
+"""What a training step asks of a GPU: budgets of launches, casts, bytes and memory per model, at a small size.
+
+A change that needs more has to give its reason here. `python -m benchmarks.step_budget` counts full sizes.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import pytest
+
+from benchmarks.step_budget import step_budget
+
+SETTINGS = {"backbone_size": "small", "tuning": "lora", "size": 128, "batch": 2}
+
+BUDGETS = (
+    # head, launches, casts among them, GB read and written
+    ("segformer", 1467, 377, 0.745),
+    ("upernet", 1711, 473, 1.084),
+    ("dpt", 1685, 443, 1.112),
+    ("m2f", 5793, 1669, 5.081),
+    ("eomt", 1903, 413, 1.736),
+    ("pmt", 3025, 721, 2.975),
+)
+
+
+def count(process: ProcessPoolExecutor, head: str, **settings: Any) -> dict[str, Any]:
+    return process.submit(step_budget, {"name": head}, **(SETTINGS | settings)).result()
+
+
+@pytest.mark.parametrize(("head", "launches", "casts", "gigabytes"), BUDGETS)
+def test_step_stays_within_its_budget(
+    cuda_process: ProcessPoolExecutor, head: str, launches: int, casts: int, gigabytes: float
+) -> None:
+    found = count(cuda_process, head)
+    assert found["launches"] <= launches
+    assert found["casts"] <= casts
+    assert found["moved_GB"] <= gigabytes
+
+
+def test_frozen_weights_in_half_precision_save_casts_and_memory(cuda_process: ProcessPoolExecutor) -> None:
+    halves, floats = (count(cuda_process, "segformer", halves=halves) for halves in (True, False))
+    blocks, layers = 12, 4  # qkv, proj, fc1 and fc2: weight and bias
+    assert floats["casts"] - halves["casts"] >= blocks * layers
+    assert floats["peak_GiB"] > halves["peak_GiB"]

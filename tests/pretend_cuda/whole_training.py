@@ -1,0 +1,112 @@
+"""A whole training on the pretended device: from loading the data to the validation of whole cases."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+
+from dinov3.utils.network_wrappers import unwrap
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer_vit import nnUNetTrainer_vit
+from nnunetv2.training.nnUNetTrainer.primus.primus_trainers import nnUNet_Primus_S_Trainer
+from tests.pretend_cuda.device import CUDA, pretended_cuda
+from tests.training import tiny_dataset, tiny_volumes
+
+SETTINGS = (
+    "model.head=segformer",
+    "model.backbone_size=tiny",
+    "model.pretrained=false",
+    "model.tuning=lora",
+    "lora.lora_dropout=0",
+    "training.precision=bf16",
+    "training.num_epochs=2",
+    "training.num_iterations_per_epoch=2",
+    "training.num_val_iterations_per_epoch=1",
+)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left behind.
+
+    Attributes:
+        log: text of its log file.
+        precisions: of the linear layers' frozen weights in the last step.
+        changed: frozen tensors of the checkpoint that differ from those that the training began with.
+        frozen: number of frozen tensors.
+        summary: whether the scores of the whole cases were written.
+    """
+
+    log: str
+    precisions: set[str]
+    changed: list[str]
+    frozen: int
+    summary: bool
+
+
+class _Short(nnUNetTrainer):
+    num_epochs = 2
+    num_iterations_per_epoch = 2
+    num_val_iterations_per_epoch = 1
+
+
+class _ShortPrimus(_Short, nnUNet_Primus_S_Trainer):
+    pass
+
+
+def train_images(root: Path, *, vit: bool) -> Trained:
+    """Trains and validates on the tiny images: the U-Net, or SegFormer with LoRA in bf16."""
+    shutil.rmtree(root / "nnUNet_preprocessed" / tiny_dataset.NAME)  # the steps of other tests need no data
+    tiny_dataset.write_tiny_dataset(root / "nnUNet_preprocessed")
+    data = tiny_dataset.tiny_plans(), "2d", tiny_dataset.DATASET_JSON
+    return _train(nnUNetTrainer_vit, *data, overrides=SETTINGS) if vit else _train(_Short, *data)
+
+
+def train_volumes(root: Path, *, primus: bool) -> Trained:
+    """Trains the U-Net or Primus on the tiny volumes, which have no files to validate against."""
+    folder = root / "nnUNet_preprocessed" / tiny_volumes.NAME
+    if not folder.exists():
+        tiny_volumes.write_tiny_volumes(root / "nnUNet_preprocessed")
+    dataset = json.loads((folder / "dataset.json").read_text())
+    with tiny_volumes.tiny_primus():
+        return _train(_ShortPrimus if primus else _Short, tiny_volumes.volume_plans(), "3d_fullres", dataset)
+
+
+def _train(
+    trainer_class: type[nnUNetTrainer], plans: dict[str, Any], configuration: str, dataset: dict, **arguments: Any
+) -> Trained:
+    precisions: set[str] = set()
+    with pretended_cuda():
+        trainer = trainer_class(plans, configuration, 0, dataset, torch.device("cuda"), **arguments)
+        trainer.device = CUDA
+        trainer.initialize()
+        network = unwrap(trainer.network)
+        before = _values(network.state_dict())
+        frozen = {name for name, weight in network.named_parameters() if not weight.requires_grad}
+        trainer.plot_network_architecture = lambda: None
+
+        def step(batch: dict[str, Any]) -> dict[str, Any]:
+            linear = [layer.weight for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
+            precisions.update(str(weight.dtype) for weight in linear if not weight.requires_grad)
+            return type(trainer).train_step(trainer, batch)
+
+        with mock.patch.object(trainer, "train_step", step):
+            trainer.run_training()
+        if configuration == "2d":
+            trainer.perform_actual_validation()
+        folder = Path(trainer.output_folder)
+        saved = _values(torch.load(folder / "checkpoint_final.pth", weights_only=False)["network_weights"])
+    changed = [name for name in sorted(frozen) if not np.array_equal(saved[name], before[name])]
+    log = "".join(path.read_text() for path in folder.glob("training_log_*.txt"))
+    return Trained(log, precisions, changed, len(frozen), (folder / "validation" / "summary.json").is_file())
+
+
+def _values(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    return {name: value.detach().cpu().numpy().copy() for name, value in state.items()}
