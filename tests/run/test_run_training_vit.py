@@ -60,6 +60,12 @@ def test_a_file_says_which_head_and_a_word_overrides_it(tmp_path):
             ["model.head=segformer", "model.num_queries=3"],
             "There is no setting 'model.num_queries'.*is a setting of eomt, m2f, pmt, and model.head is segformer",
         ),
+        (
+            ["model.head=segformer", "m2f_train.match_on_device=true"],
+            "There is no setting 'm2f_train.match_on_device' - m2f_train.match_on_device is a setting of "
+            "training.loss=mask_classification, and the loss of model.head=segformer is dice_ce$",
+        ),
+        (["model.head=m2f", "m2f_train.match_on_devise=true"], "did you mean m2f_train.match_on_device[?]$"),
         (["model.head=segformer", "training.loss=mask_classification"], "does not fit the head, which classifies"),
         (
             ["model.head=eomt", "training.loss=dice_ce"],

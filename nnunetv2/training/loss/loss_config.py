@@ -121,6 +121,19 @@ def loss_config_class(name: str | None, kind: str) -> type[LossConfig]:
     )
 
 
+def losses_with_setting(section: str, name: str) -> list[str]:
+    """Returns the names of the losses whose settings in `section` include `name`."""
+    return [loss for loss in extensions.names("loss") if (section, name) in _settings_of(loss)]
+
+
+def _settings_of(loss: str) -> list[tuple[str, str]]:
+    try:
+        config = _config_of(extensions.find("loss", loss))
+    except UsageError:  # a user's file that is wrong owns no setting, and is not what the message is about
+        return []
+    return [(config.section, field.name) for field in fields(config)]
+
+
 def _config_of(extension: extensions.Extension) -> type[LossConfig]:
     config = extension.config()
     if not (isinstance(config, type) and issubclass(config, (DenseLossConfig, QueryLossConfig))):

@@ -15,7 +15,14 @@ from dinov3.utils.yaml_config import dotted_items, load_layers
 from dinov3.utils.yaml_text import read_yaml_text
 from nnunetv2.errors import UsageError
 from nnunetv2.model.head_config import HeadConfig, default_blocks, head_config_class, setting_names
-from nnunetv2.training.loss.loss_config import LossConfig, TermsConfig, has_settings, loss_config_class
+from nnunetv2.training.loss.loss_config import (
+    LossConfig,
+    TermsConfig,
+    has_settings,
+    loss_config_class,
+    losses_with_setting,
+    main_loss,
+)
 from nnunetv2.training.nnUNetTrainer.fork_config import is_of_the_fork, translate
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTModelConfig, ViTnnUNetConfig
 from nnunetv2.training.nnUNetTrainer.vit_training_config import TRAINING_CONFIGS
@@ -26,7 +33,7 @@ logger = logging.getLogger(__name__)
 DEFAULT_HEAD = "dpt"
 # Settings on which the fork's defaults depend.
 _CHOICES_OF_FORK = ("model.head", "model.backbone", "model.backbone_size")
-_UNKNOWN_OF_MODEL = re.compile(r"no setting 'model\.(\w+)'")
+_UNKNOWN = re.compile(r"no setting '(\w+)\.(\w+)'")
 
 
 @dataclass
@@ -82,12 +89,19 @@ class AnyHeadConfig(ViTnnUNetConfig):
 
 
 def _owners_hint(message: str, path: str | os.PathLike | None, overrides: Sequence[str]) -> str:
-    """Names the heads that have a setting which the chosen one lacks; empty for other errors."""
-    found = _UNKNOWN_OF_MODEL.search(message)
+    """Names the heads or losses that have a setting which the chosen one lacks; empty for other errors."""
+    found = _UNKNOWN.search(message)
+    if found is None:
+        return ""
+    section, name = found.groups()
     head = _chosen("model.head", path, overrides) or DEFAULT_HEAD
-    heads = extensions.names("head") if found else ()
-    owners = [name for name in heads if found[1] in _settings_of(name)]
-    return f" - model.{found[1]} is a setting of {', '.join(owners)}, and model.head is {head}" if owners else ""
+    if section == "model":
+        owners = [each for each in extensions.names("head") if name in _settings_of(each)]
+        return f" - model.{name} is a setting of {', '.join(owners)}, and model.head is {head}" if owners else ""
+    losses = losses_with_setting(section, name)
+    loss = main_loss(_chosen("training.loss", path, overrides), head_config_class(head).kind)
+    owned = f"{section}.{name} is a setting of training.loss={' or '.join(losses)}"
+    return f" - {owned}, and the loss of model.head={head} is {loss}" if losses else ""
 
 
 def _settings_of(head: str) -> tuple[str, ...]:
