@@ -20,6 +20,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from heads import HEADS, backbone_settings
 from short_trainings import FOLD, PLANS, STEPS_PER_EPOCH, Training, head_training, summary_of, train
 from step_times import medians
 
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="name or id of a preprocessed dataset")
     parser.add_argument("--weights", type=Path, required=True, help="file of backbone weights")
-    parser.add_argument("--head", default="segformer")
+    parser.add_argument("--head", default="segformer", choices=HEADS)
     parser.add_argument("--configuration", default="2d")
     parser.add_argument("--backbone", default="dinov2")
     parser.add_argument("--backbone_size", default="small")
@@ -95,14 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["nnUNet_extTrainer"] = str(folder)
     os.environ.setdefault("nnUNet_n_proc_DA", "0")
 
-    settings = [
-        f"model.head={args.head}",
-        "model.tuning=frozen",
-        f"model.backbone={args.backbone}",
-        f"model.backbone_size={args.backbone_size}",
-        f"model.checkpoint={args.weights}",
-        *args.settings,
-    ]
+    settings = [f"model.head={args.head}", "model.tuning=frozen", *backbone_settings(args), *args.settings]
     common = (args.dataset, args.configuration, FOLD, "-device", args.device)
     dataset = maybe_convert_to_dataset_name(args.dataset)
     augmented = head_training(settings, common, args.steps, args.output / "augmented")

@@ -33,6 +33,7 @@ from nnunetv2.model.head_config import head_config_class
 from nnunetv2.model.query_network import QueryNetwork
 from nnunetv2.training.loss.compound_losses import DC_and_CE_loss
 from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from nnunetv2.utilities import extensions
 from tests.pretend_cuda import guard
 
 CUDA = torch.device("cuda:0")
@@ -193,7 +194,7 @@ def step_budget(
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("heads", nargs="+", metavar="HEAD")
+    parser.add_argument("heads", nargs="+", metavar="HEAD", choices=extensions.names("head"))
     parser.add_argument("--tuning", default="lora", choices=("frozen", "lora", "full"))
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=2)
