@@ -34,7 +34,7 @@ def halve_frozen_weights(network: nn.Module, precision: str | None, device: torc
 
 
 def cast_frozen_weights(network: nn.Module, dtype: torch.dtype) -> None:
-    """Does so for any device; `dtype` is that of autocast."""
+    """Casts the frozen float32 weights of linear layers to the dtype of autocast, see `halve_frozen_weights`."""
     for layer in network.modules():
         if not isinstance(layer, nn.Linear) or hasattr(layer, _HOOKS):
             continue
