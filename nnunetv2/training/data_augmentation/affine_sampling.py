@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ _VOXELS_AT_ONCE = 2**17  # intermediate arrays of this size stay in the processo
 _ROUNDING = 1e-3  # voxels; positions in float32 are more exact than this
 _FULL_SCORE = 1000.0  # a label whose neighbours all agree; float16 is as coarse as 0.25 near its half, as in upstream
 _SAFE_MAJORITY = 501.0  # a label with this score wins, whatever rounding does to the others
+
+
+_Array = TypeVar("_Array", np.ndarray, torch.Tensor)
 
 
 class AffinePatch(NamedTuple):
@@ -37,7 +40,7 @@ class AffinePatch(NamedTuple):
         middles = [(size - 1) / 2 + shift for size, shift in zip(sizes, self.shift, strict=True)]
         return [(math.floor(m - r), math.floor(m + r) + 1) for m, r in zip(middles, reach, strict=True)]
 
-    def offsets(self, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def offsets(self, axis: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions along one axis of the input, counted from its middle and without the shift, as two terms.
 
         Returns:
@@ -45,7 +48,7 @@ class AffinePatch(NamedTuple):
             matrices is, so that positions equal those of batchgeneratorsv2 in every bit.
         """
         first, *others = (
-            torch.arange(size).sub((size - 1) / 2).mul_(float(factor))
+            (np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2)) * factor
             for factor, size in zip(np.float32(self.matrix[axis]), self.shape, strict=True)
         )
         rows = first
@@ -75,12 +78,13 @@ def sample_image(image: torch.Tensor, patch: AffinePatch, outside: float = 0.0) 
     result = torch.empty((len(part), math.prod(patch.shape)))
     flat, size = part.flatten(), part[0].numel()
     for voxels, cells in _cells(part.shape, starts, image.shape[1:], patch):
+        first, weights = torch.from_numpy(cells.first), list(map(torch.from_numpy, cells.weights))
         for channel in result:
-            values = cells.corners(flat)
-            for weight in reversed(cells.weights):
+            values = [flat[step:].index_select(0, first) for step in cells.steps()]
+            for weight in reversed(weights):
                 values = [torch.lerp(*pair, weight) for pair in zip(values[::2], values[1::2], strict=True)]
             channel[voxels] = values[0]
-            cells.first.add_(size)
+            first.add_(size)
     return result.reshape(-1, *patch.shape)
 
 
@@ -88,19 +92,19 @@ def _sample_by_grid(image: torch.Tensor, patch: AffinePatch, outside: float) -> 
     sizes = image.shape[1:]
     grid = torch.empty((*patch.shape, len(sizes)), device=image.device)
     for axis, size in enumerate(sizes):
-        rows, within = (term.to(image.device) for term in patch.offsets(axis))
-        relative = _relative(rows[..., None] + within, patch.shift[axis], size)
-        grid[..., len(sizes) - 1 - axis] = relative
+        rows, within = (torch.from_numpy(term).to(image.device) for term in patch.offsets(axis))
+        grid[..., len(sizes) - 1 - axis] = _relative(rows[..., None] + within, patch.shift[axis], size)
     shifted = image - outside if outside else image  # grid_sample pads with 0
     sampled = grid_sample(shifted[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]
     return sampled.add_(outside) if outside else sampled
 
 
-def _relative(offsets: torch.Tensor, shift: float, size: int) -> torch.Tensor:
+def _relative(offsets: _Array, shift: float, size: int) -> _Array:
     """Converts voxels from the middle to torch's unit, -1 and 1 at the outer edges; in place."""
     if shift:
-        offsets.add_(shift)
-    return offsets.div_(size / 2)
+        offsets += shift
+    offsets /= size / 2
+    return offsets
 
 
 def sample_labels(labels: torch.Tensor, patch: AffinePatch, outside: int) -> torch.Tensor:
@@ -111,7 +115,7 @@ def sample_labels(labels: torch.Tensor, patch: AffinePatch, outside: int) -> tor
     voxels between different labels, usually few, need any of this.
 
     Args:
-        labels: (C, *spatial), a signed integer type; its smallest value is reserved.
+        labels: (C, *spatial), a signed integer type, on the CPU; its smallest value is reserved.
         patch: where to sample.
         outside: label of voxels outside.
 
@@ -119,62 +123,61 @@ def sample_labels(labels: torch.Tensor, patch: AffinePatch, outside: int) -> tor
         (C, *patch.shape), of the same type.
     """
     part, starts = _covered_part(labels, patch, outside)
-    flat, size = part.flatten(), part[0].numel()
+    flat, size = part.numpy().ravel(), part[0].numel()
     undecided = torch.iinfo(labels.dtype).min
-    decided = _decided_cells(flat, part.stride()[1:], undecided)
-    result = torch.empty((len(part), math.prod(patch.shape)), dtype=labels.dtype, device=labels.device)
+    decided = _decided_cells(part, undecided)
+    result = np.empty((len(part), math.prod(patch.shape)), dtype=flat.dtype)
     for voxels, cells in _cells(part.shape, starts, labels.shape[1:], patch):
         for channel in result:
-            found = decided.index_select(0, cells.first)
-            between = _true_at(found == undecided)
+            # All indices are valid; without a mode, numpy fills a buffer first.
+            found = np.take(decided, cells.first, mode="wrap", out=channel[voxels])
+            between = np.flatnonzero(found == undecided)
             if len(between):
                 found[between] = _largest_share(flat, cells.select(between))
-            channel[voxels] = found
-            cells.first.add_(size)
-    return result.reshape(-1, *patch.shape)
+            np.add(cells.first, size, out=cells.first)
+    return torch.from_numpy(result).reshape(-1, *patch.shape)
 
 
 def sample_nearest_labels(labels: torch.Tensor, patch: AffinePatch, outside: int) -> torch.Tensor:
     """Gives each voxel of a patch the label of the nearest voxel; same arguments as `sample_labels`."""
     part, starts = _covered_part(labels, patch, outside)
-    flat, size = part.flatten(), part[0].numel()
-    result = torch.empty((len(part), math.prod(patch.shape)), dtype=labels.dtype, device=labels.device)
+    flat, size = part.numpy().ravel(), part[0].numel()
+    result = np.empty((len(part), math.prod(patch.shape)), dtype=flat.dtype)
     for voxels, cells in _cells(part.shape, starts, labels.shape[1:], patch):
         nearest = cells.nearest()
         for channel in result:
-            torch.index_select(flat, 0, nearest, out=channel[voxels])
-            nearest.add_(size)
-    return result.reshape(-1, *patch.shape)
+            np.take(flat, nearest, mode="wrap", out=channel[voxels])
+            nearest += size
+    return torch.from_numpy(result).reshape(-1, *patch.shape)
 
 
 class _Cells(NamedTuple):
     """For n voxels of a patch, the cell of 2**D voxels of the input in which each lies."""
 
-    first: torch.Tensor
+    first: np.ndarray
     """(n,), index of the cell's first voxel in the flattened input"""
-    weights: list[torch.Tensor]
+    weights: list[np.ndarray]
     """(n,) per axis, position between the cell's first voxel (0) and its last (1)"""
     axes: list[tuple[int, int, int]]
     """per axis of the input: first voxel, size, and stride in the flattened input"""
 
-    def select(self, chosen: torch.Tensor) -> _Cells:
+    def select(self, chosen: np.ndarray) -> _Cells:
         return _Cells(self.first[chosen], [weight[chosen] for weight in self.weights], self.axes)
 
-    def corners(self, flat: torch.Tensor) -> list[torch.Tensor]:
-        """Values at the cell's voxels, the last axis changing fastest."""
-        steps = product(*((0, stride) for _, _, stride in self.axes))
-        return [flat[sum(step) :].index_select(0, self.first) for step in steps]
+    def steps(self) -> list[int]:
+        """From a cell's first voxel to all of its voxels, the last axis changing fastest."""
+        return [sum(step) for step in product(*((0, stride) for _, _, stride in self.axes))]
 
-    def nearest(self) -> torch.Tensor:
+    def nearest(self) -> np.ndarray:
         """Index of the voxel of the cell that is nearest; in the middle of two, that with the even position."""
-        nearest = self.first.clone()
+        nearest = self.first.copy()
         for weight, (start, size, stride) in zip(self.weights, self.axes, strict=True):
             is_last = weight > 0.5
             in_the_middle = weight == 0.5
             if in_the_middle.any():
                 position = self.first // stride % size + start
                 is_last |= in_the_middle & (position % 2 == 1)
-            nearest.add_(is_last.to(nearest.dtype), alpha=stride)
+            nearest += is_last * nearest.dtype.type(stride)
         return nearest
 
 
@@ -191,22 +194,34 @@ def _cells(
     """
     axes = [(start, shape[axis + 1], math.prod(shape[axis + 2 :])) for axis, start in enumerate(starts)]
     terms = [patch.offsets(axis) for axis in range(len(whole))]
-    index_type = torch.int32 if math.prod(shape) < 2**31 else torch.int64
+    index_type = np.int32 if math.prod(shape) < 2**31 else np.int64
     length = patch.shape[-1]
     num_rows, rows_at_once = math.prod(patch.shape[:-1]), max(1, _VOXELS_AT_ONCE // length)
     for row in range(0, num_rows, rows_at_once):
         first, weights = None, []
         for axis, ((rows, within), (start, size, stride)) in enumerate(zip(terms, axes, strict=True)):
-            position = (rows.flatten()[row : row + rows_at_once, None] + within).flatten()
+            position = (rows.ravel()[row : row + rows_at_once, None] + within).ravel()
             # Back and forth through torch's unit, because that is where batchgeneratorsv2's positions are rounded.
-            position = _relative(position, patch.shift[axis], whole[axis]).add_(1).mul_(whole[axis]).sub_(1).div_(2)
-            lower = position.floor()
+            position = _relative(position, patch.shift[axis], whole[axis])
+            position += 1
+            position *= whole[axis]
+            position -= 1
+            position /= 2
+            lower = np.floor(position)
             # Beyond the margin, the outermost cell stands for all.
-            lower.clamp_(start, start + size - 2)
-            weights.append(position.sub_(lower).clamp_(0, 1))
-            lower = lower.sub_(start).to(index_type)
-            first = lower.mul_(stride) if first is None else first.add_(lower, alpha=stride)
+            _clamp(lower, start, start + size - 2)
+            position -= lower
+            _clamp(position, 0, 1)
+            weights.append(position)
+            lower -= start
+            lower = lower.astype(index_type)
+            lower *= stride
+            first = lower if first is None else np.add(first, lower, out=first)
         yield slice(row * length, row * length + len(first)), _Cells(first, weights, axes)
+
+
+def _clamp(values: np.ndarray, lowest: float, highest: float) -> None:
+    torch.from_numpy(values).clamp_(lowest, highest)  # takes a third of numpy's time
 
 
 def _covered_part(array: torch.Tensor, patch: AffinePatch, outside: float) -> tuple[torch.Tensor, list[int]]:
@@ -227,52 +242,45 @@ def _covered_part(array: torch.Tensor, patch: AffinePatch, outside: float) -> tu
     return part.contiguous(), starts
 
 
-def _decided_cells(flat: torch.Tensor, strides: Sequence[int], undecided: int) -> torch.Tensor:
+def _decided_cells(part: torch.Tensor, undecided: int) -> np.ndarray:
     """Replaces the first voxel of each cell by `undecided` if the cell holds more than one value.
 
     Args:
-        flat: (N,), a contiguous array (C, *spatial), flattened.
-        strides: of the spatial axes.
+        part: (C, *spatial), contiguous, of a signed integer type.
         undecided: a value that does not occur.
 
     Returns:
-        Shorter than `flat` by a cell. Entries at an axis' last voxel, where no cell starts, have no meaning.
+        Flattened, and shorter by a cell. Entries at an axis' last voxel, where no cell starts, have no meaning.
     """
+    flat, strides = part.numpy().ravel(), part.stride()[1:]
     cell = sum(strides)
-    decided = torch.empty_like(flat[:-cell])
+    decided = flat[:-cell].copy()
     for start in range(0, len(decided), _VOXELS_AT_ONCE):
         values = flat[start : start + _VOXELS_AT_ONCE + cell]
-        # 0 or 1 in the type of the labels: torch compares integers several times faster if it need not make bools.
-        differs = values[1:].clone().ne_(values[:-1])
+        differs = values[1:] != values[:-1]
         for stride in reversed(strides[:-1]):
             num = len(differs) - stride
-            along = values[:num].clone().ne_(values[stride : stride + num])
-            differs = along.bitwise_or_(differs[:num]).bitwise_or_(differs[stride:])
-        kept = (1 - differs).mul_(values[: len(differs)])
-        torch.add(kept, differs, alpha=undecided, out=decided[start : start + len(differs)])
+            along = values[:num] != values[stride : stride + num]
+            along |= differs[:num]
+            differs = np.logical_or(along, differs[stride:], out=along)
+        np.putmask(decided[start : start + len(differs)], differs, undecided)
     return decided
 
 
-def _true_at(mask: torch.Tensor) -> torch.Tensor:
-    """Indices at which a mask (N,) is true."""
-    # On the CPU, numpy finds them several times faster.
-    return torch.from_numpy(np.flatnonzero(mask.numpy())) if mask.device.type == "cpu" else mask.nonzero()[:, 0]
-
-
-def _largest_share(flat: torch.Tensor, cells: _Cells) -> torch.Tensor:
+def _largest_share(flat: np.ndarray, cells: _Cells) -> np.ndarray:
     """The label with the largest share of each cell, see `sample_labels`."""
-    labels = torch.stack(cells.corners(flat))
-    scores = cells.weights[-1].new_full((1, 1), _FULL_SCORE)
+    labels = np.stack([flat[step:].take(cells.first) for step in cells.steps()])
+    scores = np.full((1, 1), _FULL_SCORE, dtype=np.float32)
     for weight in reversed(cells.weights):
-        scores = (torch.stack((1 - weight, weight))[:, None] * scores).flatten(0, 1)
-    nearest = flat.index_select(0, cells.nearest())
+        scores = (np.stack((1 - weight, weight))[:, None] * scores).reshape(-1, len(weight))
+    nearest = flat.take(cells.nearest())
     score = ((labels == nearest) * scores).sum(0)
-    open_ones = _true_at(score < _SAFE_MAJORITY)
+    open_ones = np.flatnonzero(score < _SAFE_MAJORITY)
     if len(open_ones):
         labels, scores = labels[:, open_ones], scores[:, open_ones]
-        shares = torch.stack([((labels == label) * scores).sum(0) for label in labels]).half()
-        largest = shares == shares.amax(0)
+        shares = np.stack([((labels == label) * scores).sum(0) for label in labels]).astype(np.float16)
+        largest = shares == shares.max(0)
         of_nearest = nearest[open_ones]
-        smallest = labels.masked_fill(~largest, torch.iinfo(labels.dtype).max).amin(0)
-        nearest[open_ones] = torch.where((largest & (labels == of_nearest)).any(0), of_nearest, smallest)
+        smallest = np.where(largest, labels, np.iinfo(labels.dtype).max).min(0)
+        nearest[open_ones] = np.where((largest & (labels == of_nearest)).any(0), of_nearest, smallest)
     return nearest
