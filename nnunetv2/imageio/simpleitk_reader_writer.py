@@ -115,7 +115,8 @@ def _load(path: str) -> sitk.Image:
 
     with naming(path):
         header = _check_file(path)
-        image = sitk.ReadImage(str(path))
+        # Without the name of the format, SimpleITK opens the file once per format to find out.
+        image = sitk.ReadImage(str(path), imageIO="NiftiImageIO" if isinstance(header, NiftiHeader) else "")
         _require_intact(path, header, sitk.GetArrayViewFromImage(image))
     # Some files store a 3D image with trailing axes of length 1.
     while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
