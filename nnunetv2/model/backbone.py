@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,13 @@ class Features:
     """Sines and cosines (HW/p^2, 2d) of the patches, for heads that request them; None with absolute positions."""
     needs_aux: bool = True
     """False in prediction: a `QueryHead` may leave `aux_outputs` empty."""
+    fuse: Callable[[int, Tensor], Tensor] | None = None
+    """For heads that own the backbone, if the images are slices of volumes: mixes a map, given its number, along the
+    depth."""
+
+    def fused(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The four maps (B, D, *, *) of a head that owns the backbone, mixed along the depth of volumes."""
+        return [one if self.fuse is None else self.fuse(number, one) for number, one in enumerate(maps)]
 
     @property
     def class_tokens(self) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Choices for the input of a backbone: channel rules, and normalisation constants for intensities in [0, 1].
+"""Choices for the input of a backbone: channel rules, slices of volumes, and constants for intensities in [0, 1].
 
 Kept apart from the network so that settings load without torch.
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 CHANNEL_ADAPTATIONS = ("repeat", "conv1x1", "inflate")
+SLICE_INPUTS = ("single", "neighbours")
+FUSIONS = ("none", "conv", "attention")
 
 RGB = tuple[float, float, float]
 

@@ -6,26 +6,33 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dinov3.layers.lora import apply_lora
 from nnunetv2.errors import DataError, UsageError
 from nnunetv2.model.backbone import Backbone, Features
 from nnunetv2.model.backbones import create_backbone
 from nnunetv2.model.chosen_blocks import chosen_blocks
+from nnunetv2.model.depth_fusion import DepthFusion, fold, with_neighbours
 from nnunetv2.model.detail_branch import DetailBranch
 from nnunetv2.model.head import Head
 from nnunetv2.model.head_config import HeadConfig, find_head, setting_names
-from nnunetv2.model.input_adapter import InputAdapter
+from nnunetv2.model.input_adapter import RGB, InputAdapter
 from nnunetv2.model.weights.backbone_weights import load_backbone_weights
 from nnunetv2.model.weights.load_report import LoadedWeights
 
 logger = logging.getLogger(__name__)
+
+IMAGE = 4  # axes of a batch of images; volumes have one more
+_SLICES_ON_CPU = 8
+_TOKENS_ON_GPU = 2**16
 
 
 class ViTNetwork(nn.Module):
@@ -50,12 +57,19 @@ class ViTNetwork(nn.Module):
         input_scale: integer factor by which images are upsampled before the backbone, for more patches.
         detail_branch: add the logits of a `DetailBranch` to those of the head.
         use_sliding_window_inference: predict in windows of the plans' patch size; false: predict each image as a whole.
+        slice_input: what the backbone sees of a slice of a volume: `single`, the slice itself, or `neighbours`, the
+            slice with the one before and the one after it as colours; only for C = 1.
+        fusion: mixes the maps of a volume's slices along the depth: `none`, `conv` or `attention`, see `DepthFusion`.
+        fusion_dim: width of the adapters.
+        fusion_layers: adapters of a map, one after the other.
+        slices_per_chunk: slices that the backbone encodes at a time; None: see `_chunk`.
 
     Attributes:
         input: module that adapts images to the backbone.
         encoder: the backbone; absent if the head owns it.
         head: the head.
         detail: the detail branch; None without one.
+        fusion: the adapters between slices; None without any.
         out_indices: numbers of the blocks that the head reads.
         use_sliding_window_inference: as given.
         autocast_dtype: dtype of autocast in prediction on a GPU, the same as in training.
@@ -87,13 +101,24 @@ class ViTNetwork(nn.Module):
         input_scale: int = 1,
         detail_branch: bool = False,
         use_sliding_window_inference: bool = True,
+        slice_input: str = "single",
+        fusion: str = "none",
+        fusion_dim: int = 64,
+        fusion_layers: int = 2,
+        slices_per_chunk: int | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.use_sliding_window_inference = use_sliding_window_inference
         self.regions = regions
         self.input_scale = input_scale
-        self.input = InputAdapter(input_channels, channel_adaptation, input_norm)
+        self.sees_neighbours = slice_input == "neighbours"
+        self.slices_per_chunk = slices_per_chunk
+        if self.sees_neighbours and input_channels != 1:
+            raise UsageError(
+                f"model.slice_input=neighbours is for one channel, not for {input_channels}; set it to single"
+            )
+        self.input = InputAdapter(RGB if self.sees_neighbours else input_channels, channel_adaptation, input_norm)
         head_class = find_head_class(head)
         config = head_config(head_class, head.get("settings", {}))
         vit = create_backbone(backbone, backbone_size, in_channels=self.input.out_channels)
@@ -107,6 +132,9 @@ class ViTNetwork(nn.Module):
                 self.head = head_class(config, replace(vit.spec, num_maps=len(self.out_indices)), num_classes)
         except ValueError as err:
             raise UsageError(f"The settings of the model do not fit: {err}") from err
+        self.fusion = None
+        if fusion != "none":
+            self.fusion = DepthFusion(fusion, [vit.embed_dim] * len(self.out_indices), fusion_dim, fusion_layers)
         self.detail = DetailBranch(self.input.out_channels, num_classes) if detail_branch else None
         self.train()
 
@@ -126,6 +154,19 @@ class ViTNetwork(nn.Module):
         # The smallest size that `size_multiple` divides after upsampling by `input_scale`.
         return self.size_multiple // math.gcd(self.size_multiple, self.input_scale)
 
+    def slices(self, x: Tensor) -> tuple[Tensor, int]:
+        """Splits volumes into slices, with their neighbours as channels where the backbone is to see them.
+
+        Args:
+            x: volumes (B, C, D, H, W), or images (B, C, H, W), which are volumes of one slice.
+
+        Returns:
+            (B * D, C', H, W) and D.
+        """
+        if x.ndim == IMAGE:
+            return (x.repeat(1, RGB, 1, 1) if self.sees_neighbours else x), 1
+        return fold(with_neighbours(x) if self.sees_neighbours else x), x.shape[2]
+
     def padded(self, x: Tensor) -> Tensor:
         """Adapts the channels of images (B, C, H, W) and pads them: (B, C', H', W')."""
         return pad_to_multiple(self.input(x), self.image_multiple)
@@ -140,11 +181,43 @@ class ViTNetwork(nn.Module):
         """Adapts images (B, C, H, W) for backbone and head: (B, C', s * H', s * W'), padded, then upsampled s times."""
         return self.enlarged(self.padded(x))
 
-    def features(self, image: Tensor) -> Features:
-        """Computes the head's input from an adapted image."""
+    def features(self, image: Tensor, depth: int = 1) -> Features:
+        """Computes the head's input from adapted images, of which `depth` in a row are the slices of one volume."""
         if self.head.owns_backbone:
-            return Features(image, [], [])
+            fuse = None if self.fusion is None else partial(self._fused, depth=depth)
+            return Features(image, [], [], fuse=fuse)
+        features = self._encoded(image) if depth == 1 else self._encoded_in_chunks(image)
+        if self.fusion is None:
+            return features
+        return replace(features, maps=self.fusion(features.maps, depth))
+
+    def _fused(self, number: int, one: Tensor, depth: int) -> Tensor:
+        return self.fusion.fused(number, one, depth)
+
+    def _encoded(self, image: Tensor) -> Features:
         return self.encoder.features(image, self.out_indices, with_rotation=self.head.reads_rotation)
+
+    def _encoded_in_chunks(self, image: Tensor) -> Features:
+        """As `_encoded`, for some slices at a time: the maps of all are kept, and the activations of one chunk."""
+        has_gradients = torch.is_grad_enabled() and (self.encoder.is_trainable or image.requires_grad)
+        if has_gradients and self.slices_per_chunk is None:
+            return self._encoded(image)
+        encode = partial(checkpoint, self._encoded, use_reentrant=False) if has_gradients else self._encoded
+        parts = [encode(chunk) for chunk in image.split(self._chunk(image))]
+        maps, prefix_tokens = (
+            [torch.cat(of_block) for of_block in zip(*of_chunks, strict=True)]
+            for of_chunks in ([part.maps for part in parts], [part.prefix_tokens for part in parts])
+        )
+        return Features(image, maps, prefix_tokens, parts[0].rotation)
+
+    def _chunk(self, image: Tensor) -> int:
+        """Slices to encode at a time: as set, otherwise as many as keep a GPU busy, and a few on the CPU."""
+        if self.slices_per_chunk is not None:
+            return self.slices_per_chunk
+        if image.device.type == "cpu":
+            return _SLICES_ON_CPU
+        tokens = image.shape[-2] * image.shape[-1] // self.encoder.patch_size**2
+        return max(1, _TOKENS_ON_GPU // tokens)
 
     def set_training_progress(self, progress: float) -> None:
         """Updates progress-dependent behaviour; `progress` runs from 0 to 1."""

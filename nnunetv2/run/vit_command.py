@@ -118,7 +118,7 @@ class ViTCommand:
         """Builds the parser; call `parse_intermixed_args`, because settings may follow flags."""
         parser = argparse.ArgumentParser(
             prog=self.program,
-            description=f"Train {self.model} on one fold of a 2-D configuration and validate it.",
+            description=f"Train {self.model} on one fold of a configuration and validate it.",
             epilog=self._epilog(),
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,

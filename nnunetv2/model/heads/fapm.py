@@ -95,7 +95,7 @@ class DinoUNet(DenseHead):
 
     def forward(self, features: Features) -> Tensor:
         """Returns logits (B, K, H, W)."""
-        maps = self.fapm(list(self.adapter(features.image).values()))
+        maps = self.fapm(features.fused(list(self.adapter(features.image).values())))
         return self.decoder([up(level) for up, level in zip(self.ups, maps, strict=True)])
 
 

@@ -32,10 +32,11 @@ from nnunetv2.training.nnUNetTrainer.any_head_config import AnyHeadConfig
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
 from nnunetv2.training.setup.budget import Budget
-from nnunetv2.training.setup.flat_configuration import require_flat_configuration, require_intensities_for
+from nnunetv2.training.setup.fitting_configuration import require_fitting_configuration, require_intensities_for
 from nnunetv2.training.state.architecture_check import require_same_architecture, trained_configuration
 from nnunetv2.training.state.model_folder import run_folders
 from nnunetv2.utilities import extensions
+from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     Args:
         plans: content of a plans file.
-        configuration: name of one of its 2-D configurations.
+        configuration: name of one of its configurations; for heads with queries, of a 2-D one.
         fold: number of the split, or "all".
         dataset_json: content of the dataset's dataset.json.
         device: where to train.
@@ -63,7 +64,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         supervise_all_layers: for query heads: compute the loss after every layer instead of only the last.
 
     Raises:
-        UsageError: wrong settings, or a configuration that is 3-D or part of a cascade.
+        UsageError: wrong settings, the second stage of a cascade, or, for heads with queries, 3-D patches.
     """
 
     config_class: ClassVar[type[ViTnnUNetConfig]] = AnyHeadConfig
@@ -134,16 +135,22 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def adapt_plans(self, plans: dict, configuration: str) -> dict:
         manager = PlansManager(plans)
-        require_flat_configuration(manager, configuration)
-        require_intensities_for(self.config.model.input_norm, manager.get_configuration(configuration))
+        chosen = manager.get_configuration(configuration)
+        require_fitting_configuration(manager, configuration, takes_volumes=not self._has_queries)
+        require_intensities_for(self.config.model.input_norm, chosen)
         regions = manager.get_label_manager(self.dataset_json).has_regions
         folder = run_folders(type(self).__name__, manager, configuration, 0).model
         trained = trained_configuration(folder, configuration) or {}
-        planned = manager.get_configuration(configuration).patch_size
+        planned = chosen.patch_size
         changes = {
             "patch_size": self.config.patch_size(planned, trained.get("patch_size")),
             "batch_size": self.config.training.batch_size,
-            "architecture": self.config.architecture(regions=regions, trained=trained.get("architecture")),
+            "architecture": self.config.architecture(
+                regions=regions,
+                trained=trained.get("architecture"),
+                num_axes=len(planned),
+                num_channels=determine_num_input_channels(manager, chosen, self.dataset_json),
+            ),
         }
         plans["configurations"][configuration].update(
             {key: value for key, value in changes.items() if value is not None}
@@ -290,7 +297,10 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:  # noqa: N802
         if self.config.use_nnunet_augmentation:
-            return super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+            *settings, planned = super().configure_rotation_dummyDA_mirroring_and_inital_patch_size()
+            axes = self.config.training.chosen_mirror_axes(planned)
+            self.inference_allowed_mirroring_axes = axes
+            return *settings, axes
         settings = resize_crop_flip.resize_crop_flip_geometry(self.configuration_manager.patch_size)
         self.inference_allowed_mirroring_axes = settings.mirror_axes
         return settings

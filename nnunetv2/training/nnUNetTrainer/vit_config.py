@@ -24,6 +24,7 @@ from nnunetv2.model.head_config import (
 from nnunetv2.model.input_choices import CHANNEL_ADAPTATIONS, INPUT_NORMS
 from nnunetv2.training.loss.loss_config import LossConfig, TermsConfig, loss_config_class
 from nnunetv2.training.nnUNetTrainer.vit_training_config import DenseTrainingConfig, ViTTrainingConfig
+from nnunetv2.training.nnUNetTrainer.volume_settings import VolumeSettings
 from nnunetv2.utilities import extensions
 from nnunetv2.utilities.extensions import require_registered
 
@@ -33,8 +34,8 @@ _NUMBERS = {1: "one block", 2: "two blocks", 3: "three blocks", 4: "four blocks"
 _LARGEST_ENLARGED = 1024  # pixels of a side of an enlarged patch by default
 _PATCH_UNIT = 32  # pixels; the multiple that every head takes without padding
 TUNINGS = ("frozen", "lora", "full")
-# Not needed to rebuild a trained network.
-_NOT_IN_NETWORK = ("pretrained", "checkpoint")
+# Not needed to rebuild a trained network, or added for 3-D patches only, see `VolumeSettings`.
+_NOT_IN_NETWORK = ("pretrained", "checkpoint", *(field_.name for field_ in fields(VolumeSettings)))
 
 
 @dataclass
@@ -69,6 +70,20 @@ class ViTModelConfig:
     detail_branch: bool = False
     """Add three convolutions on the image itself (0.1 M parameters, always trained) to the output of the head, for
     structures thinner than its resolution."""
+    slice_input: str = VolumeSettings.slice_input
+    """What the backbone sees of a slice of a 3-D patch. single: the slice; neighbours: the slice with the one before
+    and the one after it as colours, for images of one channel; auto: neighbours for one channel, single for more."""
+    fusion: str = VolumeSettings.fusion
+    """Adapters that mix the features of the slices of a 3-D patch. conv: with the neighbouring slices; attention: with
+    all slices; none; auto: conv."""
+    fusion_dim: int = VolumeSettings.fusion_dim
+    """Channels of these adapters."""
+    fusion_layers: int = VolumeSettings.fusion_layers
+    """Adapters of each feature map, one after the other; with conv, each reaches one slice further."""
+    slices_per_chunk: int | None = VolumeSettings.slices_per_chunk
+    """Slices of a 3-D patch that the backbone encodes at a time, which limits memory. null: as many as keep a GPU busy,
+    8 on the CPU, and all of them if the backbone is trained; with a number, it encodes them again in the backward
+    pass."""
     backbone_out_layers: str | list[int] = "FOUR_EVEN_INTERVALS"
     """Blocks whose features the head reads: FOUR_EVEN_INTERVALS, FOUR_LAST, LAST if the head accepts one, or block
     numbers from 0: [5,11,17,23]."""
@@ -88,6 +103,7 @@ class ViTModelConfig:
         require_range("model.input_scale", self.input_scale, 1, 16)
         if self.tuning is not None:
             require_choice("model.tuning", self.tuning, TUNINGS)
+        self.volume_settings()
         self._check_out_layers()
         self.head_config().check_backbone(self.backbone_row.shape, f"{self.backbone} {self.backbone_size}")
 
@@ -95,6 +111,10 @@ class ViTModelConfig:
         """Returns the settings of the head, validated by its own class."""
         config = head_config_class(self.head_name)
         return config(**{name: getattr(self, name) for name in setting_names(config)})
+
+    def volume_settings(self) -> VolumeSettings:
+        """Returns the settings for 3-D patches, validated."""
+        return VolumeSettings(**{field_.name: getattr(self, field_.name) for field_ in fields(VolumeSettings)})
 
     def common_settings(self) -> dict[str, Any]:
         """Returns the settings from which plans rebuild the network, except those of the head."""
@@ -254,16 +274,32 @@ class ViTnnUNetConfig:
             planned: that of the plans.
             trained: that of the folds in the model folder; None: it holds no checkpoint.
         """
-        if self.training.patch_size is not None or self.model.input_scale == 1:
-            return self.training.patch_size
-        return list(trained or patch_size_for_scale(planned, self.model.input_scale))
+        given = self.training.patch_size
+        if given is not None and len(given) != len(planned):
+            raise UsageError(
+                f"training.patch_size={given} has {len(given)} axes, and the patch of the plans, {list(planned)}, has "
+                f"{len(planned)}; give a size for each"
+            )
+        if given is not None or self.model.input_scale == 1:
+            return given
+        depth = list(planned[:-2])
+        return list(trained or [*depth, *patch_size_for_scale(planned[-2:], self.model.input_scale)])
 
-    def architecture(self, *, regions: bool, trained: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def architecture(
+        self,
+        *,
+        regions: bool,
+        trained: Mapping[str, Any] | None = None,
+        num_axes: int = 2,
+        num_channels: int = 1,
+    ) -> dict[str, Any]:
         """Returns the plans' architecture section: plain data from which the network is rebuilt.
 
         Args:
             regions: the dataset's labels are regions, which may overlap.
             trained: the section that the model folder was trained with; None: it holds no checkpoint.
+            num_axes: axes of the patch.
+            num_channels: channels of the images.
         """
         model, of_trained = self.model, (trained or {}).get("arch_kwargs", {})
         shape = model.backbone_row.shape
@@ -271,6 +307,7 @@ class ViTnnUNetConfig:
         kwargs = self.model.common_settings() | head
         if self.lora.enabled:
             kwargs["lora"] = {name: value for name, value in asdict(self.lora).items() if name != "enabled"}
+        kwargs |= model.volume_settings().arguments(num_axes=num_axes, num_channels=num_channels)
         kwargs["regions"] = regions
         if not self.use_sliding_window_inference:
             kwargs["use_sliding_window_inference"] = False

@@ -7,6 +7,7 @@ An iteration is one optimiser step on one batch. A training lasts `num_epochs` t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dinov3.utils.yaml_config import require_choice, require_range
@@ -54,8 +55,11 @@ class ViTTrainingConfig:
     batch_size: int | None = None
     """Samples per iteration over all GPUs; null: from the plans."""
     patch_size: list[int] | None = None
-    """Height and width in pixels; null: from the plans, but with model.input_scale above 1 no larger than 1024 pixels
-    after enlarging. Multiples of 32 avoid padding."""
+    """Height and width in pixels, in 3-D the number of slices first; null: from the plans, but with model.input_scale
+    above 1 no higher and wider than 1024 pixels after enlarging. Multiples of 32 avoid padding."""
+    mirror_axes: list[int] | None = None
+    """Axes of the patch along which training and prediction mirror, from 0; null: all. [] for none; [1,2] spares the
+    depth of a volume."""
     oversample_foreground_percent: float = 0.33
     """Share of the samples in a batch that must contain foreground, in [0, 1]."""
     save_every: int = 50
@@ -77,10 +81,28 @@ class ViTTrainingConfig:
                 require_range(f"training.{name}", getattr(self, name), 1)
         if self.gradient_clip is not None and self.gradient_clip <= 0:
             raise UsageError(f"training.gradient_clip={self.gradient_clip} must be above 0, or null for no limit")
-        if self.patch_size is not None and (len(self.patch_size) != 2 or min(self.patch_size) < 1):
+        if self.patch_size is not None and (len(self.patch_size) not in (2, 3) or min(self.patch_size) < 1):
             raise UsageError(
-                f"training.patch_size={self.patch_size} must be two sizes in pixels, for example [512,512]"
+                f"training.patch_size={self.patch_size} must be two sizes in pixels, for example [512,512], or, for a "
+                f"3-D configuration, three, the slices first: [32,256,256]"
             )
+
+    def chosen_mirror_axes(self, planned: Sequence[int]) -> tuple[int, ...]:
+        """Returns the axes to mirror.
+
+        Args:
+            planned: those of nnU-Net, all axes of the patch.
+
+        Raises:
+            UsageError: the patch does not have a chosen axis.
+        """
+        if self.mirror_axes is None:
+            return tuple(planned)
+        if len(set(self.mirror_axes) & set(planned)) < len(self.mirror_axes):
+            raise UsageError(
+                f"training.mirror_axes={self.mirror_axes} must be different axes of the patch, of {list(planned)}"
+            )
+        return tuple(self.mirror_axes)
 
     def epochs(self) -> int:
         """Number of epochs, see the module docstring."""

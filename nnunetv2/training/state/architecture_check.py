@@ -16,7 +16,9 @@ _ABSENT = "absent"
 _HEAD = "arch_kwargs.head.name"
 # Arguments that affect training only, not the weights' shapes or predictions; folds may differ in them,
 # and in the content of a head's file. Heads declare further ones.
-_TRAINING_ONLY = frozenset({"gradient_checkpointing", "drop_path_rate", "lora_dropout", "file", "sha256"})
+_TRAINING_ONLY = frozenset(
+    {"gradient_checkpointing", "drop_path_rate", "lora_dropout", "slices_per_chunk", "file", "sha256"}
+)
 
 
 def require_same_architecture(model_folder: str, configuration: str, wanted: ConfigurationManager) -> None:

@@ -45,17 +45,20 @@ def small_words(head: str, **settings: Any) -> list[str]:
     return [f"model.head={head}", *words]
 
 
-def small_architecture(head: str, *, regions: bool = False, **settings: Any) -> dict[str, Any]:
+def small_architecture(
+    head: str, *, regions: bool = False, num_axes: int = 2, channels: int = 1, **settings: Any
+) -> dict[str, Any]:
     """What plans hold of a small model, as JSON keeps it."""
     config, _ = AnyHeadConfig.load(None, small_words(head, **settings))
-    return json.loads(json.dumps(config.architecture(regions=regions)))
+    section = config.architecture(regions=regions, num_axes=num_axes, num_channels=channels)
+    return json.loads(json.dumps(section))
 
 
 def small_network(
-    head: str, num_classes: int = 2, channels: int = 1, *, regions: bool = False, **settings: Any
+    head: str, num_classes: int = 2, channels: int = 1, *, regions: bool = False, num_axes: int = 2, **settings: Any
 ) -> nn.Module:
-    """A small network with fresh weights."""
-    architecture = small_architecture(head, regions=regions, **settings)
+    """A small network with fresh weights, for images or for volumes (`num_axes=3`)."""
+    architecture = small_architecture(head, regions=regions, num_axes=num_axes, channels=channels, **settings)
     return build_network(
         architecture["network_class_name"],
         architecture["arch_kwargs"],

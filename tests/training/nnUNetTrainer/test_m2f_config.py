@@ -188,7 +188,7 @@ def test_the_architecture_is_plain_data_without_the_origin_of_weights():
         ("training.layer_decay=1.1", "must be above 0 and at most 1"),
         ("training.lora_lr_multiplier=-1", "training.lora_lr_multiplier=-1.0 is out of range"),
         ("training.batch_size=0", "training.batch_size=0 is out of range"),
-        ("training.patch_size=[64,64,64]", "must be two sizes in pixels"),
+        ("training.patch_size=[64,64,64,64]", "must be two sizes in pixels"),
         ("training.patch_size=[0,64]", "must be two sizes in pixels"),
         ("training.gradient_clip=0", "must be above 0, or null"),
         ("training.oversample_foreground_percent=33", "must be between 0 and 1"),
