@@ -85,4 +85,5 @@ def _setting(trainer: nnUNetTrainer_vit, scale: int) -> str:
 
 
 def _tokens(patch_size: Sequence[int], scale: int, side: int) -> int:
-    return math.prod(math.ceil(length * scale / side) for length in patch_size)
+    *depth, height, width = patch_size
+    return math.prod(depth) * math.prod(math.ceil(length * scale / side) for length in (height, width))

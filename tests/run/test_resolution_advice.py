@@ -117,6 +117,7 @@ def test_the_stride_is_that_of_the_output(head, backbone, seeded):
         ([56, 40], 4, [56, 40]),
         ([512, 100], 3, [320, 100]),
         ([2048, 512], 2, [1024, 512]),
+        ([2000, 512, 500], 4, [2000, 256, 256]),  # slices are not enlarged
     ],
 )
 def test_patches_are_limited_by_their_enlarged_size(patch, scale, expected):

@@ -28,6 +28,8 @@ def network_parts(network: nn.Module) -> dict[str, str]:
         named = {path: label for path, label in labels.items() if f"{path}.".startswith(f"{child}.")}
         for path, label in (named or {child: child.replace("_", " ")}).items():
             parts[f"head {label}" if label in parts else label] = f"head.{path}"
+    if network.fusion is not None:
+        parts["depth fusion"] = "fusion"
     if network.detail is not None:
         parts["detail branch"] = "detail"
     return parts

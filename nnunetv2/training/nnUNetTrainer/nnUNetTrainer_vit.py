@@ -33,6 +33,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
 from nnunetv2.training.setup.budget import Budget
 from nnunetv2.training.setup.fitting_configuration import require_fitting_configuration, require_intensities_for
+from nnunetv2.training.setup.volume_notes import volume_notes
 from nnunetv2.training.state.architecture_check import require_same_architecture, trained_configuration
 from nnunetv2.training.state.model_folder import run_folders
 from nnunetv2.utilities import extensions
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _SCHEDULERS = {"WarmupOneCycleLR": WarmupOneCycleLR, "poly": WarmupPolyLR}
 _SHORTEST_TRAINING_IN_WARMUPS = 10
 _CUDA = torch.device("cuda")
+_VOLUME = 3  # axes of a patch
 
 
 class nnUNetTrainer_vit(nnUNetTrainer):
@@ -168,8 +170,16 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             self.print_to_log_file(str(network.load_backbone_weights(weights)), also_print_to_console=False)
         report = trainable_report(network)
         self.print_to_log_file(f"Backbone {model.backbone} {model.backbone_size}, tuning {model.tuning}: {report}")
+        self.start_notes += self._volume_notes()
         for group in self.optimizer.param_groups:
             self.print_to_log_file(f"Parameter group {group_report(group)}", also_print_to_console=False)
+
+    def _volume_notes(self) -> list[str]:
+        chosen, model = self.configuration_manager, self.config.model
+        if len(chosen.patch_size) != _VOLUME:
+            return []
+        settings = {"token": model.backbone_row.shape.patch_size, "scale": model.input_scale}
+        return volume_notes(chosen.patch_size, chosen.spacing, self.plans_manager.transpose_forward, **settings)
 
     def _find_backbone_weights(self) -> Path | None:
         model = self.config.model

@@ -153,14 +153,15 @@ def patch_size_for_scale(patch_size: Sequence[int], scale: int) -> list[int]:
     Self-attention makes the window, not the scale, what has to be limited: 4 x 256 pixels cost what 1024 cost.
 
     Args:
-        patch_size: sides in pixels.
+        patch_size: height and width in pixels, in 3-D after the number of slices, which are not enlarged.
         scale: `model.input_scale`.
 
     Returns:
-        The sides; those that are shortened are multiples of 32.
+        The sizes; sides that are shortened are multiples of 32.
     """
-    limits = [max(_LARGEST_ENLARGED, side) // scale // _PATCH_UNIT * _PATCH_UNIT for side in patch_size]
-    return [min(side, max(_PATCH_UNIT, limit)) for side, limit in zip(patch_size, limits, strict=True)]
+    *depth, height, width = patch_size
+    limits = [max(_LARGEST_ENLARGED, side) // scale // _PATCH_UNIT * _PATCH_UNIT for side in (height, width)]
+    return [*depth, *(min(side, max(_PATCH_UNIT, limit)) for side, limit in zip((height, width), limits, strict=True))]
 
 
 @dataclass
@@ -282,8 +283,7 @@ class ViTnnUNetConfig:
             )
         if given is not None or self.model.input_scale == 1:
             return given
-        depth = list(planned[:-2])
-        return list(trained or [*depth, *patch_size_for_scale(planned[-2:], self.model.input_scale)])
+        return list(trained or patch_size_for_scale(planned, self.model.input_scale))
 
     def architecture(
         self,
