@@ -39,21 +39,23 @@ def _select(array: torch.Tensor, axis: int, new_size: int) -> torch.Tensor:
     size = array.shape[axis]
     if new_size == size:
         return array
-    voxels = _nearest_voxels(size, new_size)
+    voxels = _as_slice(nearest_voxels(size, new_size))
     if isinstance(voxels, slice):
         return array[(slice(None),) * axis + (voxels,)]
     return array.index_select(axis, torch.tensor(voxels, device=array.device))
 
 
 @lru_cache
-def _nearest_voxels(size: int, new_size: int) -> tuple[int, ...] | slice:
-    """Voxels that `interpolate(mode="nearest-exact")` takes along an axis, which it computes in float32.
-
-    They are a slice if they are equally far apart.
-    """
+def nearest_voxels(size: int, new_size: int) -> tuple[int, ...]:
+    """Voxels that `interpolate(mode="nearest-exact")` takes along an axis, which it computes in float32."""
     positions = (torch.arange(new_size, dtype=torch.float32) + 0.5) * torch.tensor(size / new_size)
-    voxels = positions.floor().int().clamp_(max=size - 1).tolist()
+    return tuple(positions.floor().int().clamp_(max=size - 1).tolist())
+
+
+@lru_cache
+def _as_slice(voxels: tuple[int, ...]) -> tuple[int, ...] | slice:
+    """The same voxels as a slice if they are equally far apart."""
     step = voxels[1] - voxels[0] if len(voxels) > 1 else 1
-    if step > 0 and voxels == list(range(voxels[0], voxels[-1] + 1, step)):
+    if step > 0 and list(voxels) == list(range(voxels[0], voxels[-1] + 1, step)):
         return slice(voxels[0], voxels[-1] + 1, step)
-    return tuple(voxels)
+    return voxels
