@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import torch
 from batchgeneratorsv2.transforms.utils import deep_supervision_downsampling, remove_label
+
+from dinov3.utils.host_copies import to_device
 
 
 class RemoveLabelTransform(remove_label.RemoveLabelTransform):
@@ -24,15 +27,23 @@ class DownsampleSegForDSTransform(deep_supervision_downsampling.DownsampleSegFor
     """As its base class: one target per supervised resolution, each voxel taken from the nearest of the original."""
 
     def _apply_to_segmentation(self, segmentation: torch.Tensor, **params: Any) -> list[torch.Tensor]:
-        sizes = segmentation.shape[1:]
-        targets = []
-        for scale in self.ds_scales:
-            factors = scale if isinstance(scale, (tuple, list)) else [scale] * len(sizes)
-            target = segmentation
-            for axis, (size, factor) in enumerate(zip(sizes, factors, strict=True), start=1):
-                target = _select(target, axis, round(size * factor))
-            targets.append(target if target is segmentation else target.contiguous())
-        return targets
+        return [downsampled(segmentation, scale) for scale in self.ds_scales]
+
+
+def downsampled(labels: torch.Tensor, scale: float | Sequence[float], num_leading: int = 1) -> torch.Tensor:
+    """Takes each voxel from the nearest of the original.
+
+    Args:
+        labels: (..., *spatial), on any device; returned as they are if no size changes.
+        scale: new size relative to the original, one factor or one per spatial axis.
+        num_leading: axes before the spatial ones.
+    """
+    sizes = labels.shape[num_leading:]
+    factors = scale if isinstance(scale, (tuple, list)) else [scale] * len(sizes)
+    target = labels
+    for axis, (size, factor) in enumerate(zip(sizes, factors, strict=True), start=num_leading):
+        target = _select(target, axis, round(size * factor))
+    return target if target is labels else target.contiguous()
 
 
 def _select(array: torch.Tensor, axis: int, new_size: int) -> torch.Tensor:
@@ -42,7 +53,7 @@ def _select(array: torch.Tensor, axis: int, new_size: int) -> torch.Tensor:
     voxels = _as_slice(nearest_voxels(size, new_size))
     if isinstance(voxels, slice):
         return array[(slice(None),) * axis + (voxels,)]
-    return array.index_select(axis, torch.tensor(voxels, device=array.device))
+    return array.index_select(axis, to_device(torch.tensor(voxels), array.device))
 
 
 @lru_cache
