@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dinov3.utils import host_copies
-from nnunetv2.training.dataloading.data_loader import collated_targets, nnUNetDataLoader
 
 if TYPE_CHECKING:
-    from nnunetv2.training.data_augmentation.on_device.recipe import DrawnSample, Recipe
-
-
-class DrawingDataLoader(nnUNetDataLoader):
-    """Reads crops and draws what its transforms would, in the same order; `AugmentedOnDevice` applies it.
-
-    A batch is a dict of `drawn`, the content for `Recipe.apply`; `keys`; and `target`, if the workers make it.
-
-    Attributes:
-        recipe: the transforms, taken apart.
-    """
-
-    recipe: Recipe
-
-    def transform_sample(self, image: torch.Tensor, segmentation: torch.Tensor, drawn: dict[str, Any]) -> DrawnSample:
-        return self.recipe.draw(image, segmentation, drawn)
-
-    def collate(self, samples: Sequence[DrawnSample]) -> dict[str, Any]:
-        content = {"drawn": self.recipe.collate(samples)}
-        if not self.recipe.keeps_labels:
-            return content
-        return content | {"target": collated_targets([each.sample.labels for each in samples])}
+    from nnunetv2.training.dataloading.drawing_loader import DrawingDataLoader
 
 
 class AugmentedOnDevice:
@@ -42,24 +19,22 @@ class AugmentedOnDevice:
 
     Args:
         batches: iterator over batches of a `DrawingDataLoader`.
-        recipe: that of the loader.
         device: where to augment.
     """
 
-    def __init__(self, batches: Any, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, batches: Any, device: torch.device) -> None:
         self.batches, self.device = batches, device
-        self._recipe = recipe
 
     def __iter__(self) -> AugmentedOnDevice:
         return self
 
     def __next__(self) -> dict[str, Any]:
         batch = next(self.batches)
-        image, target = self._recipe.apply(_moved(batch["drawn"], self.device))
+        image, target = self.generator.recipe.apply(_moved(batch["drawn"], self.device))
         return {"data": image, "target": batch["target"] if target is None else target, "keys": batch["keys"]}
 
     @property
-    def generator(self) -> nnUNetDataLoader:
+    def generator(self) -> DrawingDataLoader:
         """The loader, under the name that iterators of batchgenerators give it."""
         return getattr(self.batches, "generator", None) or self.batches.data_loader
 

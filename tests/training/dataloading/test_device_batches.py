@@ -24,7 +24,8 @@ from nnunetv2.training.data_augmentation.on_device.recipe import recipe_of
 from nnunetv2.training.data_augmentation.patch_geometry import augmentation_geometry
 from nnunetv2.training.dataloading.augmenters import has_random_workers, make_augmenter
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.training.dataloading.device_batches import AugmentedOnDevice, DrawingDataLoader
+from nnunetv2.training.dataloading.device_batches import AugmentedOnDevice
+from nnunetv2.training.dataloading.drawing_loader import DrawingDataLoader
 from nnunetv2.training.dataloading.random_streams import TRAINING_STREAM, SampleStreams
 from nnunetv2.training.loss.loss_config import LabelTask
 from tests.recorded.make_loader_batches import MemoryCases
@@ -90,29 +91,31 @@ def _applied_often(transforms: Any) -> Any:
     return transforms
 
 
-def _loader(name: str, kind: type[nnUNetDataLoader], *, keeps_labels: bool = False) -> nnUNetDataLoader:
+def make_loader(name: str, kind: type[nnUNetDataLoader], *, keeps_labels: bool = False) -> nnUNetDataLoader:
     cut_size, patch, transforms = TRAININGS[name]()
     is_sparse, is_cascaded = "ignore" in name or "regions" in name, "cascade" in name
     cases = MemoryCases(is_cascaded, 3 if is_sparse else None)
     labels = SPARSE if is_sparse else DENSE
-    loader = kind(cases, 4, cut_size, patch, labels, 0.33, transforms=_applied_often(transforms))
-    if isinstance(loader, DrawingDataLoader):
-        loader.recipe = recipe_of(loader.transforms, keeps_labels=keeps_labels)
-    return loader
+    options = {"keeps_labels": keeps_labels} if kind is DrawingDataLoader else {}
+    return kind(cases, 4, cut_size, patch, labels, 0.33, transforms=_applied_often(transforms), **options)
 
 
 def _on_device(loader: DrawingDataLoader, num_workers: int = 0) -> AugmentedOnDevice:
-    return AugmentedOnDevice(make_augmenter(loader, num_workers), loader.recipe, CPU)
+    return AugmentedOnDevice(make_augmenter(loader, num_workers), CPU)
+
+
+def seed_generators(seed: int) -> None:
+    random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
 
 
 def _drawn(batches: Iterator[dict[str, Any]], seed: int) -> tuple[list[dict[str, Any]], tuple[float, ...]]:
     """Some batches that all come from one stream of random numbers, and the numbers that come next."""
-    random.seed(seed), np.random.seed(seed), torch.manual_seed(seed)
+    seed_generators(seed)
     taken = list(islice(batches, NUM_BATCHES))
     return taken, (random.random(), np.random.uniform(), torch.rand(()).item())
 
 
-def _targets(batch: dict[str, Any]) -> list[torch.Tensor]:
+def targets_of(batch: dict[str, Any]) -> list[torch.Tensor]:
     return batch["target"] if isinstance(batch["target"], list) else [batch["target"]]
 
 
@@ -121,7 +124,7 @@ def _assert_same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> No
         assert list(one["keys"]) == list(other["keys"])
         torch.testing.assert_close(one["data"], other["data"], rtol=0, atol=TOLERANCE)
         assert isinstance(one["target"], list) == isinstance(other["target"], list)
-        for labels, expected in zip(_targets(one), _targets(other), strict=True):
+        for labels, expected in zip(targets_of(one), targets_of(other), strict=True):
             assert labels.dtype == expected.dtype
             assert torch.equal(labels, expected)
 
@@ -130,8 +133,8 @@ def _assert_same(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> No
 @pytest.mark.parametrize("name", TRAININGS)
 def test_batches_and_random_numbers_are_those_of_the_cpu(name: str, keeps_labels: bool) -> None:
     for seed in range(2):
-        theirs, their_next = _drawn(_loader(name, nnUNetDataLoader), seed)
-        loader = _loader(name, DrawingDataLoader, keeps_labels=keeps_labels)
+        theirs, their_next = _drawn(make_loader(name, nnUNetDataLoader), seed)
+        loader = make_loader(name, DrawingDataLoader, keeps_labels=keeps_labels)
         ours, our_next = _drawn(_on_device(loader), seed)
         assert our_next == their_next
         _assert_same(ours, theirs)
@@ -140,10 +143,10 @@ def test_batches_and_random_numbers_are_those_of_the_cpu(name: str, keeps_labels
 
 @pytest.mark.parametrize("name", ["few slices", "2d, tubes"])
 def test_workers_make_the_same_batches(name: str) -> None:
-    loader = _loader(name, DrawingDataLoader)
+    loader = make_loader(name, DrawingDataLoader)
     loader.streams = SampleStreams(3, TRAINING_STREAM, 0, 0)
     batches = _on_device(loader, num_workers=1)
-    expected = _loader(name, nnUNetDataLoader)
+    expected = make_loader(name, nnUNetDataLoader)
     expected.streams = loader.streams
     try:
         _assert_same(list(islice(batches, 2)), list(islice(expected, 2)))
@@ -156,7 +159,7 @@ def test_workers_make_the_same_batches(name: str) -> None:
 
 
 def test_workers_without_streams_count_as_random() -> None:
-    assert has_random_workers(_on_device(_loader("2d", DrawingDataLoader), num_workers=1))
+    assert has_random_workers(_on_device(make_loader("2d", DrawingDataLoader), num_workers=1))
 
 
 class _OwnNoise(GaussianNoiseTransform):
@@ -191,7 +194,7 @@ class _DrawsFromImage(_LabelsShifted):
 def test_a_users_transform_of_labels_alone_stays_in_the_workers() -> None:
     drawn = []
     for kind in (nnUNetDataLoader, DrawingDataLoader):
-        loader = _loader("2d", kind)
+        loader = make_loader("2d", kind)
         loader.transforms = ComposeTransforms(
             [*loader.transforms.transforms[:-1], _LabelsShifted(), MirrorTransform((1,))]
         )

@@ -17,7 +17,7 @@ from torch.nn.functional import pad
 
 from nnunetv2.training.data_augmentation.affine_sampling import FULL_SCORE, interpolate_at, to_voxels
 
-_VOXELS_AT_ONCE = 2**21  # of all samples; sampling labels takes some hundred bytes for each
+_VOXELS_AT_ONCE = 2**21  # of all label maps; each takes some hundred bytes while it is sampled
 
 
 class AffinePatches(NamedTuple):
@@ -33,9 +33,9 @@ class AffinePatches(NamedTuple):
     shifts: Tensor
     shape: tuple[int, ...]
 
-    def slabs(self) -> Iterator[slice]:
-        """Yields parts of the first axis that are small enough to be sampled at once."""
-        per_row = len(self.matrices) * math.prod(self.shape[1:])
+    def slabs(self, num_maps: int) -> Iterator[slice]:
+        """Yields parts of the first axis of which so many label maps can be sampled at once."""
+        per_row = num_maps * len(self.matrices) * math.prod(self.shape[1:])
         rows = max(1, _VOXELS_AT_ONCE // per_row)
         for start in range(0, self.shape[0], rows):
             yield slice(start, min(start + rows, self.shape[0]))
@@ -78,23 +78,18 @@ def sample_labels(labels: Tensor, patches: AffinePatches, outside: int, *, by_ne
     Returns:
         (n, L, *patches.shape), of the same type.
     """
-    num_axes = len(patches.shape)
-    padded = pad(labels, (1, 1) * num_axes, value=outside)
+    padded = pad(labels, (1, 1) * len(patches.shape), value=outside)
     strides = padded.stride()[2:]
     steps = [sum(step) for step in product(*((0, stride) for stride in strides))]
+    flat = padded.flatten(2)
     result = labels.new_empty((*labels.shape[:2], *patches.shape))
-    for rows in patches.slabs():
+    for rows in patches.slabs(labels.shape[1]):
         first, weights, nearest_step = _cells(labels.shape[2:], strides, patches, rows)
-        scores = None if by_nearest else _scores(weights)
-        for number in range(labels.shape[1]):
-            flat = padded[:, number].flatten(1)
-            nearest = _taken(flat, first + nearest_step)
-            if scores is None:
-                result[:, number, rows] = nearest
-            else:
-                result[:, number, rows] = _largest_share(
-                    [_taken(flat, first + step) for step in steps], scores, nearest
-                )
+        chosen = _taken(flat, first + nearest_step)
+        if not by_nearest:
+            scores = [score.unsqueeze(1) for score in _scores(weights)]  # the same for all label maps
+            chosen = _largest_share([_taken(flat, first + step) for step in steps], scores, chosen)
+        result[:, :, rows] = chosen
     return result
 
 
@@ -129,7 +124,10 @@ def _scores(weights: Sequence[Tensor]) -> list[Tensor | float]:
 
 
 def _taken(flat: Tensor, indices: Tensor) -> Tensor:
-    return flat.gather(1, indices.flatten(1)).view(indices.shape)
+    """Voxels (n, L, rows, *others) of flat label maps (n, L, voxels), at the same indices for all maps of a sample."""
+    num_samples, num_maps = flat.shape[:2]
+    taken = flat.gather(2, indices.flatten(1)[:, None].expand(-1, num_maps, -1))
+    return taken.view(num_samples, num_maps, *indices.shape[1:])
 
 
 def _largest_share(labels: Sequence[Tensor], scores: Sequence[Tensor], nearest: Tensor) -> Tensor:
@@ -144,7 +142,7 @@ def _largest_share(labels: Sequence[Tensor], scores: Sequence[Tensor], nearest: 
     same = {(i, j): labels[i] == labels[j] for i, j in combinations(numbers, 2)}
     shares = []
     for i in numbers:
-        share = torch.zeros_like(scores[0])
+        share = torch.zeros(nearest.shape, device=nearest.device)
         for j in numbers:
             share += scores[j] if i == j else scores[j] * same[min(i, j), max(i, j)]
         shares.append(share.half())  # as coarse as upstream's
