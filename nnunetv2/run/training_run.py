@@ -63,7 +63,7 @@ class TrainingRun:
         if self.augmentation_device == "cuda" and self.device_type != "cuda":
             raise UsageError(
                 f"-augmentation_device cuda augments on the GPU that trains, but -device is {self.device_type}; "
-                f"leave one of them out"
+                f"leave it out, or train with -device cuda"
             )
         require_seed(self.seed)
         if self.fast_dev_run:

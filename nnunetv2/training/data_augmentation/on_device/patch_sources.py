@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dinov3.eval.segmentation.data.image_geometry import resize_image, resize_label
+from nnunetv2.training.data_augmentation.affine_sampling import AffinePatch
 from nnunetv2.training.data_augmentation.custom_transforms.spatial import SpatialTransform
 from nnunetv2.training.data_augmentation.on_device.affine_batches import AffinePatches, sample_images, sample_labels
 from nnunetv2.training.data_augmentation.on_device.steps import Batch, Parameters, Sample
@@ -17,7 +18,10 @@ from nnunetv2.training.data_augmentation.resize_crop_flip import ResizedCropTran
 
 
 class PatchSource(ABC):
-    """Makes the patches of a batch from what the workers have read."""
+    """Makes the patches of a batch from what the workers have read.
+
+    Crops are sent one by one: to join them in a worker would copy them once more.
+    """
 
     @abstractmethod
     def draw(self, sample: Sample, drawn: dict[str, Any]) -> Any:
@@ -27,9 +31,12 @@ class PatchSource(ABC):
             drawn: what was drawn before the sample was read, see `draw_crop`.
         """
 
-    @abstractmethod
     def collate(self, samples: Sequence[Sample], drawn: Sequence[Any]) -> Parameters:
         """Joins the crops of a batch and what was drawn for them, in a worker."""
+        content: Parameters = {"images": [sample.image for sample in samples]}
+        if not samples[0].keeps_labels:
+            content["labels"] = [sample.labels for sample in samples]
+        return content
 
     @abstractmethod
     def patches(self, content: Parameters) -> Batch:
@@ -42,11 +49,8 @@ class CropSource(PatchSource):
     def draw(self, sample: Sample, drawn: dict[str, Any]) -> None:
         return None
 
-    def collate(self, samples: Sequence[Sample], drawn: Sequence[Any]) -> Parameters:
-        return stacked(samples)
-
     def patches(self, content: Parameters) -> Batch:
-        return Batch(content["image"], content.get("labels"))
+        return _batch(content["images"], content.get("labels"))
 
 
 class AffineSource(PatchSource):
@@ -60,7 +64,7 @@ class AffineSource(PatchSource):
     def __init__(self, transform: SpatialTransform, *, in_slices: bool) -> None:
         self.transform, self.in_slices = transform, in_slices
 
-    def draw(self, sample: Sample, drawn: dict[str, Any]) -> Any:
+    def draw(self, sample: Sample, drawn: dict[str, Any]) -> AffinePatch | None:
         """Returns the patch; None if the sample is only cropped."""
         parameters = self.transform.get_parameters(image=self._folded(sample.image), **drawn)
         is_cropped = parameters["patch"] is None
@@ -79,43 +83,36 @@ class AffineSource(PatchSource):
     def _folded(self, array: Tensor) -> Tensor:
         return array.flatten(0, 1) if self.in_slices else array
 
-    def collate(self, samples: Sequence[Sample], drawn: Sequence[Any]) -> Parameters:
-        cropped = [number for number, patch in enumerate(drawn) if patch is None]
-        turned = [number for number, patch in enumerate(drawn) if patch is not None]
-        content: Parameters = {}
-        if cropped:
-            content["cropped"] = stacked([samples[number] for number in cropped])
+    def collate(self, samples: Sequence[Sample], drawn: Sequence[AffinePatch | None]) -> Parameters:
+        content = super().collate(samples, drawn)
+        turned = {number: patch for number, patch in enumerate(drawn) if patch is not None}
         if turned:
-            content["turned"] = stacked([samples[number] for number in turned])
-            content["matrices"] = torch.stack([torch.from_numpy(drawn[n].matrix).float() for n in turned])
-            content["shifts"] = torch.tensor([list(map(float, drawn[n].shift)) for n in turned])
-        if cropped and turned:
-            order = cropped + turned
-            content["places"] = torch.tensor([order.index(number) for number in range(len(order))])
+            content["turned"] = list(turned)
+            content["matrices"] = torch.stack([torch.from_numpy(patch.matrix).float() for patch in turned.values()])
+            content["shifts"] = torch.tensor([list(map(float, patch.shift)) for patch in turned.values()])
         return content
 
     def patches(self, content: Parameters) -> Batch:
-        parts = [content["cropped"]] if "cropped" in content else []
+        images, labels = content["images"], content.get("labels")
         if "turned" in content:
-            parts.append(self._turned(content))
-        if len(parts) == 1:
-            return Batch(parts[0]["image"], parts[0].get("labels"))
-        joined = {name: torch.cat([part[name] for part in parts])[content["places"]] for name in parts[0]}
-        return Batch(joined["image"], joined.get("labels"))
+            transform, turned = self.transform, content["turned"]
+            patches = AffinePatches(content["matrices"], content["shifts"], tuple(map(int, transform.patch_size)))
+            outside = transform.padding_value_image if transform.padding_mode_image == "constant" else 0
+            images = self._turned(images, turned, lambda crops: sample_images(crops, patches, outside))
+            if labels is not None:
+                outside_label = int(transform.padding_value_seg) if transform.border_mode_seg == "constant" else 0
+                by_nearest = {"by_nearest": transform.mode_seg == "nearest"}
+                sample = lambda crops: sample_labels(crops, patches, outside_label, **by_nearest)  # noqa: E731
+                labels = self._turned(labels, turned, sample)
+        return _batch(images, labels)
 
-    def _turned(self, content: Parameters) -> Parameters:
-        transform, crops = self.transform, content["turned"]
-        patches = AffinePatches(content["matrices"], content["shifts"], tuple(map(int, transform.patch_size)))
-        first = 2 if self.in_slices else 1  # slices are turned as if they were channels
-        outside = transform.padding_value_image if transform.padding_mode_image == "constant" else 0
-        images = sample_images(crops["image"].flatten(1, first), patches, outside)
-        turned = {"image": images.unflatten(1, crops["image"].shape[1 : 1 + first])}
-        if "labels" in crops:
-            outside = int(transform.padding_value_seg) if transform.border_mode_seg == "constant" else 0
-            by_nearest = transform.mode_seg == "nearest"
-            labels = sample_labels(crops["labels"].flatten(1, first), patches, outside, by_nearest=by_nearest)
-            turned["labels"] = labels.unflatten(1, crops["labels"].shape[1 : 1 + first])
-        return turned
+    def _turned(self, crops: list[Tensor], numbers: list[int], sample: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Replaces some crops of a batch by what `sample` makes of them together."""
+        num_axes = 2 if self.in_slices else 1  # slices are turned as if they were channels
+        chosen = torch.stack([crops[number] for number in numbers])
+        patches = sample(chosen.flatten(1, num_axes)).unflatten(1, chosen.shape[1 : 1 + num_axes])
+        replaced = dict(zip(numbers, patches, strict=True))
+        return [replaced.get(number, crop) for number, crop in enumerate(crops)]
 
 
 class ResizeSource(PatchSource):
@@ -133,24 +130,13 @@ class ResizeSource(PatchSource):
             sample.labels = sample.labels[(slice(None), *part)]
         sample.shape = (sample.shape[0], *self.transform.patch_size)
 
-    def collate(self, samples: Sequence[Sample], drawn: Sequence[Any]) -> Parameters:
-        content: Parameters = {"images": [sample.image.contiguous() for sample in samples]}
-        if not samples[0].keeps_labels:
-            content["labels"] = [sample.labels.contiguous() for sample in samples]
-        return content
-
     def patches(self, content: Parameters) -> Batch:
-        size = self.transform.patch_size
-        images = torch.stack([resize_image(image, size) for image in content["images"]])
-        if "labels" not in content:
-            return Batch(images, None)
-        labels = [torch.stack([resize_label(each, size) for each in channels]) for channels in content["labels"]]
-        return Batch(images, torch.stack(labels))
+        size, labels = self.transform.patch_size, content.get("labels")
+        images = [resize_image(image, size) for image in content["images"]]
+        if labels is not None:
+            labels = [torch.stack([resize_label(each, size) for each in channels]) for channels in labels]
+        return _batch(images, labels)
 
 
-def stacked(samples: Sequence[Sample]) -> Parameters:
-    """Images and, unless the workers keep them, labels of samples of one shape."""
-    content: Parameters = {"image": torch.stack([sample.image for sample in samples])}
-    if not samples[0].keeps_labels:
-        content["labels"] = torch.stack([sample.labels for sample in samples])
-    return content
+def _batch(images: list[Tensor], labels: list[Tensor] | None) -> Batch:
+    return Batch(torch.stack(images), None if labels is None else torch.stack(labels))
