@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from nnunetv2.training.dataloading import augmenters
 from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
 from nnunetv2.training.dataloading.device_batches import AugmentedOnDevice
 from nnunetv2.training.dataloading.drawing_loader import DrawingDataLoader
@@ -48,7 +49,7 @@ def augment(name: str, *, keeps_labels: bool = False) -> Augmented:
     waits, staged, launches, on_device, num_bytes = [], [], [], [], 0
     largest, differ = 0.0, 0
     with pretended_cuda() as log:
-        batches = AugmentedOnDevice(_Prepared(loader, crops), CUDA)
+        batches = AugmentedOnDevice(_Prepared(loader, [augmenters._pinned(batch) for batch in crops]), CUDA)
         for theirs in expected:
             log.reset()
             ours = next(batches)

@@ -40,6 +40,13 @@ class AffinePatch(NamedTuple):
         middles = [(size - 1) / 2 + shift for size, shift in zip(sizes, self.shift, strict=True)]
         return [(math.floor(m - r), math.floor(m + r) + 1) for m, r in zip(middles, reach, strict=True)]
 
+    def covered(self, sizes: Sequence[int]) -> tuple[slice, ...]:
+        """The part of an input that the patch reads, at least one voxel per axis."""
+        ends = zip(self.bounds(sizes), sizes, strict=True)
+        return tuple(
+            slice(max(min(first, size - 1), 0), max(min(last, size - 1), 0) + 1) for (first, last), size in ends
+        )
+
     def offsets(self, axis: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions along one axis of the input, counted from its middle and without the shift, as two terms.
 
@@ -240,13 +247,12 @@ def _covered_part(array: torch.Tensor, patch: AffinePatch, outside: float) -> tu
     Returns:
         The part, contiguous, at least two voxels long per axis; and the position of its first voxel.
     """
-    slices, margins, starts = [], [], []
+    margins, starts = [], []
     for (first, last), size in zip(patch.bounds(array.shape[1:]), array.shape[1:], strict=True):
         first, last = min(max(first, -1), size - 1), max(min(last, size), 0)
-        slices.append(slice(max(first, 0), min(last, size - 1) + 1))
         margins.append((int(first < 0), int(last == size)))
         starts.append(first)
-    part = array[(slice(None), *slices)]
+    part = array[(slice(None), *patch.covered(array.shape[1:]))]
     if np.any(margins):
         return pad(part, [number for pair in reversed(margins) for number in pair], value=outside), starts
     return part.contiguous(), starts

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,8 +55,19 @@ class CropSource(PatchSource):
         return _batch(content["images"], content.get("labels"))
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """How a sample is rotated and scaled."""
+
+    patch: AffinePatch
+    whole: tuple[int, ...]
+    """voxels per axis of the sample"""
+    part: tuple[slice, ...]
+    """what the patch reads of it"""
+
+
 class AffineSource(PatchSource):
-    """Rotates and scales; what is only cropped is cropped in the worker.
+    """Rotates and scales; what is only cropped is cropped in the worker, of others it sends what their patch reads.
 
     Args:
         transform: draws the patches.
@@ -64,17 +77,21 @@ class AffineSource(PatchSource):
     def __init__(self, transform: SpatialTransform, *, in_slices: bool) -> None:
         self.transform, self.in_slices = transform, in_slices
 
-    def draw(self, sample: Sample, drawn: dict[str, Any]) -> AffinePatch | None:
-        """Returns the patch; None if the sample is only cropped."""
+    def draw(self, sample: Sample, drawn: dict[str, Any]) -> _Turn | None:
+        """Returns None if the sample is only cropped."""
         parameters = self.transform.get_parameters(image=self._folded(sample.image), **drawn)
-        is_cropped = parameters["patch"] is None
-        if is_cropped:
+        patch, num_kept = parameters["patch"], 2 if self.in_slices else 1
+        turn = None if patch is None else _Turn(patch, sample.shape[num_kept:], patch.covered(sample.shape[num_kept:]))
+        if turn is None:
             sample.image = self._apply(self.transform._apply_to_image, sample.image, parameters)
-        if is_cropped or sample.keeps_labels:
+        else:
+            sample.image = sample.image[(..., *turn.part)]
+        if turn is None or sample.keeps_labels:
             sample.labels = self._apply(self.transform._apply_to_segmentation, sample.labels, parameters)
-        num_kept = 2 if self.in_slices else 1
+        else:
+            sample.labels = sample.labels[(..., *turn.part)]
         sample.shape = (*sample.shape[:num_kept], *map(int, self.transform.patch_size))
-        return parameters["patch"]
+        return turn
 
     def _apply(self, function: Any, array: Tensor, parameters: dict[str, Any]) -> Tensor:
         result = function(self._folded(array), **parameters)
@@ -83,35 +100,39 @@ class AffineSource(PatchSource):
     def _folded(self, array: Tensor) -> Tensor:
         return array.flatten(0, 1) if self.in_slices else array
 
-    def collate(self, samples: Sequence[Sample], drawn: Sequence[AffinePatch | None]) -> Parameters:
+    def collate(self, samples: Sequence[Sample], drawn: Sequence[_Turn | None]) -> Parameters:
         content = super().collate(samples, drawn)
-        turned = {number: patch for number, patch in enumerate(drawn) if patch is not None}
-        if turned:
-            content["turned"] = list(turned)
-            content["matrices"] = torch.stack([torch.from_numpy(patch.matrix).float() for patch in turned.values()])
-            content["shifts"] = torch.tensor([list(map(float, patch.shift)) for patch in turned.values()])
+        turns = {number: turn for number, turn in enumerate(drawn) if turn is not None}
+        if turns:
+            content["turns"] = turns
+            matrices = [torch.from_numpy(turn.patch.matrix).float() for turn in turns.values()]
+            content["matrices"] = torch.stack(matrices)
+            content["shifts"] = torch.tensor([list(map(float, turn.patch.shift)) for turn in turns.values()])
         return content
 
     def patches(self, content: Parameters) -> Batch:
         images, labels = content["images"], content.get("labels")
-        if "turned" in content:
-            transform, turned = self.transform, content["turned"]
+        if "turns" in content:
+            transform, turns = self.transform, content["turns"]
             patches = AffinePatches(content["matrices"], content["shifts"], tuple(map(int, transform.patch_size)))
             outside = transform.padding_value_image if transform.padding_mode_image == "constant" else 0
-            images = self._turned(images, turned, lambda crops: sample_images(crops, patches, outside))
+            images = self._turned(images, turns, partial(sample_images, patches=patches, outside=outside))
             if labels is not None:
-                outside_label = int(transform.padding_value_seg) if transform.border_mode_seg == "constant" else 0
-                by_nearest = {"by_nearest": transform.mode_seg == "nearest"}
-                sample = lambda crops: sample_labels(crops, patches, outside_label, **by_nearest)  # noqa: E731
-                labels = self._turned(labels, turned, sample)
+                outside = int(transform.padding_value_seg) if transform.border_mode_seg == "constant" else 0
+                choice = {"outside": outside, "by_nearest": transform.mode_seg == "nearest"}
+                labels = self._turned(labels, turns, partial(sample_labels, patches=patches, **choice))
         return _batch(images, labels)
 
-    def _turned(self, crops: list[Tensor], numbers: list[int], sample: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    def _turned(self, crops: list[Tensor], turns: dict[int, _Turn], sample: Callable[[Tensor], Tensor]) -> list[Tensor]:
         """Replaces some crops of a batch by what `sample` makes of them together."""
         num_axes = 2 if self.in_slices else 1  # slices are turned as if they were channels
-        chosen = torch.stack([crops[number] for number in numbers])
-        patches = sample(chosen.flatten(1, num_axes)).unflatten(1, chosen.shape[1 : 1 + num_axes])
-        replaced = dict(zip(numbers, patches, strict=True))
+        leading = crops[0].shape[:num_axes]
+        whole = next(iter(turns.values())).whole
+        samples = crops[0].new_zeros((len(turns), *leading, *whole))  # what is missing is not read
+        for one, (number, turn) in zip(samples, turns.items(), strict=True):
+            one[(..., *turn.part)] = crops[number]
+        patches = sample(samples.flatten(1, num_axes)).unflatten(1, leading)
+        replaced = dict(zip(turns, patches, strict=True))
         return [replaced.get(number, crop) for number, crop in enumerate(crops)]
 
 
