@@ -11,6 +11,8 @@ named as such:
   512 x 512 pixels and of U-Nets; beside it the memory that `nnUNetv2_model_info` names, and the share of the card's
   bf16 arithmetic (`--tflops`) that a step uses;
 - prediction: windows and mirrored copies of an image; images per second, forward passes, peak memory;
+- augmentation: CPU milliseconds of a worker per batch with -augmentation_device cpu and cuda, and what a batch costs
+  the device with cuda: milliseconds, peak memory, megabytes that are copied to it;
 - nccl: a step of one process with DistributedDataParallel;
 - profile: the operations that take most of the time of a Mask2Former step;
 - compile: the same steps with torch.compile, and how long compiling takes.
@@ -38,6 +40,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks import batch_augmentation
 from benchmarks.gpu_models import Model, every_model, make_folders, measured_models
 from benchmarks.step_times import cuda_figures, medians
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -191,6 +194,12 @@ def prediction(machine: Machine) -> list[Row]:
     return rows
 
 
+def augmentation(machine: Machine) -> list[Row]:
+    """Compares what a batch costs with both settings of -augmentation_device."""
+    release(machine.device)
+    return batch_augmentation.rows(machine.device, 2 if machine.is_tiny else 12, is_tiny=machine.is_tiny)
+
+
 def nccl(machine: Machine) -> list[Row]:
     """Trains as one process of DistributedDataParallel, on CUDA with NCCL, and compares with a training without."""
     if machine.device.type != "cuda":
@@ -281,6 +290,7 @@ SECTIONS: dict[str, Callable[[Machine], list[Row]]] = {
     "precisions": precisions,
     "steps": steps,
     "prediction": prediction,
+    "augmentation": augmentation,
     "nccl": nccl,
     "profile": profiled,
     "compile": compiled,

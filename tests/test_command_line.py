@@ -59,6 +59,7 @@ ADDED = {
         "--num_val_iterations_per_epoch",
         "--precision",
         "--seed",
+        "-augmentation_device",
         *SPLITS,
     },
 }

@@ -14,8 +14,8 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Moves a tensor of the CPU to a device; the result knows where it comes from, see `on_host`."""
-    if device.type == "cuda" and not tensor.is_pinned():
+    """Moves a tensor to a device, if it is not there; one from the CPU knows where it comes from, see `on_host`."""
+    if tensor.device.type == "cpu" and device.type == "cuda" and not tensor.is_pinned():
         tensor = tensor.pin_memory()  # a copy of other memory may wait
     moved = tensor.to(device, non_blocking=True)
     if moved is not tensor:

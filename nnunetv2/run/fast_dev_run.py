@@ -22,6 +22,7 @@ from nnunetv2.errors import UsageError
 from nnunetv2.paths import nnUNet_results
 from nnunetv2.preprocessing.stored_cases import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.run import fast_dev_prediction, fast_dev_report
+from nnunetv2.run.augmentation_choice import augment_on
 from nnunetv2.run.fast_dev_report import Stopwatch, TrainingLength
 from nnunetv2.run.fast_dev_sizes import batch_of, planned_batch_of, with_small_batches
 from nnunetv2.run.trainer_setup import make_trainer, maybe_load_checkpoint
@@ -100,6 +101,7 @@ def make_trainer_of(run: TrainingRun) -> nnUNetTrainer:
     trainer = make_trainer(trainer_class, *arguments, device=device, trainer_kwargs=run.trainer_kwargs)
     if run.seed is not None:
         trainer.seed = run.seed
+    augment_on(trainer, run.augmentation_device)
     trainer.split_rule = run.split_rule
     trainer.keep_to_budget(run.budget)
     return trainer

@@ -118,6 +118,7 @@ def train_and_validate(run: TrainingRun) -> None:
     """Executes a run in this process, which may be one of a group."""
     import torch
 
+    from nnunetv2.run.augmentation_choice import augment_on
     from nnunetv2.run.resolution_advice import advise_on_resolution
     from nnunetv2.run.training_memory import explained_lack_of_memory
     from nnunetv2.training.setup import seeding
@@ -140,6 +141,7 @@ def train_and_validate(run: TrainingRun) -> None:
         trainer.seed = run.seed
     if trainer.seed is None:  # here, not in the trainer: programs that use it seed the generators as they like
         trainer.drawn_seed = seeding.draw()
+    augment_on(trainer, run.augmentation_device)
     trainer.split_rule = run.split_rule
     trainer.keep_to_budget(run.budget)  # before initialize, as the schedule depends on the length
     trainer.require_fold()  # before weights are downloaded or loaded
@@ -193,6 +195,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
     allow_config_change: bool = TrainingRun.allow_config_change,
     force: bool = False,
     split_rule: SplitRule | None = None,
+    augmentation_device: str = TrainingRun.augmentation_device,
 ) -> None:
     """Trains one fold and validates it; arguments as in the command `nnUNetv2_train`.
 
@@ -210,6 +213,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         allow_config_change: continue a training also if plans, cases, labels or settings have changed since its start.
         force: train even if another process holds the lock of the fold.
         split_rule: number of folds, and cases that stay together; None: nnU-Net's default.
+        augmentation_device: where training batches are augmented: cpu, in the workers; or cuda, on the GPU that trains.
 
     Raises:
         UsageError: `nnUNet_results` is not set; see also `get_trainer_from_args` and `maybe_load_checkpoint`.
@@ -236,6 +240,7 @@ def run_training(  # noqa: PLR0913 - upstream's signature
         seed=seed,
         budget=Budget(num_epochs, num_iterations_per_epoch, num_val_iterations_per_epoch, precision),
         split_rule=split_rule or SplitRule(),
+        augmentation_device=augmentation_device,
     )
     nnUNet_results.require()
     _require_numbers_of_workers()
@@ -311,6 +316,7 @@ def run_from_arguments(
         allow_config_change=args.allow_config_change,
         force=args.force,
         split_rule=split_rule_of(args),
+        augmentation_device=args.augmentation_device,
     )
 
 

@@ -14,6 +14,7 @@ from nnunetv2.utilities.crossval_split import SplitRule, add_split_arguments
 
 DEFAULT_TRAINER = "nnUNetTrainer"
 DEFAULT_PLANS = "nnUNetPlans"
+AUGMENTATION_DEVICES = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class TrainingRun:
     validate_best: bool = False
     fast_dev_run: bool = False
     device_type: str = "cuda"
+    augmentation_device: str = "cpu"
+    """cpu or cuda"""
     trainer_kwargs: Mapping[str, Any] = field(default_factory=dict)
     """constructor arguments that the trainer has in addition to those of nnUNetTrainer"""
     seed: int | None = None
@@ -54,6 +57,14 @@ class TrainingRun:
             raise UsageError("--allow_config_change is for trainings that --c continues; give both, or none of them")
         if self.validate_best and self.disable_checkpointing:
             raise UsageError("--val_best needs the checkpoint that --disable_checkpointing does not write")
+        if self.augmentation_device not in AUGMENTATION_DEVICES:
+            accepted = " or ".join(AUGMENTATION_DEVICES)
+            raise UsageError(f"-augmentation_device is {self.augmentation_device!r}; it must be {accepted}")
+        if self.augmentation_device == "cuda" and self.device_type != "cuda":
+            raise UsageError(
+                f"-augmentation_device cuda augments on the GPU that trains, but -device is {self.device_type}; "
+                f"leave it out, or train with -device cuda"
+            )
         require_seed(self.seed)
         if self.fast_dev_run:
             self._refuse_what_a_fast_dev_run_cannot_try()
@@ -135,6 +146,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, default_trainer: str
         type=str,
         default="cuda",
         help="cuda, cpu or mps (default: %(default)s); pick a GPU by CUDA_VISIBLE_DEVICES",
+    )
+    add(
+        "-augmentation_device",
+        choices=AUGMENTATION_DEVICES,
+        default="cpu",
+        help="cuda: augment on the GPU that trains, if the CPU cannot keep up with it (default: %(default)s)",
     )
 
 

@@ -13,6 +13,9 @@ from tests.pretend_cuda import benchmark
 @pytest.mark.slow
 def test_every_section_has_a_result_for_every_model(cuda_process: ProcessPoolExecutor, tmp_path: Path) -> None:
     sections = cuda_process.submit(benchmark.sections, tmp_path).result()
+    kinds_of_batches = sections.pop("augmentation")
+    assert [row["batches"] for row in kinds_of_batches["rows"]] == ["2-D", "3-D", "few slices"]
+    assert all(row["device"] > 0 and row["MB copied"] > 0 for row in kinds_of_batches["rows"])
     assert set(sections) == {"correctness", "precisions", "steps", "prediction"}
     for name, section in sections.items():
         assert "failed" not in section, (name, section)

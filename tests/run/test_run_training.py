@@ -43,6 +43,7 @@ ADDED = {
     "--num_iterations_per_epoch": None,
     "--num_val_iterations_per_epoch": None,
     "--precision": None,
+    "-augmentation_device": "cpu",
 }
 
 

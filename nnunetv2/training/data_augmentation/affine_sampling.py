@@ -17,7 +17,7 @@ from torch.nn.functional import grid_sample, pad
 
 _VOXELS_AT_ONCE = 2**17  # intermediate arrays of this size stay in the processor's cache
 _ROUNDING = 1e-3  # voxels; positions in float32 are more exact than this
-_FULL_SCORE = 1000.0  # a label whose neighbours all agree; float16 is as coarse as 0.25 near its half, as in upstream
+FULL_SCORE = 1000.0  # a label whose neighbours all agree; float16 is as coarse as 0.25 near its half, as in upstream
 _SAFE_MAJORITY = 501.0  # a label with this score wins, whatever rounding does to the others
 
 
@@ -39,6 +39,13 @@ class AffinePatch(NamedTuple):
         reach = np.abs(self.matrix) @ ((np.array(self.shape) - 1) / 2) + _ROUNDING
         middles = [(size - 1) / 2 + shift for size, shift in zip(sizes, self.shift, strict=True)]
         return [(math.floor(m - r), math.floor(m + r) + 1) for m, r in zip(middles, reach, strict=True)]
+
+    def covered(self, sizes: Sequence[int]) -> tuple[slice, ...]:
+        """The part of an input that the patch reads, at least one voxel per axis."""
+        ends = zip(self.bounds(sizes), sizes, strict=True)
+        return tuple(
+            slice(max(min(first, size - 1), 0), max(min(last, size - 1), 0) + 1) for (first, last), size in ends
+        )
 
     def offsets(self, axis: int) -> tuple[np.ndarray, np.ndarray]:
         """Positions along one axis of the input, counted from its middle and without the shift, as two terms.
@@ -94,8 +101,13 @@ def _sample_by_grid(image: torch.Tensor, patch: AffinePatch, outside: float) -> 
     for axis, size in enumerate(sizes):
         rows, within = (torch.from_numpy(term).to(image.device) for term in patch.offsets(axis))
         grid[..., len(sizes) - 1 - axis] = _relative(rows[..., None] + within, patch.shift[axis], size)
-    shifted = image - outside if outside else image  # grid_sample pads with 0
-    sampled = grid_sample(shifted[None], grid[None], mode="bilinear", padding_mode="zeros", align_corners=False)[0]
+    return interpolate_at(grid[None], image[None], outside)[0]
+
+
+def interpolate_at(grid: torch.Tensor, images: torch.Tensor, outside: float) -> torch.Tensor:
+    """Interpolates images (B, C, *spatial) linearly at (B, *patch, D) positions in torch's unit and order of axes."""
+    shifted = images - outside if outside else images  # grid_sample pads with 0
+    sampled = grid_sample(shifted, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return sampled.add_(outside) if outside else sampled
 
 
@@ -105,6 +117,15 @@ def _relative(offsets: _Array, shift: float, size: int) -> _Array:
         offsets += shift
     offsets /= size / 2
     return offsets
+
+
+def to_voxels(positions: _Array, size: int) -> _Array:
+    """Converts torch's unit to voxels from the first one's middle; in place."""
+    positions += 1
+    positions *= size
+    positions -= 1
+    positions /= 2
+    return positions
 
 
 def sample_labels(labels: torch.Tensor, patch: AffinePatch, outside: int) -> torch.Tensor:
@@ -202,11 +223,7 @@ def _cells(
         for axis, ((rows, within), (start, size, stride)) in enumerate(zip(terms, axes, strict=True)):
             position = (rows.ravel()[row : row + rows_at_once, None] + within).ravel()
             # Back and forth through torch's unit, because that is where batchgeneratorsv2's positions are rounded.
-            position = _relative(position, patch.shift[axis], whole[axis])
-            position += 1
-            position *= whole[axis]
-            position -= 1
-            position /= 2
+            position = to_voxels(_relative(position, patch.shift[axis], whole[axis]), whole[axis])
             lower = np.floor(position)
             # Beyond the margin, the outermost cell stands for all.
             _clamp(lower, start, start + size - 2)
@@ -230,13 +247,12 @@ def _covered_part(array: torch.Tensor, patch: AffinePatch, outside: float) -> tu
     Returns:
         The part, contiguous, at least two voxels long per axis; and the position of its first voxel.
     """
-    slices, margins, starts = [], [], []
+    margins, starts = [], []
     for (first, last), size in zip(patch.bounds(array.shape[1:]), array.shape[1:], strict=True):
         first, last = min(max(first, -1), size - 1), max(min(last, size), 0)
-        slices.append(slice(max(first, 0), min(last, size - 1) + 1))
         margins.append((int(first < 0), int(last == size)))
         starts.append(first)
-    part = array[(slice(None), *slices)]
+    part = array[(slice(None), *patch.covered(array.shape[1:]))]
     if np.any(margins):
         return pad(part, [number for pair in reversed(margins) for number in pair], value=outside), starts
     return part.contiguous(), starts
@@ -270,7 +286,7 @@ def _decided_cells(part: torch.Tensor, undecided: int) -> np.ndarray:
 def _largest_share(flat: np.ndarray, cells: _Cells) -> np.ndarray:
     """The label with the largest share of each cell, see `sample_labels`."""
     labels = np.stack([flat[step:].take(cells.first) for step in cells.steps()])
-    scores = np.full((1, 1), _FULL_SCORE, dtype=np.float32)
+    scores = np.full((1, 1), FULL_SCORE, dtype=np.float32)
     for weight in reversed(cells.weights):
         scores = (np.stack((1 - weight, weight))[:, None] * scores).reshape(-1, len(weight))
     nearest = flat.take(cells.nearest())

@@ -11,6 +11,7 @@ from batchgenerators.dataloading.nondet_multi_threaded_augmenter import NonDetMu
 from batchgenerators.dataloading.single_threaded_augmenter import SingleThreadedAugmenter
 
 from nnunetv2.training.dataloading.batch_workers import AugmentationWorkerDied, BatchWorker, Restarts, receive_ready
+from nnunetv2.training.dataloading.device_batches import AugmentedOnDevice
 
 __all__ = ["AugmentationWorkerDied", "Restarts", "WorkerAugmenter", "has_random_workers", "make_augmenter"]
 
@@ -158,6 +159,8 @@ class WorkerAugmenter:
 
 def has_random_workers(augmenter: Any) -> bool:
     """True if an iterator over batches has background workers that are not seeded reproducibly."""
+    if isinstance(augmenter, AugmentedOnDevice):
+        return has_random_workers(augmenter.batches)
     if isinstance(augmenter, WorkerAugmenter):
         return not augmenter.is_seeded
     return isinstance(augmenter, (NonDetMultiThreadedAugmenter, MultiThreadedAugmenter))

@@ -10,6 +10,7 @@ import torch
 
 from dinov3.utils import host_copies
 from nnunetv2.training.dataloading.augmenters import Restarts, make_augmenter
+from nnunetv2.training.dataloading.device_batches import AugmentedOnDevice
 from nnunetv2.training.dataloading.random_streams import SampleStreams
 from nnunetv2.utilities.default_n_proc_DA import get_allowed_n_proc_DA
 from nnunetv2.utilities.label_handling.label_handling import LabelManager
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 
     from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
+    from nnunetv2.training.dataloading.drawing_loader import DrawingDataLoader
 
 Target = torch.Tensor | list[torch.Tensor]
 
@@ -48,6 +50,20 @@ class Drawing(NamedTuple):
     probabilistic_oversampling: bool
 
 
+class DeviceAugmentation(NamedTuple):
+    """Where training batches are augmented, if not in the workers; see `device_batches`."""
+
+    device: torch.device
+    labels_on_host: bool
+    """the loss reads the targets on the CPU, so the workers make them"""
+
+    def loader(self, *args: Any, **settings: Any) -> DrawingDataLoader:
+        """Makes the loader of the training batches; arguments as for `nnUNetDataLoader`."""
+        from nnunetv2.training.dataloading.drawing_loader import DrawingDataLoader  # imports every transform
+
+        return DrawingDataLoader(*args, **settings, keeps_labels=self.labels_on_host)
+
+
 class Transforms(NamedTuple):
     """Transforms of training and validation, and the size of the crop that they are applied to."""
 
@@ -66,6 +82,7 @@ def start(
     pin_memory: bool,
     streams: tuple[SampleStreams | None, SampleStreams | None] = (None, None),
     keep_order: bool = True,
+    on_device: DeviceAugmentation | None = None,
 ) -> tuple[Any, Any]:
     """Starts iterators over training and validation batches; validation gets half the background processes.
 
@@ -77,17 +94,22 @@ def start(
         cut_sizes: voxels per axis of the crop before the transforms.
         streams: random streams of the samples; without them, samples use the global generators.
         keep_order: wait for late batches of streams, see `make_augmenter`.
+        on_device: augment training batches on a device; None: in the workers.
+
+    Raises:
+        UsageError: the device cannot apply the training transforms.
     """
     from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader  # imports what only training needs
 
+    makers = (nnUNetDataLoader if on_device is None else on_device.loader, nnUNetDataLoader)
     num_processes = get_allowed_n_proc_DA()
     workers = (num_processes, max(1, num_processes // 2) if num_processes else 0)
     waiting = (max(6, num_processes // 2), max(3, num_processes // 4))
     augmenters, restarts = [], Restarts()
-    for case_set, cut_size, transform, stream, count, cached in zip(
-        cases, cut_sizes, transforms, streams, workers, waiting, strict=True
+    for make_loader, case_set, cut_size, transform, stream, count, cached in zip(
+        makers, cases, cut_sizes, transforms, streams, workers, waiting, strict=True
     ):
-        loader = nnUNetDataLoader(
+        loader = make_loader(
             case_set,
             drawing.batch_size,
             cut_size,
@@ -100,6 +122,8 @@ def start(
         loader.streams = stream
         options = {"pin_memory": pin_memory, "restarts": restarts, "keep_order": keep_order}
         augmenters.append(make_augmenter(loader, count, cached, **options))
+    if on_device is not None:
+        augmenters[0] = AugmentedOnDevice(augmenters[0], on_device.device)
     try:
         for augmenter in augmenters:
             next(augmenter)

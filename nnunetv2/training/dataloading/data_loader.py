@@ -157,18 +157,31 @@ class nnUNetDataLoader(DataLoader):
         """Draws one batch, see the class."""
         with torch.no_grad(), _one_torch_thread():
             keys, samples = self._draw_samples() if self.streams is None else self._samples_of_streams(self.streams)
-        images, segmentations = zip(*samples, strict=True)
-        if isinstance(segmentations[0], list):
-            target = [torch.stack(resolution) for resolution in zip(*segmentations, strict=True)]
-        else:
-            target = torch.stack(segmentations)
-        return {"data": torch.stack(images), "target": target, "keys": keys}
+        return {**self.collate(samples), "keys": keys}
 
-    def _draw_samples(self) -> tuple[np.ndarray, list[tuple[torch.Tensor, Any]]]:
+    def transform_sample(self, image: torch.Tensor, segmentation: torch.Tensor, drawn: dict[str, Any]) -> Any:
+        """Transforms one sample; `collate` receives the results of a batch.
+
+        Args:
+            image: (C, *spatial), float32.
+            segmentation: (1 or more, *spatial), int16.
+            drawn: what the transforms have drawn before the sample was read, see `draw_crop`.
+        """
+        if self.transforms is None:
+            return image, segmentation
+        transformed = self.transforms(image=image, segmentation=segmentation, **drawn)
+        return transformed["image"], transformed["segmentation"]
+
+    def collate(self, samples: Sequence[Any]) -> dict[str, Any]:
+        """Joins transformed samples to a batch, without its `keys`."""
+        images, segmentations = zip(*samples, strict=True)
+        return {"data": torch.stack(images), "target": collated_targets(segmentations)}
+
+    def _draw_samples(self) -> tuple[np.ndarray, list[Any]]:
         keys = self.get_indices()
         return keys, [self._draw_sample(key, self.get_do_oversample(index)) for index, key in enumerate(keys)]
 
-    def _samples_of_streams(self, streams: SampleStreams) -> tuple[np.ndarray, list[tuple[torch.Tensor, Any]]]:
+    def _samples_of_streams(self, streams: SampleStreams) -> tuple[np.ndarray, list[Any]]:
         batch = self.next_batch
         self.next_batch += 1
         keys, samples = [], []
@@ -186,8 +199,8 @@ class nnUNetDataLoader(DataLoader):
         finally:
             self.batch_size = batch_size
 
-    def _draw_sample(self, key: str, force_fg: bool) -> tuple[torch.Tensor, torch.Tensor | list[torch.Tensor]]:
-        """Draws and transforms one patch of a case: image (C, *spatial) and segmentation (1 or R, *spatial)."""
+    def _draw_sample(self, key: str, force_fg: bool) -> Any:
+        """Draws one patch of a case; returns what `transform_sample` makes of it."""
         if self.note_case is not None:
             self.note_case(key)
         data, seg, seg_prev, properties = self._data.load_case(key)
@@ -201,10 +214,7 @@ class nnUNetDataLoader(DataLoader):
             segmentation = torch.cat((segmentation, _crop_labels(seg_prev, part)[None]))
         if self.patch_size_was_2d:
             image, segmentation = image[:, 0], segmentation[:, 0]
-        if self.transforms is None:
-            return image, segmentation
-        transformed = self.transforms(image=image, segmentation=segmentation, **drawn)
-        return transformed["image"], transformed["segmentation"]
+        return self.transform_sample(image, segmentation, drawn)
 
     def _part_to_read(
         self, whole: list[list[int]], data_shape: Sequence[int]
@@ -220,6 +230,13 @@ class nnUNetDataLoader(DataLoader):
         if all(start < size and stop > 0 for (start, stop), size in zip(part, data_shape, strict=True)):
             return part, crop.for_part
         return whole, crop.for_whole
+
+
+def collated_targets(segmentations: Sequence[Any]) -> torch.Tensor | list[torch.Tensor]:
+    """Joins the targets of samples, each (R, *spatial) or a list of such, one per supervised resolution."""
+    if isinstance(segmentations[0], list):
+        return [torch.stack(resolution) for resolution in zip(*segmentations, strict=True)]
+    return torch.stack(segmentations)
 
 
 def _crop_image(image: Any, part: list[list[int]], whole: list[list[int]]) -> torch.Tensor:

@@ -51,6 +51,8 @@ class FoldTraining:
     num_val_iterations_per_epoch: int = 50
     enable_deep_supervision: bool = True
     needs_tubes: bool = False  # targets get channels of tubes, see `nnunetv2.training.loss.tubes`
+    augmentation_device: str = "cpu"  # cpu: in the workers; cuda: on the GPU that trains; set by the command
+    reads_targets_on_host: bool = False  # the loss needs to know on the CPU which labels occur
     precision: str | None = None  # fp32, bf16 or fp16; None: fp16 on CUDA, fp32 elsewhere
     scheduler_step_per_iteration: bool = False  # step after every update; false: at the start of every epoch
     save_every: int = 50  # epochs between writes of checkpoint_latest.pth

@@ -216,6 +216,7 @@ class nnUNetTrainer(FoldTraining):
         size, labels = self.configuration_manager.patch_size, self.label_manager
         oversampling = (self.oversample_foreground_percent, self.probabilistic_oversampling)
         per_epoch = (self.num_iterations_per_epoch, self.num_val_iterations_per_epoch)
+        on_device = batches.DeviceAugmentation(self.device, self.reads_targets_on_host)
         return batches.start(
             self.get_tr_and_val_datasets(),
             (cut_size, size),
@@ -224,6 +225,7 @@ class nnUNetTrainer(FoldTraining):
             streams=sample_streams(self._seed_of_draws(), self.batch_size, self.current_epoch, per_epoch),
             pin_memory=self.device.type == "cuda",
             keep_order=self.seed is not None,
+            on_device=None if self.augmentation_device == "cpu" else on_device,
         )
 
     def get_transforms(self) -> batches.Transforms:

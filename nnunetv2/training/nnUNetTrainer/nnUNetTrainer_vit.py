@@ -272,6 +272,10 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def _has_queries(self) -> bool:
         return self._kind == "queries"
 
+    @property
+    def reads_targets_on_host(self) -> bool:
+        return self._has_queries  # their targets are the masks of the labels that occur
+
     def forward_loss(self, data: Tensor, target: Tensor) -> tuple[Tensor, Any]:
         network = unwrap(self.network)
         network.set_training_progress(self.lr_scheduler.last_epoch / self._num_iterations())

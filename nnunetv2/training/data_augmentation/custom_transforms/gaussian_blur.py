@@ -42,16 +42,20 @@ def kernel_length(sigma: float) -> int:
     return rounded + 1 if length >= rounded else rounded - 1
 
 
+def blur_weights(sigma: float) -> list[float]:
+    """Weights of the kernel from its middle outwards; those of both halves together sum to one."""
+    steps = torch.arange(kernel_length(sigma) // 2 + 1, dtype=torch.float64)
+    weights = torch.exp(-0.5 * (steps / sigma) ** 2)
+    return (weights / (2 * weights.sum() - 1)).tolist()
+
+
 def blur(image: torch.Tensor, sigmas: Sequence[float]) -> torch.Tensor:
     """Smoothes an image (*spatial) with one sigma per axis, in voxels; reflects it at its borders."""
     for axis, sigma in enumerate(sigmas):
-        half = kernel_length(sigma) // 2
+        middle, *others = blur_weights(sigma)
+        half, size = len(others), image.shape[axis]
         if half == 0:
             continue
-        steps = torch.arange(half + 1, dtype=torch.float64)
-        weights = torch.exp(-0.5 * (steps / sigma) ** 2)
-        middle, *others = (weights / (2 * weights.sum() - 1)).tolist()
-        size = image.shape[axis]
         before, after = image.narrow(axis, 1, half).flip(axis), image.narrow(axis, size - 1 - half, half).flip(axis)
         reflected = torch.cat((before, image, after), axis)
         image = image * middle

@@ -37,7 +37,7 @@ class SpatialTransform(spatial.SpatialTransform):
         """Draws the patch; `patch` is None where it is only cropped, or where the base class interpolates."""
         if DRAWN in data_dict:
             return data_dict[DRAWN]
-        if not self._is_affine():
+        if not self.is_affine():
             return super().get_parameters(**data_dict) | {"patch": None}
         image = data_dict["image"]
         sizes = image.shape[1:]
@@ -57,7 +57,7 @@ class SpatialTransform(spatial.SpatialTransform):
         data_dict.pop(DRAWN, None)
         return super().apply(data_dict, **params)
 
-    def _is_affine(self) -> bool:
+    def is_affine(self) -> bool:
         return (
             self.p_elastic_deform == 0
             and not self.align_corners
@@ -130,7 +130,7 @@ def draw_crop(transforms: Any, sizes: Sequence[int]) -> DrawnCrop | None:
     steps = transforms.transforms[:2] if type(transforms) is ComposeTransforms else []
     in_slices = bool(steps) and type(steps[0]) is Convert3DTo2DTransform
     transform = steps[in_slices] if len(steps) > in_slices else None
-    if type(transform) is not SpatialTransform or not transform._is_affine():
+    if type(transform) is not SpatialTransform or not transform.is_affine():
         return None
     if callable(transform.rotation) or callable(transform.scaling):
         return None  # they may look at the image
