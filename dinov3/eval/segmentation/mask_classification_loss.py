@@ -1,7 +1,8 @@
 """Loss of models that predict a set of classified masks.
 
-Shapes: L predictions (the last and the auxiliary ones), B images, Q queries, K classes, P points, T targets of one
-image, N targets of all images.
+Shapes: L predictions (the last and the auxiliary ones), B images, Q queries, K classes, P points of c coordinates,
+T targets of one image, N targets of all images. An image may be a volume; masks, targets and `valid` then have an axis
+of D slices before height and width.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ class MaskClassificationLoss(nn.Module):
             check_targets(logits, targets, valid, self.num_classes)
             check_generators(generators, len(targets), logits.device)
             logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            area = WholeImage(len(targets), logits.device) if valid is None else ValidPixels(valid)
+            depth = masks[0].shape[2:-2].numel()
+            area = WholeImage(len(targets), logits.device, depth) if valid is None else ValidPixels(valid)
             matching = self.matcher(logits, masks, targets, area, valid, generators)
             self.num_nonfinite_costs = matching.num_nonfinite
             entropy, weights = self._class_entropies(logits, targets, matching, area.has_pixels)
@@ -203,8 +205,9 @@ class MaskClassificationLoss(nn.Module):
             return nothing, nothing
 
         matched = _matched_masks(masks, matching).to(dtype)  # (N, L, h, w)
-        points = self._points(matched.detach(), targets, matching.images, area, generators)  # (N, L * P, 2)
-        sampled = sample_points(matched.flatten(0, 1)[:, None], points.view(num_targets * num_predictions, -1, 2))[:, 0]
+        points = self._points(matched.detach(), targets, matching.images, area, generators)  # (N, L * P, c)
+        of_each = points.view(num_targets * num_predictions, -1, points.shape[-1])
+        sampled = sample_points(matched.flatten(0, 1)[:, None], of_each)[:, 0]
         labels = _labels_of_all(targets, points, valid).view_as(sampled)
 
         counted = area.has_pixels[matching.images]
@@ -221,7 +224,7 @@ class MaskClassificationLoss(nn.Module):
         area: SamplingArea,
         generators: Sequence[torch.Generator] | None,
     ) -> Tensor:
-        """Takes (N, L, h, w) masks and the (N,) images they belong to; returns (N, L * P, 2) points."""
+        """Takes (N, L, h, w) masks and the (N,) images they belong to; returns (N, L * P, c) points."""
         num_targets, num_predictions = matched.shape[:2]
         batches = [(matched, images, None)]
         if generators is not None:
@@ -240,7 +243,8 @@ class MaskClassificationLoss(nn.Module):
             for masks, image, generator in batches
             if len(masks)
         ]
-        return torch.cat(points).view(num_targets, -1, 2)
+        together = torch.cat(points)
+        return together.view(num_targets, -1, together.shape[-1])
 
 
 def _parts_of_one_size(masks: Sequence[Tensor]) -> Iterator[slice]:
@@ -263,7 +267,7 @@ def _matched_masks(masks: Sequence[Tensor], matching: Matching) -> Tensor:
 
 
 def _labels_of_all(targets: Targets, points: Tensor, valid: Tensor | None) -> Tensor:
-    """Takes (N, P, 2) points and returns the labels (N, P) of each target at its points."""
+    """Takes (N, P, c) points and returns the labels (N, P) of each target at its points."""
     labels = []
     per_image = points.split([len(target["labels"]) for target in targets])
     for image, (target, image_points) in enumerate(zip(targets, per_image, strict=True)):

@@ -20,11 +20,12 @@ def mask_targets(
     size: Sequence[int] | None = None,
     on_host: Tensor | None = None,
 ) -> tuple[list[dict[str, Tensor]], Tensor | None]:
-    """One mask per class that occurs in an image; background is a class for labels, and none for regions.
+    """One mask per class that occurs in an image or volume; background is a class for labels, and none for regions.
 
     Args:
         segmentation: labels (B, 1, H, W), values 0 to K-1, `ignore_label` and nothing else; or regions (B, K, H, W) of
-            0 and 1, with a further channel for ignored pixels if there is an ignore label.
+            0 and 1, with a further channel for ignored pixels if there is an ignore label. Volumes have an axis of D
+            slices before H, here and in the result.
         num_classes: K.
         regions: whether `segmentation` holds regions.
         ignore_label: its value; None: the dataset has none.
@@ -75,7 +76,7 @@ def _masks(
         masks = segmentation[:, :num_classes].bool()
         valid = ~segmentation[:, num_classes].bool() if ignore_label is not None else None
     else:
-        classes = torch.arange(num_classes, device=segmentation.device)[:, None, None]
+        classes = torch.arange(num_classes, device=segmentation.device).view(-1, *[1] * (segmentation.ndim - 2))
         masks = segmentation == classes
         valid = segmentation[:, 0] != ignore_label if ignore_label is not None else None
     return masks if valid is None else masks & valid[:, None], valid

@@ -102,3 +102,21 @@ def test_what_lies_under_ignored_pixels_does_not_change_the_loss(seeded):
     torch.testing.assert_close(total(elsewhere), total(outputs))
     elsewhere["pred_masks"][..., 5:] += 5.0
     assert not torch.isclose(total(elsewhere), total(outputs))
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_classes_of_a_volume_have_one_mask_through_its_slices(regions):
+    labels = torch.zeros(2, 1, 3, 4, 5, dtype=torch.int16)
+    labels[0, 0, 1, 2:, 1:3] = 1
+    labels[0, 0, 2, 0, 4] = 2
+    labels[1, 0, 0] = 3  # ignored
+    segmentation = labels
+    if regions:
+        segmentation = torch.cat([labels.eq(1) | labels.eq(2), labels.eq(2), labels.eq(3)], dim=1)
+    settings = {"regions": regions, "ignore_label": 3, "size": (4, 8)}
+    targets, valid = mask_targets(segmentation, 2 if regions else 3, **settings)
+    padded = torch.nn.functional.pad(labels[:, 0], (0, 3), value=3)
+    assert torch.equal(valid, padded != 3)
+    assert [target["labels"].tolist() for target in targets] == ([[0, 1], []] if regions else [[0, 1, 2], [0]])
+    assert torch.equal(targets[0]["masks"][-1], padded[0] == 2)
+    assert targets[0]["masks"].shape[1:] == (3, 4, 8)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 Targets = Sequence[Mapping[str, Tensor]]
-"""Per image `labels` (T,) int64 and `masks` (T, H, W) bool or number in [0, 1]."""
+"""Per image `labels` (T,) int64 and `masks` (T, H, W), of volumes (T, D, H, W), bool or number in [0, 1]."""
+_NUM_AXES = (3, 4)  # of masks
 
 
 def check_targets(logits: Tensor, targets: Targets, valid: Tensor | None, num_classes: int) -> None:
@@ -17,7 +18,7 @@ def check_targets(logits: Tensor, targets: Targets, valid: Tensor | None, num_cl
     Args:
         logits: (L, B, Q, K + 1) class logits.
         targets: B of them.
-        valid: (B, H, W) or None.
+        valid: (B, H, W), of volumes (B, D, H, W), or None.
         num_classes: K.
 
     Raises:
@@ -33,10 +34,10 @@ def check_targets(logits: Tensor, targets: Targets, valid: Tensor | None, num_cl
         )
     for image, target in enumerate(targets):
         labels, masks = target["labels"], target["masks"]
-        if labels.ndim != 1 or masks.ndim != 3 or len(labels) != len(masks):
+        if labels.ndim != 1 or masks.ndim not in _NUM_AXES or len(labels) != len(masks):
             raise ValueError(
                 f"Image {image} has labels of shape {tuple(labels.shape)} and masks of shape {tuple(masks.shape)}; "
-                f"give (T,) and (T, H, W)."
+                f"give (T,) and (T, H, W), or for a volume (T, D, H, W)."
             )
         if valid is not None and masks.shape[1:] != valid.shape[1:]:
             raise ValueError(

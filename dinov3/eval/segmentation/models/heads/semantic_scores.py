@@ -14,10 +14,10 @@ def semantic_scores(pred_logits: Tensor, pred_masks: Tensor) -> Tensor:
 
     Args:
         pred_logits: (B, Q, K + 1) with "no object" as last class.
-        pred_masks: (B, Q, h, w) logits.
+        pred_masks: (B, Q, h, w) or (B, Q, D, h, w) logits.
 
     Returns:
-        (B, K, h, w), each in [0, Q].
+        (B, K, h, w) or (B, K, D, h, w), each in [0, Q].
 
     Source: Cheng et al. 2021, "Per-Pixel Classification is Not All You Need for Semantic Segmentation", section 3.4,
     arXiv:2107.06278.
@@ -26,4 +26,4 @@ def semantic_scores(pred_logits: Tensor, pred_masks: Tensor) -> Tensor:
         dtype = torch.promote_types(pred_logits.dtype, torch.float32)
         classes = pred_logits.to(dtype).softmax(dim=-1)[..., :-1]  # (B, Q, K)
         masks = pred_masks.to(dtype).sigmoid()
-        return torch.einsum("bqk,bqhw->bkhw", classes, masks)
+        return torch.einsum("bqk,bq...->bk...", classes, masks)
