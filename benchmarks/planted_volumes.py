@@ -26,7 +26,6 @@ import numpy as np
 from short_trainings import FOLD, Training, head_training, summary_of, train
 
 from dinov3.utils.atomic_files import read_json, write_json
-from nnunetv2.model.head_config import head_config_class
 from nnunetv2.utilities import extensions
 from tests.model.heads.small import SMALL
 
@@ -142,9 +141,9 @@ def dice(training: Training, dataset: str) -> tuple[float, int]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    dense = [head for head in extensions.names("head") if head_config_class(head).kind == "dense"]
+    others = [head for head in extensions.names("head") if head != "upernet"]
     parser.add_argument("folder", type=Path, help="for datasets and results")
-    parser.add_argument("--heads", nargs="+", default=["upernet", *(head for head in dense if head != "upernet")])
+    parser.add_argument("--heads", nargs="+", default=["upernet", *others])
     parser.add_argument("--steps", type=int, default=300, help="of each training, a multiple of 50 (default: 300)")
     parser.add_argument("--seed", type=int, default=0, help="of datasets and trainings (default: 0)")
     parser.add_argument("--table", action="store_true", help="only print the scores of what is trained")

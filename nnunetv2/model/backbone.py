@@ -45,9 +45,12 @@ class Features:
     """Sines and cosines (HW/p^2, 2d) of the patches, for heads that request them; None with absolute positions."""
     needs_aux: bool = True
     """False in prediction: a `QueryHead` may leave `aux_outputs` empty."""
+    depth: int | None = None
+    """D, if every D images are the slices of one volume: a `QueryHead` then proposes masks of volumes. None: they are
+    images."""
     fuse: Callable[[int, Tensor], Tensor] | None = None
-    """For heads that own the backbone, if the images are slices of volumes: mixes a map, given its number, along the
-    depth."""
+    """For heads that own the backbone, if the images are slices of volumes: mixes a map (B, D, *, *), given its number,
+    along the depth."""
 
     def fused(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The four maps (B, D, *, *) of a head that owns the backbone, mixed along the depth of volumes."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nnunetv2.model.depth_fusion import unfold
 from nnunetv2.model.head_output import require_logits
-from nnunetv2.model.vit_network import IMAGE, ViTNetwork
+from nnunetv2.model.vit_network import ViTNetwork
 
 
 class DenseViTNetwork(ViTNetwork):
@@ -17,9 +17,9 @@ class DenseViTNetwork(ViTNetwork):
         """Segments images or volumes of any size: (B, C, [D,] H, W) -> logits (B, K, [D,] H, W)."""
         slices, depth = self.slices(x)
         logits = self._segmented(slices, depth)
-        return logits if x.ndim == IMAGE else unfold(logits, depth)
+        return logits if depth is None else unfold(logits, depth)
 
-    def _segmented(self, x: Tensor, depth: int) -> Tensor:
+    def _segmented(self, x: Tensor, depth: int | None) -> Tensor:
         image = self.padded(x)
         logits = self.head(self.features(self.enlarged(image), depth))
         require_logits(logits, self.head, self.num_classes)

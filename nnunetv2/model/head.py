@@ -71,6 +71,11 @@ class Head(nn.Module, abc.ABC):
         return self.spec.patch_size
 
     @property
+    def num_fused_maps(self) -> int:
+        """Number of maps of the backbone's width that adapters mix along the depth of volumes."""
+        return self.spec.num_maps
+
+    @property
     def backbone(self) -> Backbone:
         """The vision transformer; only for heads that own it."""
         raise NotImplementedError
@@ -105,8 +110,9 @@ class QueryHead(Head):
 
         Returns:
             `pred_logits` (B, Q, K + 1) with "no object" as last class; `pred_masks` (B, Q, h, w), logits that cover the
-            padded image; and `aux_outputs`, a possibly empty list of such dictionaries from earlier layers. Only the
-            loss reads that list: without `features.needs_aux`, work for it can be skipped.
+            padded image, or (B, Q, D, h, w) for volumes of D slices, `features.depth`; and `aux_outputs`, a possibly
+            empty list of such dictionaries from earlier layers. Only the loss reads that list: without
+            `features.needs_aux`, work for it can be skipped.
         """
 
 

@@ -20,7 +20,7 @@ def require_logits(output: Any, head: nn.Module, num_classes: int) -> None:
         raise _wrong(head, output, f"logits of shape (batch, {num_classes}, height, width)")
 
 
-def require_queries(output: Any, head: nn.Module, num_classes: int) -> None:
+def require_queries(output: Any, head: nn.Module, num_classes: int, *, is_volume: bool = False) -> None:
     """Rejects the output of a head with queries unless it is what `QueryHead.forward` describes.
 
     Raises:
@@ -28,12 +28,12 @@ def require_queries(output: Any, head: nn.Module, num_classes: int) -> None:
     """
     wanted = (
         f"a dictionary with pred_logits (batch, queries, {num_classes + 1}), "
-        f"pred_masks (batch, queries, height, width) and the list aux_outputs"
+        f"pred_masks (batch, queries, {'depth, ' if is_volume else ''}height, width) and the list aux_outputs"
     )
     if not isinstance(output, dict) or not {"pred_logits", "pred_masks", "aux_outputs"} <= output.keys():
         raise _wrong(head, output, wanted)
     classes, masks = output["pred_logits"], output["pred_masks"]
-    if classes.ndim != 3 or classes.shape[2] != num_classes + 1 or masks.ndim != 4:
+    if classes.ndim != 3 or classes.shape[2] != num_classes + 1 or masks.ndim != 4 + is_volume:
         raise _wrong(head, output, wanted)
 
 

@@ -70,19 +70,22 @@ class MaskSwitches:
         ]
 
 
-def hidden_patches(masks: Tensor, grid: Sequence[int], probability: Tensor) -> Tensor:
+def hidden_patches(masks: Tensor, grid: Sequence[int], probability: Tensor, depth: int | None = None) -> Tensor:
     """Marks the patches outside a query's mask, for the queries that are restricted.
 
     Args:
         masks: logits (B, Q, *, *) of any resolution.
         grid: h and w.
         probability: probability that a query is restricted.
+        depth: so many maps in a row are the slices of one volume, in all of which a query is restricted or in none.
 
     Returns:
         Booleans (B, Q, N).
     """
     outside = F.interpolate(masks, size=grid, mode="bilinear", align_corners=False).flatten(2) <= 0
-    return outside & (torch.rand(*masks.shape[:2], 1, device=masks.device) < probability)
+    num_slices = depth or 1
+    drawn = torch.rand(len(masks) // num_slices, masks.shape[1], 1, device=masks.device)
+    return outside & (drawn < probability).repeat_interleave(num_slices, dim=0)
 
 
 def upscale_layers(dim: int) -> list[nn.Module]:

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dinov3.eval.segmentation.models.heads.semantic_scores import semantic_scores
+from nnunetv2.model.depth_fusion import unfold
 from nnunetv2.model.head_output import require_queries
-from nnunetv2.model.vit_network import ViTNetwork, padded_size
+from nnunetv2.model.vit_network import IMAGE, ViTNetwork, padded_size
+from nnunetv2.model.volume_queries import masks_of_slices
 
 SCORE_EPSILON = 1e-6  # its logarithm, -13.8, and sums of a few of them are representable in half precision
 
@@ -25,32 +27,36 @@ class QueryNetwork(ViTNetwork):
     """
 
     def forward(self, x: Tensor, return_queries: bool = False) -> Tensor | dict[str, Any]:
-        """Segments images of any size.
+        """Segments images or volumes of any size.
 
         Args:
-            x: (B, C, H, W).
+            x: (B, C, [D,] H, W).
             return_queries: return the input of the loss instead of dense logits.
 
         Returns:
-            Dense logits (B, K, H, W) in float32, see `dense_logits`; with `return_queries`, the head's output for the
-            padded image, see `QueryHead`.
+            Dense logits (B, K, [D,] H, W) in float32, see `dense_logits`; with `return_queries`, the head's output for
+            the padded image, see `QueryHead`.
         """
-        image = self.padded(x)
-        queries = self.head(replace(self.features(self.enlarged(image)), needs_aux=return_queries))
-        require_queries(queries, self.head, self.num_classes)
+        slices, depth = self.slices(x)
+        image = self.padded(slices)
+        queries = self.head(replace(self.features(self.enlarged(image), depth), needs_aux=return_queries))
+        require_queries(queries, self.head, self.num_classes, is_volume=depth is not None)
         if self.detail is not None:
-            queries = {**queries, "pred_masks": self._detailed_masks(image, queries)}
+            queries = {**queries, "pred_masks": self._detailed_masks(image, queries, depth)}
         if return_queries:
             return queries
         return dense_logits(queries, x.shape[-2:], self.image_multiple, regions=self.regions)
 
-    def _detailed_masks(self, image: Tensor, queries: Mapping[str, Any]) -> Tensor:
-        """Adds to each mask the details of the classes of its query: (B, Q, H', W') of the padded image."""
-        details = self.detail(image, _class_logits(queries, queries["pred_masks"], self.regions), regions=self.regions)
+    def _detailed_masks(self, image: Tensor, queries: Mapping[str, Any], depth: int | None) -> Tensor:
+        """Adds to each mask the details of the classes of its query: (B, Q, [D,] H', W') of the padded image."""
+        recognised = masks_of_slices(_class_logits(queries, queries["pred_masks"], self.regions))
+        details = self.detail(image, recognised, regions=self.regions)
+        if depth is not None:
+            details = unfold(details, depth)
         # Detached: which class a query has is not to be learnt from the contours of its mask.
         classes = queries["pred_logits"].detach().softmax(dim=-1)[..., :-1].to(details.dtype)
         masks = _resized_masks(queries, image.shape[-2:])
-        return masks + torch.einsum("bqk,bkhw->bqhw", classes, details)
+        return masks + torch.einsum("bqk,bk...->bq...", classes, details)
 
 
 def dense_logits(queries: Mapping[str, Any], size: Sequence[int], image_multiple: int, *, regions: bool) -> Tensor:
@@ -60,23 +66,29 @@ def dense_logits(queries: Mapping[str, Any], size: Sequence[int], image_multiple
     whose softmax is S divided by its sum. Regions: the logit of S, whose sigmoid is S, with S cut off below 1.
 
     Args:
-        queries: `pred_logits` (B, Q, K + 1) and `pred_masks` (B, Q, h, w) of the padded image.
+        queries: `pred_logits` (B, Q, K + 1) and `pred_masks` (B, Q, [D,] h, w) of the padded image.
         size: (H, W) of the image before padding.
         image_multiple: the multiple that the image was padded to.
         regions: independent regions instead of exclusive labels.
 
     Returns:
-        (B, K, H, W), at least float32, finite, between -14 and 14.
+        (B, K, [D,] H, W), at least float32, finite, between -14 and 14.
     """
-    masks = _resized_masks(queries, padded_size(size, image_multiple))
-    return _class_logits(queries, masks[..., : size[0], : size[1]], regions)
+    masks = queries["pred_masks"]
+    if masks.ndim == IMAGE:
+        resized = _resized_masks(queries, padded_size(size, image_multiple))
+        return _class_logits(queries, resized[..., : size[0], : size[1]], regions)
+    # Slice by slice, as the masks of all queries at full size take gigabytes for a volume.
+    of_slices = [{**queries, "pred_masks": of_slice} for of_slice in masks.unbind(2)]
+    return torch.stack([dense_logits(one, size, image_multiple, regions=regions) for one in of_slices], dim=2)
 
 
 def _resized_masks(queries: Mapping[str, Any], size: Sequence[int]) -> Tensor:
     """The masks at a size (H, W), in at least float32."""
     masks = queries["pred_masks"]
-    masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
-    return F.interpolate(masks, size=size, mode="bilinear", align_corners=False)
+    slices = masks_of_slices(masks).to(torch.promote_types(masks.dtype, torch.float32))
+    resized = F.interpolate(slices, size=size, mode="bilinear", align_corners=False)
+    return resized if masks.ndim == IMAGE else unfold(resized, masks.shape[2])
 
 
 def _class_logits(queries: Mapping[str, Any], masks: Tensor, regions: bool) -> Tensor:

@@ -134,7 +134,7 @@ class ViTNetwork(nn.Module):
             raise UsageError(f"The settings of the model do not fit: {err}") from err
         self.fusion = None
         if fusion != "none":
-            self.fusion = DepthFusion(fusion, [vit.embed_dim] * len(self.out_indices), fusion_dim, fusion_layers)
+            self.fusion = DepthFusion(fusion, [vit.embed_dim] * self.head.num_fused_maps, fusion_dim, fusion_layers)
         self.detail = DetailBranch(self.input.out_channels, num_classes) if detail_branch else None
         self.train()
 
@@ -154,17 +154,17 @@ class ViTNetwork(nn.Module):
         # The smallest size that `size_multiple` divides after upsampling by `input_scale`.
         return self.size_multiple // math.gcd(self.size_multiple, self.input_scale)
 
-    def slices(self, x: Tensor) -> tuple[Tensor, int]:
+    def slices(self, x: Tensor) -> tuple[Tensor, int | None]:
         """Splits volumes into slices, with their neighbours as channels where the backbone is to see them.
 
         Args:
-            x: volumes (B, C, D, H, W), or images (B, C, H, W), which are volumes of one slice.
+            x: volumes (B, C, D, H, W), or images (B, C, H, W), which are slices without neighbours.
 
         Returns:
-            (B * D, C', H, W) and D.
+            (B * D, C', H, W), and D; None for images.
         """
         if x.ndim == IMAGE:
-            return (x.repeat(1, RGB, 1, 1) if self.sees_neighbours else x), 1
+            return (x.repeat(1, RGB, 1, 1) if self.sees_neighbours else x), None
         return fold(with_neighbours(x) if self.sees_neighbours else x), x.shape[2]
 
     def padded(self, x: Tensor) -> Tensor:
@@ -181,15 +181,19 @@ class ViTNetwork(nn.Module):
         """Adapts images (B, C, H, W) for backbone and head: (B, C', s * H', s * W'), padded, then upsampled s times."""
         return self.enlarged(self.padded(x))
 
-    def features(self, image: Tensor, depth: int = 1) -> Features:
-        """Computes the head's input from adapted images, of which `depth` in a row are the slices of one volume."""
+    def features(self, image: Tensor, depth: int | None = None) -> Features:
+        """Computes the head's input from adapted images.
+
+        Args:
+            image: (B, C', H, W).
+            depth: so many images in a row are the slices of one volume; None: they are images.
+        """
         if self.head.owns_backbone:
-            fuse = None if self.fusion is None else partial(self._fused, depth=depth)
-            return Features(image, [], [], fuse=fuse)
-        features = self._encoded(image) if depth == 1 else self._encoded_in_chunks(image)
-        if self.fusion is None:
-            return features
-        return replace(features, maps=self.fusion(features.maps, depth))
+            fuse = None if self.fusion is None else partial(self._fused, depth=depth or 1)
+            return Features(image, [], [], depth=depth, fuse=fuse)
+        features = self._encoded(image) if depth is None else self._encoded_in_chunks(image)
+        maps = features.maps if self.fusion is None else self.fusion(features.maps, depth or 1)
+        return replace(features, maps=maps, depth=depth)
 
     def _fused(self, number: int, one: Tensor, depth: int) -> Tensor:
         return self.fusion.fused(number, one, depth)

@@ -26,6 +26,7 @@ from nnunetv2.model.mask_transformer_parts import (
     mask_mlp,
     upscale_layers,
 )
+from nnunetv2.model.volume_queries import mask_logits, masks_of_slices, of_volumes, shared_queries
 
 _ANNEALED_PART = 0.8  # of the training; the rest runs without masked attention, as prediction does
 _JOINT_BLOCKS = {12: 3, 24: 4, 32: 4, 40: 5}
@@ -109,6 +110,10 @@ class EoMT(QueryHead):
     def backbone(self) -> Backbone:
         return self.encoder
 
+    @property
+    def num_fused_maps(self) -> int:
+        return len(self.mask_probability)
+
     def set_training_progress(self, progress: float) -> None:
         """Sets the probability of masked attention for each joint block."""
         probabilities = annealed_probabilities(len(self.mask_probability), progress)
@@ -119,7 +124,7 @@ class EoMT(QueryHead):
         self._switches.read(self.mask_probability)
 
     def forward(self, features: Features) -> dict[str, Any]:
-        image = features.image
+        image, depth = features.image, features.depth
         grid = [side // self.encoder.patch_size for side in image.shape[-2:]]
         tokens, rotation = self._encode_patches(image)
         queries = self.query.weight.expand(len(image), -1, -1)
@@ -128,14 +133,16 @@ class EoMT(QueryHead):
             rotation = without_rotation(rotation, queries.shape[1])
         predictions = []
         probabilities = self._switches.probabilities(self.mask_probability, self.training)
-        for probability, block in zip(probabilities, self._joint_blocks(), strict=True):
+        for number, (probability, block) in enumerate(zip(probabilities, self._joint_blocks(), strict=True)):
             mask = None
             if features.needs_aux or probability is not None:
-                predictions.append(self._predict(tokens, grid))
+                predictions.append(self._predict(tokens, grid, depth))
             if probability is not None:
-                mask = self._attention_mask(predictions[-1]["pred_masks"].detach(), grid, probability)
+                mask = self._attention_mask(predictions[-1]["pred_masks"].detach(), grid, probability, depth)
             tokens = self.encoder.run_block(block, tokens, rotation, mask)
-        return {**self._predict(tokens, grid), "aux_outputs": predictions}
+            if depth is not None:
+                tokens = self._mixed(tokens, grid, features, number)
+        return {**self._predict(tokens, grid, depth), "aux_outputs": predictions}
 
     def _joint_blocks(self) -> range:
         return range(self.first_joint_block, self.encoder.num_blocks)
@@ -149,22 +156,33 @@ class EoMT(QueryHead):
                 tokens = self.encoder.run_block(block, tokens, rotation)
         return tokens, rotation
 
-    def _predict(self, tokens: Tensor, grid: list[int]) -> dict[str, Tensor]:
+    def _mixed(self, tokens: Tensor, grid: list[int], features: Features, number: int) -> Tensor:
+        """Lets the slices of a volume share their queries, and mixes their patches along the depth."""
+        num_queries = self.query.num_embeddings
+        first = self.encoder.num_prefix_tokens
+        prefix, patches, queries = tokens.split([first, tokens.shape[1] - first - num_queries, num_queries], dim=1)
+        if features.fuse is not None:
+            fused = features.fuse(number, patches.transpose(1, 2).unflatten(2, grid))
+            patches = fused.flatten(2).transpose(1, 2)
+        return torch.cat((prefix, patches, shared_queries(queries, features.depth)), dim=1)
+
+    def _predict(self, tokens: Tensor, grid: list[int], depth: int | None) -> dict[str, Tensor]:
         """Predicts classes and masks from the current tokens."""
         tokens = self.encoder.final_norm(tokens)
         prefix, num_patches = self.encoder.num_prefix_tokens, grid[0] * grid[1]
         patches = tokens[:, prefix : prefix + num_patches].transpose(1, 2).unflatten(2, grid)
-        queries = tokens[:, prefix + num_patches :]
-        masks = torch.einsum("bqd,bdhw->bqhw", self.mask_head(queries), self.upscale(patches))
+        queries = of_volumes(tokens[:, prefix + num_patches :], depth)
+        masks = mask_logits(self.mask_head(queries), self.upscale(patches), depth)
         return {"pred_logits": self.class_head(queries), "pred_masks": masks}
 
-    def _attention_mask(self, masks: Tensor, grid: list[int], probability: Tensor) -> Tensor:
+    def _attention_mask(self, masks: Tensor, grid: list[int], probability: Tensor, depth: int | None = None) -> Tensor:
         """(B, 1, P+N+Q, P+N+Q): minus infinity where a query must not attend to a patch, else 0."""
+        masks = masks_of_slices(masks)
         prefix, num_patches = self.encoder.num_prefix_tokens, grid[0] * grid[1]
         size = prefix + num_patches + masks.shape[1]
         mask = torch.zeros(len(masks), 1, size, size, device=masks.device, dtype=masks.dtype)
         mask[:, 0, prefix + num_patches :, prefix : prefix + num_patches].masked_fill_(
-            hidden_patches(masks, grid, probability), float("-inf")
+            hidden_patches(masks, grid, probability, depth), float("-inf")
         )
         return mask
 

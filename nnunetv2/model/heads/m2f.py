@@ -94,4 +94,8 @@ class Mask2Former(QueryHead):
         return without_resizing(self.decoder.segmentation_model[0].backbone)
 
     def forward(self, features: Features) -> dict[str, Any]:
-        return self.decoder(features.image)
+        if features.depth is None:
+            return self.decoder(features.image)
+        adapter, head = self.decoder.segmentation_model
+        maps = adapter(features.image)
+        return head(dict(zip(maps, features.fused(list(maps.values())), strict=True)), features.depth)

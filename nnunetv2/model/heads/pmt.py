@@ -29,6 +29,7 @@ from nnunetv2.model.mask_transformer_parts import (
     mask_mlp,
     upscale_layers,
 )
+from nnunetv2.model.volume_queries import mask_logits, masks_of_slices, of_volumes, shared_queries
 
 PROJECTIONS = ("mlp", "linear", "none")
 _ROPE_BASE = 100.0  # as DINOv3
@@ -127,7 +128,7 @@ class PlainMaskTransformer(QueryHead):
         self._switches.read(self.attn_mask_probs)
 
     def forward(self, features: Features) -> dict[str, Any]:
-        grid = features.maps[0].shape[-2:]
+        grid, depth = features.maps[0].shape[-2:], features.depth
         tokens = self._fused(features)
         tokens = torch.cat((self.q.weight.expand(len(tokens), -1, -1), tokens), dim=1)
         rotation = self._rotation(features.rotation, grid)
@@ -136,11 +137,14 @@ class PlainMaskTransformer(QueryHead):
         for probability, block in zip(probabilities, self.blocks, strict=True):
             mask = None
             if features.needs_aux or probability is not None:
-                predictions.append(self._predict(tokens, grid))
+                predictions.append(self._predict(tokens, grid, depth))
             if probability is not None:
-                mask = self._attention_mask(predictions[-1]["pred_masks"].detach(), grid, probability)
+                mask = self._attention_mask(predictions[-1]["pred_masks"].detach(), grid, probability, depth)
             tokens = block(tokens, rotation, mask)
-        return {**self._predict(tokens, grid), "aux_outputs": predictions}
+            if depth is not None:
+                queries = shared_queries(tokens[:, : self.q.num_embeddings], depth)
+                tokens = torch.cat((queries, tokens[:, self.q.num_embeddings :]), dim=1)
+        return {**self._predict(tokens, grid, depth), "aux_outputs": predictions}
 
     @property
     def _num_unplaced(self) -> int:
@@ -164,20 +168,23 @@ class PlainMaskTransformer(QueryHead):
             return self.rope.rotation(*grid, self._num_unplaced)
         return make_rotation(*rotation.chunk(2, dim=-1), self._num_unplaced)
 
-    def _predict(self, tokens: Tensor, grid: Sequence[int]) -> dict[str, Tensor]:
+    def _predict(self, tokens: Tensor, grid: Sequence[int], depth: int | None) -> dict[str, Tensor]:
         """Predicts classes and masks from the current tokens."""
         tokens = self.decoder_norm(tokens)
-        queries = tokens[:, : self.q.num_embeddings]
+        queries = of_volumes(tokens[:, : self.q.num_embeddings], depth)
         patches = tokens[:, self._num_unplaced :].transpose(1, 2).unflatten(2, grid)
-        masks = torch.einsum("bqd,bdhw->bqhw", self.mask_head(queries), self.upscale(patches))
+        masks = mask_logits(self.mask_head(queries), self.upscale(patches), depth)
         return {"pred_logits": self.class_head(queries), "pred_masks": masks}
 
-    def _attention_mask(self, masks: Tensor, grid: Sequence[int], probability: Tensor) -> Tensor:
+    def _attention_mask(
+        self, masks: Tensor, grid: Sequence[int], probability: Tensor, depth: int | None = None
+    ) -> Tensor:
         """(B, 1, T, T): false where a query must not attend to a patch."""
+        masks = masks_of_slices(masks)
         first_patch = self._num_unplaced
         size = first_patch + math.prod(grid)
         mask = torch.ones(len(masks), 1, size, size, dtype=torch.bool, device=masks.device)
-        mask[:, 0, : masks.shape[1], first_patch:] = ~hidden_patches(masks, grid, probability)
+        mask[:, 0, : masks.shape[1], first_patch:] = ~hidden_patches(masks, grid, probability, depth)
         return mask
 
 

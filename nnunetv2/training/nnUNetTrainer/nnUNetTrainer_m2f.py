@@ -17,7 +17,7 @@ class nnUNetTrainer_m2f(nnUNetTrainer_vit):
 
     Args:
         plans: content of a plans file.
-        configuration: name of one of its 2-D configurations.
+        configuration: name of one of its configurations.
         fold: number of the split, or "all".
         dataset_json: content of the dataset's dataset.json.
         device: where to train.
@@ -25,7 +25,7 @@ class nnUNetTrainer_m2f(nnUNetTrainer_vit):
         m2f_overrides: `key=value` words that take precedence over the file.
 
     Raises:
-        UsageError: wrong settings, or a configuration that is 3-D or part of a cascade.
+        UsageError: wrong settings, or a configuration that is the second stage of a cascade.
     """
 
     config_class = M2FnnUNetConfig

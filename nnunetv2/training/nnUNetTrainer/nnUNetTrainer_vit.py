@@ -32,7 +32,7 @@ from nnunetv2.training.nnUNetTrainer.any_head_config import AnyHeadConfig
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
 from nnunetv2.training.setup.budget import Budget
-from nnunetv2.training.setup.fitting_configuration import require_fitting_configuration, require_intensities_for
+from nnunetv2.training.setup.fitting_configuration import require_first_stage, require_intensities_for
 from nnunetv2.training.setup.volume_notes import volume_notes
 from nnunetv2.training.state.architecture_check import require_same_architecture, trained_configuration
 from nnunetv2.training.state.model_folder import run_folders
@@ -54,7 +54,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     Args:
         plans: content of a plans file.
-        configuration: name of one of its configurations; for heads with queries, of a 2-D one.
+        configuration: name of one of its configurations.
         fold: number of the split, or "all".
         dataset_json: content of the dataset's dataset.json.
         device: where to train.
@@ -66,7 +66,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         supervise_all_layers: for query heads: compute the loss after every layer instead of only the last.
 
     Raises:
-        UsageError: wrong settings, the second stage of a cascade, or, for heads with queries, 3-D patches.
+        UsageError: wrong settings, or a configuration that is the second stage of a cascade.
     """
 
     config_class: ClassVar[type[ViTnnUNetConfig]] = AnyHeadConfig
@@ -138,7 +138,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def adapt_plans(self, plans: dict, configuration: str) -> dict:
         manager = PlansManager(plans)
         chosen = manager.get_configuration(configuration)
-        require_fitting_configuration(manager, configuration, takes_volumes=not self._has_queries)
+        require_first_stage(manager, configuration)
         require_intensities_for(self.config.model.input_norm, chosen)
         regions = manager.get_label_manager(self.dataset_json).has_regions
         folder = run_folders(type(self).__name__, manager, configuration, 0).model
@@ -303,7 +303,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
         if not self._has_queries:
             return super().dense_logits(output)
         multiple = unwrap(self.network).image_multiple
-        size, regions = self.configuration_manager.patch_size, self.label_manager.has_regions
+        size, regions = self.configuration_manager.patch_size[-2:], self.label_manager.has_regions
         return dense_logits(output, size, multiple, regions=regions)
 
     def _num_iterations(self) -> int:

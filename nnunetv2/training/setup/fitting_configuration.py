@@ -5,34 +5,23 @@ from __future__ import annotations
 from nnunetv2.errors import UsageError
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 
-_IMAGE = 2  # axes of a patch
 _FROM_0_TO_1 = {"RGBTo01Normalization", "NoNormalization"}  # with noNorm, the user is responsible for the range
 
 
-def require_fitting_configuration(plans: PlansManager, configuration: str, *, takes_volumes: bool) -> None:
-    """Rejects a later stage of a cascade and, if the network takes slices only, 3-D patches.
+def require_first_stage(plans: PlansManager, configuration: str) -> None:
+    """Rejects a later stage of a cascade.
 
     Raises:
         UsageError: the message lists the suitable configurations of the plans.
     """
     managers = {name: plans.get_configuration(name) for name in plans.available_configurations}
-    problems = {name: _problem(manager, takes_volumes=takes_volumes) for name, manager in managers.items()}
-    if problems[configuration] is None:
+    if managers[configuration].previous_stage_name is None:
         return
-    fitting = " or ".join(name for name, problem in problems.items() if problem is None)
-    taken = "images or volumes of one stage" if takes_volumes else "2-D images"
+    fitting = " or ".join(name for name, manager in managers.items() if manager.previous_stage_name is None)
     raise UsageError(
-        f"The configuration {configuration} {problems[configuration]}, and the network of this model takes {taken}; "
-        f"use {fitting or 'plans with a 2-D configuration, these have none'}"
+        f"The configuration {configuration} is the second stage of a cascade, whose further channels vision "
+        f"transformers do not take; use {fitting}"
     )
-
-
-def _problem(configuration: ConfigurationManager, *, takes_volumes: bool) -> str | None:
-    if configuration.previous_stage_name is not None:
-        return "is the second stage of a cascade"
-    if len(configuration.patch_size) == _IMAGE or takes_volumes:
-        return None
-    return "is 3-D"
 
 
 def require_intensities_for(input_norm: str, configuration: ConfigurationManager) -> None:

@@ -63,10 +63,15 @@ class Mask2FormerHead(nn.Module):
             num_layers=num_decoder_layers,
         )
 
-    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor | list[dict[str, Tensor]]]:
-        """Takes maps "1" to "4"; returns the dictionary of `MultiScaleMaskedTransformerDecoder.forward`."""
+    def forward(
+        self, features: Mapping[str, Tensor], depth: int | None = None
+    ) -> dict[str, Tensor | list[dict[str, Tensor]]]:
+        """Takes maps "1" to "4"; returns the dictionary of `MultiScaleMaskedTransformerDecoder.forward`.
+
+        With `depth`, every so many images are the slices of a volume, which share their queries.
+        """
         mask_features, levels = self.pixel_decoder(features)
-        return self.predictor(levels, mask_features)
+        return self.predictor(levels, mask_features, depth)
 
     def predict(
         self, features: Mapping[str, Tensor], rescale_to: Sequence[int] = (512, 512)

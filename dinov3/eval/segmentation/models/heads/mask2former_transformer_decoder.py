@@ -1,6 +1,8 @@
 """Mask transformer: predicts one class and one mask per learned query.
 
-Shapes: B batch, Q queries, C hidden channels, K classes, h w size of the finest map (1/4 of the image).
+Shapes: B batch, Q queries, C hidden channels, K classes, h w size of the finest map (1/4 of the image). In volumes of D
+slices, maps have a batch of B * D, the slices of a volume one after the other; queries, classes and masks are those of
+volumes.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from dinov3.eval.segmentation.settings.head import DecoderConfig
 
 NUM_LEVELS = 3
 NUM_MASK_LAYERS = 3
+_MAPS = 4  # axes of maps of images
 
 
 class MLP(nn.Module):
@@ -80,20 +83,28 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         self.class_embed = nn.Linear(hidden_dim, num_classes + 1)
         self.mask_embed = MLP(hidden_dim, hidden_dim, NUM_MASK_LAYERS)
 
-    def forward(self, levels: Sequence[Tensor], mask_features: Tensor) -> dict[str, Tensor | list[dict[str, Tensor]]]:
+    def forward(
+        self, levels: Sequence[Tensor], mask_features: Tensor, depth: int | None = None
+    ) -> dict[str, Tensor | list[dict[str, Tensor]]]:
         """Predicts classes and masks.
 
         Args:
             levels: Three maps (B, C, ., .), coarsest first.
             mask_features: (B, C, h, w).
+            depth: D, to predict masks of volumes; None: of images.
 
         Returns:
-            `pred_logits` (B, Q, K + 1) with "no object" as last class; `pred_masks` (B, Q, h, w) logits;
-            `aux_outputs`: the predictions before each layer, as dictionaries with these two keys.
+            `pred_logits` (B, Q, K + 1) with "no object" as last class; `pred_masks` (B, Q, h, w) logits, of volumes
+            (B, Q, D, h, w); `aux_outputs`: the predictions before each layer, as dictionaries with these two keys.
         """
         memories = [level.flatten(2).transpose(1, 2) for level in levels]  # (B, cells, C)
         memories = [memory + embed for memory, embed in zip(memories, self.level_embed.weight, strict=True)]
         positions = [_position_tokens(level) for level in levels]
+        if depth is not None:
+            # The same place has the same position in all slices: a patch starts anywhere in its volume.
+            memories = [memory.unflatten(0, (-1, depth)).flatten(1, 2) for memory in memories]  # (B, D * cells, C)
+            positions = [position.repeat(1, depth, 1) for position in positions]
+            mask_features = mask_features.unflatten(0, (-1, depth))
         query = self.query_feat.weight[None].expand(mask_features.shape[0], -1, -1)
         query_position = self.query_embed.weight
 
@@ -116,7 +127,8 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
 
     def _predict(self, query: Tensor, mask_features: Tensor) -> dict[str, Tensor]:
         query = self.post_norm(query)
-        masks = torch.einsum("bqc,bchw->bqhw", self.mask_embed(query), mask_features)
+        product = "bqc,bchw->bqhw" if mask_features.ndim == _MAPS else "bqc,bdchw->bqdhw"
+        masks = torch.einsum(product, self.mask_embed(query), mask_features)
         return {"pred_logits": self.class_embed(query), "pred_masks": masks}
 
 
@@ -130,15 +142,17 @@ def attention_mask(mask_logits: Tensor, size: Sequence[int]) -> Tensor:
     """Computes the cells that each query may attend to: those covered by its mask, or all if there are none.
 
     Args:
-        mask_logits: (B, Q, h, w).
+        mask_logits: (B, Q, h, w) or (B, Q, D, h, w).
         size: (height, width) of the attended map.
 
     Returns:
-        (B, 1, Q, height * width), True where attention is allowed, without gradient.
+        (B, 1, Q, [D *] height * width), True where attention is allowed, without gradient.
 
     Source: Cheng et al. 2022, section 3.2.1, arXiv:2112.01527.
     """
-    resized = F.interpolate(mask_logits, size=tuple(size), mode="bilinear", align_corners=False)
+    slices = mask_logits.flatten(1, -3)  # (B, Q [* D], h, w)
+    resized = F.interpolate(slices, size=tuple(size), mode="bilinear", align_corners=False)
+    resized = resized.unflatten(1, mask_logits.shape[1:-2])
     # Not `resized >= 0`: probabilities of logits just below 0 round to one half, in bfloat16 for all above -0.004,
     # and released models were trained with these cells included.
     allowed = ~(resized.sigmoid() < 0.5).flatten(2)
