@@ -34,10 +34,32 @@ def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
     Returns:
         Like `vectors`; computed in the dtype of the rotation.
     """
-    turned = vectors.to(rotation.cosine.dtype)
-    partner = turned.roll(turned.shape[-1] // 2, dims=-1)
-    turned = turned * rotation.cosine[:, None, None] + partner * rotation.signed_sine[:, None, None]
+    cosine, signed_sine = (each[:, None, None] for each in rotation)
+    if vectors.dtype != cosine.dtype and not torch.compiler.is_compiling():  # which writes kernels of its own
+        return _RotationOfHalves.apply(vectors, cosine, signed_sine)
+    turned = vectors.to(cosine.dtype)
+    turned = turned * cosine + _partners(turned) * signed_sine
     return turned.to(vectors.dtype)
+
+
+def _partners(vectors: Tensor) -> Tensor:
+    return vectors.roll(vectors.shape[-1] // 2, dims=-1)
+
+
+class _RotationOfHalves(torch.autograd.Function):
+    """Rotates vectors in half precision by angles in float32, with four kernels forwards and four backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:
+        ctx.save_for_backward(cosine, signed_sine)
+        return torch.addcmul(vectors * cosine, _partners(vectors), signed_sine).to(vectors.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cosine, signed_sine = ctx.saved_tensors
+        # The inverse of a rotation is the one by the opposite angle.
+        turned = torch.addcmul(gradient * cosine, _partners(gradient), signed_sine, value=-1)
+        return turned.to(gradient.dtype), None, None
 
 
 class RopePositionEmbedding(nn.Module):

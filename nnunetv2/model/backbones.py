@@ -42,9 +42,12 @@ class TimmBackbone(Backbone):
     def __init__(self, vit: nn.Module) -> None:
         super().__init__()
         if getattr(vit, "rope", None) is not None:
-            from nnunetv2.model.remembered_rope import remembering  # imports timm
+            from nnunetv2.model.joint_rotation import rotating_jointly  # imports timm
+            from nnunetv2.model.remembered_rope import remembering
 
             vit.rope = remembering(vit.rope)
+            for block in vit.blocks:
+                block.attn = rotating_jointly(block.attn)
         self.vit = vit
         self.embed_dim = vit.embed_dim
         self.patch_size = vit.patch_embed.patch_size[0]
