@@ -38,6 +38,9 @@ def apply_lora(
     Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models", arXiv:2106.09685.
     """
     from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora.layer import Linear
+
+    from dinov3.layers.lora_linear import LoRALinear
 
     # Anchored to the blocks: a bare "proj" would also adapt the convolution patch_embed.proj.
     names = "|".join(re.escape(name) for name in target_modules)
@@ -54,10 +57,11 @@ def apply_lora(
     _refuse_bypassed_layers(backbone, chosen)
     config = LoraConfig(r=r, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=pattern.pattern)
     adapted = inject_adapter_in_model(config, backbone)
-    for layer in adapted.modules():
-        if hasattr(layer, "lora_A"):
-            # peft would cast half-precision inputs to float32, which autocast then casts back to the same values.
-            layer.cast_input_dtype_enabled = False
+    for name, layer in [(name, module) for name, module in adapted.named_modules() if type(module) is Linear]:
+        # peft would cast half-precision inputs to float32, which autocast then casts back to the same values.
+        layer.cast_input_dtype_enabled = False
+        parent, _, child = name.rpartition(".")
+        setattr(adapted.get_submodule(parent), child, LoRALinear(layer))
     return adapted
 
 

@@ -16,12 +16,12 @@ SETTINGS = {"backbone_size": "small", "tuning": "lora", "size": 128, "batch": 2}
 
 BUDGETS = (
     # head, launches, casts among them, GB read and written
-    ("segformer", 1467, 377, 0.745),
-    ("upernet", 1711, 473, 1.084),
-    ("dpt", 1685, 443, 1.112),
-    ("m2f", 5793, 1669, 5.081),
-    ("eomt", 1903, 413, 1.736),
-    ("pmt", 3025, 721, 2.975),
+    ("segformer", 1041, 270, 0.660),
+    ("upernet", 1285, 366, 0.999),
+    ("dpt", 1259, 336, 1.027),
+    ("m2f", 5367, 1562, 4.996),
+    ("eomt", 1488, 306, 1.620),
+    ("pmt", 2587, 608, 2.834),
 )
 
 
