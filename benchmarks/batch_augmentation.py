@@ -120,7 +120,7 @@ def measure(kind: Kind, device: torch.device, num_batches: int) -> Row:
             next(batches)
 
     row["device"] = round(medians({"all": all_batches}, device, 3)["all"]["ms"] / num_batches, 2)
-    row["MB copied"] = round(statistics.mean(_num_bytes(batch["drawn"]) for batch in drawn) / 1e6, 1)
+    row["MB copied"] = round(statistics.mean(_num_bytes(batch["drawn"]) for batch in drawn) / 1e6, 2)
     if device.type == "cuda":
         row["GiB"] = round((torch.cuda.max_memory_allocated(device) - resting) / GIB, 2)
     return row
