@@ -8,6 +8,8 @@ import torch
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 
+from dinov3.layers.joint_casts import in_half
+
 
 class LoRALinear(Linear):
     """Computes the same as peft's layer up to rounding, with its parameters, merging and methods.
@@ -27,7 +29,7 @@ class LoRALinear(Linear):
             return super().forward(x, *args, **kwargs)
         base, dropout = self.get_base_layer(), self.lora_dropout[adapter]
         share = dropout.p if isinstance(dropout, nn.Dropout) and self.training else 0.0
-        down, up = self.lora_A[adapter].weight, self.lora_B[adapter].weight
+        down, up = in_half(self.lora_A[adapter].weight), in_half(self.lora_B[adapter].weight)
         return _LowRankLinear.apply(x, base.weight, base.bias, down, up, self.scaling[adapter], share)
 
     def _plain_adapter(self) -> str | None:
@@ -80,8 +82,7 @@ class _LowRankLinear(torch.autograd.Function):
             if kept is None:
                 result.addmm_(of_hidden, low)
             else:
-                keeping = 1 / (1 - ctx.dropout)
-                result += torch.ops.aten.native_dropout_backward(of_hidden.mm(low), kept, keeping)
+                result.addcmul_(of_hidden.mm(low), kept, value=1 / (1 - ctx.dropout))
             result = result.to(of_x).view(ctx.shape)
         through_down = of_hidden.T.mm(dropped).to(of_down)
         through_up = _scaled_product(gradient.T, hidden, ctx.scale).to(of_up)

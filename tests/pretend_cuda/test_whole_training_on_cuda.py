@@ -29,6 +29,6 @@ def test_frozen_weights_are_halved_while_training_and_saved_as_they_were(
     trained = cuda_process.submit(partial(whole_training.train_images, vit=True), folder).result()
     assert "Epoch 1" in trained.log
     assert trained.summary
-    assert trained.precisions == {"torch.bfloat16"}
+    assert trained.precisions == trained.trained_precisions == {"torch.bfloat16"}
     assert trained.frozen > 0
     assert trained.changed == []

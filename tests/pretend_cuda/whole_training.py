@@ -12,6 +12,7 @@ from unittest import mock
 import numpy as np
 import torch
 
+from dinov3.layers.joint_casts import in_half
 from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.training.dataloading.device_batches import AugmentedOnDevice
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
@@ -38,7 +39,8 @@ class Trained:
 
     Attributes:
         log: text of its log file.
-        precisions: of the linear layers' frozen weights in the last step.
+        precisions: of the linear layers' frozen weights in the steps.
+        trained_precisions: of the linear layers' trained weights, as the layers use them in the steps.
         changed: frozen tensors of the checkpoint that differ from those that the training began with.
         frozen: number of frozen tensors.
         summary: whether the scores of the whole cases were written.
@@ -49,6 +51,7 @@ class Trained:
 
     log: str
     precisions: set[str]
+    trained_precisions: set[str]
     changed: list[str]
     frozen: int
     summary: bool
@@ -98,6 +101,7 @@ def _train(
     **arguments: Any,
 ) -> Trained:
     precisions: set[str] = set()
+    trained_precisions: set[str] = set()
     waits_of_batches: list[list[str]] = []
     with pretended_cuda() as log:
         trainer = trainer_class(plans, configuration, 0, dataset, torch.device("cuda"), **arguments)
@@ -109,10 +113,12 @@ def _train(
         frozen = {name for name, weight in network.named_parameters() if not weight.requires_grad}
         trainer.plot_network_architecture = lambda: None
 
-        def step(batch: dict[str, Any]) -> dict[str, Any]:
-            linear = [layer.weight for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
-            precisions.update(str(weight.dtype) for weight in linear if not weight.requires_grad)
-            return type(trainer).train_step(trainer, batch)
+        def forward_loss(*args: Any) -> tuple[torch.Tensor, Any]:
+            if network.training:
+                linear = [layer.weight for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
+                precisions.update(str(weight.dtype) for weight in linear if not weight.requires_grad)
+                trained_precisions.update(str(in_half(weight).dtype) for weight in linear if weight.requires_grad)
+            return type(trainer).forward_loss(trainer, *args)
 
         take = AugmentedOnDevice.__next__
 
@@ -122,7 +128,10 @@ def _train(
             waits_of_batches.append(log.waits[num_before:])
             return content
 
-        with mock.patch.object(trainer, "train_step", step), mock.patch.object(AugmentedOnDevice, "__next__", batch):
+        with (
+            mock.patch.object(trainer, "forward_loss", forward_loss),
+            mock.patch.object(AugmentedOnDevice, "__next__", batch),
+        ):
             trainer.run_training()
         if configuration == "2d":
             trainer.perform_actual_validation()
@@ -133,7 +142,9 @@ def _train(
     text = "".join(path.read_text() for path in folder.glob("training_log_*.txt"))
     has_summary = (folder / "validation" / "summary.json").is_file()
     waits = [wait for of_batch in waits_of_batches for wait in of_batch]
-    return Trained(text, precisions, changed, len(frozen), has_summary, log.waits, waits, len(waits_of_batches))
+    return Trained(
+        text, precisions, trained_precisions, changed, len(frozen), has_summary, log.waits, waits, len(waits_of_batches)
+    )
 
 
 def _values(state: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:

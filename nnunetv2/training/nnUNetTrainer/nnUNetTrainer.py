@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -310,6 +311,10 @@ class nnUNetTrainer(FoldTraining):
         output = self.network(data)
         return self.loss(output, target), output
 
+    def casting_weights(self) -> AbstractContextManager:
+        """Hook: surrounds forward and backward pass of a training step; weights that it casts, autocast need not."""
+        return nullcontext()
+
     def dense_logits(self, output: Any) -> torch.Tensor:
         """Hook: extracts the full-resolution logits (B, K, *spatial) from the network's output."""
         return output[0] if isinstance(output, (list, tuple)) else output
@@ -318,10 +323,13 @@ class nnUNetTrainer(FoldTraining):
         """Hook: one update of the weights; returns a dict with the batch's `loss`, which on CUDA arrives later."""
         data, target = batches.to_device(batch, self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        with precision_context(self.precision, self.device):
-            loss, _ = self.forward_loss(data, target)
         clip_norm, guard = self.gradient_clip_norm, self._divergence_guard
-        update = update_weights(loss, self.network, self.optimizer, self.grad_scaler, clip_norm=clip_norm, guard=guard)
+        with self.casting_weights():
+            with precision_context(self.precision, self.device):
+                loss, _ = self.forward_loss(data, target)
+            update = update_weights(
+                loss, self.network, self.optimizer, self.grad_scaler, clip_norm=clip_norm, guard=guard
+            )
         if self.scheduler_step_per_iteration:
             self.lr_scheduler.step()
         return {"loss": update.loss}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,10 +14,12 @@ from torch import Tensor
 
 from dinov3.eval.segmentation.schedulers import WarmupOneCycleLR, WarmupPolyLR
 from dinov3.eval.segmentation.training.parameter_groups import group_report, parameter_groups
+from dinov3.layers.joint_casts import JointCasts
 from dinov3.layers.lora import trainable_report
 from dinov3.utils.half_weights import halve_frozen_weights, restore_frozen_weights
 from dinov3.utils.host_copies import on_host
 from dinov3.utils.network_wrappers import unwrap
+from dinov3.utils.precision import HALF_PRECISIONS
 from dinov3.utils.yaml_config import plain_config, save_config
 from nnunetv2.errors import UsageError
 from nnunetv2.model.head_config import head_config_class
@@ -72,6 +75,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     config_class: ClassVar[type[ViTnnUNetConfig]] = AnyHeadConfig
     supervise_all_layers = True
     _terms: DenseTerms | None = None
+    _casts: JointCasts | None = None
     enable_deep_supervision = False
     scheduler_step_per_iteration = True
 
@@ -213,9 +217,16 @@ class nnUNetTrainer_vit(nnUNetTrainer):
 
     def on_train_start(self) -> None:
         super().on_train_start()
-        halve_frozen_weights(unwrap(self.network), self.precision, self.device)
+        network = unwrap(self.network)
+        halve_frozen_weights(network, self.precision, self.device)
+        is_plain = network is self.network  # compiled networks and parallel processes cast as autocast does
+        if is_plain and self.device.type == "cuda" and self.precision in HALF_PRECISIONS:
+            self._casts = JointCasts(network, HALF_PRECISIONS[self.precision])
         if self.local_rank == 0:
             save_config(self.config, Path(self.output_folder) / self.config.file_name)
+
+    def casting_weights(self) -> AbstractContextManager:
+        return super().casting_weights() if self._casts is None else self._casts.step()
 
     def perform_actual_validation(self, save_probabilities: bool = False) -> None:
         restore_frozen_weights(unwrap(self.network))  # prediction adds LoRA's updates to them
