@@ -42,24 +42,58 @@ def rotate(vectors: Tensor, rotation: Rotation) -> Tensor:
     return turned.to(vectors.dtype)
 
 
+def rotate_packed(packed: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotates the queries and keys among packed (B, N, 3, num_heads, head_dim) queries, keys and values.
+
+    Returns:
+        Queries, keys and values, each (B, N, num_heads, head_dim) in the dtype given; see `rotate`.
+    """
+    cosine, signed_sine = (each[:, None, None] for each in rotation)
+    if packed.dtype != cosine.dtype and not torch.compiler.is_compiling():
+        return _RotationOfPacked.apply(packed, cosine, signed_sine)
+    return *rotate(packed[:, :, :2], rotation).unbind(2), packed[:, :, 2]
+
+
 def _partners(vectors: Tensor) -> Tensor:
     return vectors.roll(vectors.shape[-1] // 2, dims=-1)
 
 
 class _RotationOfHalves(torch.autograd.Function):
-    """Rotates vectors in half precision by angles in float32, with four kernels forwards and four backwards."""
+    """Rotates vectors in half precision by angles in float32, with three kernels forwards and three backwards."""
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, cosine: Tensor, signed_sine: Tensor) -> Tensor:
         ctx.save_for_backward(cosine, signed_sine)
-        return torch.addcmul(vectors * cosine, _partners(vectors), signed_sine).to(vectors.dtype)
+        return _rotated(vectors, cosine, signed_sine)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        cosine, signed_sine = ctx.saved_tensors
         # The inverse of a rotation is the one by the opposite angle.
-        turned = torch.addcmul(gradient * cosine, _partners(gradient), signed_sine, value=-1)
-        return turned.to(gradient.dtype), None, None
+        return _rotated(gradient, *ctx.saved_tensors, sign=-1), None, None
+
+
+def _rotated(vectors: Tensor, cosine: Tensor, signed_sine: Tensor, sign: int = 1, out: Tensor | None = None) -> Tensor:
+    with torch.autocast(vectors.device.type, enabled=False):  # which would cast by kernels of its own
+        out = torch.empty_like(vectors) if out is None else out
+        return torch.addcmul(vectors * cosine, _partners(vectors), signed_sine, value=sign, out=out)
+
+
+class _RotationOfPacked(torch.autograd.Function):
+    """As `_RotationOfHalves`; the gradients of query, key and value are written to one tensor, without sums."""
+
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor, cosine: Tensor, signed_sine: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(cosine, signed_sine)
+        return *_rotated(packed[:, :, :2], cosine, signed_sine).unbind(2), packed[:, :, 2]
+
+    @staticmethod
+    def backward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, None, None]:
+        cosine, signed_sine = ctx.saved_tensors
+        pair = torch.stack((query, key), dim=2)
+        gradient = pair.new_empty((*pair.shape[:2], 3, *pair.shape[3:]))
+        _rotated(pair, cosine, signed_sine, sign=-1, out=gradient[:, :, :2])
+        gradient[:, :, 2] = value
+        return gradient, None, None
 
 
 class RopePositionEmbedding(nn.Module):

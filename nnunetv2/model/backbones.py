@@ -44,10 +44,12 @@ class TimmBackbone(Backbone):
         if getattr(vit, "rope", None) is not None:
             from nnunetv2.model.joint_rotation import rotating_jointly  # imports timm
             from nnunetv2.model.remembered_rope import remembering
+            from nnunetv2.model.residual_block import adding_at_once
 
             vit.rope = remembering(vit.rope)
-            for block in vit.blocks:
+            for index, block in enumerate(vit.blocks):
                 block.attn = rotating_jointly(block.attn)
+                vit.blocks[index] = adding_at_once(block)
         self.vit = vit
         self.embed_dim = vit.embed_dim
         self.patch_size = vit.patch_embed.patch_size[0]

@@ -14,7 +14,7 @@ from timm.models.eva import EvaAttention
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from dinov3.layers.rope_position_encoding import Rotation, make_rotation, rotate
+from dinov3.layers.rope_position_encoding import Rotation, make_rotation, rotate_packed
 
 _rotations = WeakTensorKeyDictionary()  # by the sines and cosines that a backbone remembers, or makes for one pass
 
@@ -42,10 +42,10 @@ class JointlyRotatedAttention(EvaAttention):
         else:
             packed = F.linear(x, self.qkv.weight, bias)
         packed = packed.unflatten(-1, (3, self.num_heads, -1))  # (B, N, 3, heads, d)
-        query, key = rotate(packed[:, :, :2], rotation_of(rope, self.num_prefix_tokens)).transpose(1, 3).unbind(2)
+        rotated = rotate_packed(packed, rotation_of(rope, self.num_prefix_tokens))
+        heads = [tokens.transpose(1, 2) for tokens in rotated]  # (B, heads, N, d)
         dropout = self.attn_drop.p if self.training else 0.0
-        value = packed[:, :, 2].transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask, dropout_p=dropout)
+        mixed = F.scaled_dot_product_attention(*heads, attn_mask=attn_mask, dropout_p=dropout)
         return self.proj_drop(self.proj(self.norm(mixed.transpose(1, 2).flatten(2))))
 
 
