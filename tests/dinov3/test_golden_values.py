@@ -36,16 +36,16 @@ def make_head(**kwargs):
 def test_fresh_deformable_attention_weighs_all_places_alike(seeded, monkeypatch):
     seen = {}
 
-    def core(value, sizes, locations, weights):
-        seen.update(locations=locations, weights=weights)
-        return value.flatten(2)[:, : locations.shape[1]]
+    def core(value, sizes, reference_points, offsets, logits):
+        seen.update(offsets=offsets, weights=logits.softmax(dim=-1))
+        return value.flatten(2)[:, : offsets.shape[1]]
 
-    monkeypatch.setattr(ms_deform_attn, "deformable_attention", core)
+    monkeypatch.setattr(ms_deform_attn, "fused_deformable_attention", core)
     attention, tokens = MSDeformAttn(d_model=16, n_levels=3, n_heads=4, n_points=4), torch.randn(2, 21, 16)
     sizes = ((4, 4), (2, 2), (1, 1))
     attention(tokens, torch.full((1, 21, 1, 2), 0.5), tokens, sizes)
-    assert_close(seen["weights"], torch.full((2, 21, 4, 3, 4), 1 / 12))
-    first_head = (seen["locations"][0, 0, 0] - 0.5) * torch.tensor([4, 2, 1])[:, None, None]  # in cells of each map
+    assert_close(seen["weights"], torch.full((2, 21, 4, 3 * 4), 1 / 12))
+    first_head = seen["offsets"][0, 0, 0]  # in cells of each map
     assert_close(first_head, torch.tensor([(1.0, 0), (2, 0), (3, 0), (4, 0)]).expand(3, -1, -1), atol=1e-5, rtol=0)
 
 

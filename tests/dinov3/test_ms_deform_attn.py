@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from dinov3.eval.segmentation.models.utils.fused_deformable_attention import fused_deformable_attention
 from dinov3.eval.segmentation.models.utils.ms_deform_attn import MSDeformAttn, cell_centres, deformable_attention
 
 SIZES = ((4, 6), (2, 3))
@@ -82,6 +83,47 @@ def test_module_gradients_are_right_on_cpu(seeded):
     query, tokens = (torch.randn(2, n, 8, dtype=torch.float64, requires_grad=True) for n in (3, 30))
     reference = torch.rand(1, 3, 1, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda q, r, t: attention(q, r, t, SIZES), (query, reference, tokens))
+
+
+def fused_inputs(dtype, batch=2, heads=3, sizes=SIZES):
+    value, *_ = random_inputs(dtype, batch, heads)
+    value = value[:, : sum(height * width for height, width in sizes)]
+    reference = torch.rand(1, 5, 1, 2, dtype=torch.promote_types(dtype, torch.float32))
+    offsets = torch.randn(batch, 5, heads, len(sizes), 2, 2).to(dtype)  # some samples lie outside
+    logits = torch.randn(batch, 5, heads, len(sizes) * 2).to(dtype)
+    return [tensor.requires_grad_() for tensor in (value, offsets, logits)], reference
+
+
+def step_by_step(value, sizes, reference, offsets, logits):
+    """As `MSDeformAttn` computes it where it is compiled."""
+    cells = torch.tensor([(width, height) for height, width in sizes])[:, None]
+    locations = reference[:, :, None, :, None] + offsets / cells
+    weights = logits.softmax(dim=-1).unflatten(-1, offsets.shape[3:5])
+    return deformable_attention(value, sizes, locations, weights)
+
+
+@pytest.mark.parametrize("sizes", [SIZES, SIZES[:1]])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_fused_equals_step_by_step_with_all_gradients(seeded, dtype, sizes):
+    inputs, reference = fused_inputs(dtype, sizes=sizes)
+    ours = fused_deformable_attention(inputs[0], sizes, reference, *inputs[1:])
+    exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    expected = step_by_step(exact[0], sizes, reference.double(), *exact[1:])
+    factors = torch.randn(ours.shape).to(dtype)
+    assert ours.dtype == dtype
+    found = [ours, *torch.autograd.grad(ours, inputs, factors)]
+    right = [expected, *torch.autograd.grad(expected, exact, factors.double())]
+    rounding = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2**-8}[dtype]
+    for one, other, given in zip(found, right, [ours, *inputs], strict=True):
+        assert one.dtype == given.dtype
+        assert (one - other).norm() <= rounding * other.norm()
+
+
+def test_fused_needs_no_gradient_of_values_or_offsets(seeded):
+    (value, offsets, logits), reference = fused_inputs(torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda logits: fused_deformable_attention(value.detach(), SIZES, reference, offsets.detach(), logits), logits
+    )
 
 
 def test_core_samples_half_precision_values_in_float32(seeded):

@@ -51,7 +51,8 @@ class DepthwiseConv(nn.Module):
         """Takes and returns (B, N, C); `sizes` are the (height, width) of the maps."""
         maps = tokens.transpose(1, 2).split([height * width for height, width in sizes], dim=-1)  # (B, C, cells) each
         filtered = [self.dwconv(cells.unflatten(-1, size)).flatten(2) for cells, size in zip(maps, sizes, strict=True)]
-        return torch.cat(filtered, dim=-1).transpose(1, 2)
+        # Contiguous tokens, which the next linear layer would copy otherwise.
+        return torch.cat([cells.transpose(1, 2) for cells in filtered], dim=1)
 
 
 class ConvFFN(nn.Module):

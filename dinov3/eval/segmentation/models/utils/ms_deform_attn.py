@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dinov3.eval.segmentation.models.utils.fused_deformable_attention import Size, fused_deformable_attention
 from dinov3.eval.segmentation.models.utils.size_constants import constant_of_size
-
-Size = tuple[int, int]
 
 
 @constant_of_size
@@ -152,6 +151,8 @@ class MSDeformAttn(nn.Module):
         per_head = (self.n_heads, self.n_levels, self.n_points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*per_head, 2))
         logits = self.attention_weights(query).unflatten(-1, (self.n_heads, -1))
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing() or reference_points.requires_grad):
+            return self.output_proj(fused_deformable_attention(value, sizes, reference_points, offsets, logits))
         # Locations and weights in at least float32: half precision resolves 1/256 of a map at best.
         dtype = torch.promote_types(query.dtype, torch.float32)
         weights = logits.to(dtype).softmax(dim=-1).unflatten(-1, per_head[1:])
