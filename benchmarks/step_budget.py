@@ -3,7 +3,8 @@
     python -m benchmarks.step_budget HEAD ... [--tuning lora] [--size 512] [--batch 2] [--backbone large] [--top 8]
 
 Tensors have shapes, types and a device but no data, so that full sizes take seconds. Attention is counted as the
-kernels that a GPU uses. Not counted: the optimiser, clipping, and the matching on the host.
+kernels that a GPU uses. The step is not the first of its size. Not counted: the optimiser, clipping, and the matching
+on the host.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dinov3.eval.segmentation.loss import hungarian_matcher
 from dinov3.eval.segmentation.mask_classification_loss import MaskClassificationLoss
+from dinov3.eval.segmentation.models.utils import size_constants
+from dinov3.layers.joint_casts import JointCasts
 from dinov3.utils.half_weights import cast_frozen_weights
 from nnunetv2.model.cost.cost_recorder import CostRecorder
 from nnunetv2.model.dense_network import DenseViTNetwork
@@ -47,6 +50,7 @@ _NO_KERNEL = {
     _aten.empty_like.default,
     _aten.new_empty.default,
     _aten._unsafe_view.default,
+    _aten.promote_types.default,
 }
 
 
@@ -121,6 +125,10 @@ def _device_without_data() -> Iterator[None]:
         stack.enter_context(mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False))
         stack.enter_context(mock.patch.object(hungarian_matcher.HungarianMatcher, "__call__", _match_anything))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        # Constants without data are remembered as those of a training are, but not longer than this mode.
+        stack.enter_context(mock.patch.object(size_constants, "is_in_torch_dispatch_mode", lambda: False))
+        size_constants.forget_constants()
+        stack.callback(size_constants.forget_constants)
         yield
 
 
@@ -162,7 +170,7 @@ def step_budget(
         tuning: of the backbone.
         size: height and width.
         batch: images.
-        halves: frozen weights are kept in half precision, as trainers do.
+        halves: frozen weights are kept in half precision and the others cast together, as trainers do.
 
     Returns:
         `launches`, `casts` among them, `moved_GB`, `peak_GiB` with weights and without the optimiser's state, and
@@ -174,11 +182,15 @@ def step_budget(
     counter, recorder = LaunchCounter(), CostRecorder({network: "all"})
     with _device_without_data():
         _without_data(network)
+        casts = contextlib.nullcontext()
         if halves:
             cast_frozen_weights(network, torch.bfloat16)
+            casts = JointCasts(network, torch.bfloat16).step()
         images = torch.empty(batch, 3, size, size, device=CUDA)
         weights = [*network.parameters(), *network.buffers()]
-        with _AttentionOfGPUs(), counter, recorder.watching(weights):
+        with _AttentionOfGPUs(), torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
+            network(images)  # makes what depends on the size alone
+        with _AttentionOfGPUs(), counter, recorder.watching(weights), casts:
             with torch.autocast("cuda", dtype=torch.bfloat16):
                 loss = _loss(network, images)
             loss.backward()

@@ -161,14 +161,14 @@ class MaskClassificationLoss(nn.Module):
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of the terms that `forward` returned."""
-        return torch.stack(
-            [
-                coefficient * value
-                for term, coefficient in self.coefficients.items()
-                for name, value in losses.items()
-                if name == term or name.startswith(f"{term}_")
-            ]
-        ).sum()
+        sums = [
+            coefficient
+            * torch.stack(
+                [value for name, value in losses.items() if name == term or name.startswith(f"{term}_")]
+            ).sum()
+            for term, coefficient in self.coefficients.items()
+        ]
+        return torch.stack(sums).sum()
 
     def _class_entropies(
         self, logits: Tensor, targets: Targets, matching: Matching, has_pixels: Tensor
@@ -258,11 +258,8 @@ def _parts_of_one_size(masks: Sequence[Tensor]) -> Iterator[slice]:
 
 def _matched_masks(masks: Sequence[Tensor], matching: Matching) -> Tensor:
     """(N, L, h, w) mask logits of the query of each target; of an arbitrary query for unmatched targets."""
-    last_query = masks[0].shape[1] - 1
-    matched = [
-        mask[matching.images, queries.clamp(max=last_query)]
-        for mask, queries in zip(masks, matching.queries, strict=True)
-    ]
+    of_each = matching.queries.clamp(max=masks[0].shape[1] - 1)
+    matched = [mask[matching.images, queries] for mask, queries in zip(masks, of_each, strict=True)]
     return torch.stack(matched, dim=1)
 
 

@@ -110,37 +110,34 @@ class HungarianMatcher:
         labels = torch.nn.utils.rnn.pad_sequence(labels, batch_first=True).to(logits.dtype)  # (B, T, P)
         classes = torch.nn.utils.rnn.pad_sequence([target["labels"] for target in targets], batch_first=True)  # (B, T)
 
-        probabilities = logits.softmax(dim=-1)
-        costs = []
-        for probability, mask in zip(probabilities, masks, strict=True):
-            sampled = sample_points(mask.to(logits.dtype), points)  # (B, Q, P)
-            class_cost = -probability.gather(2, classes[:, None].expand(-1, sampled.shape[1], -1))
-            costs.append(
-                self.class_coefficient * class_cost
-                + self.mask_coefficient * cross_entropy_cost(sampled, labels)
-                + self.dice_coefficient * dice_cost(sampled, labels)
-            )
-        return torch.stack(costs)
+        sampled = torch.stack([sample_points(mask.to(logits.dtype), points) for mask in masks])  # (L, B, Q, P)
+        of_pairs = classes[None, :, None].expand(*sampled.shape[:3], -1)  # (L, B, Q, T)
+        class_cost = -logits.softmax(dim=-1).gather(3, of_pairs)
+        return (
+            self.class_coefficient * class_cost
+            + self.mask_coefficient * cross_entropy_cost(sampled, labels)
+            + self.dice_coefficient * dice_cost(sampled, labels)
+        )
 
 
 def cross_entropy_cost(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross entropy of every mask with every target, averaged over the points.
 
-    Takes (B, Q, P) logits and (B, T, P) labels in [0, 1]; returns (B, Q, T).
+    Takes (L, B, Q, P) logits and (B, T, P) labels in [0, 1]; returns (L, B, Q, T).
     """
     # -y log s(x) - (1 - y) log(1 - s(x)) = softplus(x) - x y, so that one matrix product covers both labels
-    mixed = torch.einsum("bqp,btp->bqt", logits, labels)
+    mixed = logits @ labels.mT
     return (F.softplus(logits).sum(dim=-1, keepdim=True) - mixed) / logits.shape[-1]
 
 
 def dice_cost(logits: Tensor, labels: Tensor) -> Tensor:
     """One minus the Dice of every mask with every target, with 1 added to numerator and denominator.
 
-    Takes (B, Q, P) logits and (B, T, P) labels in [0, 1]; returns (B, Q, T) in [0, 1].
+    Takes (L, B, Q, P) logits and (B, T, P) labels in [0, 1]; returns (L, B, Q, T) in [0, 1].
     """
     probabilities = logits.sigmoid()
-    overlap = torch.einsum("bqp,btp->bqt", probabilities, labels)
-    total = probabilities.sum(dim=-1)[:, :, None] + labels.sum(dim=-1)[:, None]
+    overlap = probabilities @ labels.mT
+    total = probabilities.sum(dim=-1, keepdim=True) + labels.sum(dim=-1)[:, None]
     return 1 - (2 * overlap + 1) / (total + 1)
 
 

@@ -122,7 +122,7 @@ def sample_points(maps: Tensor, points: Tensor) -> Tensor:
     Returns:
         (M, C, P).
     """
-    grid = (2 * points).sub_(1).to(maps.dtype)[:, None]  # (M, 1, P, c)
+    grid = torch.rsub(points, -1, alpha=-2).to(maps.dtype)[:, None]  # (M, 1, P, c), 2 * points - 1
     if points.shape[-1] > 2:  # noqa: PLR2004 - x and y
         grid = grid[:, None]
     elif maps.ndim > grid.ndim:  # a single slice, which interpolation along the depth would fade

@@ -108,7 +108,8 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         query = self.query_feat.weight[None].expand(mask_features.shape[0], -1, -1)
         query_position = self.query_embed.weight
 
-        predictions = [self._predict(query, mask_features)]
+        queries = [self.post_norm(query)]
+        masks = [self._masks(queries[-1], mask_features)]
         layers = zip(
             self.transformer_cross_attention_layers,
             self.transformer_self_attention_layers,
@@ -117,19 +118,19 @@ class MultiScaleMaskedTransformerDecoder(nn.Module):
         )
         for index, (look_at_map, look_at_queries, feed_forward) in enumerate(layers):
             level = index % NUM_LEVELS
-            allowed = attention_mask(predictions[-1]["pred_masks"], levels[level].shape[-2:])
+            allowed = attention_mask(masks[-1], levels[level].shape[-2:])
             query = look_at_map(query, query_position, memories[level], positions[level], allowed)
             query = look_at_queries(query, query_position)
             query = feed_forward(query)
-            predictions.append(self._predict(query, mask_features))
-        *auxiliary, last = predictions
+            queries.append(self.post_norm(query))
+            masks.append(self._masks(queries[-1], mask_features))
+        logits = self.class_embed(torch.stack(queries))  # (L, B, Q, K + 1)
+        *auxiliary, last = ({"pred_logits": pair[0], "pred_masks": pair[1]} for pair in zip(logits, masks, strict=True))
         return {**last, "aux_outputs": auxiliary}
 
-    def _predict(self, query: Tensor, mask_features: Tensor) -> dict[str, Tensor]:
-        query = self.post_norm(query)
+    def _masks(self, query: Tensor, mask_features: Tensor) -> Tensor:
         product = "bqc,bchw->bqhw" if mask_features.ndim == _MAPS else "bqc,bdchw->bqdhw"
-        masks = torch.einsum(product, self.mask_embed(query), mask_features)
-        return {"pred_logits": self.class_embed(query), "pred_masks": masks}
+        return torch.einsum(product, self.mask_embed(query), mask_features)
 
 
 def _position_tokens(level: Tensor) -> Tensor:
@@ -155,6 +156,6 @@ def attention_mask(mask_logits: Tensor, size: Sequence[int]) -> Tensor:
     resized = resized.unflatten(1, mask_logits.shape[1:-2])
     # Not `resized >= 0`: probabilities of logits just below 0 round to one half, in bfloat16 for all above -0.004,
     # and released models were trained with these cells included.
-    allowed = ~(resized.sigmoid() < 0.5).flatten(2)
-    covers_nothing = ~allowed.any(dim=-1, keepdim=True)
-    return (allowed | covers_nothing)[:, None]
+    allowed = (resized.sigmoid() >= 0.5).flatten(2)
+    covers_something = allowed.any(dim=-1, keepdim=True)
+    return (allowed >= covers_something)[:, None]  # as `allowed | ~covers_something`, by one kernel

@@ -18,6 +18,8 @@ _Arguments = ParamSpec("_Arguments")
 
 REMEMBERED = 64  # cached results per function; one training run needs 3, multi-scale testing about 20
 
+_forget: list[Callable[[], None]] = []
+
 
 def constant_of_size(function: Callable[_Arguments, Tensor]) -> Callable[_Arguments, Tensor]:
     """Caches the last results of a function whose arguments (sizes, a device) are hashable.
@@ -25,6 +27,7 @@ def constant_of_size(function: Callable[_Arguments, Tensor]) -> Callable[_Argume
     The returned tensors are shared: they must not be written to.
     """
     remembered = functools.lru_cache(maxsize=REMEMBERED)(function)
+    _forget.append(remembered.cache_clear)
 
     @functools.wraps(function)
     def look_up(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Tensor:
@@ -35,3 +38,9 @@ def constant_of_size(function: Callable[_Arguments, Tensor]) -> Callable[_Argume
             return remembered(*args, **kwargs)
 
     return look_up
+
+
+def forget_constants() -> None:
+    """Empties the caches of all functions."""
+    for forget in _forget:
+        forget()

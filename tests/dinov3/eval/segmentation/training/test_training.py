@@ -67,7 +67,8 @@ def test_linear_head_learns_and_leaves_its_files(data: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_mask2former_learns(data: Path, tmp_path: Path) -> None:
-    words = ["scheduler.total_iter=60", "optimizer.lr=0.002", "decoder_head.drop_path_rate=0", "bs=4"]
+    # With 60 steps, rounding alone moves the result by 20 points.
+    words = ["scheduler.total_iter=150", "optimizer.lr=0.002", "decoder_head.drop_path_rate=0", "bs=4"]
     metrics = run(data, tmp_path, "m2f", *words)
     first, *_, last = logged_losses(tmp_path)
     assert last["loss"] < 0.7 * first["loss"]
