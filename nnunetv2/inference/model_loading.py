@@ -15,14 +15,13 @@ from dinov3.utils.network_wrappers import unwrap
 from nnunetv2.errors import DataError
 from nnunetv2.inference.model_files import checkpoints_of_folds
 from nnunetv2.model.network_hook import call_network_hook
+from nnunetv2.utilities import torch_compile
 from nnunetv2.utilities.checkpoint_content import check_checkpoint
 from nnunetv2.utilities.checkpoint_io import load_checkpoint
 from nnunetv2.utilities.dataset_json import read_dataset_json
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
-
-_AFFIRMATIVE = ("true", "1", "t")
 
 
 @dataclass(frozen=True)
@@ -117,10 +116,9 @@ def load_weights(network: nn.Module, weights: dict[str, torch.Tensor], source: s
 
 def compile_if_wanted(network: nn.Module) -> nn.Module:
     """Compile the network if `nnUNet_compile` is set explicitly; compilation pays off only for many images."""
-    wanted = os.environ.get("nnUNet_compile", "").lower() in _AFFIRMATIVE
-    if not wanted or unwrap(network) is not network:
+    if not torch_compile.is_wanted() or unwrap(network) is not network:
         return network
-    return torch.compile(network)
+    return torch_compile.compiled(network)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:

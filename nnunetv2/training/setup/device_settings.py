@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 
 import torch
 
-logger = logging.getLogger(__name__)
+from nnunetv2.utilities import torch_compile
 
-_AFFIRMATIVE = ("true", "1", "t")
+logger = logging.getLogger(__name__)
 
 
 def should_compile(device: torch.device) -> bool:
     """True if networks are compiled: by default on CUDA, on the CPU if `nnUNet_compile` asks for it; not on Windows."""
-    wish = os.environ.get("nnUNet_compile")
-    is_wanted = device.type == "cuda" if wish is None else wish.lower() in _AFFIRMATIVE
+    wish = torch_compile.is_wanted()
+    is_wanted = device.type == "cuda" if wish is None else wish
     if is_wanted and (device.type not in ("cuda", "cpu") or sys.platform == "win32"):
         if wish is not None:
             logger.warning("nnUNet_compile is ignored: torch.compile is used only on CUDA and CPU outside Windows")

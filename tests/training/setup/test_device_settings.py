@@ -8,6 +8,7 @@ import torch
 from dinov3.utils.precision import precision_context, resolve_precision, tensor_cores_for_float32
 from nnunetv2.errors import UsageError
 from nnunetv2.training.setup.device_settings import should_compile
+from nnunetv2.utilities import torch_compile
 
 CPU, CUDA, MPS = (torch.device(name) for name in ("cpu", "cuda", "mps"))
 
@@ -42,6 +43,8 @@ def test_precision_context_decides_the_dtype_of_products(precision: str | None, 
         (CUDA, None, True),
         (CUDA, "f", False),
         (CUDA, "True", True),
+        (CUDA, "reduce-overhead", True),
+        (CUDA, "quickly", False),
         (CPU, "t", True),
         (CPU, "0", False),
         (CPU, None, False),
@@ -58,6 +61,20 @@ def test_compilation_follows_device_and_wish(
     assert should_compile(device) is expected
     monkeypatch.setattr("sys.platform", "win32")
     assert not should_compile(device)
+
+
+@pytest.mark.parametrize(
+    ("wish", "mode"),
+    [(None, None), ("t", None), ("reduce-overhead", "reduce-overhead"), ("Max-Autotune", "max-autotune")],
+)
+def test_a_wish_may_name_the_mode(monkeypatch: pytest.MonkeyPatch, wish: str | None, mode: str | None) -> None:
+    monkeypatch.delenv("nnUNet_compile", raising=False)
+    if wish is not None:
+        monkeypatch.setenv("nnUNet_compile", wish)
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda network, mode: modes.append(mode) or network)
+    assert torch_compile.compiled(torch.nn.Identity()) is not None
+    assert modes == [mode]
 
 
 @pytest.mark.parametrize(
