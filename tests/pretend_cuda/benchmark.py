@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ def sections(folder: Path) -> dict[str, Any]:
     possible = [name for name in on_gpu.SECTIONS if name not in NEEDS_A_DRIVER]
     arguments = ["--tiny", "--repeats", "1", "--minutes", "10", "--output", str(folder), "--only", *possible]
     with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(os.environ))  # it has roots of its own
         for module in (on_gpu, gpu_models):
             stack.enter_context(mock.patch.object(module, "every_model", lambda: few))
         # The profiler asks the driver as soon as it is to record kernels.
