@@ -55,6 +55,8 @@ WAYS = {
     "attention alone": (ALONE, "model.fusion=attention"),
     "single slices": (ALONE, "model.fusion=none"),
 }
+# On 2-D patches.
+OF_IMAGES = {"single slices": (), "three slices": ("model.context_slices=3",)}
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,9 @@ class Row:
         number, _, _, _ = DATASETS[self.dataset]
         small = {**SMALL[self.head], **({"hidden_size": 64} if self.head == "upernet" else {})}
         words = [f"model.head={self.head}", *(f"model.{name}={value}" for name, value in small.items())]
-        words += [*COMMON, *WAYS[self.way]] if self.configuration != "2d" else COMMON
-        if self.configuration != "2d":
-            words.append("training.mirror_axes=[1,2]")
+        is_flat = self.configuration == "2d"
+        words += [*COMMON, *(OF_IMAGES if is_flat else WAYS)[self.way]]
+        words += [] if is_flat else ["training.mirror_axes=[1,2]"]
         name = "_".join((self.head, self.way, self.dataset, self.configuration, str(args.steps))).replace(" ", "_")
         common = (str(number), self.configuration, FOLD, "-device", "cpu", "--seed", str(args.seed))
         return head_training([word.replace(" ", "") for word in words], common, args.steps, args.folder / name)
@@ -128,9 +130,11 @@ def rows(heads: Sequence[str]) -> Iterator[Row]:
     first = heads[0]
     for way in list(WAYS)[1:]:
         yield Row(first, way, "next", "3d_fullres")
-    yield Row(first, "single slices", "next", "2d")
+    for way in OF_IMAGES:
+        yield Row(first, way, "next", "2d")
     for dataset in ("before", "permuted"):
         yield Row(first, "default", dataset, "3d_fullres")
+        yield Row(first, "three slices", dataset, "2d")
 
 
 def dice(training: Training, dataset: str) -> tuple[float, int]:

@@ -266,6 +266,7 @@ class LogitPredictor:
             device=self.device,
             tiles_per_forward=functools.partial(self._batches.num_tiles, tile_size, len(mirrorings(self._mirror_axes))),
             show_progress=self.allow_tqdm,
+            context_slices=getattr(unwrap(self.network), "context_slices", 1),
         )
         predict = self._internal_maybe_mirror_and_predict
         return predict_tiles_within_memory(

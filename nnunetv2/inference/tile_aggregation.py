@@ -14,6 +14,7 @@ from tqdm import tqdm
 from nnunetv2.errors import NNUNetError
 from nnunetv2.inference.forward_batches import largest_power_of_two
 from nnunetv2.inference.sliding_window_prediction import Slicer
+from nnunetv2.utilities.context_slices import context_of
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.out_of_memory import is_out_of_memory
 
@@ -35,6 +36,8 @@ class TileBlending:
     tiles_per_forward: Callable[[torch.device], int] = lambda device: 1
     """the largest number of tiles to predict together on a device; asked before each group of tiles"""
     show_progress: bool = False
+    context_slices: int = 1
+    """so many slices, that of the tile in the middle, are channels of a 2-D tile"""
 
 
 class NotFiniteError(NNUNetError, ArithmeticError):
@@ -74,7 +77,7 @@ def predict_tiles(
             num_left = len(slicers) - num_done
             together = largest_power_of_two(min(blending.tiles_per_forward(blending.device), num_left))
             group = slicers[num_done : num_done + together]
-            tiles = torch.stack([image[slicer] for slicer in group]).to(blending.device)
+            tiles = torch.stack([_cut(image, slicer, blending.context_slices) for slicer in group]).to(blending.device)
             for slicer, prediction in zip(group, predict(tiles).to(results_device), strict=True):
                 sums[slicer] += prediction * weights
                 total_weights[slicer[1:]] += weights
@@ -88,6 +91,14 @@ def predict_tiles(
             "can hold; the image or the weights are unusable, or the step size is so small that many tiles add up"
         )
     return sums
+
+
+def _cut(image: torch.Tensor, slicer: Slicer, context_slices: int) -> torch.Tensor:
+    """Cuts a tile (C, *tile); with context, (C * k, *tile) of a slice and those around it."""
+    if context_slices == 1:
+        return image[slicer]
+    channels, number, *plane = slicer
+    return image[(channels, context_of(number, context_slices, image.shape[1]), *plane)].flatten(0, 1)
 
 
 def predict_tiles_within_memory(

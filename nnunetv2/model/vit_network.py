@@ -57,6 +57,9 @@ class ViTNetwork(nn.Module):
         input_scale: integer factor by which images are upsampled before the backbone, for more patches.
         detail_branch: add the logits of a `DetailBranch` to those of the head.
         use_sliding_window_inference: predict in windows of the plans' patch size; false: predict each image as a whole.
+        context_slices: slices of a case, an odd number, that are channels of an image: the k slices of each channel
+            one after the other, with the one to segment in the middle. Three slices of one channel are the colours;
+            otherwise a trained 1x1 convolution, which starts by passing on the middle slice, makes C channels of them.
         slice_input: what the backbone sees of a slice of a volume: `single`, the slice itself, or `neighbours`, the
             slice with the one before and the one after it as colours; only for C = 1.
         fusion: mixes the maps of a volume's slices along the depth: `none`, `conv` or `attention`, see `DepthFusion`.
@@ -66,6 +69,8 @@ class ViTNetwork(nn.Module):
 
     Attributes:
         input: module that adapts images to the backbone.
+        context: the convolution over context slices; None without one.
+        context_slices: as given.
         encoder: the backbone; absent if the head owns it.
         head: the head.
         detail: the detail branch; None without one.
@@ -101,6 +106,7 @@ class ViTNetwork(nn.Module):
         input_scale: int = 1,
         detail_branch: bool = False,
         use_sliding_window_inference: bool = True,
+        context_slices: int = 1,
         slice_input: str = "single",
         fusion: str = "none",
         fusion_dim: int = 64,
@@ -118,7 +124,12 @@ class ViTNetwork(nn.Module):
             raise UsageError(
                 f"model.slice_input=neighbours is for one channel, not for {input_channels}; set it to single"
             )
-        self.input = InputAdapter(RGB if self.sees_neighbours else input_channels, channel_adaptation, input_norm)
+        are_colours = self.sees_neighbours or (input_channels, context_slices) == (1, RGB)
+        self.context_slices = context_slices
+        self.context = None
+        if context_slices > 1 and not are_colours:
+            self.context = middle_slices(input_channels, context_slices)
+        self.input = InputAdapter(RGB if are_colours else input_channels, channel_adaptation, input_norm)
         head_class = find_head_class(head)
         config = head_config(head_class, head.get("settings", {}))
         vit = create_backbone(backbone, backbone_size, in_channels=self.input.out_channels)
@@ -168,7 +179,8 @@ class ViTNetwork(nn.Module):
         return fold(with_neighbours(x) if self.sees_neighbours else x), x.shape[2]
 
     def padded(self, x: Tensor) -> Tensor:
-        """Adapts the channels of images (B, C, H, W) and pads them: (B, C', H', W')."""
+        """Adapts the channels of images (B, C * k, H, W) and pads them: (B, C', H', W')."""
+        x = x if self.context is None else self.context(x)
         return pad_to_multiple(self.input(x), self.image_multiple)
 
     def enlarged(self, image: Tensor) -> Tensor:
@@ -255,6 +267,16 @@ class FlatNames:
         super().__init__(input_channels, num_classes, deep_supervision, head=head, **settings)
         self.register_state_dict_post_hook(_without_head_prefix)
         self.register_load_state_dict_pre_hook(_with_head_prefix)
+
+
+def middle_slices(channels: int, num_slices: int) -> nn.Conv2d:
+    """Makes the 1x1 convolution (B, C * k, H, W) -> (B, C, H, W) that starts by passing on the middle slices."""
+    mix = nn.Conv2d(channels * num_slices, channels, kernel_size=1)
+    nn.init.zeros_(mix.bias)
+    nn.init.zeros_(mix.weight)
+    for channel in range(channels):
+        nn.init.ones_(mix.weight[channel, channel * num_slices + num_slices // 2])
+    return mix
 
 
 def find_head_class(head: Mapping[str, Any]) -> type[Head]:

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900
 DATASET, SHAPE, SPACING = "Dataset778_Volumes", (5, 40, 36), (3.0, 1.0, 1.0)
 CASES = [f"case_{number}" for number in range(5)]
 NEW = "new"
-TRAINER = "nnUNetTrainer_vit__nnUNetPlans__3d_fullres"
+TRAINER = "nnUNetTrainer_vit__nnUNetPlans__"
 
 
 def write_volume(path: Path, array: np.ndarray) -> None:
@@ -64,34 +64,49 @@ def run(command: str, *words: str, results: Path | None = None) -> str:
     return done.stdout
 
 
-def predict(images: Path, output: Path, results: Path) -> np.ndarray:
-    words = ["-i", str(images), "-o", str(output), "-d", "778", "-c", "3d_fullres", "-f", "0", "-tr"]
+def predict(configuration: str, images: Path, output: Path, results: Path) -> np.ndarray:
+    words = ["-i", str(images), "-o", str(output), "-d", "778", "-c", configuration, "-f", "0", "-tr"]
     run("nnUNetv2_predict", *words, "nnUNetTrainer_vit", "-device", "cpu", "-npp", "0", "-nps", "0", results=results)
     image = sitk.ReadImage(str(output / f"{NEW}.nii.gz"))
     assert image.GetSpacing() == pytest.approx(SPACING)
     return sitk.GetArrayFromImage(image)
 
 
-def test_a_model_of_volumes_is_trained_continued_and_used_elsewhere(folders: dict[str, Path], tmp_path: Path) -> None:
-    run("nnUNetv2_plan_and_preprocess", "-d", "778", "-c", "3d_fullres", "-np", "1")
-    train = ["778", "3d_fullres", "0", "-device", "cpu"]
+@pytest.mark.parametrize(
+    ("configuration", "head", "words", "remembered", "note"),
+    [
+        ("3d_fullres", "eomt", [], {"slice_input": "neighbours", "fusion": "conv"}, "Slices lie along axis"),
+        ("2d", "segformer", ["model.context_slices=5"], {"context_slices": 5}, "Epoch 0"),
+    ],
+)
+def test_a_model_of_volumes_is_trained_continued_and_used_elsewhere(
+    folders: dict[str, Path],
+    tmp_path: Path,
+    configuration: str,
+    head: str,
+    words: list[str],
+    remembered: dict[str, object],
+    note: str,
+) -> None:
+    run("nnUNetv2_plan_and_preprocess", "-d", "778", "-c", configuration, "-np", "1")
+    train = ["778", configuration, "0", "-device", "cpu"]
     lengths = ["training.num_iterations_per_epoch=2", "training.num_val_iterations_per_epoch=1", "training.lr=1e-3"]
-    run("nnUNetv2_train_vit", *train, *small_words("eomt", tuning="lora"), *lengths, "training.num_epochs=1")
+    run("nnUNetv2_train_vit", *train, *small_words(head, tuning="lora"), *words, *lengths, "training.num_epochs=1")
     output = run("nnUNetv2_train_vit", *train, "--c", "training.num_epochs=2")
     assert "Epoch 1" in output
     results = folders["nnUNet_results"]
-    model = results / DATASET / TRAINER
+    model = results / DATASET / f"{TRAINER}{configuration}"
     assert read_json(model / "fold_0" / "validation" / "summary.json")["metric_per_case"]
-    arguments = read_json(model / "plans.json")["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
-    assert (arguments["slice_input"], arguments["fusion"]) == ("neighbours", "conv")
-    assert "Slices lie along axis" in next((model / "fold_0").glob("training_log_*.txt")).read_text()
+    arguments = read_json(model / "plans.json")["configurations"][configuration]["architecture"]["arch_kwargs"]
+    assert remembered.items() <= arguments.items()
+    assert note in next((model / "fold_0").glob("training_log_*.txt")).read_text()
 
     images = folders["nnUNet_raw"] / DATASET / "imagesTs"
-    labels = predict(images, tmp_path / "here", results)
+    labels = predict(configuration, images, tmp_path / "here", results)
     assert labels.shape == (SHAPE[1], SHAPE[2], SHAPE[0])  # as the file of the image
     archive, elsewhere = tmp_path / "model.zip", tmp_path / "elsewhere"
-    exported = ["-d", "778", "-o", str(archive), "-tr", "nnUNetTrainer_vit", "-c", "3d_fullres", "-f", "0"]
+    exported = ["-d", "778", "-o", str(archive), "-tr", "nnUNetTrainer_vit", "-c", configuration, "-f", "0"]
     run("nnUNetv2_export_model_to_zip", *exported, "--not_strict")
     elsewhere.mkdir()
     run("nnUNetv2_install_pretrained_model_from_zip", str(archive), results=elsewhere)
-    np.testing.assert_array_equal(predict(images, tmp_path / "there", elsewhere), labels)
+    np.testing.assert_array_equal(predict(configuration, images, tmp_path / "there", elsewhere), labels)

@@ -86,7 +86,7 @@ def trainer_cost(
 
     return model_cost(
         build,
-        channels,
+        channels * trainer.context_slices,
         tuple(patch_size or configuration.patch_size),
         batch_size=batch_size or configuration.batch_size,
         precision=precision or precision_on_gpu(trainer),

@@ -48,6 +48,7 @@ class Drawing(NamedTuple):
     labels: LabelManager
     oversample_foreground: float
     probabilistic_oversampling: bool
+    context_slices: int = 1
 
 
 class DeviceAugmentation(NamedTuple):
@@ -118,6 +119,7 @@ def start(
             oversample_foreground_percent=drawing.oversample_foreground,
             probabilistic_oversampling=drawing.probabilistic_oversampling,
             transforms=transform,
+            context_slices=drawing.context_slices,
         )
         loader.streams = stream
         options = {"pin_memory": pin_memory, "restarts": restarts, "keep_order": keep_order}

@@ -24,6 +24,7 @@ from nnunetv2.training.dataloading.patch_position import (
     random_voxel,
 )
 from nnunetv2.training.dataloading.random_streams import SampleStreams, sample_generators
+from nnunetv2.utilities.context_slices import context_of
 
 if TYPE_CHECKING:
     from nnunetv2.preprocessing.stored_cases import nnUNetBaseDataset
@@ -51,6 +52,8 @@ class nnUNetDataLoader(DataLoader):
         pad_sides: additional voxels per axis by which crops may extend beyond the case.
         probabilistic_oversampling: force foreground by a random draw per sample; false: force it in the last samples of
             each batch.
+        context_slices: of 2-D patches: so many slices, the drawn one in the middle, become channels of each image; the
+            slices of a channel lie one after the other. Labels are those of the drawn one.
         transforms: called with `image=` and `segmentation=` tensors without batch axis, returns a dict with both.
 
     Attributes:
@@ -77,6 +80,8 @@ class nnUNetDataLoader(DataLoader):
         pad_sides: Sequence[int] | None = None,
         probabilistic_oversampling: bool = False,
         transforms: Callable[..., dict[str, Any]] | None = None,
+        *,
+        context_slices: int = 1,
     ) -> None:
         if len(data.identifiers) == 0:
             raise DataError("there is no case to draw batches from: check the splits and the preprocessed folder")
@@ -85,6 +90,7 @@ class nnUNetDataLoader(DataLoader):
         self.oversample_foreground_percent = oversample_foreground_percent
         self.pad_sides = pad_sides
         self.transforms = transforms
+        self.context_slices = context_slices
 
         self.patch_size_was_2d = len(patch_size) == _NUM_SPATIAL_AXES - 1
         self.patch_size = self._as_3d(patch_size, 1)
@@ -208,13 +214,22 @@ class nnUNetDataLoader(DataLoader):
         whole = [list(ends) for ends in zip(first, last, strict=True)]
         part, drawn = self._part_to_read(whole, data.shape[1:])
 
-        image = _crop_image(data, part, whole)
+        image = self._read_image(data, part, whole)
         segmentation = _crop_labels(seg, part)
         if seg_prev is not None:
             segmentation = torch.cat((segmentation, _crop_labels(seg_prev, part)[None]))
         if self.patch_size_was_2d:
-            image, segmentation = image[:, 0], segmentation[:, 0]
+            image, segmentation = image.flatten(0, 1), segmentation[:, 0]
         return self.transform_sample(image, segmentation, drawn)
+
+    def _read_image(self, data: Any, part: list[list[int]], whole: list[list[int]]) -> torch.Tensor:
+        """Reads a part of a sample (C, *spatial), and in 2-D also of the slices around it."""
+        if self.context_slices == 1:
+            return _crop_image(data, part, whole)
+        numbers = context_of(part[0][0], self.context_slices, data.shape[1])
+        slab = [[numbers[0], numbers[-1] + 1]]
+        image = _crop_image(data, slab + part[1:], slab + whole[1:])
+        return image[:, [number - numbers[0] for number in numbers]]
 
     def _part_to_read(
         self, whole: list[list[int]], data_shape: Sequence[int]

@@ -50,6 +50,7 @@ class FoldTraining:
     num_iterations_per_epoch: int = 250
     num_val_iterations_per_epoch: int = 50
     enable_deep_supervision: bool = True
+    context_slices: int = 1  # slices that a 2-D network sees at once, as channels of its images
     needs_tubes: bool = False  # targets get channels of tubes, see `nnunetv2.training.loss.tubes`
     augmentation_device: str = "cpu"  # cpu: in the workers; cuda: on the GPU that trains; set by the command
     reads_targets_on_host: bool = False  # the loss needs to know on the CPU which labels occur

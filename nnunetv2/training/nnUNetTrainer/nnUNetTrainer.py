@@ -23,8 +23,10 @@ from dinov3.utils.optimizer_step import update_weights
 from dinov3.utils.precision import precision_context, resolve_precision, tensor_cores_for_float32
 from dinov3.utils.processes import process_group
 from nnunetv2.configuration import get_default_num_processes
+from nnunetv2.errors import UsageError
 from nnunetv2.model import network_hook
 from nnunetv2.training.data_augmentation import default_pipeline
+from nnunetv2.training.data_augmentation.context_slices import of_context_slices
 from nnunetv2.training.data_augmentation.custom_transforms.tubes import followed_by_tubes
 from nnunetv2.training.data_augmentation.patch_geometry import augmentation_geometry, deep_supervision_scales
 from nnunetv2.training.dataloading import batches
@@ -41,6 +43,7 @@ from nnunetv2.training.setup.budget import prolonged, resumed_budget
 from nnunetv2.training.state import cascade_stages, checkpoint, debug_information, model_folder
 from nnunetv2.training.state.architecture_check import require_same_architecture
 from nnunetv2.training.validation import full_validation, online_metrics
+from nnunetv2.utilities import torch_compile
 from nnunetv2.utilities.collate_outputs import collate_outputs
 from nnunetv2.utilities.helpers import empty_cache
 from nnunetv2.utilities.label_handling.label_handling import determine_num_input_channels
@@ -76,7 +79,7 @@ class nnUNetTrainer(FoldTraining):
         hook, supervised = self.build_network_architecture, self.enable_deep_supervision
         self.network = network_hook.call_network_hook(hook, *managers, *channels, supervised).to(self.device)
         if self._do_i_compile():
-            self.network = torch.compile(self.network)
+            self.network = torch_compile.compiled(self.network)
         self.optimizer, self.lr_scheduler = self.configure_optimizers()
         if self.is_ddp:
             known = {"deep_supervision": self.enable_deep_supervision, "settings": self.trainer_config}
@@ -218,11 +221,16 @@ class nnUNetTrainer(FoldTraining):
         oversampling = (self.oversample_foreground_percent, self.probabilistic_oversampling)
         per_epoch = (self.num_iterations_per_epoch, self.num_val_iterations_per_epoch)
         on_device = batches.DeviceAugmentation(self.device, self.reads_targets_on_host)
+        if self.context_slices > 1 and self.augmentation_device != "cpu":
+            raise UsageError(
+                f"-augmentation_device {self.augmentation_device} cannot augment {self.context_slices} slices alike; "
+                f"leave it out to augment on the CPU"
+            )
         return batches.start(
             self.get_tr_and_val_datasets(),
             (cut_size, size),
             (augment, convert),
-            batches.Drawing(self.batch_size, size, labels, *oversampling),
+            batches.Drawing(self.batch_size, size, labels, *oversampling, self.context_slices),
             streams=sample_streams(self._seed_of_draws(), self.batch_size, self.current_epoch, per_epoch),
             pin_memory=self.device.type == "cuda",
             keep_order=self.seed is not None,
@@ -238,6 +246,8 @@ class nnUNetTrainer(FoldTraining):
         geometry = (size, rotation, scales, axes, dummy_2d)
         augment = self.get_training_transforms(*geometry, use_mask_for_norm=masked, **shared)
         validate = self.get_validation_transforms(scales, **shared)
+        if self.context_slices > 1:
+            augment = of_context_slices(augment, self.context_slices)
         if self.needs_tubes:
             task = LabelTask.of(self.label_manager)
             augment, validate = followed_by_tubes(augment, task), followed_by_tubes(validate, task)

@@ -112,6 +112,7 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             "save_every": training.save_every,
             "precision": training.precision_on(self.device.type),
         }
+        self.context_slices = self.config.model.context_slices
         self.needs_tubes = self.config.loss.skeleton_recall > 0
         subclasses = type(self).__mro__[: type(self).__mro__.index(nnUNetTrainer_vit)]
         for name, value in settings.items():
@@ -181,7 +182,8 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def _volume_notes(self) -> list[str]:
         chosen, model = self.configuration_manager, self.config.model
         if len(chosen.patch_size) != _VOLUME:
-            return []
+            repeats = self.context_slices > 1 and self.plans_manager.original_median_shape_after_transp[0] == 1
+            return [f"model.context_slices={self.context_slices} repeats the one slice of each case"] if repeats else []
         settings = {"token": model.backbone_row.shape.patch_size, "scale": model.input_scale}
         return volume_notes(chosen.patch_size, chosen.spacing, self.plans_manager.transpose_forward, **settings)
 

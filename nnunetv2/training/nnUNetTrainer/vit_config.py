@@ -34,7 +34,7 @@ _NUMBERS = {1: "one block", 2: "two blocks", 3: "three blocks", 4: "four blocks"
 _LARGEST_ENLARGED = 1024  # pixels of a side of an enlarged patch by default
 _PATCH_UNIT = 32  # pixels; the multiple that every head takes without padding
 TUNINGS = ("frozen", "lora", "full")
-# Not needed to rebuild a trained network, or added for 3-D patches only, see `VolumeSettings`.
+# Not needed to rebuild a trained network, or added where they are used, see `VolumeSettings`.
 _NOT_IN_NETWORK = ("pretrained", "checkpoint", *(field_.name for field_ in fields(VolumeSettings)))
 
 
@@ -70,6 +70,9 @@ class ViTModelConfig:
     detail_branch: bool = False
     """Add three convolutions on the image itself (0.1 M parameters, always trained) to the output of the head, for
     structures thinner than its resolution."""
+    context_slices: int = VolumeSettings.context_slices
+    """Slices of a case that the network of a 2-D patch sees at once, with the one to segment in the middle: 1, 3, 5 or
+    7. Three slices of one channel are its colours; otherwise a trained convolution mixes them."""
     slice_input: str = VolumeSettings.slice_input
     """What the backbone sees of a slice of a 3-D patch. single: the slice; neighbours: the slice with the one before
     and the one after it as colours, for images of one channel; auto: neighbours for one channel, single for more."""

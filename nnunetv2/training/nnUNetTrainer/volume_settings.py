@@ -11,11 +11,12 @@ from nnunetv2.model.input_choices import FUSIONS, SLICE_INPUTS
 
 _AUTO = "auto"
 _IMAGE = 2  # axes of a patch
+CONTEXT_SLICES = (1, 3, 5, 7)
 
 
 @dataclass(frozen=True)
 class VolumeSettings:
-    """What the slices of a 3-D patch see of each other; each setting is described in `ViTModelConfig`.
+    """What slices see of each other; each setting is described in `ViTModelConfig`.
 
     Raises:
         UsageError: a name is unknown, or a number below 1.
@@ -26,6 +27,7 @@ class VolumeSettings:
     fusion_dim: int = 64
     fusion_layers: int = 2
     slices_per_chunk: int | None = None
+    context_slices: int = 1
 
     def __post_init__(self) -> None:
         require_choice("model.slice_input", self.slice_input, (_AUTO, *SLICE_INPUTS))
@@ -33,9 +35,14 @@ class VolumeSettings:
         for name in ("fusion_dim", "fusion_layers", "slices_per_chunk"):
             if getattr(self, name) is not None:
                 require_range(f"model.{name}", getattr(self, name), 1)
+        if self.context_slices not in CONTEXT_SLICES:
+            raise UsageError(
+                f"model.context_slices={self.context_slices} must be one of {', '.join(map(str, CONTEXT_SLICES))}: the "
+                f"slice to segment and as many on each side"
+            )
 
     def arguments(self, *, num_axes: int, num_channels: int) -> dict[str, Any]:
-        """Returns the arguments from which plans rebuild the network, without `auto`; none for 2-D patches.
+        """Returns the arguments from which plans rebuild the network, without `auto` and defaults of 2-D patches.
 
         Args:
             num_axes: axes of the patch.
@@ -46,7 +53,12 @@ class VolumeSettings:
         """
         if num_axes == _IMAGE:
             self._require_defaults()
-            return {}
+            return {"context_slices": self.context_slices} if self.context_slices > 1 else {}
+        if self.context_slices > 1:
+            raise UsageError(
+                f"model.context_slices={self.context_slices} is for 2-D patches, and this configuration has 3-D ones; "
+                f"leave it out: model.slice_input and model.fusion show the slices to each other"
+            )
         slice_input = self.slice_input
         if slice_input == _AUTO:
             slice_input = "neighbours" if num_channels == 1 else "single"
@@ -56,13 +68,16 @@ class VolumeSettings:
                 f"out: model.fusion mixes the slices"
             )
         resolved = {"slice_input": slice_input, "fusion": "conv" if self.fusion == _AUTO else self.fusion}
-        return {name: value for name, value in (asdict(self) | resolved).items() if value is not None}
+        arguments = asdict(self) | resolved
+        del arguments["context_slices"]
+        return {name: value for name, value in arguments.items() if value is not None}
 
     def _require_defaults(self) -> None:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
+        del given["context_slices"]
         words = [f"model.{name}={value}" for name, value in given.items() if value != getattr(VolumeSettings, name)]
         if words:
             raise UsageError(
-                f"{' '.join(words)}: for 3-D patches, and this configuration has 2-D ones; leave it out, or train "
-                f"another configuration"
+                f"{' '.join(words)}: for 3-D patches, and this configuration has 2-D ones; leave it out, train another "
+                f"configuration, or show a slice its neighbours by model.context_slices=3"
             )

@@ -130,7 +130,7 @@ def test_chunks_of_a_trained_backbone_are_encoded_again_and_have_the_same_gradie
 
 
 def test_plans_of_images_have_no_word_of_volumes() -> None:
-    names = {"slice_input", "fusion", "fusion_dim", "fusion_layers", "slices_per_chunk"}
+    names = {"slice_input", "fusion", "fusion_dim", "fusion_layers", "slices_per_chunk", "context_slices"}
     flat = small_architecture("segformer")["arch_kwargs"]
     assert not names & flat.keys()
     volumetric = small_architecture("segformer", num_axes=3)["arch_kwargs"]
