@@ -240,7 +240,7 @@ def make_batch(trainer: nnUNetTrainer, combination: Combination, maps: Tensor | 
     maps = label_maps(combination) if maps is None else maps
     scales = trainer._get_deep_supervision_scales()
     transform = trainer.get_validation_transforms(scales, **batches.label_arguments(trainer.label_manager, False))
-    shown = maps.float().repeat(1, combination.channels, 1, 1)
+    shown = torch.cat([maps.float()] * combination.channels, dim=1)
     images = shown + 0.1 * torch.randn(shown.shape)
     samples = [transform(image=x, segmentation=y) for x, y in zip(images, maps, strict=True)]
     targets = [sample["segmentation"] for sample in samples]
