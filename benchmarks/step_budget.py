@@ -1,6 +1,7 @@
 """Counts what a training step asks of a GPU, without one: launches, bytes read and written, peak memory.
 
-    python -m benchmarks.step_budget HEAD ... [--tuning lora] [--size 512] [--batch 2] [--backbone large] [--top 8]
+    python -m benchmarks.step_budget HEAD ... [--tuning lora] [--size 512] [--depth 32] [--batch 2]
+        [--backbone large] [--top 8]
 
 Tensors have shapes, types and a device but no data, so that full sizes take seconds. Attention is counted as the
 kernels that a GPU uses. The step is not the first of its size. Not counted: the optimiser, clipping, and the matching
@@ -142,7 +143,7 @@ def _without_data(network: nn.Module) -> None:
 
 
 def _loss(network: nn.Module, images: Tensor) -> Tensor:
-    batch, _, *size = images.shape
+    batch, _, *size = images.shape  # of volumes with their slices
     if isinstance(network, QueryNetwork):
         outputs, loss = network(images, return_queries=True), MaskClassificationLoss(CLASSES)
         labels = torch.zeros(TARGETS, dtype=torch.long, device=CUDA)
@@ -153,32 +154,48 @@ def _loss(network: nn.Module, images: Tensor) -> Tensor:
     return loss(network(images), torch.zeros(batch, 1, *size, dtype=torch.int16, device=CUDA))
 
 
+def _outputs(network: nn.Module, images: Tensor) -> list[Tensor]:
+    if not isinstance(network, QueryNetwork):
+        return [network(images)]
+    outputs = network(images, return_queries=True)
+    return [each[name] for each in (outputs, *outputs["aux_outputs"]) for name in ("pred_logits", "pred_masks")]
+
+
 def step_budget(
     head: Mapping[str, Any],
     *,
     backbone_size: str = "large",
     tuning: str = "lora",
     size: int = 512,
+    depth: int | None = None,
     batch: int = 2,
     halves: bool = True,
+    has_loss: bool = True,
 ) -> dict[str, Any]:
-    """Counts a training step in bf16 on images of three channels; changes the process for good, see `guard.install`.
+    """Counts a training step in bf16; changes the process for good, see `guard.install`.
+
+    Images have three channels, volumes one, and their slices see each other as by default.
 
     Args:
         head: `name` and `settings`.
         backbone_size: of DINOv3.
         tuning: of the backbone.
         size: height and width.
-        batch: images.
+        depth: slices of volumes; None: images.
+        batch: images or volumes.
         halves: frozen weights are kept in half precision and the others cast together, as trainers do.
+        has_loss: false: gradients of 0 for the outputs stand in for the loss, as in `nnUNetv2_model_info`.
 
     Returns:
-        `launches`, `casts` among them, `moved_GB`, `peak_GiB` with weights and without the optimiser's state, and
-        `operations`: launches by name, most frequent first.
+        `launches`, `casts` among them, `moved_GB`, `TFLOP`, `peak_GiB` with weights and without the optimiser's state,
+        and `operations`: launches by name, most frequent first.
     """
     with torch.device("meta"):
         kind = QueryNetwork if head_config_class(head["name"]).kind == "queries" else DenseViTNetwork
-        network = kind(3, CLASSES, head=head, backbone_size=backbone_size, tuning=tuning).to("meta")
+        settings = {"head": head, "backbone_size": backbone_size, "tuning": tuning}
+        if depth is not None:
+            settings |= {"slice_input": "neighbours", "fusion": "conv"}
+        network = kind(3 if depth is None else 1, CLASSES, **settings).to("meta")
     counter, recorder = LaunchCounter(), CostRecorder({network: "all"})
     with _device_without_data():
         _without_data(network)
@@ -186,19 +203,22 @@ def step_budget(
         if halves:
             cast_frozen_weights(network, torch.bfloat16)
             casts = JointCasts(network, torch.bfloat16).step()
-        images = torch.empty(batch, 3, size, size, device=CUDA)
+        shape = (batch, 3, size, size) if depth is None else (batch, 1, depth, size, size)
+        images = torch.empty(shape, device=CUDA)
         weights = [*network.parameters(), *network.buffers()]
         with _AttentionOfGPUs(), torch.no_grad(), torch.autocast("cuda", dtype=torch.bfloat16):
             network(images)  # makes what depends on the size alone
         with _AttentionOfGPUs(), counter, recorder.watching(weights), casts:
             with torch.autocast("cuda", dtype=torch.bfloat16):
-                loss = _loss(network, images)
-            loss.backward()
+                outputs = [_loss(network, images)] if has_loss else _outputs(network, images)
+            gradients = None if has_loss else [torch.zeros_like(output) for output in outputs]
+            torch.autograd.backward(outputs, gradients)
     peak = recorder.peak_bytes + sum(weight.nbytes for weight in weights)
     return {
         "launches": counter.launches.total(),
         "casts": counter.launches["_to_copy"],
         "moved_GB": round(counter.bytes_moved / 1e9, 3),
+        "TFLOP": round(sum(recorder.flops.values()) / 1e12, 3),
         "peak_GiB": round(peak / GIB, 3),
         "operations": dict(counter.launches.most_common()),
     }
@@ -209,6 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("heads", nargs="+", metavar="HEAD", choices=extensions.names("head"))
     parser.add_argument("--tuning", default="lora", choices=("frozen", "lora", "full"))
     parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--depth", type=int, help="slices of volumes (default: images)")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--backbone", default="large", metavar="SIZE")
     parser.add_argument("--float-weights", action="store_true", help="keep frozen weights in float32")
@@ -220,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             backbone_size=arguments.backbone,
             tuning=arguments.tuning,
             size=arguments.size,
+            depth=arguments.depth,
             batch=arguments.batch,
             halves=not arguments.float_weights,
         )

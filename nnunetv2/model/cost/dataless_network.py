@@ -23,7 +23,7 @@ AUTOCAST_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 # Functions that autocast runs in float32 on CUDA but in the input's dtype on the CPU.
 # Source: PyTorch documentation, "Automatic Mixed Precision package", op-specific behavior.
 _IN_FLOAT32 = {
-    *(F.layer_norm, F.group_norm, F.normalize, F.softmax, F.log_softmax, F.softplus, Tensor.__pow__),
+    *(F.layer_norm, F.group_norm, F.normalize, F.softmax, F.log_softmax, F.softplus, F.interpolate, Tensor.__pow__),
     *(
         getattr(place, name)
         for place in (torch, Tensor)
