@@ -29,6 +29,12 @@ class InputAdapter(nn.Module):
     backbone's training images and divide by their standard deviation, see `nnunetv2.model.input_choices`. Constants
     repeat cyclically: the fourth channel uses those of the first.
 
+    Args:
+        in_channels: C.
+        channel_adaptation: rule for the channels.
+        input_norm: normalisation.
+        label_channels: so many of the channels, the last ones, are one-hot labels, which conv1x1 leaves out at first.
+
     Attributes:
         out_channels: number of input channels of the backbone.
 
@@ -36,7 +42,13 @@ class InputAdapter(nn.Module):
         UsageError: the rule or the normalisation is unknown.
     """
 
-    def __init__(self, in_channels: int, channel_adaptation: str = "repeat", input_norm: str = "dataset") -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channel_adaptation: str = "repeat",
+        input_norm: str = "dataset",
+        label_channels: int = 0,
+    ) -> None:
         super().__init__()
         _require_known("channel_adaptation", channel_adaptation, CHANNEL_ADAPTATIONS)
         _require_known("input_norm", input_norm, INPUT_NORMS)
@@ -45,7 +57,7 @@ class InputAdapter(nn.Module):
         self.mix: nn.Conv2d | None = None
         if channel_adaptation == "conv1x1":
             self.mix = nn.Conv2d(in_channels, RGB, kernel_size=1)
-            _init_channel_average(self.mix)
+            _init_channel_average(self.mix, in_channels - label_channels)
         self._repeat = channel_adaptation == "repeat" and in_channels < RGB
         constants = INPUT_CONSTANTS.get(input_norm)
         mean, std = (None, None) if constants is None else map(self._per_channel, constants)
@@ -69,8 +81,8 @@ def _require_known(setting: str, value: str, choices: Sequence[str]) -> None:
         raise UsageError(f"model.{setting}={value!r} is not known; choose one of {', '.join(choices)}")
 
 
-def _init_channel_average(conv: nn.Conv2d) -> None:
-    channels = conv.in_channels
+def _init_channel_average(conv: nn.Conv2d, channels: int) -> None:
+    """Of the first `channels`; the others start without influence."""
     weight = torch.zeros_like(conv.weight)
     for out in range(RGB):
         sources = list(range(out, channels, RGB)) or [out % channels]

@@ -60,6 +60,8 @@ class ViTNetwork(nn.Module):
         context_slices: slices of a case, an odd number, that are channels of an image: the k slices of each channel
             one after the other, with the one to segment in the middle. Three slices of one channel are the colours;
             otherwise a trained 1x1 convolution, which starts by passing on the middle slice, makes C channels of them.
+        label_channels: so many of the channels, the last ones, are labels of a cascade's first stage, see
+            `InputAdapter`.
         slice_input: what the backbone sees of a slice of a volume: `single`, the slice itself, or `neighbours`, the
             slice with the one before and the one after it as colours; only for C = 1.
         fusion: mixes the maps of a volume's slices along the depth: `none`, `conv` or `attention`, see `DepthFusion`.
@@ -107,6 +109,7 @@ class ViTNetwork(nn.Module):
         detail_branch: bool = False,
         use_sliding_window_inference: bool = True,
         context_slices: int = 1,
+        label_channels: int = 0,
         slice_input: str = "single",
         fusion: str = "none",
         fusion_dim: int = 64,
@@ -129,7 +132,8 @@ class ViTNetwork(nn.Module):
         self.context = None
         if context_slices > 1 and not are_colours:
             self.context = middle_slices(input_channels, context_slices)
-        self.input = InputAdapter(RGB if are_colours else input_channels, channel_adaptation, input_norm)
+        in_channels = RGB if are_colours else input_channels
+        self.input = InputAdapter(in_channels, channel_adaptation, input_norm, label_channels)
         head_class = find_head_class(head)
         config = head_config(head_class, head.get("settings", {}))
         vit = create_backbone(backbone, backbone_size, in_channels=self.input.out_channels)

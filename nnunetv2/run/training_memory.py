@@ -18,6 +18,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 logger = logging.getLogger(__name__)
 
 _GIB = 2**30
+_IMAGE = 2  # axes of a patch
 _ON_THE_CPU = re.compile("can't allocate memory|not enough memory|Cannot allocate memory")
 
 
@@ -50,7 +51,8 @@ def _explanation(trainer: nnUNetTrainer, err: BaseException) -> str:
     precision = resolve_precision(trainer.precision, trainer.device)
     said = ". ".join(" ".join(str(err).split()).split(". ")[:3]).rstrip(".") or type(err).__name__
     settings = (trainer.trainer_config or {}).get("model", {})  # read first: the estimate uses the trainer's hooks
-    measures = [*_measures(settings), *(["--precision bf16"] if precision == "fp32" else [])]
+    of_volumes = len(trainer.configuration_manager.patch_size) > _IMAGE
+    measures = [*_measures(settings, of_volumes), *(["--precision bf16"] if precision == "fp32" else [])]
     if trainer.batch_size > 1:
         measures.insert(0, f"a batch_size below {trainer.batch_size}")
     return (
@@ -60,9 +62,13 @@ def _explanation(trainer: nnUNetTrainer, err: BaseException) -> str:
     )
 
 
-def _measures(model: dict[str, Any]) -> list[str]:
-    """Settings of vision transformers that need less memory than those in use."""
+def _measures(model: dict[str, Any], of_volumes: bool) -> list[str]:
+    """Settings of vision transformers that need less memory than those in use; first those that change no result."""
     measures = []
+    if of_volumes and "slices_per_chunk" in model:
+        chunk = model["slices_per_chunk"]
+        measures += ["model.slices_per_chunk=4"] if chunk is None else []
+        measures += [f"model.slices_per_chunk below {chunk}"] if (chunk or 0) > 1 else []
     if model.get("gradient_checkpointing") is False:
         measures.append("model.gradient_checkpointing=true")
     if (model.get("input_scale") or 1) > 1:

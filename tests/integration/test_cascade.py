@@ -21,9 +21,11 @@ from nnunetv2.experiment_planning.plan_and_preprocess_entrypoints import plan_an
 from nnunetv2.inference.predict_entry_points import predict_entry_point
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import run_training_entry
+from nnunetv2.run.run_training_vit import run_training_entry as vit_entry
 from nnunetv2.utilities.restricted_pickle import load_restricted
 from tests.conftest import REPOSITORY
 from tests.experiment_planning.tiny_dataset import write_image
+from tests.model.heads.small import small_words
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -304,3 +306,22 @@ def test_damaged_segmentation_of_the_previous_stage(cascade: Cascade) -> None:
     finally:
         damaged.write_bytes(content)
     assert f"{damaged} cannot be read; run the validation (--val) of the previous stage's fold" in message
+
+
+def test_a_vision_transformer_is_both_stages(cascade: Cascade) -> None:
+    lengths = [
+        f"training.{name}=1" for name in ("num_epochs", "num_iterations_per_epoch", "num_val_iterations_per_epoch")
+    ]
+    settings = [*small_words("segformer", tuning="frozen"), "training.patch_size=[8,32,32]", *lengths]
+
+    def train(configuration: str, fold: int, *words: str) -> int:
+        return vit_entry([NUMBER, configuration, str(fold), "-p", "tinyPlans", "-device", "cpu", *settings, *words])
+
+    assert [train("3d_lowres", fold) for fold in (0, 1)] == [0, 0]
+    refusal = _error_of(lambda: train("3d_cascade_fullres", 0))
+    assert "set model.channel_adaptation=conv1x1, or use" in refusal
+    assert train("3d_cascade_fullres", 0, "model.channel_adaptation=conv1x1") == 0
+    model = cascade.results / NAME / "nnUNetTrainer_vit__tinyPlans__3d_cascade_fullres"
+    planned = json.loads((model / "plans.json").read_text())["configurations"]["3d_cascade_fullres"]
+    assert planned["architecture"]["arch_kwargs"]["label_channels"] == 2
+    assert json.loads((model / "fold_0" / "validation" / "summary.json").read_text())["metric_per_case"]

@@ -83,3 +83,12 @@ def test_only_the_names_in_the_list_are_known():
 
 def test_constants_are_not_part_of_the_weights():
     assert InputAdapter(1, input_norm="imagenet").state_dict() == {}
+
+
+def test_labels_of_a_first_stage_start_without_influence_and_learn() -> None:
+    image, labels = torch.rand(2, 2, 4, 5), torch.rand(2, 3, 4, 5)
+    adapter = InputAdapter(5, "conv1x1", label_channels=3)
+    found = adapter(torch.cat((image, labels), dim=1))
+    torch.testing.assert_close(found, InputAdapter(2, "conv1x1")(image))
+    found.square().sum().backward()
+    assert (adapter.mix.weight.grad[:, 2:] != 0).all()

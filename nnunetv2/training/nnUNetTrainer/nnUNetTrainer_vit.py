@@ -35,7 +35,7 @@ from nnunetv2.training.nnUNetTrainer.any_head_config import AnyHeadConfig
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.training.nnUNetTrainer.vit_config import ViTnnUNetConfig
 from nnunetv2.training.setup.budget import Budget
-from nnunetv2.training.setup.fitting_configuration import require_first_stage, require_intensities_for
+from nnunetv2.training.setup.fitting_configuration import require_intensities_for, require_place_for_labels
 from nnunetv2.training.setup.volume_notes import volume_notes
 from nnunetv2.training.state.architecture_check import require_same_architecture, trained_configuration
 from nnunetv2.training.state.model_folder import run_folders
@@ -143,9 +143,9 @@ class nnUNetTrainer_vit(nnUNetTrainer):
     def adapt_plans(self, plans: dict, configuration: str) -> dict:
         manager = PlansManager(plans)
         chosen = manager.get_configuration(configuration)
-        require_first_stage(manager, configuration)
+        require_place_for_labels(manager, configuration, self.config.model.channel_adaptation)
         require_intensities_for(self.config.model.input_norm, chosen)
-        regions = manager.get_label_manager(self.dataset_json).has_regions
+        labels = manager.get_label_manager(self.dataset_json)
         folder = run_folders(type(self).__name__, manager, configuration, 0).model
         trained = trained_configuration(folder, configuration) or {}
         planned = chosen.patch_size
@@ -153,10 +153,11 @@ class nnUNetTrainer_vit(nnUNetTrainer):
             "patch_size": self.config.patch_size(planned, trained.get("patch_size")),
             "batch_size": self.config.training.batch_size,
             "architecture": self.config.architecture(
-                regions=regions,
+                regions=labels.has_regions,
                 trained=trained.get("architecture"),
                 num_axes=len(planned),
                 num_channels=determine_num_input_channels(manager, chosen, self.dataset_json),
+                label_channels=0 if chosen.previous_stage_name is None else len(labels.foreground_labels),
             ),
         }
         plans["configurations"][configuration].update(

@@ -295,6 +295,7 @@ class ViTnnUNetConfig:
         trained: Mapping[str, Any] | None = None,
         num_axes: int = 2,
         num_channels: int = 1,
+        label_channels: int = 0,
     ) -> dict[str, Any]:
         """Returns the plans' architecture section: plain data from which the network is rebuilt.
 
@@ -303,6 +304,7 @@ class ViTnnUNetConfig:
             trained: the section that the model folder was trained with; None: it holds no checkpoint.
             num_axes: axes of the patch.
             num_channels: channels of the images.
+            label_channels: so many of them, the last ones, are labels of a cascade's first stage.
         """
         model, of_trained = self.model, (trained or {}).get("arch_kwargs", {})
         shape = model.backbone_row.shape
@@ -311,6 +313,8 @@ class ViTnnUNetConfig:
         if self.lora.enabled:
             kwargs["lora"] = {name: value for name, value in asdict(self.lora).items() if name != "enabled"}
         kwargs |= model.volume_settings().arguments(num_axes=num_axes, num_channels=num_channels)
+        if label_channels:
+            kwargs["label_channels"] = label_channels
         kwargs["regions"] = regions
         if not self.use_sliding_window_inference:
             kwargs["use_sliding_window_inference"] = False

@@ -8,19 +8,24 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 _FROM_0_TO_1 = {"RGBTo01Normalization", "NoNormalization"}  # with noNorm, the user is responsible for the range
 
 
-def require_first_stage(plans: PlansManager, configuration: str) -> None:
-    """Rejects a later stage of a cascade.
+def require_place_for_labels(plans: PlansManager, configuration: str, channel_adaptation: str) -> None:
+    """Rejects a second stage of a cascade, unless a trained convolution takes the labels of the first as channels.
+
+    No kernel of a pretrained backbone is a start for such channels.
+
+    Args:
+        channel_adaptation: see `nnunetv2.model.input_adapter.InputAdapter`.
 
     Raises:
         UsageError: the message lists the suitable configurations of the plans.
     """
     managers = {name: plans.get_configuration(name) for name in plans.available_configurations}
-    if managers[configuration].previous_stage_name is None:
+    if managers[configuration].previous_stage_name is None or channel_adaptation == "conv1x1":
         return
     fitting = " or ".join(name for name, manager in managers.items() if manager.previous_stage_name is None)
     raise UsageError(
-        f"The configuration {configuration} is the second stage of a cascade, whose further channels vision "
-        f"transformers do not take; use {fitting}"
+        f"The configuration {configuration} is the second stage of a cascade, whose labels of the first stage are "
+        f"further channels; set model.channel_adaptation=conv1x1, or use {fitting}"
     )
 
 
