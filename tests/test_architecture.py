@@ -27,6 +27,7 @@ LAYERS = {
     "nnunetv2.utilities": 5,
     "nnunetv2.imageio": 6,
     "nnunetv2.model": 6,
+    "nnunetv2.pretraining": 6,
     "nnunetv2.preprocessing": 7,
     "nnunetv2.training.loss": 7,
     "nnunetv2.training.lr_scheduler": 7,

@@ -1,0 +1,1 @@
+"""Networks pre-trained without labels as the start of a training."""
