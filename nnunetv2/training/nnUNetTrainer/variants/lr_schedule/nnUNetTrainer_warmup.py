@@ -46,9 +46,12 @@ class nnUNetTrainer_warmup(nnUNetTrainer):
             return optimizer, Lin_incr_LRScheduler(optimizer, self.initial_lr, duration)
         return optimizer, PolyLRScheduler_offset(optimizer, self.initial_lr, self.num_epochs, duration)
 
+    def stage_of(self, epoch: int) -> str:
+        """Returns the stage that an epoch, from 0 on, belongs to."""
+        return _WARMUP if epoch < self.warmup_duration_whole_net else _TRAIN
+
     def _enter_stage(self) -> None:
-        stage = _WARMUP if self.current_epoch < self.warmup_duration_whole_net else _TRAIN
-        self.optimizer, self.lr_scheduler = self.configure_optimizers(stage)
+        self.optimizer, self.lr_scheduler = self.configure_optimizers(self.stage_of(self.current_epoch))
 
     def on_train_epoch_start(self) -> None:
         self._enter_stage()
