@@ -18,7 +18,7 @@ _OVERRIDES = "overrides"
 
 def has_adapters(plans: Mapping[str, Any], configuration: str) -> bool:
     """Whether the planned network has LoRA adapters."""
-    return _architecture(plans, configuration)["arch_kwargs"].get("tuning") == "lora"
+    return (_architecture(plans, configuration)["arch_kwargs"] or {}).get("tuning") == "lora"
 
 
 def merged_plans(plans: Mapping[str, Any], configuration: str) -> dict[str, Any]:

@@ -42,10 +42,10 @@ def _check_shared_plans(plans: Mapping[str, Any]) -> None:
         raise DataError("it is no plans.json of nnU-Net: it has no configurations")
     for configuration in plans["configurations"].values():
         architecture = configuration.get("architecture", {})
-        keywords = architecture.get("arch_kwargs", {})
+        keywords = architecture.get("arch_kwargs") or {}
         named = [keywords.get(name) for name in architecture.get("_kw_requires_import") or []]
         for name in (architecture.get("network_class_name"), *named):
-            if name is not None:
+            if name is not None and "." in name:  # others are looked up in the package of networks
                 import_allowed(name)  # rejects names outside the allowed packages before anything is imported
 
 

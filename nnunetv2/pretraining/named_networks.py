@@ -36,7 +36,6 @@ _RESENC_L = {
     "nonlin_kwargs": {"inplace": True},
 }
 _IMPORTED = ("conv_op", "norm_op", "nonlin")
-_PACKAGE = "dynamic_network_architectures.architectures.unet"
 _UNETS = ("PlainConvUNet", "ResidualEncoderUNet")
 
 
@@ -103,7 +102,6 @@ def network_of_plans(
             f"The plans describe the network {name}, and this trainer is for {', '.join(_UNETS)} and presets; for "
             f"Primus, choose one of the trainers PretrainedTrainer_Primusx"
         )
-    name = f"{_PACKAGE}.{name}" if name in _UNETS else name
     return get_network_from_plans(
         name, arguments, to_import or (), input_channels, output_channels, allow_init=True, deep_supervision=False
     )
@@ -150,7 +148,7 @@ def _preset_primus(
 
 def _resenc_l(channels: int, outputs: int, patch_size: Sequence[int] | None, allow_init: bool, deep: bool) -> nn.Module:
     return get_network_from_plans(
-        f"{_PACKAGE}.ResidualEncoderUNet",
+        "ResidualEncoderUNet",
         _RESENC_L,
         _IMPORTED,
         channels,

@@ -65,7 +65,7 @@ def small_batch(planned: BatchShape, strides: Sequence[Sequence[int]]) -> BatchS
 
 def strides_of(configuration: dict[str, Any]) -> list[list[int]]:
     """Returns the strides per stage and axis of a configuration's architecture; empty if it has none."""
-    strides = configuration["architecture"]["arch_kwargs"].get("strides", [])
+    strides = (configuration["architecture"]["arch_kwargs"] or {}).get("strides", [])
     num_axes = len(configuration["patch_size"])
     return [[stride] * num_axes if isinstance(stride, int) else list(stride) for stride in strides]
 

@@ -13,6 +13,10 @@ from nnunetv2.utilities.file_names import check_name
 from nnunetv2.utilities.processes.worker_pool import check_workers_alive_and_busy as check_workers_alive_and_busy
 
 _MODEL_FOLDER = "TRAINER__PLANS__CONFIGURATION"
+# The one trainer whose name has the separator; all other names end before the first.
+_TRAINER_WITH_SEPARATOR = "PretrainedTrainer_adam__nomirroring"
+# Plans made for a checkpoint have the separators of ensembles in their names.
+_IN_PLANS = {"____Spacing__": "\0S", "___Norm__": "\0N"}
 
 
 def convert_trainer_plans_config_to_identifier(trainer_name: str, plans_identifier: str, configuration: str) -> str:
@@ -22,10 +26,20 @@ def convert_trainer_plans_config_to_identifier(trainer_name: str, plans_identifi
 
 def convert_identifier_to_trainer_plans_config(identifier: str | os.PathLike) -> list[str]:
     """Parse the name or path of a model folder as [trainer, plans, configuration]."""
-    parts = Path(identifier).name.split("__")
-    if len(parts) != 3:
+    parts = _parts_of_model(Path(identifier).name)
+    if parts is None:
         raise UsageError(f"{os.fspath(identifier)!r} is not a model folder; its name must be {_MODEL_FOLDER}")
     return parts
+
+
+def _parts_of_model(name: str) -> list[str] | None:
+    """[trainer, plans, configuration] of a model folder, whose plans may have the separator in their name; or None."""
+    first, _, rest = name.partition("__")
+    if name.startswith(f"{_TRAINER_WITH_SEPARATOR}__"):
+        first, rest = _TRAINER_WITH_SEPARATOR, name.removeprefix(f"{_TRAINER_WITH_SEPARATOR}__")
+    plans, _, configuration = rest.rpartition("__")
+    parts = [first, plans, configuration]
+    return parts if all(parts) else None
 
 
 def get_output_folder(
@@ -60,9 +74,9 @@ def parse_dataset_trainer_plans_configuration_from_path(path: str | os.PathLike)
     """
     parts = Path(path).parts
     for dataset, model in reversed(list(zip(parts, parts[1:], strict=False))):
-        names = model.split("__")
-        if dataset.startswith("Dataset") and len(names) == 3:
-            return dataset, names[0], names[1], names[2]
+        names = _parts_of_model(model)
+        if dataset.startswith("Dataset") and names is not None:
+            return dataset, *names
     raise UsageError(f"{os.fspath(path)!r} does not lead through DatasetXXX_Name/{_MODEL_FOLDER}")
 
 
@@ -81,7 +95,12 @@ def get_ensemble_name_from_d_tr_c(
 
 def convert_ensemble_folder_to_model_identifiers_and_folds(ensemble_folder: str | os.PathLike) -> tuple[list[str], str]:
     """Parse the folder of an ensemble as the names of its model folders and its folds, as text."""
-    parts = Path(ensemble_folder).name.split("___")
+    name = Path(ensemble_folder).name
+    for inside, mark in _IN_PLANS.items():
+        name = name.replace(inside, mark)
+    parts = name.split("___")
+    for inside, mark in _IN_PLANS.items():
+        parts = [part.replace(mark, inside) for part in parts]
     if parts[0] != "ensemble" or len(parts) < 3:
         raise UsageError(
             f"{os.fspath(ensemble_folder)!r} is not an ensemble; its name must be ensemble___A___B___FOLDS"

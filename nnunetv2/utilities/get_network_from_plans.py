@@ -121,14 +121,15 @@ def _import_argument(keyword: str, path: str) -> Any:
 
 
 def _network_class(path: str) -> type[nn.Module]:
-    found = import_allowed(path)
+    found = import_allowed(path) if "." in path else None  # plans made for a checkpoint give the name alone
     if found is None:
         name = path.rpartition(".")[2]
         try:  # the package has moved classes between modules, and old plans name their former place
             found = find_by_name("network architecture", name)
         except UsageError as err:
             raise DataError(f"The plans' architecture names the network {path!r}, which does not exist; {err}") from err
-        logger.warning("The network %s has moved; using %s.%s", path, found.__module__, name)
+        if "." in path:
+            logger.warning("The network %s has moved; using %s.%s", path, found.__module__, name)
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
         raise DataError(f"The plans' architecture names {path!r} as network, which is not a torch.nn.Module")
     return found

@@ -98,3 +98,30 @@ def test_killed_process_is_noticed():
     worker.join()
     with pytest.raises(BackgroundWorkerError, match="SIGKILL"):
         paths.check_workers_alive_and_busy(None, [worker], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("T__P__2d", ["T", "P", "2d"]),
+        (
+            "PretrainedTrainer__ptPlans__cnn____Spacing__1.00_1.00_1.00___Norm__Z_Z__3d_fullres",
+            ["PretrainedTrainer", "ptPlans__cnn____Spacing__1.00_1.00_1.00___Norm__Z_Z", "3d_fullres"],
+        ),
+        (
+            "PretrainedTrainer_adam__nomirroring__ptPlans_dynamic__deep__from_scratch__3d_fullres",
+            ["PretrainedTrainer_adam__nomirroring", "ptPlans_dynamic__deep__from_scratch", "3d_fullres"],
+        ),
+        ("PretrainedTrainer_adam__nomirroring__P__2d", ["PretrainedTrainer_adam__nomirroring", "P", "2d"]),
+    ],
+)
+def test_plans_and_one_trainer_may_have_the_separator_in_their_names(name, parts):
+    assert paths.convert_identifier_to_trainer_plans_config(name) == parts
+    assert paths.parse_dataset_trainer_plans_configuration_from_path(f"/r/Dataset004_X/{name}/fold_0") == (
+        "Dataset004_X",
+        *parts,
+    )
+    ensemble = paths.get_ensemble_name(f"/r/{name}", "/r/B__P__3d_lowres", (0, 1))
+    assert paths.convert_ensemble_folder_to_model_identifiers_and_folds(ensemble) == ([name, "B__P__3d_lowres"], "0_1")
+    backwards = paths.get_ensemble_name("/r/B__P__3d_lowres", f"/r/{name}", ("all",))
+    assert paths.convert_ensemble_folder_to_model_identifiers_and_folds(backwards) == (["B__P__3d_lowres", name], "all")

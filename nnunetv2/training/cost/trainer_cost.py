@@ -97,7 +97,7 @@ def trainer_cost(
 
 def _require_head(configuration: ConfigurationManager) -> None:
     """Raises `DataError` if the head in the plans is not installed; the trainer's settings would only say its name."""
-    head = configuration.configuration.get("architecture", {}).get("arch_kwargs", {}).get("head")
+    head = (configuration.configuration.get("architecture", {}).get("arch_kwargs") or {}).get("head")
     if isinstance(head, dict):
         find_head(head)
 

@@ -76,7 +76,7 @@ def architecture_differences(trained: Mapping[str, Any], wanted: Mapping[str, An
 
 
 def _training_only_of_head(section: Mapping[str, Any]) -> frozenset[str]:
-    head = section.get("arch_kwargs", {}).get("head")
+    head = (section.get("arch_kwargs") or {}).get("head")
     return frozenset(head_config_class(head["name"]).training_only) if isinstance(head, dict) else frozenset()
 
 

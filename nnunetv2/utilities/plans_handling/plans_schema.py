@@ -110,7 +110,7 @@ def _check_architecture(architecture: Any, where: str) -> None:
     if architecture is None:
         return
     _check_entries(architecture, _OF_ARCHITECTURE, f'{where}, "architecture"')
-    keywords = architecture.get("arch_kwargs", {})
+    keywords = architecture.get("arch_kwargs") or {}
     for name in architecture.get("_kw_requires_import") or []:
         if keywords.get(name) is not None and not _is_dotted(keywords[name]):
             raise DataError(
@@ -223,6 +223,9 @@ _OF_CONFIGURATION: dict[str, Check] = {
 }
 _OF_ARCHITECTURE: dict[str, Check] = {
     "network_class_name": (_is_dotted, _DOTTED),
-    "arch_kwargs": (_is_keywords, 'an object of keyword arguments, like {"n_stages": 6}'),
+    "arch_kwargs": (
+        lambda value: value is None or _is_keywords(value),
+        'an object of keyword arguments, like {"n_stages": 6}, or null for a network of a fixed size',
+    ),
     "_kw_requires_import": (_is_list_of_keywords, 'a list of keywords, like ["conv_op"]'),
 }
